@@ -1,0 +1,55 @@
+# Each target sets up what it needs first, in $(VENV); `make` alone lists the targets.
+# ARGS are further words for the program behind a target: make test ARGS="tests/core -x", make run ARGS="--images 5000".
+
+VENV ?= .venv
+bin := $(VENV)/bin
+pip := $(bin)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test lint check bench format clean gone
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed ## start the demo: the proxy before a built-in IMS look-alike
+	@$(bin)/python -m proxy demo $(ARGS)
+
+test: $(VENV)/.installed-dev ## run all the tests
+	@tests/provision redis || true  # the tests that need it fail and name it; the others still run
+	$(bin)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+check: lint test ## lint, then test
+
+bench: $(VENV)/.installed-dev ## measure hits per second and what a miss costs
+	$(bin)/python -m tests.bench $(ARGS)
+
+format: $(VENV)/.installed-dev ## put the code into its standard form
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+clean: ## remove what these targets made
+	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# To run takes the package alone; to work on it takes the tools too.
+$(VENV)/.installed: pyproject.toml $(VENV)/pyvenv.cfg
+	@echo "installing the package into $(VENV)"
+	@$(pip) install --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/pyvenv.cfg
+	@echo "installing the package and its development tools into $(VENV)"
+	@$(pip) install --editable '.[dev]'
+	@touch $(VENV)/.installed $@
+
+# An environment whose interpreter has gone (the system moved on to another Python) is made anew.
+$(VENV)/pyvenv.cfg: $(if $(realpath $(bin)/python),,gone)
+	@python=$$(tests/provision python) && echo "making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)

@@ -1,0 +1,161 @@
+"""Every setting: its name, unit, bounds, default, and what it does in one line.
+
+Values are passed on; nothing below the composition root sees a settings object. `configuration.py` says where they
+come from.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("an http or https URL with a host")
+    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username or parts.password:
+        raise ValueError("an origin: scheme, host and port, without path, query or user")
+    _ = parts.port
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    if value and (
+        parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username
+    ):
+        raise ValueError("an http or https URL without query or user")
+    return value.rstrip("/")
+
+
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("HOST:PORT, an IPv6 host in brackets")
+    return value
+
+
+def _store_url(value: str) -> str:
+    if urlsplit(value).scheme not in ("memory", "redis", "rediss"):
+        raise ValueError("memory://, redis://HOST:PORT/DB or rediss://…")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Origin = Annotated[str, AfterValidator(_origin)]
+Seconds = Annotated[float, Field(ge=0, le=10 * 365 * 86400, allow_inf_nan=False)]
+Wait = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Section(BaseModel):
+    """A table of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ServerSection(Section):
+    """Where callers come."""
+
+    listen: Address = Field("127.0.0.1:8080", description="where clients come, HOST:PORT")
+    links: Literal["relative", "absolute"] = Field(
+        "relative",
+        description="`relative`: host-relative, right for every known client; "
+        "`absolute`: on `public_url`, or on what a trusted proxy says",
+    )
+    public_url: Annotated[str, AfterValidator(_base_url)] = Field("", description="the base of absolute links")
+    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_listed)] = Field(
+        (), description="networks whose `Forwarded` and `X-Forwarded-*` fields are believed for absolute links"
+    )
+    drain_s: Seconds = Field(
+        30.0, description="on SIGTERM: not ready at once, then this long to finish what is running"
+    )
+
+
+class UpstreamSection(Section):
+    """The image API behind the proxy."""
+
+    url: Origin = Field(description="the one origin that requests go to, such as https://ims.eu-de.example.com")
+    ca_file: Path | None = Field(None, description="certificates to trust instead of the system's, PEM")
+    connect_timeout_s: Wait = Field(3.0, description="longest wait for a connection")
+    read_timeout_s: Wait = Field(30.0, description="longest wait for the next bytes of an answer")
+    max_connections: int = Field(64, ge=1, le=10_000, description="connections open at once")
+    max_page: int = Field(1000, ge=1, le=100_000, description="the longest page the upstream gives")
+    default_page: int = Field(25, ge=1, le=100_000, description="what `/v2/images` gives when no `limit` is sent")
+    default_page_cloudimages: int = Field(
+        500, ge=1, le=100_000, description="what `/v2/cloudimages` gives when no `limit` is sent"
+    )
+
+
+class IdentitySection(Section):
+    """Who may share an answer."""
+
+    mode: Literal["token"] = Field(
+        "token", description="`token`: an answer is shared only among requests with the same token"
+    )
+    secret: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="key of the digests that stand for tokens; without it one is made and shared through the store",
+    )
+    secret_file: Path | None = Field(None, description="a file that holds `secret`")
+
+
+class CacheSection(Section):
+    """How long answers are kept."""
+
+    ttl_s: Seconds = Field(60.0, description="lifetime of a list span; 0 stores nothing")
+    transient_ttl_s: Seconds = Field(2.0, description="lifetime of a span in which an image is about to change")
+
+
+class StoreSection(Section):
+    """Where answers are kept."""
+
+    url: Annotated[str, AfterValidator(_store_url)] = Field(
+        "memory://", description="`memory://`, `redis://HOST:PORT/DB` or `rediss://…`"
+    )
+    max_bytes: int = Field(256 * 1024 * 1024, ge=0, description="bound of process memory, bytes")
+    timeout_ms: float = Field(50.0, gt=0, le=60_000, description="the longest a request waits for Redis, milliseconds")
+    prefix: str = Field(
+        "ims-proxy:", max_length=64, pattern=r"^[^{}\s]*$", description="what every key in Redis begins with"
+    )
+
+
+class AdminSection(Section):
+    """The operators' port."""
+
+    listen: Address = Field("127.0.0.1:9090", description="where operators come, HOST:PORT")
+    token: SecretStr | None = Field(
+        None, min_length=8, description="bearer token for all but the health checks; required to listen beyond loopback"
+    )
+    token_file: Path | None = Field(None, description="a file that holds `token`")
+
+
+class LogSection(Section):
+    """What goes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    access: bool = Field(
+        False, description="one line for each request: route, status, cache status, seconds, request id"
+    )
+
+
+class Settings(Section):
+    """All settings, validated."""
+
+    server: ServerSection = Field(default_factory=ServerSection)
+    upstream: UpstreamSection
+    identity: IdentitySection = Field(default_factory=IdentitySection)
+    cache: CacheSection = Field(default_factory=CacheSection)
+    store: StoreSection = Field(default_factory=StoreSection)
+    admin: AdminSection = Field(default_factory=AdminSection)
+    log: LogSection = Field(default_factory=LogSection)

@@ -1,0 +1,239 @@
+"""Settings from one TOML file, the environment and flags; the later overrides the earlier.
+
+The sources are merged here and validated by pydantic. A library that merges as it validates can't say where a bad
+value came from, and passes over an environment variable whose section it doesn't know.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from proxy.config import Section, Settings
+
+ENVIRONMENT_PREFIX: Final = "IMS_PROXY_"
+
+Setting = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value as a source gave it, and which source: a file, a variable, a flag."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with the configuration."""
+
+    setting: str
+    fact: str
+    origin: str
+
+    def __str__(self) -> str:
+        """Return it as one line."""
+        return f"{self.setting}: {self.fact} ({self.origin})"
+
+
+class ConfigurationError(Exception):
+    """The configuration can't be used; *problems* are all that is wrong with it."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Valid settings, and where each that isn't a default came from."""
+
+    settings: Settings
+    origins: Mapping[Setting, str]
+
+
+def sections() -> dict[str, type[Section]]:
+    """Return the settings' sections by name."""
+    return {
+        name: annotation
+        for name, field in Settings.model_fields.items()
+        if isinstance(annotation := field.annotation, type) and issubclass(annotation, Section)
+    }
+
+
+def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Setting, object]) -> Configuration:
+    """Return the settings from *file*, *environment* and *flags*.
+
+    Raises `ConfigurationError` that names every problem at once.
+    """
+    problems: list[Problem] = []
+    given: dict[Setting, Given] = {}
+    if file is not None:
+        given |= _from_file(file, problems)
+    given |= _from_environment(environment, problems)
+    given |= {at: Given(value, f"flag --{at[1] if at[0] == 'server' else at[0]}") for at, value in flags.items()}
+    _read_secret_files(given, problems)
+    tree: dict[str, dict[str, Any]] = {}
+    for (section, name), entry in given.items():
+        tree.setdefault(section, {})[name] = entry.value
+    tree.setdefault("upstream", {})
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        problems += [_problem(details, given) for details in error.errors(include_url=False)]
+        raise ConfigurationError(problems) from None
+    problems += _contradictions(settings, given)
+    if problems:
+        raise ConfigurationError(problems)
+    return Configuration(settings, {at: entry.origin for at, entry in given.items()})
+
+
+def _from_file(file: Path, problems: list[Problem]) -> dict[Setting, Given]:
+    try:
+        tables = tomllib.loads(file.read_text())
+    except OSError as error:
+        problems.append(Problem(str(file), error.strerror or "can't be read", "flag --config"))
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(Problem(str(file), f"no TOML, {error}", "flag --config"))
+        return {}
+    given = {}
+    for section, table in tables.items():
+        if not isinstance(table, dict):
+            problems.append(_unknown(section, [f"{known}." for known in sections()], str(file)))
+            continue
+        for name, value in table.items():
+            if _known(section, name, f"{section}.{name}", str(file), problems):
+                given[section, name] = Given(value, str(file))
+    return given
+
+
+def _from_environment(environment: Mapping[str, str], problems: list[Problem]) -> dict[Setting, Given]:
+    given = {}
+    for variable, value in sorted(environment.items()):
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        section, _, name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        if _known(section, name, variable, "environment", problems):
+            given[section, name] = Given(value, f"environment {variable}")
+    return given
+
+
+def _known(section: str, name: str, spelt: str, origin: str, problems: list[Problem]) -> bool:
+    """Whether there is such a setting; if not, say which name comes nearest, spelt as the source spells them."""
+    known = sections()
+    if section in known and name in known[section].model_fields:
+        return True
+    names = [f"{a}.{b}" for a, model in known.items() for b in model.model_fields]
+    if spelt.startswith(ENVIRONMENT_PREFIX):
+        names = [ENVIRONMENT_PREFIX + each.replace(".", "__").upper() for each in names]
+    problems.append(_unknown(spelt, names, origin))
+    return False
+
+
+def _unknown(spelt: str, names: list[str], origin: str) -> Problem:
+    nearest = difflib.get_close_matches(spelt, names, n=1, cutoff=0.5)
+    return Problem(spelt, f"no such setting, did you mean {nearest[0]}?" if nearest else "no such setting", origin)
+
+
+def _read_secret_files(given: dict[Setting, Given], problems: list[Problem]) -> None:
+    """Put what a `…_file` holds in the place of the secret that it stands for."""
+    for section, model in sections().items():
+        for name in model.model_fields:
+            file = given.get((section, f"{name}_file"))
+            if file is None:
+                continue
+            if (section, name) in given:
+                problems.append(
+                    Problem(f"{section}.{name}_file", f"given beside {section}.{name}, only one may be", file.origin)
+                )
+                continue
+            try:
+                given[section, name] = Given(Path(str(file.value)).read_text().strip(), f"file {file.value}")
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(
+                    Problem(
+                        f"{section}.{name}_file", f"{file.value}: {getattr(error, 'strerror', 'no text')}", file.origin
+                    )
+                )
+
+
+def _problem(details: ErrorDetails, given: Mapping[Setting, Given]) -> Problem:
+    section, name = str(details["loc"][0]), str(details["loc"][1]) if len(details["loc"]) > 1 else ""
+    setting = f"{section}.{name}"
+    entry = given.get((section, name))
+    if details["type"] == "missing" or entry is None:
+        return Problem(
+            setting,
+            "required and not given",
+            f"flag --{section}, {ENVIRONMENT_PREFIX}{section.upper()}__{name.upper()} or [{section}] in the file",
+        )
+    field = sections()[section].model_fields[name]
+    allowed = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    shown = "***" if SecretStr in getattr(field.annotation, "__args__", ()) else repr(entry.value)
+    return Problem(setting, f"{shown}, allowed is {allowed}", entry.origin)
+
+
+def _contradictions(settings: Settings, given: Mapping[Setting, Given]) -> list[Problem]:
+    """Return what no setting is wrong about on its own."""
+
+    def origin(*at: Setting) -> str:
+        return next((given[each].origin for each in at if each in given), "default")
+
+    problems = []
+    if settings.admin.token is None and not is_loopback(settings.admin.listen):
+        fact = f"{settings.admin.listen!r}, beyond loopback only with admin.token or admin.token_file"
+        problems.append(Problem("admin.listen", fact, origin(("admin", "listen"))))
+    server = settings.server
+    if server.links == "absolute" and not (server.public_url or server.trusted_proxies):
+        fact = "'absolute', which needs server.public_url or server.trusted_proxies"
+        problems.append(Problem("server.links", fact, origin(("server", "links"))))
+    return problems
+
+
+def is_loopback(address: str) -> bool:
+    """Whether *address*, HOST:PORT, can be reached from this machine only."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def effective(configuration: Configuration) -> str:
+    """Return every setting with its value, secrets masked, and where it came from, as a TOML file with comments."""
+    lines = []
+    for section in sections():
+        table = getattr(configuration.settings, section)
+        lines.append(f"[{section}]")
+        for name in type(table).model_fields:
+            value = getattr(table, name)
+            origin = configuration.origins.get((section, name), "default")
+            lines.append(f"{'# ' if value is None else ''}{name} = {_toml(value)}  # {origin}")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _toml(value: object) -> str:
+    match value:
+        case None:
+            return '""'
+        case SecretStr():
+            return '"***"'
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return f"{value:g}" if isinstance(value, float) else str(value)
+        case tuple():
+            return f"[{', '.join(map(_toml, value))}]"
+        case _:
+            return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'

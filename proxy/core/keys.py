@@ -1,0 +1,44 @@
+"""What an answer is stored under. Everything the upstream gets to see of a cacheable request stands in the key."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.core.identity import Partition
+from proxy.core.query import Window
+
+EVERYTHING: Final = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class ListingKey:
+    """Names a listing: who asks, which form of the API, which path, which filters and order.
+
+    *page* is None for a listing whose pages are windows of one order. Where they are not, each page is a listing of
+    its own, and *page* says which.
+    """
+
+    partition: Partition
+    variant: str
+    path: str
+    query: str
+    page: Window | None = None
+    digest: str = field(init=False, compare=False)
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The invalidations that touch this listing, widest first."""
+        return (EVERYTHING, f"partition:{self.partition.digest}")
+
+    def __post_init__(self) -> None:
+        page = () if self.page is None else (str(self.page.limit), self.page.marker or "")
+        parts = (self.partition.kind, self.partition.digest, self.variant, self.path, self.query, *page)
+        object.__setattr__(self, "digest", digest(parts))
+
+
+def digest(parts: tuple[str, ...]) -> str:
+    """Return 32 hex digits that stand for *parts*; each is prefixed with its length, so no delimiter can be forged."""
+    joined = b"".join(b"%d:%s" % (len(raw), raw) for raw in (part.encode("utf-8", "surrogateescape") for part in parts))
+    return hashlib.blake2b(joined, digest_size=16).hexdigest()

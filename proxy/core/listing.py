@@ -1,0 +1,183 @@
+"""Spans, windows, and the gaps between them.
+
+A span is the run of images after some marker, as the upstream gave it. A window is what a caller asked for. Whether the
+spans at hand answer a window, and what is missing, is decided here.
+
+Positions are counted in rows: a policy may hide some of the rows that the upstream counts towards `limit`, so a page
+can be short and yet not be the last. Such a span can't be cut, for nobody knows where in it the hidden rows were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+HEAD: Final = ""  # the marker that stands before the first image of a listing
+_MAX_HOPS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The images that follow *after*, up to the marker *end*, or to the end of the listing where *end* is None.
+
+    *body* holds the images' own bytes from the first to the last, separators included; image i stands at
+    `body[starts[i]:ends[i]]`. *asked* is the `limit` it was fetched with. *fetched_at* (epoch seconds) is when the
+    request was sent; the span is fresh for *lifetime_s* from then. *generation* is the count of invalidations known
+    when the fetch began. *nulls* says that an image lacks one of the listing's sort keys; *unlinked* that this list
+    comes without `next`, so that a short run may be the last one and may not: only an empty one is the end.
+    """
+
+    after: str
+    end: str | None
+    ids: tuple[str, ...]
+    body: bytes
+    starts: Sequence[int]
+    ends: Sequence[int]
+    asked: int
+    fetched_at: float
+    lifetime_s: float
+    generation: str = ""
+    nulls: bool = False
+    unlinked: bool = False
+
+    @property
+    def _short(self) -> bool:
+        return self.end is not None and len(self.ids) < self.asked
+
+    @property
+    def hides(self) -> bool:
+        """Whether rows were hidden: fewer images than asked for, and yet a `next`."""
+        return self._short and not self.unlinked
+
+    @property
+    def stops(self) -> bool:
+        """Whether a page that reaches the end of this span is complete, full or not."""
+        return self.end is None or (self._short and self.unlinked)
+
+    @property
+    def whole(self) -> bool:
+        """Whether this span can't be cut, but only be given as the page it was."""
+        return self.hides or self.nulls
+
+    @property
+    def rows(self) -> int:
+        """How many rows of a page the whole span fills."""
+        return self.asked if self.hides else len(self.ids)
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the span takes in memory."""
+        return len(self.body) + 100 * len(self.ids) + 400
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A span from its image number *start* on."""
+
+    span: Span
+    start: int
+
+    @property
+    def count(self) -> int:
+        """How many images the piece has."""
+        return len(self.span.ids) - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The images `start:stop` of a span, as they go into a page."""
+
+    span: Span
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A window that is answered: its *parts* in order, and the marker of the next page, None on the last one."""
+
+    parts: tuple[Part, ...]
+    next_marker: str | None
+
+    @property
+    def fetched_at(self) -> float | None:
+        """When the oldest part was asked for, epoch seconds; None for a page that needed no part."""
+        return min((part.span.fetched_at for part in self.parts), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What a window still lacks: *count* rows after the marker *after*, behind the *pieces* that can be used."""
+
+    after: str
+    count: int
+    pieces: tuple[Piece, ...]
+
+
+Lookup = Callable[[str], Piece | None]
+
+
+def chain(after: str, count: int, lookup: Lookup) -> list[Piece]:
+    """Return the pieces that follow the marker *after* without a gap, until they hold *count* images.
+
+    *lookup* gives the piece that begins right after a marker. A piece without images counts only where the listing
+    ends or where it leads on to another marker.
+    """
+    pieces: list[Piece] = []
+    for _ in range(_MAX_HOPS):
+        piece = lookup(after)
+        if piece is None or (piece.count == 0 and piece.span.end == after):
+            break
+        pieces.append(piece)
+        count -= piece.count
+        if piece.span.end is None or count <= 0:
+            break
+        after = piece.span.end
+    return pieces
+
+
+def cover(after: str, limit: int, pieces: Sequence[Piece], *, joinable: bool) -> Page | Gap:
+    """Return the page of *limit* rows after the marker *after*, or the gap that *pieces* leave.
+
+    Without *joinable* (a sort key under which images move) a page comes from one span or not at all: between two
+    fetches an image may have moved out of the one and into the other.
+    """
+    parts: list[Part] = []
+    used: list[Piece] = []
+    seen: set[str] = set()
+    left = limit
+    for piece in pieces:
+        span = piece.span
+        if span.whole and (piece.start or span.rows > left or (span.nulls and span.asked != left)):
+            break
+        taken = span.ids[piece.start : piece.start + left]
+        if not seen.isdisjoint(taken):
+            # The listing changed between two fetches: only the newer of the two spans is still to be believed.
+            return Gap(after, limit, ())
+        seen.update(taken)
+        parts.append(Part(span, piece.start, piece.start + len(taken)))
+        used.append(piece)
+        left -= span.rows if span.hides else len(taken)
+        if left <= 0 or span.stops:
+            return Page(tuple(parts), _next_marker(parts[-1], left))
+        if not joinable:
+            return Gap(after, limit, ())
+    missing_after = used[-1].span.end if used else after
+    assert missing_after is not None
+    return Gap(missing_after, left, tuple(used))
+
+
+def _next_marker(last: Part, left: int) -> str | None:
+    """Return the marker in the upstream's `next` for a page that ends with *last*.
+
+    Glance gives a `next` whenever the page is full, even if nothing follows; a full span that came without one shows
+    an upstream that knows better.
+    """
+    span = last.span
+    if last.stop == len(span.ids):
+        if span.end is not None:
+            return span.end
+        if left > 0 or len(span.ids) == span.asked:
+            return None
+    return span.ids[last.stop - 1]

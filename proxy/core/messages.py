@@ -1,0 +1,103 @@
+"""Requests, responses and their fields, free of any HTTP library."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+
+# RFC 9110 §7.6.1, and the two that old agents still send.
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+class Fields:
+    """An ordered, immutable multi-map of field lines; names compare without case (RFC 9110 §5.1)."""
+
+    __slots__ = ("lines",)
+
+    def __init__(self, lines: Iterable[tuple[str, str]] = ()) -> None:
+        self.lines: tuple[tuple[str, str], ...] = tuple(lines)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self.lines)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fields) and self.lines == other.lines
+
+    def __hash__(self) -> int:
+        return hash(self.lines)
+
+    def __repr__(self) -> str:
+        """Name the fields, never their values: a representation ends up in logs."""
+        return f"Fields({', '.join(name for name, _ in self.lines)})"
+
+    def all(self, name: str) -> list[str]:
+        """Return every value of *name*, in order."""
+        name = name.lower()
+        return [value for key, value in self.lines if key.lower() == name]
+
+    def get(self, name: str) -> str | None:
+        """Return the first value of *name*."""
+        name = name.lower()
+        return next((value for key, value in self.lines if key.lower() == name), None)
+
+    def only(self, names: Iterable[str]) -> Fields:
+        """Return the lines whose name is one of *names*."""
+        wanted = {name.lower() for name in names}
+        return Fields(line for line in self.lines if line[0].lower() in wanted)
+
+    def without(self, names: Iterable[str]) -> Fields:
+        """Return the lines whose name is none of *names*."""
+        unwanted = {name.lower() for name in names}
+        return Fields(line for line in self.lines if line[0].lower() not in unwanted)
+
+    def plus(self, *lines: tuple[str, str]) -> Fields:
+        """Return these lines with *lines* after them."""
+        return Fields((*self.lines, *lines))
+
+    def end_to_end(self) -> Fields:
+        """Return the fields that may cross a proxy: neither hop-by-hop nor named by `Connection` (RFC 9110 §7.6.1)."""
+        named = {option.strip() for value in self.all("connection") for option in value.split(",")}
+        return self.without(HOP_BY_HOP | named)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as its caller sent it; *target* is the raw origin-form, never decoded."""
+
+    method: str
+    target: str
+    fields: Fields
+    request_id: str
+    body: AsyncIterator[bytes] | None = None
+
+    @property
+    def path(self) -> str:
+        """The raw path of the target."""
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """The raw query of the target, empty where there is none."""
+        return self.target.partition("?")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One finished response: all its bytes are here."""
+
+    status: int
+    fields: Fields = field(default_factory=Fields)
+    body: bytes = b""
+    reason: str | None = None

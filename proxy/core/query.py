@@ -1,0 +1,180 @@
+"""Raw query string -> the listing it asks for and the window onto it.
+
+The canonical form is what goes upstream and what goes into the key, so the two can't differ. A query that could mean
+one thing here and another at the upstream is `Unclear`: it is passed through as it came, and never stored.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote, unquote_to_bytes
+
+from proxy.core.parameters import (
+    IMMOVABLE_SORT_KEYS,
+    NULLABLE_SORT_KEYS,
+    QUERY_DEFAULTS,
+    WINDOWED_SORT_KEYS,
+    Role,
+    role,
+)
+
+Pairs = tuple[tuple[str, str], ...]
+
+_LIMIT: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_MARKER_CHARS: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """A query that is not safe to normalise, and the reason, fit for `Cache-Status` (a token, no caller's text)."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which page of a listing: *limit* images after *marker*; None is what the caller did not send."""
+
+    limit: int | None = None
+    marker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """The sort keys of a listing, before Glance completes them with `created_at` and `id`."""
+
+    keys: tuple[str, ...]
+
+    @property
+    def windowed(self) -> bool:
+        """Whether every page is a window onto one total order."""
+        return WINDOWED_SORT_KEYS.issuperset(self.keys)
+
+    @property
+    def immovable(self) -> bool:
+        """Whether no change of an image can move it, so that spans of different moments may be joined."""
+        return IMMOVABLE_SORT_KEYS.issuperset(self.keys)
+
+    @property
+    def nullable(self) -> tuple[str, ...]:
+        """The keys that an image may lack."""
+        return tuple(key for key in self.keys if key in NULLABLE_SORT_KEYS)
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """A list query in canonical form: *pairs* name the listing, *window* the page; *notes* say what was normalised."""
+
+    pairs: Pairs
+    window: Window
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def canonical(self) -> str:
+        """The listing's query, percent-encoded, without its window."""
+        return encoded(self.pairs)
+
+    @property
+    def sort(self) -> Sort:
+        """The listing's sort keys, in rank order."""
+        combined = [value for name, value in self.pairs if name == "sort"]
+        if combined:
+            keys = [part.partition(":")[0].strip() for part in combined[-1].strip().split(",")]
+            # Repeated `sort`, or `sort` beside `sort_key`, is an error upstream or a guess here: an unknown key.
+            mixed = len(combined) > 1 or any(name in ("sort_key", "sort_dir") for name, _ in self.pairs)
+            return Sort(("",) if mixed else tuple(keys))
+        keys = [value for name, value in self.pairs if name == "sort_key"]
+        return Sort(tuple(keys) or (QUERY_DEFAULTS["sort_key"],))
+
+
+def encoded(pairs: Pairs) -> str:
+    """Return *pairs* as a query string: all but RFC 3986's unreserved characters escaped, a space as `%20`."""
+    return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
+
+
+@lru_cache(maxsize=4096)
+def parsed(raw: str) -> ListQuery | Unclear:
+    """Return the canonical form of the raw query *raw*, or why there is none.
+
+    Split at `&` only and at the first `=` (a tag may hold one), decoded once. Nothing is folded or trimmed.
+    """
+    pairs = _decoded(raw)
+    if isinstance(pairs, Unclear):
+        return pairs
+    window = _window(pairs)
+    if isinstance(window, Unclear):
+        return window
+    listing = [pair for pair in pairs if role(pair[0]) is not Role.WINDOW]
+    dropped = _defaults(listing)
+    kept = [pair for pair in listing if pair not in dropped]
+    kept.sort(key=lambda pair: (pair[0], pair[1] if role(pair[0]) is Role.SET else ""))
+    return ListQuery(tuple(kept), window, _notes(raw, listing, kept, dropped))
+
+
+def _notes(
+    raw: str, listing: list[tuple[str, str]], kept: list[tuple[str, str]], dropped: set[tuple[str, str]]
+) -> tuple[str, ...]:
+    """Return what was normalised away, in words for a person."""
+    notes = [f"{name}={value} is the default of the query" for name, value in sorted(dropped)]
+    if kept != [pair for pair in listing if pair not in dropped]:
+        notes.append("parameters are ordered by name, equal tags by value; repeated sort keys keep their order")
+    if listing and not set(encoded(tuple(listing)).split("&")) <= set(raw.split("&")):
+        notes.append("escapes are spelt one way: %20 for a space, upper-case hex, nothing escaped that need not be")
+    return tuple(notes)
+
+
+def _decoded(raw: str) -> list[tuple[str, str]] | Unclear:
+    if ";" in raw:
+        return Unclear("semicolon")  # Glance splits there, other servers don't
+    if not raw.isascii() or _BAD_ESCAPE.search(raw):
+        return Unclear("escape")
+    pairs = []
+    for piece in filter(None, raw.split("&")):
+        name, equals, value = piece.partition("=")
+        if not equals:
+            return Unclear("no-value")
+        try:
+            pair = (_unescaped(name), _unescaped(value))
+        except UnicodeDecodeError:
+            return Unclear("not-utf-8")
+        if not pair[0] or _CONTROL.search(pair[0]) or _CONTROL.search(pair[1]):
+            return Unclear("control-character" if pair[0] else "no-name")
+        pairs.append(pair)
+    return pairs
+
+
+def _unescaped(text: str) -> str:
+    return unquote_to_bytes(text.replace("+", " ")).decode()
+
+
+def _window(pairs: list[tuple[str, str]]) -> Window | Unclear:
+    limits = [value for name, value in pairs if name == "limit"]
+    markers = [value for name, value in pairs if name == "marker"]
+    if len(limits) > 1:
+        return Unclear("two-limits")
+    if len(markers) > 1:
+        return Unclear("two-markers")
+    if limits and not _LIMIT.fullmatch(limits[0]):
+        return Unclear("limit")
+    if markers and not 0 < len(markers[0]) <= _MAX_MARKER_CHARS:
+        return Unclear("marker")
+    return Window(int(limits[0]) if limits else None, markers[0] if markers else None)
+
+
+def _defaults(listing: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the pairs that only spell out a default.
+
+    Beside `sort` they are an error upstream, and one repeated is matched with its partner by position: then they stay.
+    """
+    values: dict[str, list[str]] = {"sort": [], "sort_key": [], "sort_dir": []}
+    for name, value in listing:
+        if name in values:
+            values[name].append(value)
+    if values["sort"] or len(values["sort_key"]) > 1 or len(values["sort_dir"]) > 1:
+        return set()
+    return {(name, default) for name, default in QUERY_DEFAULTS.items() if values[name] == [default]}

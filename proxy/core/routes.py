@@ -1,0 +1,50 @@
+"""Which kind of request this is, by method and raw path, and why some lists are not answered from the store.
+
+A path counts only when it is spelt exactly as the API spells it: Glance lists at `//v2/images` and `/v2/%69mages` too,
+and those go through as they came.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+from proxy.core.messages import Request
+from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
+
+
+class Route(Enum):
+    """The label of a request in metrics and logs."""
+
+    LIST = "list"
+    EXTENSION_LIST = "cloudimages"
+    VERSIONS = "versions"
+    IMAGE = "image"
+    IMAGE_DATA = "image-data"
+    OTHER = "other"
+
+
+_LISTS: Final = {NATIVE_PATH: Route.LIST, EXTENSION_PATH: Route.EXTENSION_LIST}
+_IMAGE: Final = re.compile(r"/v2(?:\.[0-9]+)?/images/[^/]+(/file)?", re.ASCII)
+_PRECONDITIONS: Final = ("if-match", "if-unmodified-since")
+
+
+def route(path: str) -> Route:
+    """Return what the raw *path* names."""
+    if path in _LISTS:
+        return _LISTS[path]
+    if path in ("/", "/versions", "/versions/"):
+        return Route.VERSIONS
+    if image := _IMAGE.fullmatch(path):
+        return Route.IMAGE_DATA if image[1] else Route.IMAGE
+    return Route.OTHER
+
+
+def bypass(request: Request) -> str | None:
+    """Return why the list *request* can't be answered from the store whatever its query, None where it can."""
+    if request.body is not None:
+        return "body"
+    if any(request.fields.get(name) is not None for name in _PRECONDITIONS):
+        return "precondition"
+    return None

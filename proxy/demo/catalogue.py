@@ -1,0 +1,131 @@
+"""The store of images, and the lists it gives: the rules of ``GET /v2/images``, without HTTP, clock or dice."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from proxy.demo.errors import RefusedError
+from proxy.demo.filters import conditions
+from proxy.demo.image import Image
+from proxy.demo.ordering import Order, order
+from proxy.demo.query import ListQuery, Pairs, SortKey, list_query
+from proxy.demo.visibility import Caller, listed, readable
+
+LIST_LIMIT = 25
+CLOUDIMAGES_LIMIT = 500
+MAX_LIMIT = 1000
+ORDERS_KEPT = 64
+
+Hide = Callable[[Caller, Image], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The images of one answer, and the marker of the page after it; None at the end.
+
+    *next_marker* is there when the page was full, be it the last: then the page after it is empty.
+    """
+
+    images: tuple[Image, ...]
+    next_marker: str | None
+
+
+class Catalogue:
+    """Images of any number of projects, and who gets to see which.
+
+    *hide* takes rows out of a page after it was cut, as a policy does: the page is then shorter than its limit and
+    still has a next one, after a marker that was not shown. With *sound_nulls* off, pages over a sort key that is null
+    go wrong the way they do in Glance.
+    """
+
+    def __init__(
+        self,
+        images: Iterable[Image] = (),
+        *,
+        list_limit: int = LIST_LIMIT,
+        cloudimages_limit: int = CLOUDIMAGES_LIMIT,
+        max_limit: int = MAX_LIMIT,
+        hide: Hide | None = None,
+        sound_nulls: bool = True,
+    ) -> None:
+        self.list_limit = list_limit
+        self.cloudimages_limit = cloudimages_limit
+        self.max_limit = max_limit
+        self.hide = hide
+        self.sound_nulls = sound_nulls
+        self.contents: dict[str, bytes] = {}
+        self._images = {image.id: image for image in images}
+        self._orders: dict[tuple[SortKey, ...], Order] = {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[Image]:
+        return iter(tuple(self._images.values()))
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._images
+
+    def put(self, image: Image) -> None:
+        """Add *image*, or replace the one of its id."""
+        self._images[image.id] = image
+        self._orders.clear()
+
+    def discard(self, image_id: str) -> None:
+        """Forget an image and its content; an unknown id is no error."""
+        self._images.pop(image_id, None)
+        self.contents.pop(image_id, None)
+        self._orders.clear()
+
+    def find(self, caller: Caller, image_id: str) -> Image:
+        """Return one image; raises RefusedError (404) where there is none or *caller* may not know of it."""
+        image = self._images.get(image_id)
+        if image is None or not readable(caller, image):
+            raise RefusedError(404, f"no image {image_id}")
+        return image
+
+    def images(self, caller: Caller, pairs: Pairs) -> Page:
+        """Return the page of ``GET /v2/images`` that *pairs* ask for; raises RefusedError."""
+        return self.page(caller, list_query(pairs, default_limit=self.list_limit, max_limit=self.max_limit))
+
+    def cloudimages(self, caller: Caller, pairs: Pairs) -> Page:
+        """Return the page of ``GET /v2/cloudimages``: the same rules, with a larger page by default."""
+        return self.page(caller, list_query(pairs, default_limit=self.cloudimages_limit, max_limit=self.max_limit))
+
+    def page(self, caller: Caller, query: ListQuery) -> Page:
+        """Return one page; raises RefusedError where a filter or the marker is bad."""
+        wanted = conditions(query)
+        visibility = query.filters.get("visibility")
+        rows = islice(
+            (
+                image
+                for image in self._candidates(caller, query)
+                if listed(caller, image, visibility=visibility, member_status=query.member_status)
+                and all(holds(image) for holds in wanted)
+            ),
+            query.limit,
+        )
+        cut = tuple(rows)
+        next_marker = cut[-1].id if cut and len(cut) == query.limit else None
+        shown = cut if self.hide is None else tuple(image for image in cut if not self.hide(caller, image))
+        return Page(shown, next_marker)
+
+    def _candidates(self, caller: Caller, query: ListQuery) -> Iterator[Image]:
+        """Yield, in order, all images that could be on the page: those after the marker, if there is one."""
+        ordered = self._ordered(query.sort)
+        if query.marker is None:
+            return iter(ordered.images)
+        marker = self._images.get(query.marker)
+        if marker is None:
+            raise RefusedError(400, f"marker: no image {query.marker}")
+        if not readable(caller, marker):
+            raise RefusedError(403, f"marker: image {query.marker} is not visible")
+        return ordered.after(marker) if self.sound_nulls else ordered.after_in_glance(marker)
+
+    def _ordered(self, sort: tuple[SortKey, ...]) -> Order:
+        found = self._orders.get(sort)
+        if found is None:
+            if len(self._orders) >= ORDERS_KEPT:
+                self._orders.clear()
+            found = self._orders[sort] = order(self._images.values(), sort)
+        return found

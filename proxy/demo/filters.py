@@ -1,0 +1,133 @@
+"""Filters as conditions on an image (``_make_conditions_from_filters`` of Glance's ``db/sqlalchemy/api.py``)."""
+
+import operator
+import re
+from collections.abc import Callable
+from datetime import datetime
+
+from proxy.demo.errors import RefusedError
+from proxy.demo.image import Image, instant
+from proxy.demo.query import ListQuery
+
+Condition = Callable[[Image], bool]
+
+NUMBERS = ("size", "virtual_size", "min_ram", "min_disk")
+CHOICES = ("id", "name", "status", "container_format", "disk_format")
+COMPARISONS: dict[str, Callable[[datetime, datetime], bool]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+    "eq": operator.eq,
+    "neq": operator.ne,
+}
+IN_ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"(?:,|$)|([^",]+)(?:,|$)|()(?:,)')
+
+
+def conditions(query: ListQuery) -> list[Condition]:
+    """Return what an image must satisfy, beyond being visible; raises RefusedError where Glance does.
+
+    A filter on an attribute that is null never matches, ``neq`` included, as in SQL.
+    """
+    wanted = [_tag(tag) for tag in query.tags]
+    wanted.append(_hidden(query.filters.get("os_hidden", "false")))
+    wanted += [_condition(*item) for item in query.filters.items() if item[0] not in ("visibility", "os_hidden")]
+    return wanted
+
+
+def _condition(name: str, value: str) -> Condition:
+    if name == "protected" and value not in ("true", "false"):
+        raise RefusedError(400, f"protected: {value!r} is neither true nor false")
+    if name.endswith(("_min", "_max")):
+        return _range(name, value)
+    if name in ("created_at", "updated_at"):
+        return _time(name, value)
+    if name in CHOICES:
+        return _choice(name, value)
+    if name in NUMBERS:
+        return _number(name, value)
+    return lambda image: image.text(name) == value
+
+
+def _tag(value: str) -> Condition:
+    """IMS stores the tag ``a=b`` as ``a.b`` and is asked for it as ``a=b``: the first ``=`` divides key from value."""
+    dotted = value.replace("=", ".", 1)
+    return lambda image: value in image.tags or dotted in image.tags
+
+
+def _hidden(value: str) -> Condition:
+    if value.lower() not in ("true", "false"):
+        raise RefusedError(400, f"os_hidden: {value!r} is neither true nor false")
+    hidden = value.lower() == "true"
+    return lambda image: (image.text("os_hidden") == "true") is hidden
+
+
+def _number(name: str, value: str) -> Condition:
+    number = int(value) if re.fullmatch(r"-?[0-9]{1,18}", value) else None
+    return lambda image: number is not None and image.number(name) == number
+
+
+def _range(name: str, value: str) -> Condition:
+    """Return a bound on a number; of an attribute that is none, Glance fails with 500."""
+    try:
+        bound = int(value)
+    except ValueError:
+        raise RefusedError(400, f"{name}: not an integer") from None
+    attribute, within = name[:-4], operator.ge if name.endswith("_min") else operator.le
+    if attribute not in NUMBERS:
+        raise RefusedError(500, "internal error")
+
+    def holds(image: Image) -> bool:
+        number = image.number(attribute)
+        return number is not None and within(number, bound)
+
+    return holds
+
+
+def _time(name: str, value: str) -> Condition:
+    """Return a comparison with a time, ``op:time``; a time alone is ``eq``, although it has colons of its own."""
+    try:
+        comparison, moment = COMPARISONS["eq"], instant(value)
+    except ValueError:
+        symbol, _, text = value.partition(":")
+        if symbol not in COMPARISONS:
+            raise RefusedError(400, f"{name}: unknown operator or bad time") from None
+        comparison = COMPARISONS[symbol]
+        moment = _instant(name, text)
+
+    def holds(image: Image) -> bool:
+        stored = image.time(name)
+        return stored is not None and comparison(stored, moment)
+
+    return holds
+
+
+def _instant(name: str, text: str) -> datetime:
+    try:
+        return instant(text)
+    except ValueError:
+        raise RefusedError(400, f"{name}: not an ISO 8601 time") from None
+
+
+def _choice(name: str, value: str) -> Condition:
+    """Return equality with one value, or with any of ``in:a,b`` (a value with a comma stands in double quotes)."""
+    symbol, colon, text = value.partition(":")
+    if not colon:
+        return lambda image: image.text(name) == value
+    if symbol == "eq":
+        return lambda image: image.text(name) == text
+    if symbol == "in":
+        choices = _choices(name, text)
+        return lambda image: image.text(name) in choices
+    raise RefusedError(400, f"{name}: unknown operator {symbol!r}")
+
+
+def _choices(name: str, text: str) -> frozenset[str]:
+    choices, position = set(), 0
+    while position < len(text):
+        item = IN_ITEM.match(text, position)
+        if item is None:
+            raise RefusedError(400, f"{name}: misplaced quotation mark")
+        choices.add(item[1] or item[2] or "")
+        position = item.end()
+    return frozenset(choices)

@@ -1,0 +1,136 @@
+"""A raw query string, read as Glance reads it (``RequestDeserializer.index`` of ``api/v2/images.py``)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from proxy.demo.errors import RefusedError
+
+SORT_KEYS = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
+MEMBER_STATUSES = ("pending", "accepted", "rejected", "all")
+VISIBILITIES = ("community", "public", "private", "shared", "all")
+
+Pairs = Sequence[tuple[str, str]]
+"""Parameters in the order sent, decoded, repetitions included."""
+
+
+class SortKey(NamedTuple):
+    name: str
+    descending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """One list request: which images (*filters*, *tags*, *member_status*), in which order, and which page of them."""
+
+    filters: Mapping[str, str]
+    tags: tuple[str, ...]
+    member_status: str
+    sort: tuple[SortKey, ...]
+    marker: str | None
+    limit: int
+
+
+def pairs_of(raw: str) -> Pairs:
+    """Return the parameters of a raw query string, where ``;`` separates like ``&`` and ``+`` is a space.
+
+    Raises RefusedError (400) where the bytes are not UTF-8.
+    """
+    pieces = [piece for part in raw.split("&") for piece in part.split(";") if piece]
+    try:
+        return [(_decoded(name), _decoded(value)) for name, _, value in (piece.partition("=") for piece in pieces)]
+    except UnicodeError:
+        raise RefusedError(400, "the query string is not UTF-8") from None
+
+
+def list_query(pairs: Pairs, *, default_limit: int, max_limit: int) -> ListQuery:
+    """Return what *pairs* ask for; raises RefusedError (400) as Glance does.
+
+    Of a repeated ``limit`` or ``marker`` the first counts and the rest are taken for filters on properties of that
+    name, which no image has: such a list is empty. Of any other repeated filter the last counts.
+    """
+    rest = list(pairs)
+    limit = _first_taken(rest, "limit")
+    marker = _first_taken(rest, "marker")
+    member_status = _first_taken(rest, "member_status")
+    tags = tuple(tag.strip() for tag in _all_taken(rest, "tag"))
+    sort = _sort(rest)
+    filters = dict(rest)
+    filters.pop("deleted", None)
+    _check_choice("visibility", filters.get("visibility") or None, VISIBILITIES)
+    _check_choice("member_status", member_status, MEMBER_STATUSES)
+    if filters.get("changes-since"):
+        raise RefusedError(400, "changes-since: no longer a filter")
+    return ListQuery(
+        filters=filters,
+        tags=tags,
+        member_status="accepted" if member_status is None else member_status,
+        sort=sort,
+        marker=marker,
+        limit=min(default_limit if limit is None else _limit(limit), max_limit),
+    )
+
+
+def _decoded(text: str) -> str:
+    return unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape")).decode("utf-8")
+
+
+def _first_taken(pairs: list[tuple[str, str]], name: str) -> str | None:
+    for position, (candidate, value) in enumerate(pairs):
+        if candidate == name:
+            del pairs[position]
+            return value
+    return None
+
+
+def _all_taken(pairs: list[tuple[str, str]], name: str) -> list[str]:
+    values = [value for candidate, value in pairs if candidate == name]
+    pairs[:] = [pair for pair in pairs if pair[0] != name]
+    return values
+
+
+def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise RefusedError(400, f"{name}: {value!r} is none of {', '.join(choices)}")
+
+
+def _limit(text: str) -> int:
+    """Return a page size the lenient way of ``int()``: ``+1`` and ``1_0`` pass, as they do in Glance."""
+    try:
+        limit = int(text)
+    except ValueError:
+        raise RefusedError(400, "limit: not an integer") from None
+    if limit < 0:
+        raise RefusedError(400, "limit: negative")
+    return limit
+
+
+def _sort(pairs: list[tuple[str, str]]) -> tuple[SortKey, ...]:
+    """Return the whole order, and take its parameters out of *pairs*.
+
+    One direction serves every key; two or more must be as many as the keys. ``created_at`` and ``id`` complete the
+    order: in the one direction given, or descending where there are several (``_image_get_all`` of Glance).
+    """
+    names = {name for name, _ in pairs}
+    if "sort" in names:
+        if names & {"sort_key", "sort_dir"}:
+            raise RefusedError(400, "sort: can't go with sort_key or sort_dir")
+        parts = [part.partition(":") for part in (_first_taken(pairs, "sort") or "").strip().split(",")]
+        keys = [key.strip() for key, _, _ in parts]
+        directions = [direction.strip() if direction else "desc" for _, _, direction in parts]
+    else:
+        keys = [key.strip() for key in _all_taken(pairs, "sort_key")]
+        directions = [direction.strip() for direction in _all_taken(pairs, "sort_dir")] or ["desc"]
+        if len(directions) > 1 and len(directions) != len(keys):
+            raise RefusedError(400, f"sort_dir: {len(directions)} directions for {len(keys)} keys")
+        keys = keys or ["created_at"]
+    for key in keys:
+        _check_choice("sort key", key, SORT_KEYS)
+    for direction in directions:
+        _check_choice("sort direction", direction, ("asc", "desc"))
+    fallback = directions[0] if len(directions) == 1 else "desc"
+    directions = directions * len(keys) if len(directions) == 1 else directions
+    missing = [key for key in ("created_at", "id") if key not in keys]
+    completed = zip(keys + missing, directions + [fallback] * len(missing), strict=True)
+    return tuple(SortKey(key, direction == "desc") for key, direction in completed)

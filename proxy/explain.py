@@ -1,0 +1,98 @@
+"""What a request turns into, told offline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
+
+from proxy.config import Settings
+from proxy.core.identity import Partitioner
+from proxy.core.messages import Fields, Request
+from proxy.core.page import EXTENSION_PATH
+from proxy.core.query import ListQuery, Sort, parsed
+from proxy.core.routes import Route, route
+from proxy.gateway.asked import ListAsk, PageSizes, asked
+
+# Why a list request goes through as it came, in a sentence each; the tokens stand in `Cache-Status` details.
+REASONS = {
+    "body": "it has a body",
+    "precondition": "it has a precondition other than If-None-Match",
+    "semicolon": "a raw `;` stands in the query: Glance splits there, other servers don't",
+    "escape": "the query has a malformed percent-escape or a raw non-ASCII byte",
+    "no-value": "a parameter has no `=`",
+    "no-name": "a parameter has no name",
+    "not-utf-8": "a parameter is not UTF-8",
+    "control-character": "a parameter holds a control character",
+    "two-limits": "`limit` stands twice",
+    "two-markers": "`marker` stands twice",
+    "limit": "`limit` is empty or no decimal number",
+    "marker": "`marker` is empty or longer than 255 characters",
+    "no-token": "it has no X-Auth-Token, so nobody can be told to share the answer",
+    "two-tokens": "it has two X-Auth-Token fields",
+    "two-credentials": "it has an X-Auth-Token beside another credential",
+    "signed": "it is signed, and the signature can't be verified here",
+}
+
+# Stands in for the secret of a running proxy: an explanation shows no digest.
+_ANY_SECRET = b"explanations show no digests"
+
+
+def explanation(
+    method: str, url: str, fields: Sequence[tuple[str, str]], settings: Settings
+) -> Iterator[tuple[str, str]]:
+    """Yield what a request turns into, as (label, text); no credential stands in it."""
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    request = Request(method.upper(), target, Fields(fields), request_id="explained")
+    kind = route(request.path)
+    yield "request", f"{request.method} {target}"
+    yield "route", kind.value
+    if kind not in (Route.LIST, Route.EXTENSION_LIST) or request.method not in ("GET", "HEAD"):
+        yield "cacheable", "no: only GET and HEAD of /v2/images and /v2/cloudimages are answered from the store"
+        return
+    query = parsed(request.query)
+    if isinstance(query, ListQuery):
+        yield from _listing(request, query)
+    upstream = settings.upstream
+    sizes = PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages)
+    ask = asked(
+        request,
+        Partitioner(settings.identity.secret.get_secret_value().encode() if settings.identity.secret else _ANY_SECRET),
+        sizes,
+    )
+    if isinstance(ask, ListAsk):
+        yield from _answered(ask, settings)
+    else:
+        yield "cacheable", f"no: {REASONS[ask]} (detail={ask}); it goes through as it came"
+
+
+def _listing(request: Request, query: ListQuery) -> Iterator[tuple[str, str]]:
+    yield "listing", f"{request.path}{'?' if query.canonical else ''}{query.canonical}"
+    limit = "the upstream's default" if query.window.limit is None else str(query.window.limit)
+    yield (
+        "window",
+        f"limit {limit}, " + ("from the head" if query.window.marker is None else f"after {query.window.marker}"),
+    )
+    for note in query.notes:
+        yield "normalised", note
+    yield "sorted by", f"{', '.join(query.sort.keys)}: {_paging(query.sort)}"
+
+
+def _paging(sort: Sort) -> str:
+    if not sort.windowed:
+        return "its pages are no windows of one order, each is kept as it came"
+    if sort.immovable:
+        return "any window is answered from stored spans, joined where it crosses them"
+    return "a window is answered from one span; images may move under this order, so spans are not joined"
+
+
+def _answered(ask: ListAsk, settings: Settings) -> Iterator[tuple[str, str]]:
+    yield "variant", f"X-Api-Version {ask.key.variant}" if ask.key.variant else "no X-Api-Version"
+    yield "partition", f"{ask.key.partition.kind}: shared only among requests with this token"
+    yield "page", f"{ask.rows} rows{'' if ask.key.path != EXTENSION_PATH else ', no links'}"
+    yield (
+        "lifetime",
+        f"{settings.cache.ttl_s:g} s (cache.ttl_s), "
+        f"{settings.cache.transient_ttl_s:g} s where an image is about to change (cache.transient_ttl_s)",
+    )
+    yield "cacheable", "yes"

@@ -1,0 +1,1 @@
+"""From question to answer, one request each. Knows neither aiohttp nor redis."""

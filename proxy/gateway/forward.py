@@ -1,0 +1,76 @@
+"""Everything that is not answered from the store: streamed both ways, unaltered but for what a proxy must alter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from proxy.core.messages import Fields, Request, Response
+from proxy.errors import ProxyError
+from proxy.telemetry import Telemetry
+from proxy.upstream.base import Exchange, Upstream
+
+_VIA: Final = "1.1 ims-proxy"  # RFC 9110 §7.6.3
+
+
+class Forwarder:
+    """Carries a request to the upstream and the answer back, a chunk at a time."""
+
+    def __init__(self, upstream: Upstream, *, telemetry: Telemetry, clock: Callable[[], float]) -> None:
+        self._upstream = upstream
+        self._telemetry = telemetry
+        self._clock = clock
+
+    @asynccontextmanager
+    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+        """Give the upstream's answer to *request*, its body still to come.
+
+        Raises `ProxyError` where there is none.
+        """
+        with self._counted() as count:
+            async with self._upstream.exchange(sent(request)) as answer:
+                count.status = str(answer.status)
+                yield Exchange(answer.status, answer.reason, _returned(answer.fields), answer.chunks)
+
+    async def whole(self, request: Request) -> Response:
+        """Return the upstream's answer to *request* once all of it is here, its content coding undone."""
+        upward = sent(request)
+        fields = upward.fields.without(["accept-encoding", "range"]).plus(("Accept-Encoding", "gzip"))
+        with self._counted() as count:
+            answer = await self._upstream.fetch(replace(upward, fields=fields))
+            count.status = str(answer.status)
+        return replace(answer, fields=_returned(answer.fields))
+
+    @contextmanager
+    def _counted(self) -> Iterator[_Call]:
+        call = _Call()
+        started = self._clock()
+        try:
+            yield call
+        except ProxyError as error:
+            call.status = error.code if call.status == "aborted" else call.status
+            raise
+        finally:
+            self._telemetry.called(purpose="forward", status=call.status, elapsed_s=max(0.0, self._clock() - started))
+
+
+@dataclass(slots=True)
+class _Call:
+    status: str = "aborted"
+
+
+def sent(request: Request) -> Request:
+    """Return *request* as it goes upstream: without hop-by-hop fields and the caller's `Host`, its id put in."""
+    fields = request.fields.end_to_end().without(["host", "x-request-id", "expect"])
+    fields = _with_via(fields).plus(("X-Request-Id", request.request_id))
+    return Request(request.method, request.target, fields, request.request_id, request.body)
+
+
+def _returned(fields: Fields) -> Fields:
+    return _with_via(fields.end_to_end())
+
+
+def _with_via(fields: Fields) -> Fields:
+    return fields.without(["via"]).plus(("Via", ", ".join([*fields.all("via"), _VIA])))

@@ -1,0 +1,129 @@
+"""Decides which way a request takes: a list from spans, or through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from math import floor
+from typing import Final
+
+from proxy.core.coding import chosen
+from proxy.core.identity import Partitioner
+from proxy.core.links import LinkStyle
+from proxy.core.messages import Fields, Request, Response
+from proxy.core.policy import CacheStatus, Fwd
+from proxy.core.routes import Route, route
+from proxy.core.validators import none_match
+from proxy.core.versions import homeward
+from proxy.gateway.asked import ListAsk, PageSizes, asked
+from proxy.gateway.forward import Forwarder
+from proxy.gateway.listing import Listed, ListingGateway
+from proxy.gateway.pages import PageRenderer
+from proxy.upstream.base import Exchange
+
+_VARY: Final = "X-Auth-Token, X-Api-Version, Accept-Encoding"
+# What trusted proxies may say of a caller's way here changes absolute links.
+_VARY_FORWARDED: Final = _VARY + ", Forwarded, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Prefix"
+_OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a request came from: the address of the *peer*, and the *origin* it spoke to, "" if that is unclear."""
+
+    peer: str | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back: a finished response, or one whose body still comes."""
+
+    route: Route
+    cache_status: CacheStatus
+    response: Response | None = None
+    exchange: Exchange | None = None
+
+
+class Gateway:
+    """One upstream, its lists answered from spans."""
+
+    def __init__(
+        self,
+        listings: ListingGateway,
+        forwarder: Forwarder,
+        renderer: PageRenderer,
+        *,
+        partitioner: Partitioner,
+        sizes: PageSizes,
+        links: LinkStyle,
+    ) -> None:
+        self._listings = listings
+        self._forwarder = forwarder
+        self._renderer = renderer
+        self._partitioner = partitioner
+        self._sizes = sizes
+        self._links = links
+
+    @asynccontextmanager
+    async def answer(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
+        """Give the answer to *request*; a streamed one lasts as long as the context.
+
+        Raises `ProxyError` where the proxy has to answer itself.
+        """
+        kind = route(request.path)
+        reason = "other-path"
+        if kind in (Route.LIST, Route.EXTENSION_LIST):
+            if request.method in ("GET", "HEAD"):
+                ask = asked(request, self._partitioner, self._sizes)
+                if isinstance(ask, ListAsk):
+                    yield await self._list(request, caller, kind, ask)
+                    return
+                reason = ask
+        elif kind is Route.VERSIONS and request.method == "GET":
+            yield await self._versions(request, caller)
+            return
+        async with self._forwarder.exchange(request) as exchange:
+            safe = request.method in ("GET", "HEAD")
+            fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=reason if safe else None)
+            yield Answer(kind, fwd, exchange=exchange)
+
+    async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer:
+        got = await self._listings.answer(ask)
+        if got.answer is not None:
+            return Answer(kind, got.cache_status, response=_unchanged(got.answer))
+        return Answer(kind, got.cache_status, response=await self._page(request, caller, ask, got))
+
+    async def _page(self, request: Request, caller: Caller, ask: ListAsk, got: Listed) -> Response:
+        assert got.page is not None
+        coding = chosen(request.fields.get("accept-encoding"))
+        base = self._links.base(request.fields, caller.peer)
+        made = await self._renderer.representation(got.page, ask.key, ask.window, base=base, coding=coding)
+        lines = [
+            ("Content-Type", "application/json; charset=UTF-8"),
+            ("ETag", made.tag),
+            ("Cache-Control", f"private, max-age={max(0, floor(got.ttl_s))}"),
+            ("Vary", _VARY_FORWARDED if self._links.trusted else _VARY),
+        ]
+        if got.cache_status.fwd is None or got.age_s >= 1.0:
+            lines.append(("Age", str(floor(got.age_s))))
+        if none_match(request.fields.all("if-none-match"), made.tag):
+            return Response(304, Fields(lines))
+        if made.coding is not None:
+            lines.append(("Content-Encoding", made.coding))
+        return Response(200, Fields(lines), made.body)
+
+    async def _versions(self, request: Request, caller: Caller) -> Answer:
+        """Return the version document with links to the proxy; it is asked for anew each time."""
+        answer = await self._forwarder.whole(request)
+        base = self._links.base(request.fields, caller.peer) or caller.origin
+        body = homeward(answer.body, base) if base else answer.body
+        fields = answer.fields if body is answer.body else answer.fields.without(_OF_THE_BODY)
+        status = CacheStatus(Fwd.BYPASS, answer.status, detail="versions")
+        return Answer(Route.VERSIONS, status, response=Response(answer.status, fields, body, answer.reason))
+
+
+def _unchanged(answer: Response) -> Response:
+    """Return the upstream's *answer* as it came, but for the fields that end at a proxy."""
+    return Response(answer.status, answer.fields.end_to_end(), answer.body, answer.reason)

@@ -1,0 +1,1 @@
+"""Where spans are kept: process memory or Redis, behind one protocol."""

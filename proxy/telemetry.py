@@ -1,0 +1,119 @@
+"""Events, counted and logged. Never a query value, a field value or a body."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import orjson
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+
+_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+disable_created_metrics()  # a second series for each counter, that nobody asks for
+
+logger = logging.getLogger("ims_proxy")
+
+
+class Telemetry:
+    """The metrics of one process, and its log. Label values come from fixed sets, so that series stay few."""
+
+    def __init__(self, *, access_log: bool = False) -> None:
+        self.registry = CollectorRegistry()
+        self._access_log = access_log
+        self._requests = Counter(
+            "ims_proxy_requests",
+            "Requests answered, by route, cache status (RFC 9211) and status code",
+            ["route", "cache_status", "status"],
+            registry=self.registry,
+        )
+        self._request_seconds = Histogram(
+            "ims_proxy_request_seconds",
+            "Seconds from a request's head to the end of its answer",
+            ["route", "cache_status"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._upstream_calls = Counter(
+            "ims_proxy_upstream_calls",
+            "Calls to the upstream, by purpose and status code",
+            ["purpose", "status"],
+            registry=self.registry,
+        )
+        self._upstream_seconds = Histogram(
+            "ims_proxy_upstream_seconds",
+            "Seconds a call to the upstream took",
+            ["purpose"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._store_errors = Counter(
+            "ims_proxy_store_errors", "Calls to the store that failed", ["operation"], registry=self.registry
+        )
+        self._collapsed = Counter(
+            "ims_proxy_collapsed_requests", "Requests that waited for another's fetch", registry=self.registry
+        )
+        self.stored_bytes = Gauge(
+            "ims_proxy_stored_bytes", "Bytes of process memory that stored spans take", registry=self.registry
+        )
+        self.ready = Gauge("ims_proxy_ready", "Whether the proxy takes requests", registry=self.registry)
+
+    def served(
+        self, *, method: str, route: str, status: int, cache_status: str, elapsed_s: float, request_id: str
+    ) -> None:
+        """One request was answered."""
+        self._requests.labels(route, cache_status, status).inc()
+        self._request_seconds.labels(route, cache_status).observe(elapsed_s)
+        if self._access_log:
+            event(
+                "served",
+                method=method,
+                route=route,
+                status=status,
+                cache_status=cache_status,
+                elapsed_s=round(elapsed_s, 6),
+                request_id=request_id,
+            )
+
+    def called(self, *, purpose: str, status: str, elapsed_s: float) -> None:
+        """The upstream was called; *status* is its status code or the code of our error."""
+        self._upstream_calls.labels(purpose, status).inc()
+        self._upstream_seconds.labels(purpose).observe(elapsed_s)
+
+    def collapsed(self) -> None:
+        """A request waited for a fetch that another had begun."""
+        self._collapsed.inc()
+
+    def store_failed(self, operation: str) -> None:
+        """The store did not do what it was asked in time."""
+        self._store_errors.labels(operation).inc()
+
+    def exposition(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, event, and the event's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return *record* as one line. Of an exception only the type is told: its text may quote a request."""
+        line = {"at": round(record.created, 3), "level": record.levelname.lower(), "event": record.getMessage()}
+        line |= getattr(record, "event_fields", {})
+        if record.exc_info and record.exc_info[0]:
+            line["error"] = record.exc_info[0].__name__
+        return orjson.dumps(line, default=str).decode()
+
+
+def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
+    """Log the event *name* with its *fields*."""
+    if logger.isEnabledFor(level):
+        logger.log(level, name, extra={"event_fields": fields})
+
+
+def configure_logging(level: str) -> None:
+    """Send events to standard error as JSON lines; libraries speak only from warnings on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logger.setLevel(level.upper())

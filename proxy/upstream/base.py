@@ -1,0 +1,32 @@
+"""What the gateway knows of the upstream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.core.messages import Fields, Request, Response
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An answer whose body still comes: *chunks* are its bytes as they arrive."""
+
+    status: int
+    reason: str | None
+    fields: Fields
+    chunks: AsyncIterator[bytes]
+
+
+class Upstream(Protocol):
+    """One origin. Both calls raise `UpstreamUnreachableError` or `UpstreamTimeoutError` where no answer came."""
+
+    async def fetch(self, request: Request) -> Response:
+        """Return the whole answer, its content coding undone."""
+        ...
+
+    def exchange(self, request: Request) -> AbstractAsyncContextManager[Exchange]:
+        """Send *request*, body and all, and give the answer as it arrives, unaltered."""
+        ...

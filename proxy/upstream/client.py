@@ -1,0 +1,139 @@
+"""The client of the upstream: the only `ClientSession`, and the only place where aiohttp's errors become ours."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from proxy.core.messages import Fields, Request, Response
+from proxy.errors import UpstreamTimeoutError, UpstreamUnreachableError
+from proxy.upstream.base import Exchange
+
+FIELD_BYTES: Final = 64 * 1024
+_READ_BYTES: Final = 256 * 1024
+# aiohttp adds these to what the caller sent unless told not to.
+_UNASKED: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
+
+
+class UpstreamClient:
+    """Calls one origin; *origin* is scheme and authority, without a path.
+
+    *fetch_bytes* bounds a body that is read whole, *connect_s* and *read_s* every wait for the network.
+    """
+
+    def __init__(
+        self,
+        origin: str,
+        *,
+        connect_s: float,
+        read_s: float,
+        max_connections: int,
+        tls: ssl.SSLContext | None = None,
+        fetch_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._origin = origin
+        self._host = URL(origin).host or origin
+        self._connect_s, self._read_s = connect_s, read_s
+        self._fetch_bytes = fetch_bytes
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_connections, ssl=tls or True, keepalive_timeout=50),
+            # `connect` bounds the wait for a free connection, which may take as long as another answer does.
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=connect_s + read_s, sock_connect=connect_s, sock_read=read_s
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=_UNASKED,
+            max_line_size=FIELD_BYTES,
+            max_field_size=FIELD_BYTES,
+            read_bufsize=_READ_BYTES,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    async def fetch(self, request: Request) -> Response:
+        """See `Upstream.fetch`. The whole of it takes no longer than two reads that time out."""
+        try:
+            async with asyncio.timeout(self._connect_s + 2 * self._read_s), self.exchange(request) as exchange:
+                body = await self._whole(exchange)
+        except TimeoutError as error:
+            raise UpstreamTimeoutError(
+                f"{self._host}: no whole answer within {self._connect_s + 2 * self._read_s:g}s"
+            ) from error
+        coding = (exchange.fields.get("content-encoding") or "identity").lower()
+        if coding in ("gzip", "x-gzip"):
+            body = self._gunzipped(body)
+            return Response(
+                exchange.status, exchange.fields.without(["content-encoding", "content-length"]), body, exchange.reason
+            )
+        return Response(exchange.status, exchange.fields, body, exchange.reason)
+
+    @asynccontextmanager
+    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+        """See `Upstream.exchange`."""
+        with self._translated():
+            async with self._session.request(
+                request.method,
+                URL(self._origin + request.target, encoded=True),
+                headers=list(request.fields),
+                data=request.body,
+                allow_redirects=False,
+            ) as answer:
+                fields = Fields(
+                    (name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+                    for name, value in answer.raw_headers
+                )
+                yield Exchange(answer.status, answer.reason, fields, self._chunks(answer))
+
+    async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        with self._translated():
+            async for chunk in answer.content.iter_any():
+                yield chunk
+
+    async def _whole(self, exchange: Exchange) -> bytes:
+        chunks, size = [], 0
+        async for chunk in exchange.chunks:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._fetch_bytes:
+                raise UpstreamUnreachableError(f"{self._host}: answer longer than {self._fetch_bytes} bytes")
+        return b"".join(chunks)
+
+    def _gunzipped(self, body: bytes) -> bytes:
+        inflater = zlib.decompressobj(wbits=31)
+        try:
+            plain = inflater.decompress(body, self._fetch_bytes)
+        except zlib.error as error:
+            raise UpstreamUnreachableError(f"{self._host}: damaged gzip body") from error
+        if not inflater.eof:
+            raise UpstreamUnreachableError(
+                f"{self._host}: gzip body cut short or longer than {self._fetch_bytes} bytes"
+            )
+        return plain
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Make aiohttp's errors ours. Their texts stay out: they may quote header bytes."""
+        try:
+            yield
+        except aiohttp.ConnectionTimeoutError as error:
+            raise UpstreamTimeoutError(f"{self._host}: no connection within {self._connect_s:g}s") from error
+        except aiohttp.ServerTimeoutError as error:
+            raise UpstreamTimeoutError(f"{self._host}: no response within {self._read_s:g}s") from error
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise UpstreamUnreachableError(f"{self._host}: certificate not accepted") from error
+        except aiohttp.ClientConnectorError as error:
+            raise UpstreamUnreachableError(
+                f"{self._host}: no connection, {error.os_error.strerror or 'failed'}"
+            ) from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise UpstreamUnreachableError(f"{self._host}: {type(error).__name__}") from error

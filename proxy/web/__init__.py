@@ -1,0 +1,1 @@
+"""The aiohttp surface: what callers and operators connect to."""

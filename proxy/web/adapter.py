@@ -1,0 +1,149 @@
+"""aiohttp's requests and responses <-> ours: the only file that knows both.
+
+Everything is taken from the raw request: aiohttp's `path` and `query_string` are decoded, its `host` believes an
+absolute target.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+from aiohttp import web
+
+from proxy.core.links import is_authority
+from proxy.core.messages import Fields, Request, Response
+from proxy.errors import BadRequestError, NotImplementedMethodError, ProxyError
+from proxy.gateway.gateway import Answer, Caller
+
+_TARGET: Final = re.compile(
+    r"/[\x21\x22\x24-\x7e]*", re.ASCII
+)  # origin-form (RFC 9112 §3.2.1): visible, and no fragment
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+_REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
+_CHUNK_BYTES: Final = 256 * 1024
+_BODILESS: Final = frozenset({204, 304})
+
+
+def request_id(request: web.BaseRequest) -> str:
+    """Return the caller's `X-Request-Id` if it is sane, else a new one."""
+    theirs = request.headers.getall("X-Request-Id", [])
+    return theirs[0] if len(theirs) == 1 and _REQUEST_ID.fullmatch(theirs[0]) else uuid.uuid4().hex
+
+
+def received(request: web.BaseRequest, *, known_as: str) -> Request:
+    """Return *request* as ours.
+
+    Raises `BadRequestError` for a target that is not in origin-form, `NotImplementedMethodError` for CONNECT and TRACE.
+    """
+    if request.method in _REFUSED_METHODS:
+        raise NotImplementedMethodError(f"method {request.method}: not carried on by this proxy")
+    target = request.raw_path
+    if not _TARGET.fullmatch(target):
+        raise BadRequestError("request target: not a path with a query in visible ASCII characters")
+    if len(request.headers.getall("Host", [])) > 1:
+        raise BadRequestError("Host: stands more than once")
+    fields = Fields(
+        (name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers
+    )
+    body = _body(request) if request.body_exists else None
+    return Request(request.method, target, fields, known_as, body)
+
+
+def caller(request: web.BaseRequest) -> Caller:
+    """Return where *request* came from; its origin is told only to itself and never stored."""
+    host = request.headers.get("Host", "")
+    scheme = "https" if request.transport and request.transport.get_extra_info("sslcontext") else "http"
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    address = peer[0] if isinstance(peer, tuple) else None
+    return Caller(address, f"{scheme}://{host}" if is_authority(host) else "")
+
+
+async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    async for chunk in request.content.iter_any():
+        yield chunk
+
+
+async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str) -> web.StreamResponse:
+    """Send *answer* and return what was sent."""
+    own = (("Cache-Status", str(answer.cache_status)), ("X-Request-Id", known_as))
+    if answer.response is not None:
+        return await _send(request, answer.response, own)
+    assert answer.exchange is not None
+    exchange = answer.exchange
+    response = _prepared(exchange.status, exchange.reason, exchange.fields, own)
+    length = exchange.fields.get("content-length")
+    if length is not None:
+        response.headers["Content-Length"] = length
+    await response.prepare(request)
+    async for chunk in exchange.chunks:
+        await response.write(chunk)
+    await response.write_eof()
+    return response
+
+
+def refusal(error: ProxyError, *, known_as: str) -> Response:
+    """Return the answer that tells *error*, in the shape of the gateway before IMS, which clients parse already."""
+    lines = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+    if error.retry_after_s is not None:
+        lines.append(("Retry-After", str(max(1, round(error.retry_after_s)))))
+    told = {"error_code": error.code, "error_msg": error.message, "request_id": known_as}
+    return Response(error.status, Fields(lines), orjson.dumps(told))
+
+
+async def refuse(request: web.BaseRequest, error: ProxyError, *, known_as: str) -> web.StreamResponse:
+    """Send the answer that tells *error*."""
+    own = (("Cache-Status", "ims-proxy; fwd=bypass; detail=error"), ("X-Request-Id", known_as))
+    return await _send(request, refusal(error, known_as=known_as), own)
+
+
+async def _send(request: web.BaseRequest, answer: Response, own: tuple[tuple[str, str], ...]) -> web.StreamResponse:
+    response = _prepared(answer.status, answer.reason, answer.fields, own)
+    bodiless = answer.status in _BODILESS
+    if not bodiless:
+        response.headers["Content-Length"] = str(len(answer.body))
+    await response.prepare(request)
+    if not bodiless and request.method != "HEAD":
+        for start in range(0, len(answer.body), _CHUNK_BYTES):
+            await response.write(answer.body[start : start + _CHUNK_BYTES])
+    await response.write_eof()
+    return response
+
+
+def _prepared(status: int, reason: str | None, fields: Fields, own: tuple[tuple[str, str], ...]) -> web.StreamResponse:
+    response = _Response(status=status, reason=reason or _phrase(status))
+    replaced = {name.lower() for name, _ in own} | {"content-length"}
+    for name, value in fields:
+        if name.lower() not in replaced:
+            response.headers.add(name, value)
+    for name, value in own:
+        response.headers[name] = value
+    return response
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+class _Response(web.StreamResponse):
+    """A response without aiohttp's own ideas: no `Server`, no `Content-Type` that the upstream did not send."""
+
+    async def _prepare_headers(self) -> None:
+        wanted = set(self.headers)
+        await super()._prepare_headers()
+        if "Content-Type" not in wanted:
+            self.headers.pop("Content-Type", None)
+        if "Server" not in wanted:
+            self.headers.pop("Server", None)
+        if "Date" not in self.headers:
+            self.headers["Date"] = formatdate(usegmt=True)

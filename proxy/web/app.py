@@ -1,0 +1,164 @@
+"""The composition root: settings in, a running proxy out."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import random
+from typing import Final
+
+from aiohttp import web
+
+from proxy.config import Settings
+from proxy.core.freshness import Lifetimes
+from proxy.core.identity import Partitioner
+from proxy.core.links import LinkStyle
+from proxy.errors import StoreUnavailableError
+from proxy.gateway.asked import PageSizes
+from proxy.gateway.forward import Forwarder
+from proxy.gateway.gateway import Gateway
+from proxy.gateway.listing import ListingGateway
+from proxy.gateway.pages import PageRenderer
+from proxy.stores.base import SpanStore
+from proxy.stores.guarded import GuardedStore
+from proxy.stores.memory import MemoryStore
+from proxy.telemetry import Telemetry, event
+from proxy.upstream.client import UpstreamClient
+from proxy.web import admin
+from proxy.web.server import Front
+
+_RENDERED_SHARE: Final = 0.25  # of `store.max_bytes`: rendered pages beside the spans they come from
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A proxy that runs: where callers and operators come."""
+
+    url: str
+    admin_url: str
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Running]:
+    """Run a proxy for as long as the context lasts; on leaving it drains.
+
+    Raises `OSError` where an address can't be listened on.
+    """
+    telemetry = Telemetry(access_log=settings.log.access)
+    store = _store(settings, telemetry)
+    client = UpstreamClient(
+        settings.upstream.url,
+        connect_s=settings.upstream.connect_timeout_s,
+        read_s=settings.upstream.read_timeout_s,
+        max_connections=settings.upstream.max_connections,
+        tls=ssl.create_default_context(cafile=settings.upstream.ca_file) if settings.upstream.ca_file else None,
+    )
+    listings = ListingGateway(
+        client,
+        store,
+        lifetimes=Lifetimes(settings.cache.ttl_s, settings.cache.transient_ttl_s),
+        telemetry=telemetry,
+        clock=time.time,
+        dice=random,
+    )
+    gateway = Gateway(
+        listings,
+        Forwarder(client, telemetry=telemetry, clock=time.time),
+        PageRenderer(int(settings.store.max_bytes * _RENDERED_SHARE)),
+        partitioner=Partitioner(await _secret(settings, store)),
+        sizes=PageSizes(
+            settings.upstream.max_page, settings.upstream.default_page, settings.upstream.default_page_cloudimages
+        ),
+        links=LinkStyle(
+            settings.server.links == "absolute", settings.server.public_url, settings.server.trusted_proxies
+        ),
+    )
+    draining = asyncio.Event()
+    operators = web.AppRunner(
+        admin.application(
+            telemetry,
+            readiness=lambda: _readiness(store, draining),
+            stored_bytes=lambda: store.stored_bytes,
+            token=settings.admin.token.get_secret_value() if settings.admin.token else None,
+        ),
+        access_log=None,
+    )
+    callers = web.ServerRunner(Front(gateway, telemetry).server(), shutdown_timeout=settings.server.drain_s)
+    try:
+        await operators.setup()
+        await callers.setup()
+        admin_url = await _listening(operators, settings.admin.listen)
+        url = await _listening(callers, settings.server.listen)
+        telemetry.ready.set(1)
+        event("listening", callers=url, operators=admin_url, upstream=settings.upstream.url)
+        yield Running(url, admin_url)
+    finally:
+        draining.set()
+        telemetry.ready.set(0)
+        event("draining", at_most_s=settings.server.drain_s)
+        await callers.cleanup()
+        await listings.close()
+        await client.close()
+        await store.close()
+        await operators.cleanup()
+        event("stopped")
+
+
+async def serve(settings: Settings) -> None:
+    """Run a proxy until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings):
+        await stop.wait()
+
+
+def _store(settings: Settings, telemetry: Telemetry) -> SpanStore:
+    if settings.store.url.startswith("memory:"):
+        return MemoryStore(settings.store.max_bytes)
+    from proxy.stores.redis import connected
+
+    timeout_s = settings.store.timeout_ms / 1000
+    store = connected(settings.store.url, prefix=settings.store.prefix, connect_s=max(timeout_s, 1.0))
+    return GuardedStore(store, timeout_s=timeout_s, clock=time.monotonic, failed=telemetry.store_failed)
+
+
+async def _secret(settings: Settings, store: SpanStore) -> bytes:
+    """Return the key of the partitions' digests: the configured one, or one that is made now and shared."""
+    if settings.identity.secret is not None:
+        return settings.identity.secret.get_secret_value().encode()
+    candidate = secrets.token_bytes(32)
+    try:
+        return await store.shared_secret(candidate)
+    except StoreUnavailableError:
+        event(
+            "secret-not-shared",
+            level=30,
+            fact="the store is away, so this process shares no answers with others until it is restarted",
+        )
+        return candidate
+
+
+async def _readiness(store: SpanStore, draining: asyncio.Event) -> Mapping[str, str]:
+    """Return how each part is. A store that is away makes the proxy slower, not unready."""
+    try:
+        await store.ping()
+        said = "ok"
+    except StoreUnavailableError:
+        said = "away, answers come from the upstream"
+    return {"listener": "not ready, draining" if draining.is_set() else "ok", "store": said}
+
+
+async def _listening(runner: web.BaseRunner, address: str) -> str:
+    """Listen on *address*, HOST:PORT, and return the URL; port 0 takes a free one."""
+    host, _, port = address.rpartition(":")
+    await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+    bound = runner.addresses[0]
+    return f"http://{host}:{bound[1]}"

@@ -1,0 +1,26 @@
+"""One image: its text, numbers and times."""
+
+import pytest
+
+from proxy.demo.image import instant, stamp
+from tests.demo.builders import an_image
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("s", "s"), (True, "true"), (False, "false"), (7, "7"), (None, None), (["a"], None)]
+)
+def test_an_attribute_is_compared_as_text(value: object, text: str | None) -> None:
+    assert an_image("i", attribute=value).text("attribute") == text
+
+
+def test_a_boolean_is_no_number() -> None:
+    assert an_image("i", size=True).number("size") is None
+
+
+def test_a_stamp_is_the_instant_it_was_made_from() -> None:
+    assert stamp(1_735_689_600.9) == "2025-01-01T00:00:00Z"
+    assert instant(stamp(1_735_689_600.9)).timestamp() == 1_735_689_600
+
+
+def test_the_rendering_keeps_the_order_of_keys() -> None:
+    assert an_image("i", z=1, a=2).rendered.endswith(b'"z":1,"a":2}')

@@ -1,0 +1,69 @@
+"""Links as Glance writes them, and the bodies around them."""
+
+import orjson
+import pytest
+
+from proxy.demo.catalogue import Page
+from proxy.demo.errors import RefusedError
+from proxy.demo.query import pairs_of
+from proxy.demo.rendering import cloudimages, first_link, listing, next_link, refusal, throttled
+from proxy.demo.throttle import ThrottlePolicy
+from tests.demo.builders import an_image
+
+
+@pytest.mark.parametrize(
+    ("query", "first", "following"),
+    [
+        pytest.param("", "/v2/images", "/v2/images?marker=m", id="no parameters"),
+        pytest.param("limit=2&name=n", "?limit=2&name=n", "?limit=2&name=n&marker=m", id="in the order sent"),
+        pytest.param("marker=l&limit=2", "?limit=2", "?limit=2&marker=m", id="marker last"),
+        pytest.param("tag=a&limit=2&tag=b", "?tag=b&limit=2", "?tag=b&limit=2&marker=m", id="a repeated tag is lost"),
+        pytest.param("limit=5000", "?limit=5000", "?limit=5000&marker=m", id="not clamped"),
+        pytest.param("tag=a=b", "?tag=a%3Db", "?tag=a%3Db&marker=m", id="equals sign encoded"),
+        pytest.param("a=x%20y", "?a=x+y", "?a=x+y&marker=m", id="space becomes plus"),
+        pytest.param("a=b:c;d=%E9%BB%84", "?a=b%3Ac&d=%E9%BB%84", "?a=b%3Ac&d=%E9%BB%84&marker=m", id="re-encoded"),
+        pytest.param("name", "?name=", "?name=&marker=m", id="an empty value gains its equals sign"),
+    ],
+)
+def test_links(query: str, first: str, following: str) -> None:
+    pairs = pairs_of(query)
+    assert first_link(pairs) == (first if first.startswith("/") else f"/v2/images{first}")
+    assert next_link(pairs, "m") == (following if following.startswith("/") else f"/v2/images{following}")
+
+
+def test_a_list_has_its_links_before_its_images() -> None:
+    body = orjson.loads(listing(Page((an_image("i"),), "i"), []).body)
+    assert list(body) == ["schema", "first", "next", "images"]
+    assert body["images"] == [an_image("i").document]
+
+
+def test_the_last_page_has_no_next() -> None:
+    assert orjson.loads(listing(Page((), None), []).body) == {
+        "schema": "/v2/schemas/images",
+        "first": "/v2/images",
+        "images": [],
+    }
+
+
+def test_cloudimages_have_no_links() -> None:
+    assert list(orjson.loads(cloudimages(Page((an_image("i"),), "i")).body)) == ["images"]
+
+
+def test_json_is_raw_utf_8() -> None:
+    assert "黄金".encode() in listing(Page((an_image("i", name="黄金"),), None), []).body
+
+
+def test_an_error_is_shaped_as_ims_does() -> None:
+    answer = refusal(RefusedError(404, "no image x"))
+    assert answer.status == 404
+    assert orjson.loads(answer.body) == {"error": {"message": "no image x", "code": "IMG.0027"}}
+
+
+def test_throttling_is_worded_by_the_gateway_before_ims() -> None:
+    answer = throttled(ThrottlePolicy(limit=200, window_s=300), request_id="r")
+    assert answer.status == 429
+    assert orjson.loads(answer.body) == {
+        "error_msg": "The throttling threshold has been reached: policy user over ratelimit,limit:200,time:5 minute",
+        "error_code": "APIGW.0308",
+        "request_id": "r",
+    }

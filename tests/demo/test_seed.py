@@ -1,0 +1,42 @@
+"""What there is to begin with."""
+
+import re
+from collections import Counter
+
+from proxy.demo.seed import ALPHA, BETA, GOLD, TIED, TOKENS, demo_catalogue, images
+
+
+def test_the_same_seed_gives_the_same_images() -> None:
+    assert list(images(50, seed=3)) == list(images(50, seed=3))
+    assert {image.id for image in images(50, seed=3)}.isdisjoint(image.id for image in images(50, seed=4))
+
+
+def test_a_longer_seeding_begins_with_the_shorter() -> None:
+    assert list(images(30))[:10] == list(images(10))
+
+
+def test_ids_look_like_uuid4() -> None:
+    pattern = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+    assert all(re.fullmatch(pattern, image.id) for image in images(200))
+
+
+def test_every_kind_of_trouble_is_there() -> None:
+    store = list(demo_catalogue(400))
+    assert Counter(image.owner for image in store) == {ALPHA: 200, BETA: 100, GOLD: 100}
+    assert Counter(Counter(image.text("created_at") for image in store).values()) == {TIED: 100}
+    assert {"queued", "saving", "active"} == {image.text("status") for image in store}
+    assert any(image.number("size") is None and image.time("updated_at") is None for image in store)
+    assert {member.status for image in store for member in image.members.values()} == {
+        "accepted",
+        "pending",
+        "rejected",
+    }
+    assert {"a.b", "team=core", "release candidate", "环境.生产"} <= {tag for image in store for tag in image.tags}
+
+
+def test_an_image_is_about_a_kilobyte() -> None:
+    assert 1000 < sum(len(image.rendered) for image in images(100)) / 100 < 1500
+
+
+def test_tokens_are_obviously_fake() -> None:
+    assert all(token.startswith("demo-token-") for token in TOKENS)

@@ -1,0 +1,317 @@
+"""The look-alike over a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from proxy.demo import server
+from proxy.demo.seed import ALPHA, BETA, TOKENS, demo_catalogue
+from proxy.demo.server import Call, Lookalike
+from proxy.demo.throttle import ThrottlePolicy
+
+PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+
+Ask = Callable[..., Coroutine[None, None, tuple[aiohttp.ClientResponse, bytes]]]
+
+
+@pytest.fixture
+async def lookalike() -> AsyncIterator[Lookalike]:
+    async with Lookalike(demo_catalogue(60), TOKENS, clock=lambda: 1_767_225_600.0, new_id=lambda: "new-id") as started:
+        yield started
+
+
+@pytest.fixture
+async def ask(lookalike: Lookalike) -> AsyncIterator[Ask]:
+    """Send a request whose target goes out as it is written here."""
+    timeout = aiohttp.ClientTimeout(total=10)
+    async with aiohttp.ClientSession(timeout=timeout, skip_auto_headers=["Content-Type"]) as client:
+
+        async def asked(
+            method: str, target: str, *, token: str | None = "demo-token-alpha", body: object = None, **headers: str
+        ) -> tuple[aiohttp.ClientResponse, bytes]:
+            fields = {name.replace("_", "-"): value for name, value in headers.items()}
+            if token is not None:
+                fields["X-Auth-Token"] = token
+            url = URL(lookalike.base_url + target, encoded=True)
+            payload = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
+            async with client.request(method, url, headers=fields, data=payload) as response:
+                return response, await response.read()
+
+        yield asked
+
+
+async def test_a_crawl_by_next_links_meets_every_image_once(lookalike: Lookalike, ask: Ask) -> None:
+    target, seen = "/v2/images?limit=7&__isregistered=true", []
+    for _ in range(20):
+        _, body = await ask("GET", target)
+        document = orjson.loads(body)
+        seen += [image["id"] for image in document["images"]]
+        if "next" not in document:
+            break
+        target = document["next"]
+    _, body = await ask("GET", "/v2/cloudimages")
+    assert seen == [image["id"] for image in orjson.loads(body)["images"]]
+    assert len(set(seen)) == len(seen) > 30
+    assert lookalike.counts["GET /v2/images"] == len(seen) // 7 + 1
+    assert lookalike.counts["GET /v2/cloudimages"] == 1
+
+
+async def test_an_answer_carries_a_request_id_and_no_validators(ask: Ask) -> None:
+    response, _ = await ask("GET", "/v2/images")
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["X-Request-Id"]
+    assert not {"ETag", "Cache-Control", "Vary", "X-Apig-RateLimit-User"} & set(response.headers)
+
+
+@pytest.mark.parametrize("token", [None, "", "demo-token-unknown"])
+@pytest.mark.parametrize("target", ["/v2/images", "/v2/cloudimages", "/nowhere"])
+async def test_without_a_known_token_there_is_401(ask: Ask, token: str | None, target: str) -> None:
+    response, body = await ask("GET", target, token=token)
+    assert response.status == 401
+    assert set(orjson.loads(body)["error"]) == {"message", "code"}
+
+
+async def test_two_tokens_are_none(lookalike: Lookalike) -> None:
+    fields = [("X-Auth-Token", "demo-token-alpha"), ("X-Auth-Token", "demo-token-beta")]
+    async with (
+        aiohttp.ClientSession(headers=fields) as client,
+        client.get(f"{lookalike.base_url}/v2/images") as response,
+    ):
+        assert response.status == 401
+
+
+@pytest.mark.parametrize(("target", "status"), [("/", 300), ("/versions", 200)])
+async def test_versions_need_no_token_and_name_the_host_that_was_asked(ask: Ask, target: str, status: int) -> None:
+    response, body = await ask("GET", target, token=None, Host="ims.example:8080")
+    assert response.status == status
+    assert orjson.loads(body)["versions"][0]["links"][0]["href"] == "http://ims.example:8080/v2/"
+
+
+@pytest.mark.parametrize("target", ["/v2/images/", "/v2/images.css", "/v2", "/v2/images/unknown", "/v2/schemas/none"])
+async def test_not_found(ask: Ask, target: str) -> None:
+    response, body = await ask("GET", target)
+    assert response.status == 404
+    assert orjson.loads(body)["error"]["code"] == "IMG.0027"
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "OPTIONS"])
+async def test_other_methods_are_not_allowed_on_the_list(ask: Ask, method: str) -> None:
+    response, _ = await ask(method, "/v2/images")
+    assert (response.status, response.headers["Allow"]) == (405, "GET, POST")
+
+
+async def test_the_raw_target_decides(lookalike: Lookalike, ask: Ask) -> None:
+    """An encoded ampersand stays within its value, a semicolon separates, and the witness notes what was sent."""
+    _, body = await ask("GET", "/v2/%69mages?limit=1;name=a%26b%3D")
+    assert orjson.loads(body)["first"] == "/v2/images?limit=1&name=a%26b%3D"
+    assert lookalike.calls[-1].target == "/v2/%69mages?limit=1;name=a%26b%3D"
+
+
+async def test_bytes_that_are_not_utf_8_are_refused(ask: Ask) -> None:
+    response, _ = await ask("GET", "/v2/images?name=%FF")
+    assert response.status == 400
+
+
+async def exchanged(lookalike: Lookalike, request: bytes) -> bytes:
+    """Send *request* as it is and return all that comes back; it must ask for the connection to be closed."""
+    host, _, port = lookalike.base_url.removeprefix("http://").partition(":")
+    async with asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(request)
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    return answer
+
+
+async def test_an_absolute_target_is_read_without_its_authority(lookalike: Lookalike) -> None:
+    request = b"GET http://evil.example/v2/images?limit=1 HTTP/1.1\r\nHost: a\r\nX-Auth-Token: demo-token-alpha\r\n"
+    answer = await exchanged(lookalike, request + b"Connection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'"first":"/v2/images?limit=1"' in answer
+
+
+async def test_a_client_that_expects_to_continue_is_told_to(lookalike: Lookalike) -> None:
+    request = b"POST /v2/images HTTP/1.1\r\nHost: a\r\nX-Auth-Token: demo-token-alpha\r\nConnection: close\r\n"
+    answer = await exchanged(lookalike, request + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}")
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 ")
+
+
+async def test_tokens_of_tens_of_kilobytes_get_through(lookalike: Lookalike, ask: Ask) -> None:
+    lookalike.tokens["x" * 60_000] = TOKENS["demo-token-alpha"]
+    response, _ = await ask("GET", "/v2/images", token="x" * 60_000)
+    assert response.status == 200
+
+
+async def test_an_image_alone_is_as_it_is_listed(ask: Ask) -> None:
+    _, listed = await ask("GET", "/v2/images?limit=1")
+    image = orjson.loads(listed)["images"][0]
+    _, alone = await ask("GET", image["self"])
+    assert b'"images":[' + alone + b"]" in listed
+
+
+async def test_the_life_of_an_image(ask: Ask) -> None:
+    """Created, filled, changed, tagged, and deleted, and every step shows in the list at once."""
+    response, _ = await ask("POST", "/v2/images", body={"name": "新"})
+    assert (response.status, response.headers["Location"]) == (201, "/v2/images/new-id")
+    response, _ = await ask("GET", "/v2/images/new-id/file")
+    assert response.status == 204
+    response, _ = await ask("PUT", "/v2/images/new-id/file", body=b"content")
+    assert response.status == 204
+    response, content = await ask("GET", "/v2/images/new-id/file")
+    assert (response.headers["Content-Type"], content) == ("application/octet-stream", b"content")
+    patch = [{"op": "add", "path": "/__platform", "value": "Fedora"}]
+    response, _ = await ask("PATCH", "/v2/images/new-id", body=patch, **PATCH)
+    assert response.status == 200
+    response, _ = await ask("PUT", "/v2/images/new-id/tags/a%3Db")
+    assert response.status == 204
+    _, listed = await ask("GET", "/v2/images?__platform=Fedora&tag=a=b&status=active")
+    assert [image["name"] for image in orjson.loads(listed)["images"]] == ["新"]
+    response, _ = await ask("DELETE", "/v2/images/new-id/tags/a%3Db")
+    assert response.status == 204
+    response, _ = await ask("DELETE", "/v2/images/new-id")
+    assert response.status == 204
+    _, listed = await ask("GET", "/v2/images?__platform=Fedora")
+    assert orjson.loads(listed)["images"] == []
+
+
+async def test_an_image_is_shared(ask: Ask) -> None:
+    await ask("POST", "/v2/images", body={"id": "s", "visibility": "shared"})
+    response, _ = await ask("POST", "/v2/images/s/members", body={"member": BETA})
+    assert response.status == 200
+    target = f"/v2/images/s/members/{BETA}"
+    response, _ = await ask("PUT", target, body={"status": "accepted"}, token="demo-token-beta")
+    assert response.status == 200
+    _, body = await ask("GET", "/v2/images?id=s", token="demo-token-beta")
+    assert len(orjson.loads(body)["images"]) == 1
+    _, body = await ask("GET", "/v2/images/s/members")
+    assert orjson.loads(body)["members"] == [orjson.loads((await ask("GET", target))[1])]
+    response, _ = await ask("DELETE", target)
+    assert response.status == 204
+    response, _ = await ask("GET", "/v2/images/s", token="demo-token-beta")
+    assert response.status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "headers", "status"),
+    [
+        pytest.param("POST", "/v2/images", b"{", {}, 400, id="not JSON"),
+        pytest.param("PATCH", "/v2/images/x", b"[]", {"Content-Type": "application/json"}, 415, id="not a patch"),
+        pytest.param("POST", "/v2/images/x/members", b"[]", {}, 404, id="no such image"),
+    ],
+)
+async def test_writes_refused(
+    ask: Ask, *, method: str, target: str, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    response, _ = await ask(method, target, body=body, **headers)
+    assert response.status == status
+
+
+async def test_a_body_has_a_bound(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "BODY_BYTES", 3)
+    response, _ = await ask("PUT", "/v2/images/x/file", body=b"four")
+    assert response.status == 413
+
+
+async def test_the_small_documents(lookalike: Lookalike, ask: Ask) -> None:
+    for name in ("image", "images", "member", "members"):
+        _, body = await ask("GET", f"/v2/schemas/{name}")
+        assert orjson.loads(body)["name"] == name
+    _, body = await ask("GET", "/v1/cloudimages/os_version")
+    assert {"platform", "version_list"} == set(orjson.loads(body)[0])
+    _, body = await ask("GET", "/v1/cloudimages/quota")
+    used = sum(image.owner == ALPHA for image in lookalike.catalogue)
+    assert orjson.loads(body)["quotas"]["resources"][0]["used"] == used
+
+
+async def test_throttling_is_per_project_and_announced() -> None:
+    now = 1_000.0
+    async with (
+        Lookalike(demo_catalogue(8), TOKENS, throttle=ThrottlePolicy(2, 60), clock=lambda: now) as lookalike,
+        aiohttp.ClientSession(base_url=lookalike.base_url) as client,
+    ):
+
+        async def listed(token: str, target: str = "/v2/images") -> tuple[int, str | None, dict[str, object]]:
+            async with client.get(target, headers={"X-Auth-Token": token}) as response:
+                return response.status, response.headers.get("X-Apig-RateLimit-User"), await response.json()
+
+        assert (await listed("demo-token-alpha"))[:2] == (200, "remain:1,limit:2,time:1 minute")
+        bad_request = await listed("demo-token-alpha-reader", "/v2/images?limit=x")
+        assert bad_request[:2] == (400, "remain:0,limit:2,time:1 minute")
+        status, header, body = await listed("demo-token-alpha")
+        assert (status, header, body["error_code"]) == (429, None, "APIGW.0308")
+        assert (await listed("demo-token-beta"))[0] == 200
+        assert (await listed("demo-token-alpha", "/versions"))[:2] == (200, None)
+        assert (await listed("demo-token-unknown"))[0] == 401
+        now += 60
+        assert (await listed("demo-token-alpha"))[:2] == (200, "remain:1,limit:2,time:1 minute")
+
+
+async def test_a_script_answers_instead_or_lets_the_answer_come(lookalike: Lookalike, ask: Ask) -> None:
+    async def once_unavailable(call: Call) -> web.StreamResponse | None:
+        return web.Response(status=503, text=call.target) if len(lookalike.calls) == 1 else None
+
+    lookalike.script = once_unavailable
+    response, body = await ask("GET", "/v2/images?limit=1")
+    assert (response.status, body) == (503, b"/v2/images?limit=1")
+    response, _ = await ask("GET", "/v2/images?limit=1")
+    assert response.status == 200
+    assert [call.status for call in lookalike.calls] == [503, 200]
+
+
+async def test_a_call_is_seen_while_it_waits(lookalike: Lookalike, ask: Ask) -> None:
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def held(_: Call) -> web.StreamResponse | None:
+        arrived.set()
+        await gate.wait()
+        return None
+
+    lookalike.script = held
+    asking = asyncio.create_task(ask("GET", "/v2/images"))
+    async with asyncio.timeout(10):
+        await arrived.wait()
+        assert [(call.method, call.status) for call in lookalike.calls] == [("GET", None)]
+        gate.set()
+        response, _ = await asking
+    assert response.status == lookalike.calls[0].status == 200
+
+
+async def test_a_script_can_hang_up(lookalike: Lookalike, ask: Ask) -> None:
+    async def cut(call: Call) -> web.StreamResponse | None:
+        call.hang_up()
+        return None
+
+    lookalike.script = cut
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await ask("POST", "/v2/images", body={})
+
+
+async def test_no_token_shows_in_a_call_that_is_printed(lookalike: Lookalike, ask: Ask) -> None:
+    await ask("GET", "/v2/images")
+    assert lookalike.calls[0].headers["X-Auth-Token"] == "demo-token-alpha"
+    assert "demo-token" not in repr(lookalike.calls[0])
+
+
+async def test_it_forgets_and_starts_again(lookalike: Lookalike, ask: Ask) -> None:
+    await ask("GET", "/v2/images")
+    lookalike.forget()
+    assert (len(lookalike.calls), lookalike.counts.total()) == (0, 0)
+    before = lookalike.base_url
+    await lookalike.close()
+    await lookalike.close()
+    assert await lookalike.start(port=int(before.rpartition(":")[2])) == before
+    response, _ = await ask("GET", "/v2/images")
+    assert response.status == 200
+
+
+async def test_latency_is_slept(lookalike: Lookalike, ask: Ask) -> None:
+    lookalike.latency_s = 0.05
+    began = asyncio.get_running_loop().time()
+    await ask("GET", "/v2/images")
+    assert asyncio.get_running_loop().time() - began >= 0.05
