@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+
+from proxy.core.query import Unclear, Window, parsed
 
 
 def _listed(value: object) -> object:
@@ -90,6 +92,10 @@ class UpstreamSection(Section):
     read_timeout_s: Wait = Field(30.0, description="longest wait for the next bytes of an answer")
     max_connections: int = Field(64, ge=1, le=10_000, description="connections open at once")
     max_page: int = Field(1000, ge=1, le=100_000, description="the longest page the upstream gives")
+    list_api: Literal["native", "cloudimages"] = Field(
+        "native",
+        description="where `/v2/images` lists come from: `cloudimages` outlives the native list at Huawei Cloud",
+    )
     default_page: int = Field(25, ge=1, le=100_000, description="what `/v2/images` gives when no `limit` is sent")
     default_page_cloudimages: int = Field(
         500, ge=1, le=100_000, description="what `/v2/cloudimages` gives when no `limit` is sent"
@@ -107,14 +113,51 @@ class IdentitySection(Section):
         min_length=16,
         description="key of the digests that stand for tokens; without it one is made and shared through the store",
     )
+    verdict_ttl_s: Seconds = Field(
+        300.0, description="how long the upstream's acceptance of a token is believed; 0 asks every time"
+    )
+    verdict_grace_s: Seconds = Field(0.0, description="how much longer while the upstream fails")
     secret_file: Path | None = Field(None, description="a file that holds `secret`")
+
+
+class RuleSection(Section):
+    """A rule of `cache.rules`: what it does not name is as for all lists."""
+
+    path: Literal["/v2/images", "/v2/cloudimages"] | None = Field(
+        None, description="the list's path, either if not given"
+    )
+    query: str = Field("", description="parameters that the list's query must hold, such as `visibility=public`")
+    ttl_s: Seconds | None = Field(None, description="as `cache.ttl_s`")
+    transient_ttl_s: Seconds | None = Field(None, description="as `cache.transient_ttl_s`")
+    stale_while_revalidate_s: Seconds | None = Field(None, description="as `cache.stale_while_revalidate_s`")
+    stale_if_error_s: Seconds | None = Field(None, description="as `cache.stale_if_error_s`")
+
+    @field_validator("query")
+    @classmethod
+    def _names_a_listing(cls, value: str) -> str:
+        query = parsed(value)
+        if isinstance(query, Unclear) or query.window != Window():
+            raise ValueError("a list query without limit and marker")
+        return value
 
 
 class CacheSection(Section):
     """How long answers are kept."""
 
-    ttl_s: Seconds = Field(60.0, description="lifetime of a list span; 0 stores nothing")
+    ttl_s: Seconds = Field(60.0, description="lifetime of a list span, less up to a tenth; 0 stores nothing")
     transient_ttl_s: Seconds = Field(2.0, description="lifetime of a span in which an image is about to change")
+
+    negative_ttl_s: Seconds = Field(5.0, description="how long a 400 or 404 to a list is remembered, in its partition")
+    stale_while_revalidate_s: Seconds = Field(
+        60.0, description="how long after its lifetime a span is given while it is fetched anew (RFC 5861)"
+    )
+    stale_if_error_s: Seconds = Field(
+        3600.0, description="how long after its lifetime a span is given while the upstream fails (RFC 5861)"
+    )
+    readahead: bool = Field(True, description="whether spans may be longer than the caller's page")
+    rules: tuple[RuleSection, ...] = Field(
+        (), description="lifetimes of some lists, the first rule that matches counts"
+    )
 
 
 class StoreSection(Section):
@@ -124,6 +167,9 @@ class StoreSection(Section):
         "memory://", description="`memory://`, `redis://HOST:PORT/DB` or `rediss://…`"
     )
     max_bytes: int = Field(256 * 1024 * 1024, ge=0, description="bound of process memory, bytes")
+    near_ttl_s: Wait = Field(
+        1.0, description="how long process memory is believed while invalidations of other replicas can't arrive"
+    )
     timeout_ms: float = Field(50.0, gt=0, le=60_000, description="the longest a request waits for Redis, milliseconds")
     prefix: str = Field(
         "ims-proxy:", max_length=64, pattern=r"^[^{}\s]*$", description="what every key in Redis begins with"

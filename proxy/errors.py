@@ -43,5 +43,12 @@ class UpstreamTimeoutError(ProxyError):
     code = "PROXY.0504"
 
 
+class NotInStoreError(ProxyError):
+    """The caller wants a stored answer or none (RFC 9111 §5.2.1.7), and there is none."""
+
+    status = 504
+    code = "PROXY.0504"
+
+
 class StoreUnavailableError(Exception):
     """The store could not be asked. The caller of the proxy never sees it: the store is then taken for empty."""

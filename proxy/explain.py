@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from proxy.config import Settings
-from proxy.core.identity import Partitioner
 from proxy.core.messages import Fields, Request
 from proxy.core.page import EXTENSION_PATH
 from proxy.core.query import ListQuery, Sort, parsed
 from proxy.core.routes import Route, route
-from proxy.gateway.asked import ListAsk, PageSizes, asked
+from proxy.gateway.asked import ListAsk, asked
+from proxy.web.app import asking, rules
 
 # Why a list request goes through as it came, in a sentence each; the tokens stand in `Cache-Status` details.
 REASONS = {
+    "no-store": "the caller sent Cache-Control: no-store",
     "body": "it has a body",
     "precondition": "it has a precondition other than If-None-Match",
     "semicolon": "a raw `;` stands in the query: Glance splits there, other servers don't",
@@ -53,13 +54,7 @@ def explanation(
     query = parsed(request.query)
     if isinstance(query, ListQuery):
         yield from _listing(request, query)
-    upstream = settings.upstream
-    sizes = PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages)
-    ask = asked(
-        request,
-        Partitioner(settings.identity.secret.get_secret_value().encode() if settings.identity.secret else _ANY_SECRET),
-        sizes,
-    )
+    ask = asked(request, asking(settings, _ANY_SECRET))
     if isinstance(ask, ListAsk):
         yield from _answered(ask, settings)
     else:
@@ -90,9 +85,18 @@ def _answered(ask: ListAsk, settings: Settings) -> Iterator[tuple[str, str]]:
     yield "variant", f"X-Api-Version {ask.key.variant}" if ask.key.variant else "no X-Api-Version"
     yield "partition", f"{ask.key.partition.kind}: shared only among requests with this token"
     yield "page", f"{ask.rows} rows{'' if ask.key.path != EXTENSION_PATH else ', no links'}"
-    yield (
-        "lifetime",
-        f"{settings.cache.ttl_s:g} s (cache.ttl_s), "
-        f"{settings.cache.transient_ttl_s:g} s where an image is about to change (cache.transient_ttl_s)",
+    lifetime = (
+        f"{ask.lifetimes.ttl_s:g} s, {ask.lifetimes.transient_ttl_s:g} s where an image is about to change; "
+        f"by {_rule(ask, settings)}"
     )
+    yield "lifetime", lifetime
     yield "cacheable", "yes"
+
+
+def _rule(ask: ListAsk, settings: Settings) -> str:
+    query = parsed(ask.key.query)
+    assert isinstance(query, ListQuery)
+    for number, rule in enumerate(rules(settings.cache).rules, 1):
+        if rule.matches(ask.key.path, query.pairs):
+            return f"rule {number} of cache.rules"
+    return "cache.ttl_s"

@@ -86,8 +86,12 @@ def listed(body: bytes, *, sort_keys: Iterable[str] = ()) -> Listed | NotAList:
         starts=starts,
         ends=ends,
         nulls=any(image.get(key) is None for key in sort_keys for image in images),
-        transient=any(image.get("status") in TRANSIENT_STATUSES for image in images),
+        transient=any(_transient(image.get("status")) for image in images),
     )
+
+
+def _transient(status: object) -> bool:
+    return isinstance(status, str) and status in TRANSIENT_STATUSES
 
 
 def _marker_of_next(link: object, ids: tuple[Any, ...]) -> str | NotAList | None:
@@ -98,7 +102,8 @@ def _marker_of_next(link: object, ids: tuple[Any, ...]) -> str | NotAList | None
     if link is None:
         return None
     try:
-        markers = parse_qs(urlsplit(str(link)).query, errors="strict").get("marker", [])
+        query = urlsplit(link).query if isinstance(link, str) else ""
+        markers = parse_qs(query, errors="strict").get("marker", [])
     except (ValueError, UnicodeError):
         markers = []
     if len(markers) == 1 and 0 < len(markers[0]) <= 255 and markers[0].isprintable():
@@ -131,7 +136,7 @@ def _run(body: bytes, images: list[Any], bounds: list[tuple[int, int]]) -> tuple
 
 
 def _links_home(image: dict[str, Any]) -> bool:
-    return all(_relative(image[name]) for name in _IMAGE_LINKS if name in image)
+    return all(_relative(image[name]) for name in _IMAGE_LINKS if image.get(name) is not None)
 
 
 def _relative(link: object) -> bool:
@@ -142,6 +147,5 @@ def _homeward(image: dict[str, Any]) -> dict[str, Any]:
     """Return *image* with its own links as the API spells them, whatever the upstream made of them."""
     own = f"/v2/images/{image['id']}"
     links = {"self": own, "file": f"{own}/file", "schema": "/v2/schemas/image"}
-    return {
-        name: links[name] if name in _IMAGE_LINKS and not _relative(value) else value for name, value in image.items()
-    }
+    foreign = {name for name in _IMAGE_LINKS if image.get(name) is not None and not _relative(image[name])}
+    return {name: links[name] if name in foreign else value for name, value in image.items()}

@@ -1,29 +1,81 @@
-"""How old an answer is, and how long it may be given (RFC 9111 §4.2, RFC 5861)."""
+"""How old an answer is, and what it may still be used for (RFC 9111 §4.2, RFC 5861)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
+
+from proxy.core.listing import Span
 
 JITTER: Final = 0.1
 
 
+class Standing(IntEnum):
+    """What a stored span may be used for; a higher one may be used for all that a lower one may."""
+
+    GONE = 0  # to know where a marker stood
+    IF_ERROR = 1  # to answer with while the upstream fails (RFC 5861 §4)
+    REVALIDATE = 2  # to answer with while it is fetched anew (RFC 5861 §3)
+    FRESH = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """Lifetimes in seconds: of a list span, and of one in which an image is about to change."""
+    """How long a list may be used, seconds: *ttl_s* fresh, then stale in two windows that both begin at its end.
+
+    *transient_ttl_s* stands in the place of *ttl_s* where an image is about to change.
+    """
 
     ttl_s: float
-    transient_ttl_s: float
+    transient_ttl_s: float = 2.0
+    stale_while_revalidate_s: float = 0.0
+    stale_if_error_s: float = 0.0
 
-    def of(self, *, transient: bool, dice: float) -> float:
+    def fresh_s(self, *, unsettled: bool, dice: float) -> float:
         """Return the lifetime of a span fetched now; *dice*, from 0 to 1, takes up to a tenth off it.
 
         Spans that were filled together would otherwise expire together.
         """
-        ttl_s = min(self.ttl_s, self.transient_ttl_s) if transient else self.ttl_s
+        ttl_s = min(self.ttl_s, self.transient_ttl_s) if unsettled else self.ttl_s
         return ttl_s * (1.0 - JITTER * dice)
+
+    @property
+    def stale_s(self) -> float:
+        """How long a span is of any use after its lifetime."""
+        return max(self.stale_while_revalidate_s, self.stale_if_error_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """How long the upstream's acceptance of a credential is believed, seconds; *grace_s* more while it fails.
+
+    OSSN-0056: whoever caches such a verdict serves a revoked token until it ends, so 0 asks every time.
+    """
+
+    ttl_s: float
+    grace_s: float = 0.0
+
+    def bound(self, standing: Standing, *, accepted_at: float, now: float) -> Standing:
+        """Return *standing*, lowered where the credential was last accepted too long ago."""
+        age_s = max(0.0, now - accepted_at)
+        if age_s < self.ttl_s:
+            return standing
+        return min(standing, Standing.IF_ERROR) if age_s < self.ttl_s + self.grace_s else Standing.GONE
 
 
 def current_age(fetched_at: float, *, now: float) -> float:
     """Return the age in seconds, counted from when the request was sent; a clock that steps back makes it 0."""
     return max(0.0, now - fetched_at)
+
+
+def standing(span: Span, lifetimes: Lifetimes, *, generation: str, now: float) -> Standing:
+    """Return what *span* may be used for at *now*; one of another *generation* was invalidated since."""
+    stale_s = current_age(span.fetched_at, now=now) - span.lifetime_s
+    if span.generation != generation:
+        return Standing.GONE
+    if stale_s < 0:
+        return Standing.FRESH
+    if stale_s < lifetimes.stale_while_revalidate_s:
+        return Standing.REVALIDATE
+    return Standing.IF_ERROR if stale_s < lifetimes.stale_if_error_s else Standing.GONE

@@ -17,7 +17,7 @@ class ListingKey:
     """Names a listing: who asks, which form of the API, which path, which filters and order.
 
     *page* is None for a listing whose pages are windows of one order. Where they are not, each page is a listing of
-    its own, and *page* says which.
+    its own, and *page* says which. *scopes* are the invalidations that touch it, widest first.
     """
 
     partition: Partition
@@ -26,16 +26,24 @@ class ListingKey:
     query: str
     page: Window | None = None
     digest: str = field(init=False, compare=False)
-
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        """The invalidations that touch this listing, widest first."""
-        return (EVERYTHING, f"partition:{self.partition.digest}")
+    scopes: tuple[str, ...] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         page = () if self.page is None else (str(self.page.limit), self.page.marker or "")
         parts = (self.partition.kind, self.partition.digest, self.variant, self.path, self.query, *page)
+        scopes = (EVERYTHING, partition_scope(self.partition), listing_scope(self.path, self.query))
         object.__setattr__(self, "digest", digest(parts))
+        object.__setattr__(self, "scopes", scopes)
+
+
+def partition_scope(partition: Partition) -> str:
+    """Return the scope of all listings of *partition*."""
+    return f"partition:{partition.digest}"
+
+
+def listing_scope(path: str, query: str) -> str:
+    """Return the scope of the listing with the canonical *query*, whoever asks for it."""
+    return f"listing:{digest((path, query))}"
 
 
 def digest(parts: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ They are possessive, so that no input makes them backtrack.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Final
 
@@ -22,7 +23,7 @@ def _nested(depth: int) -> bytes:
 
 # Images nest two levels (`tags`, `locations` with metadata); six leaves room, and more is refused.
 _VALUE: Final = re.compile(_nested(6) + rb"|" + _STRING + rb"|[-+.0-9A-Za-z]++", re.DOTALL)
-_OBJECT: Final = re.compile(_nested(6), re.DOTALL)
+_OBJECT: Final = re.compile(rb"(?=\{)" + _nested(6), re.DOTALL)
 _OPEN: Final = re.compile(_WS + rb"\{" + _WS)
 _NAME: Final = re.compile(rb"(" + _STRING + rb")" + _WS + rb":" + _WS, re.DOTALL)
 _COMMA: Final = re.compile(_WS + rb"(,?)" + _WS)
@@ -43,6 +44,8 @@ def image_bounds(body: bytes) -> list[tuple[int, int]]:
     while body[at : at + 1] != b"}":
         name = _match(_NAME, body, at)
         at = name.end()
+        if b"\\" in name[1] and json.loads(name[1]) == "images":
+            raise ScanError("images: spelt with an escape, so that it might stand twice")
         if name[1] == b'"images"':
             if bounds is not None:
                 raise ScanError("images: stands twice")

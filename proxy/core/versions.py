@@ -11,13 +11,14 @@ import orjson
 def homeward(body: bytes, base: str) -> bytes:
     """Return the version document *body* with each link on *base*, scheme and authority of the proxy as callers see it.
 
-    A body that is no JSON, or has no absolute links, comes back as it is.
+    A body that is no JSON, or has no link that leads elsewhere, comes back as it is.
     """
     try:
         document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        rebased = _rebased(document, base)
+    except (orjson.JSONDecodeError, RecursionError):
         return body
-    return orjson.dumps(_rebased(document, base)) if b'"href"' in body else body
+    return body if rebased == document else orjson.dumps(rebased)
 
 
 def _rebased(value: Any, base: str) -> Any:
@@ -32,9 +33,12 @@ def _rebased(value: Any, base: str) -> Any:
 
 
 def _on_base(link: str, base: str) -> str:
+    """Return *link* on *base*: its path and query, or the root where it has no path of an origin."""
     try:
         parts = urlsplit(link)
     except ValueError:
+        return base + "/"
+    if "\\" in link or (parts.path and not parts.path.startswith("/") and parts.scheme):
         return base + "/"
     if not parts.scheme and not parts.netloc:
         return link

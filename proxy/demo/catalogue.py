@@ -95,12 +95,11 @@ class Catalogue:
     def page(self, caller: Caller, query: ListQuery) -> Page:
         """Return one page; raises RefusedError where a filter or the marker is bad."""
         wanted = conditions(query)
-        visibility = query.filters.get("visibility")
         rows = islice(
             (
                 image
                 for image in self._candidates(caller, query)
-                if listed(caller, image, visibility=visibility, member_status=query.member_status)
+                if listed(caller, image, visibility=query.visibility, member_status=query.member_status)
                 and all(holds(image) for holds in wanted)
             ),
             query.limit,

@@ -21,6 +21,7 @@ COMPARISONS: dict[str, Callable[[datetime, datetime], bool]] = {
     "eq": operator.eq,
     "neq": operator.ne,
 }
+NUMERAL = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 IN_ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"(?:,|$)|([^",]+)(?:,|$)|()(?:,)')
 
 
@@ -29,15 +30,16 @@ def conditions(query: ListQuery) -> list[Condition]:
 
     A filter on an attribute that is null never matches, ``neq`` included, as in SQL.
     """
-    wanted = [_tag(tag) for tag in query.tags]
-    wanted.append(_hidden(query.filters.get("os_hidden", "false")))
-    wanted += [_condition(*item) for item in query.filters.items() if item[0] not in ("visibility", "os_hidden")]
-    return wanted
+    filters = dict(query.filters)
+    wanted = [_hidden(filters.pop("os_hidden", "false"))]
+    protected = filters.pop("protected", None)
+    if protected is not None:
+        wanted.append(_protected(protected))
+    wanted += [_condition(name, value) for name, value in filters.items()]
+    return wanted + [_tag(tag) for tag in query.tags]
 
 
 def _condition(name: str, value: str) -> Condition:
-    if name == "protected" and value not in ("true", "false"):
-        raise RefusedError(400, f"protected: {value!r} is neither true nor false")
     if name.endswith(("_min", "_max")):
         return _range(name, value)
     if name in ("created_at", "updated_at"):
@@ -55,6 +57,12 @@ def _tag(value: str) -> Condition:
     return lambda image: value in image.tags or dotted in image.tags
 
 
+def _protected(value: str) -> Condition:
+    if value not in ("true", "false"):
+        raise RefusedError(400, f"protected: {value!r} is neither true nor false")
+    return lambda image: image.text("protected") == value
+
+
 def _hidden(value: str) -> Condition:
     if value.lower() not in ("true", "false"):
         raise RefusedError(400, f"os_hidden: {value!r} is neither true nor false")
@@ -63,7 +71,8 @@ def _hidden(value: str) -> Condition:
 
 
 def _number(name: str, value: str) -> Condition:
-    number = int(value) if re.fullmatch(r"-?[0-9]{1,18}", value) else None
+    """Return equality with whatever the database reads as a number: ``0100``, ``+100`` and ``100.0`` are 100."""
+    number = float(value) if NUMERAL.fullmatch(value) else None
     return lambda image: number is not None and image.number(name) == number
 
 

@@ -22,10 +22,11 @@ class SortKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """One list request: which images (*filters*, *tags*, *member_status*), in which order, and which page of them."""
+    """One list request: which images (*filters* to *member_status*), in which order, and which page of them."""
 
     filters: Mapping[str, str]
     tags: tuple[str, ...]
+    visibility: str | None
     member_status: str
     sort: tuple[SortKey, ...]
     marker: str | None
@@ -48,23 +49,26 @@ def list_query(pairs: Pairs, *, default_limit: int, max_limit: int) -> ListQuery
     """Return what *pairs* ask for; raises RefusedError (400) as Glance does.
 
     Of a repeated ``limit`` or ``marker`` the first counts and the rest are taken for filters on properties of that
-    name, which no image has: such a list is empty. Of any other repeated filter the last counts.
+    name, which no image has: such a list is empty. Of a repeated ``visibility`` the first says what is visible, the
+    last is a filter besides. Of any other repeated filter the last counts.
     """
     rest = list(pairs)
     limit = _first_taken(rest, "limit")
     marker = _first_taken(rest, "marker")
     member_status = _first_taken(rest, "member_status")
     tags = tuple(tag.strip() for tag in _all_taken(rest, "tag"))
+    _check_choice("visibility", dict(rest).get("visibility") or None, VISIBILITIES)
+    _check_choice("member_status", member_status, MEMBER_STATUSES)
+    visibility = _first_taken(rest, "visibility")
     sort = _sort(rest)
     filters = dict(rest)
     filters.pop("deleted", None)
-    _check_choice("visibility", filters.get("visibility") or None, VISIBILITIES)
-    _check_choice("member_status", member_status, MEMBER_STATUSES)
-    if filters.get("changes-since"):
+    if "changes-since" in filters:
         raise RefusedError(400, "changes-since: no longer a filter")
     return ListQuery(
         filters=filters,
         tags=tags,
+        visibility=visibility,
         member_status="accepted" if member_status is None else member_status,
         sort=sort,
         marker=marker,

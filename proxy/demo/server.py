@@ -45,6 +45,7 @@ class Call:
             self.transport.abort()
 
 
+Found = tuple[Route, tuple[str, ...]] | None
 Script = Callable[[Call], Awaitable[web.StreamResponse | None]]
 
 
@@ -82,11 +83,16 @@ class Lookalike:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen, on a free port unless one is named, and return the base URL; raises OSError."""
+        assert self._runner is None, "started already"
         server = web.Server(self._respond, max_line_size=HEADER_BYTES, max_field_size=HEADER_BYTES)
         runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
         await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
         self._runner = runner
-        await web.TCPSite(runner, host, port).start()
         self.base_url = f"http://{host}:{runner.addresses[0][1]}"
         return self.base_url
 
@@ -115,11 +121,14 @@ class Lookalike:
         self.calls.append(call)
         self._answered += 1
         request_id = f"{self._answered:032x}"
+        path, _, query = _origin_form(request.raw_path).partition("?")
+        found = route_of(path)
+        self.counts[f"{request.method} {found[0].template if found else 'elsewhere'}"] += 1
         if self.latency_s > 0:
             await asyncio.sleep(self.latency_s)
         response = None if self.script is None else await self.script(call)
         if response is None:
-            answer = await self._answer(request, request_id)
+            answer = await self._answer(request, found, query, request_id)
             response = web.Response(
                 status=answer.status,
                 body=answer.body or None,
@@ -130,11 +139,8 @@ class Lookalike:
         call.status = response.status
         return response
 
-    async def _answer(self, request: web.BaseRequest, request_id: str) -> Answer:
+    async def _answer(self, request: web.BaseRequest, found: Found, query: str, request_id: str) -> Answer:
         """Return the normal answer: who is asking, then whether it may ask now, then what there is to say."""
-        path, _, query = _origin_form(request.raw_path).partition("?")
-        found = route_of(path)
-        self.counts[f"{request.method} {found[0].template if found else 'elsewhere'}"] += 1
         open_to_all = found is not None and found[0].open_to_all
         headers = {}
         try:
@@ -161,9 +167,7 @@ class Lookalike:
         verdict, self._windows[caller.project] = step(policy, window, now=self._clock())
         return verdict
 
-    async def _handled(
-        self, request: web.BaseRequest, found: tuple[Route, tuple[str, ...]] | None, query: str, caller: Caller
-    ) -> Answer:
+    async def _handled(self, request: web.BaseRequest, found: Found, query: str, caller: Caller) -> Answer:
         if found is None:
             raise RefusedError(404, "no such path")
         route, args = found

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import floor
 from typing import Final
 
 from proxy.core.coding import chosen
-from proxy.core.identity import Partitioner
+from proxy.core.identity import Partition
+from proxy.core.keys import EVERYTHING
 from proxy.core.links import LinkStyle
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.routes import Route, route
 from proxy.core.validators import none_match
 from proxy.core.versions import homeward
-from proxy.gateway.asked import ListAsk, PageSizes, asked
+from proxy.core.writes import Touch, touch
+from proxy.gateway.asked import Asking, ListAsk, asked
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.listing import Listed, ListingGateway
 from proxy.gateway.pages import PageRenderer
+from proxy.stores.base import SpanStore
 from proxy.upstream.base import Exchange
 
 _VARY: Final = "X-Auth-Token, X-Api-Version, Accept-Encoding"
 # What trusted proxies may say of a caller's way here changes absolute links.
 _VARY_FORWARDED: Final = _VARY + ", Forwarded, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Prefix"
+# How long lists live shortly after a write that began a job, seconds: what IMS's image jobs take, and some more.
+UNSETTLED_S: Final = 120.0
 _OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
 
 
@@ -55,16 +60,18 @@ class Gateway:
         forwarder: Forwarder,
         renderer: PageRenderer,
         *,
-        partitioner: Partitioner,
-        sizes: PageSizes,
+        asking: Asking,
         links: LinkStyle,
+        store: SpanStore,
+        clock: Callable[[], float],
     ) -> None:
         self._listings = listings
         self._forwarder = forwarder
         self._renderer = renderer
-        self._partitioner = partitioner
-        self._sizes = sizes
+        self._asking = asking
         self._links = links
+        self._store = store
+        self._clock = clock
 
     @asynccontextmanager
     async def answer(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
@@ -76,7 +83,7 @@ class Gateway:
         reason = "other-path"
         if kind in (Route.LIST, Route.EXTENSION_LIST):
             if request.method in ("GET", "HEAD"):
-                ask = asked(request, self._partitioner, self._sizes)
+                ask = asked(request, self._asking)
                 if isinstance(ask, ListAsk):
                     yield await self._list(request, caller, kind, ask)
                     return
@@ -85,9 +92,22 @@ class Gateway:
             yield await self._versions(request, caller)
             return
         async with self._forwarder.exchange(request) as exchange:
+            await self._learn(request, exchange.status)
             safe = request.method in ("GET", "HEAD")
             fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=reason if safe else None)
             yield Answer(kind, fwd, exchange=exchange)
+
+    async def _learn(self, request: Request, status: int) -> None:
+        """Take from what was passed through what it says of stored lists, before its answer is.
+
+        Which projects see the image that a write changed stands in no request, so every list counts as changed.
+        """
+        touched = touch(request.method, request.path, status)
+        if touched is not Touch.NOTHING:
+            unsettled_s = UNSETTLED_S if touched is Touch.BEGINS else 0.0
+            await self._store.invalidate([EVERYTHING], unsettled_s=unsettled_s, now=self._clock())
+        if status == 401 and isinstance(partition := self._asking.partitioner.of(request.fields), Partition):
+            await self._listings.rejected(partition)
 
     async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer:
         got = await self._listings.answer(ask)

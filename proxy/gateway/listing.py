@@ -1,6 +1,6 @@
 """From a window to a page: look in the store, fetch what is missing, splice.
 
-Only what is missing is fetched, after the last known marker, and one caller at a time fetches it.
+Only what is missing is fetched, after the last known marker, in strides that grow while the caller keeps paging.
 """
 
 from __future__ import annotations
@@ -9,34 +9,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.core.answer import NotAList, listed
-from proxy.core.freshness import Lifetimes, current_age
-from proxy.core.links import page_link
-from proxy.core.listing import Gap, Page, Piece, Span, cover
-from proxy.core.messages import Fields, Request, Response
-from proxy.core.page import EXTENSION_PATH
+from proxy.core.freshness import Standing, Verdicts, current_age, standing
+from proxy.core.identity import Partition
+from proxy.core.keys import partition_scope
+from proxy.core.listing import HEAD, Gap, Page, Piece, Span, cover
+from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
-from proxy.core.query import Window
-from proxy.errors import ProxyError, StoreUnavailableError
+from proxy.core.readahead import Readahead
+from proxy.core.vanished import continued, footholds
+from proxy.errors import NotInStoreError, ProxyError, StoreUnavailableError
 from proxy.gateway.asked import ListAsk
-from proxy.gateway.coalescer import Coalescer
-from proxy.stores.base import Found, SpanStore
-from proxy.telemetry import Telemetry
-from proxy.upstream.base import Upstream
+from proxy.gateway.background import Background
+from proxy.gateway.fetching import Fetched, Fetcher, Wanted
+from proxy.gateway.memos import Memo
+from proxy.stores.base import Found, SpanStore, State
 
 _MAX_FETCHES: Final = 48
-_USER_AGENT: Final = "ims-cache-proxy"
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """How a flight ended: a *span*, or an upstream's *answer* that is no list and goes to the caller as it is."""
-
-    status: int
-    span: Span | None = None
-    answer: Response | None = None
-    stored: bool = False
-    detail: str | None = None
+_MAX_BACKGROUND: Final = 64
+_REMEMBERED: Final = 10_000
+# What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
+_ERRORS: Final = frozenset({429, 500, 502, 503, 504})
+_NEGATIVE: Final = frozenset({400, 404})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +53,8 @@ class _Trail:
     collapsed: bool = False
     detail: str | None = None
 
-    def went_forward(self, gap: Gap, found: Found) -> None:
-        """The store left *gap*; the first one says why the request went forward."""
-        if self.fwd is None:
-            self.fwd = Fwd.PARTIAL if gap.pieces else Fwd.STALE if found.pieces else Fwd.URI_MISS
-
     def fetched(self, fetched: Fetched, *, follows: bool) -> None:
-        """A flight ended."""
+        """A fetch ended."""
         self.fwd_status, self.detail = fetched.status, fetched.detail
         self.collapsed |= follows
         self.stored |= fetched.stored and not follows
@@ -77,48 +65,77 @@ class _Trail:
 
 
 class ListingGateway:
-    """Answers list requests from spans. *clock* gives epoch seconds, *dice* a number from 0 to 1."""
+    """Answers list requests from spans. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept."""
 
     def __init__(
         self,
-        upstream: Upstream,
+        fetcher: Fetcher,
         store: SpanStore,
         *,
-        lifetimes: Lifetimes,
-        telemetry: Telemetry,
+        readahead: Readahead,
+        verdicts: Verdicts,
+        negative_s: float,
         clock: Callable[[], float],
-        dice: Callable[[], float],
     ) -> None:
-        self._upstream = upstream
+        self._fetcher = fetcher
         self._store = store
-        self._lifetimes = lifetimes
-        self._telemetry = telemetry
+        self._readahead = readahead
+        self._verdicts = verdicts
+        self._negative_s = negative_s
         self._clock = clock
-        self._dice = dice
-        self._flights: Coalescer[Fetched] = Coalescer()
+        self._accepted: Memo[float] = Memo(_REMEMBERED)
+        self._refused: Memo[Response] = Memo(_REMEMBERED)
+        self._exact: Memo[bool] = Memo(_REMEMBERED)
+        self._ahead: Memo[bool] = Memo(_REMEMBERED)
+        self._background = Background(_MAX_BACKGROUND)
 
     async def close(self) -> None:
-        """End the fetches that are under way."""
-        await self._flights.close()
+        """End what is under way."""
+        await self._background.close()
+        await self._fetcher.close()
+
+    def accepted(self, partition: Partition) -> None:
+        """The upstream accepted this partition's credential just now."""
+        now = self._clock()
+        self._accepted.put(partition, now, until=now + self._verdicts.ttl_s + self._verdicts.grace_s)
+
+    async def rejected(self, partition: Partition) -> None:
+        """The upstream answered 401 to this partition's credential: drop what it could see, everywhere."""
+        now = self._clock()
+        known = self._accepted.get(partition, now=now) is not None
+        self._accepted.forget(partition)
+        scope = partition_scope(partition)
+        try:
+            # Who sends made-up tokens must not make replicas talk: only where there is something to drop.
+            if known or await self._store.count(scope, now=now):
+                await self._store.invalidate([scope], now=now)
+        except StoreUnavailableError:
+            return  # and so nothing is known of it here, nor found while the store is away
 
     async def answer(self, ask: ListAsk) -> Listed:
         """Return the page that *ask* asks for, or the upstream's own answer where it gave no list.
 
-        Raises `ProxyError` where the upstream gave none at all.
+        Raises `ProxyError` where the upstream gave none at all and nothing stored may stand in for it.
         """
         trail = _Trail()
         gap = Gap(ask.after, ask.rows, ())
         for _ in range(_MAX_FETCHES):
             found = await self._found(ask, gap)
-            covered = _covered(ask, [*gap.pieces, *_fresh(found, now=self._clock())])
+            covered = self._covered(ask, gap, found, Standing.FRESH)
             if isinstance(covered, Gap):
-                trail.went_forward(covered, found)
-                fetched = await self._flown(ask, covered, trail)
-                if fetched.span is None:
-                    return Listed(None, fetched.answer, trail.status())
-                covered = _covered(ask, [*covered.pieces, Piece(fetched.span, 0)])
+                if trail.fwd is None and (given := self._without_fetch(ask, gap, found)):
+                    return given
+                trail.fwd = trail.fwd or _why_forward(covered, found)
+                got = await self._got(ask, covered, found, trail)
+                if isinstance(got, Listed):
+                    return got
+                pieces = [*covered.pieces, Piece(got, 0)]
+                covered = cover(ask.after, ask.rows, pieces, joinable=ask.sort.immovable)
+                if isinstance(covered, Gap) and covered.after == got.after:
+                    # The span can't be cut: from now on this listing is fetched page by page.
+                    self._exact.put(ask.key.digest, True, until=self._clock() + got.lifetime_s)
             if isinstance(covered, Page):
-                return self._page(covered, trail)
+                return self._given(ask, covered, trail)
             gap = covered
         raise ProxyError(f"listing: not joined within {_MAX_FETCHES} fetches")
 
@@ -126,97 +143,154 @@ class ListingGateway:
         try:
             return await self._store.chain(ask.key, gap.after, gap.count, now=self._clock())
         except StoreUnavailableError:
-            return Found((), "")
+            return Found((), State(""))
 
-    async def _flown(self, ask: ListAsk, gap: Gap, trail: _Trail) -> Fetched:
-        """Return what fetching *gap* gave, this caller's own fetch or one it follows.
+    def _covered(self, ask: ListAsk, gap: Gap, found: Found, least: Standing) -> Page | Gap:
+        """Return the page from the pieces that stand at *least* so, behind those that *gap* has, or what lacks."""
+        pieces = list(gap.pieces)
+        for piece in found.pieces:
+            if self._standing(ask, piece.span, found.state) < least:
+                break
+            pieces.append(piece)
+        return cover(ask.after, ask.rows, pieces, joinable=ask.sort.immovable)
 
-        A follower whose leader came back without a list joins once more, and then asks on its own: nobody is answered
-        with what the upstream said to another.
+    def _standing(self, ask: ListAsk, span: Span, state: State) -> Standing:
+        now = self._clock()
+        age_s = current_age(span.fetched_at, now=now)
+        stands = standing(span, ask.lifetimes, generation=state.generation, now=now)
+        accepted_at = max(span.fetched_at, self._accepted.get(ask.key.partition, now=now) or 0.0)
+        stands = self._verdicts.bound(stands, accepted_at=accepted_at, now=now)
+        wishes = ask.directives
+        too_old = wishes.max_age_s is not None and (age_s > wishes.max_age_s or wishes.max_age_s == 0)
+        if too_old or span.lifetime_s - age_s < wishes.min_fresh_s:
+            return Standing.GONE
+        return stands
+
+    def _without_fetch(self, ask: ListAsk, gap: Gap, found: Found) -> Listed | None:
+        """Return what can be given at once though it is not a fresh page: a stale one, or a refusal that is remembered.
+
+        Raises `NotInStoreError` where the caller wants nothing that has to be fetched.
         """
-        for _ in range(2):
-            follows = self._flights.flying((ask.key.digest, gap.after))
-            if follows:
-                self._telemetry.collapsed()
-            try:
-                fetched = await self._flights.join((ask.key.digest, gap.after), lambda: self._fetch(ask, gap))
-            except ProxyError:
-                if follows:
-                    continue
-                raise
-            if fetched.span is not None or not follows:
-                trail.fetched(fetched, follows=follows)
-                return fetched
-        fetched = await self._fetch(ask, gap)
-        trail.fetched(fetched, follows=False)
-        return fetched
+        stale = self._covered(ask, gap, found, Standing.REVALIDATE)
+        if isinstance(stale, Page):
+            for part in stale.parts:
+                size = max(part.span.asked, 1)
+                if self._standing(ask, part.span, found.state) < Standing.FRESH:
+                    wanted = Wanted(part.span.after, size, found.state.generation)
+                    self._background.do(self._revalidated(ask, wanted))
+            return self._given(ask, stale, _Trail(detail="stale-while-revalidate"))
+        refused = self._refused.get(_refusal(ask, found), now=self._clock())
+        if refused is not None and ask.directives.max_age_s is None:
+            return Listed(None, refused, CacheStatus(detail="negative"))
+        if ask.directives.only_if_cached:
+            raise NotInStoreError("listing: not in the store, and the caller sent only-if-cached")
+        return None
 
-    async def _fetch(self, ask: ListAsk, gap: Gap) -> Fetched:
-        generation = await self._generation(ask)
-        sent_at = self._clock()
-        response = await self._called(ask, gap)
-        if response.status != 200:
-            return Fetched(response.status, answer=response)
-        holding = listed(response.body, sort_keys=ask.sort.nullable)
-        if isinstance(holding, NotAList):
-            return Fetched(200, answer=response, detail=holding.reason)
-        span = holding.span(
-            after=gap.after,
-            asked=gap.count,
-            unlinked=ask.key.path == EXTENSION_PATH,
-            fetched_at=sent_at,
-            lifetime_s=self._lifetimes.of(transient=holding.transient, dice=self._dice()),
-            generation=generation or "",
-        )
-        stored = generation is not None and await self._stored(ask, span)
-        return Fetched(200, span=span, stored=stored)
-
-    async def _generation(self, ask: ListAsk) -> str | None:
+    async def _got(self, ask: ListAsk, gap: Gap, found: Found, trail: _Trail) -> Span | Listed:
+        """Return the span fetched for *gap*, or what is given in place of the page."""
         try:
-            return await self._store.generation(ask.key)
+            fetched, follows = await self._fetcher.fetched(ask, self._wanted(ask, gap, found))
+        except ProxyError:
+            if given := self._if_error(ask, gap, found, trail):
+                return given
+            raise
+        vanished = fetched.span is None and fetched.status in _NEGATIVE and gap.after != HEAD
+        if vanished and (span := await self._behind_vanished(ask, gap, found)):
+            trail.fetched(Fetched(200, span=span, stored=True, detail="vanished-marker"), follows=False)
+            return span
+        trail.fetched(fetched, follows=follows)
+        if fetched.span is not None:
+            self.accepted(ask.key.partition)
+            return fetched.span
+        assert fetched.answer is not None
+        if fetched.status == 401:
+            await self.rejected(ask.key.partition)
+        if fetched.status in _NEGATIVE and self._negative_s > 0:
+            self._refused.put(_refusal(ask, found), fetched.answer, until=self._clock() + self._negative_s)
+        given = self._if_error(ask, gap, found, trail) if fetched.status in _ERRORS else None
+        return given or Listed(None, fetched.answer, trail.status())
+
+    def _wanted(self, ask: ListAsk, gap: Gap, found: Found) -> Wanted:
+        size = gap.count
+        if ask.key.page is None and not self._exact.get(ask.key.digest, now=self._clock()):
+            previous = gap.pieces[-1].span.asked if gap.pieces else found.behind
+            size = self._readahead.next(gap.count, previous=previous)
+        return Wanted(gap.after, size, found.state.generation)
+
+    def _if_error(self, ask: ListAsk, gap: Gap, found: Found, trail: _Trail) -> Listed | None:
+        page = self._covered(ask, gap, found, Standing.IF_ERROR)
+        if not isinstance(page, Page):
+            return None
+        trail.detail = "stale-if-error"
+        return self._given(ask, page, trail)
+
+    async def _behind_vanished(self, ask: ListAsk, gap: Gap, found: Found) -> Span | None:
+        """Return the span behind a marker that the upstream no longer knows, if a stored span knows where it stood."""
+        try:
+            holding = await self._store.holding(ask.key, gap.after, now=self._clock())
         except StoreUnavailableError:
             return None
+        if holding is None or ask.key.page is not None:
+            return None
+        for foothold in footholds(holding):
+            size = min(gap.count + foothold.distance, self._readahead.longest)
+            wanted = Wanted(foothold.marker, size, found.state.generation)
+            fetched, _ = await self._fetcher.fetched(ask, wanted, purpose="vanished-marker")
+            if fetched.span is not None:
+                span = continued(fetched.span, holding, after=gap.after)
+                if span is None:
+                    continue
+                await self._fetcher.store(ask, span)
+                return span
+            if fetched.status not in _NEGATIVE:
+                break
+        return None
 
-    async def _stored(self, ask: ListAsk, span: Span) -> bool:
-        try:
-            await self._store.put(ask.key, span, keep_s=span.lifetime_s, now=self._clock())
-        except StoreUnavailableError:
-            return False
-        return span.lifetime_s > 0
-
-    async def _called(self, ask: ListAsk, gap: Gap) -> Response:
-        target = page_link("", ask.key.path, ask.key.query, Window(gap.count), gap.after or None)
-        own = Fields([("Accept-Encoding", "gzip"), ("User-Agent", _USER_AGENT)])
-        started = self._clock()
-        status = "error"
-        try:
-            response = await self._upstream.fetch(Request("GET", target, Fields([*ask.fields, *own]), request_id=""))
-            status = str(response.status)
-        except ProxyError as error:
-            status = error.code
-            raise
-        finally:
-            self._telemetry.called(purpose="list", status=status, elapsed_s=max(0.0, self._clock() - started))
-        return response
-
-    def _page(self, page: Page, trail: _Trail) -> Listed:
+    def _given(self, ask: ListAsk, page: Page, trail: _Trail) -> Listed:
         now = self._clock()
         spans = [part.span for part in page.parts]
         ages = [current_age(span.fetched_at, now=now) for span in spans]
         ttl_s = min(span.lifetime_s - age for span, age in zip(spans, ages, strict=True))
+        if ttl_s > 0:
+            self._read_ahead(ask, page)
         return Listed(page, None, trail.status(ttl_s), age_s=max(ages), ttl_s=ttl_s)
 
+    def _read_ahead(self, ask: ListAsk, page: Page) -> None:
+        """Fetch the next span in the background where the caller is about to reach it."""
+        last = page.parts[-1]
+        span = last.span
+        left = len(span.ids) - last.stop
+        if span.stops or span.end is None or ask.key.page is not None:
+            return
+        if not self._readahead.ahead(left=left, page=ask.rows, span=len(span.ids), paging=ask.after != HEAD):
+            return
+        at = (ask.key.digest, span.end, span.generation)
+        now = self._clock()
+        if self._ahead.get(at, now=now) or self._exact.get(ask.key.digest, now=now):
+            return
+        self._ahead.put(at, True, until=now + span.lifetime_s)
+        size = self._readahead.next(ask.rows, previous=span.asked)
+        self._background.do(self._fetched_ahead(ask, Wanted(span.end, size, span.generation)))
 
-def _covered(ask: ListAsk, pieces: list[Piece]) -> Page | Gap:
-    return cover(ask.after, ask.rows, pieces, joinable=ask.sort.immovable)
+    async def _fetched_ahead(self, ask: ListAsk, wanted: Wanted) -> None:
+        found = await self._found(ask, Gap(wanted.after, 1, ()))
+        if found.pieces and self._standing(ask, found.pieces[0].span, found.state) is Standing.FRESH:
+            return
+        await self._fetcher.fetched(ask, wanted, purpose="readahead")
+
+    async def _revalidated(self, ask: ListAsk, wanted: Wanted) -> None:
+        fetched, _ = await self._fetcher.fetched(ask, wanted, purpose="revalidate")
+        if fetched.span is not None:
+            self.accepted(ask.key.partition)
+        elif fetched.status == 401:
+            await self.rejected(ask.key.partition)
 
 
-def _fresh(found: Found, *, now: float) -> list[Piece]:
-    """Return the pieces up to the first that is stale or was invalidated."""
-    fresh = []
-    for piece in found.pieces:
-        span = piece.span
-        if span.generation != found.generation or current_age(span.fetched_at, now=now) >= span.lifetime_s:
-            break
-        fresh.append(piece)
-    return fresh
+def _why_forward(gap: Gap, found: Found) -> Fwd:
+    if gap.pieces:
+        return Fwd.PARTIAL
+    return Fwd.STALE if found.pieces else Fwd.URI_MISS
+
+
+def _refusal(ask: ListAsk, found: Found) -> tuple[str, str, str, int, str]:
+    return (ask.key.digest, found.state.generation, ask.after, ask.rows, ask.accept)

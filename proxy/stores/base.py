@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,36 +11,81 @@ from proxy.core.listing import Piece, Span
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a store has of a window: pieces that follow each other without a gap, and the listing's generation now.
+class State:
+    """What invalidations have made of a listing.
 
-    A piece whose span has another generation was invalidated since it was fetched.
+    *generation* changes with every invalidation that touches the listing: a span of another one was fetched before it.
+    *unsettled* says that a write has lately begun a job whose end will change lists again.
+    """
+
+    generation: str
+    unsettled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a store has of a window: pieces that follow each other without a gap, whatever they may still be used for.
+
+    *behind* is how many rows were asked for when the span that holds the window's marker was fetched, 0 where none is
+    known: a caller with such a marker is paging.
     """
 
     pieces: tuple[Piece, ...]
-    generation: str
+    state: State
+    behind: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Leave to fetch the span after a marker, while no other replica does.
+
+    *fence* grows with every claim on the listing, and a span fetched under a lower one does not replace that of a
+    higher one; None where another replica holds the claim.
+    """
+
+    state: State
+    fence: int | None
 
 
 class SpanStore(Protocol):
     """Keeps spans by listing and marker. Every method may raise `StoreUnavailableError`."""
 
     async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
-        """Return the pieces that follow the marker *after*, up to *count* images or the first gap; stale ones too."""
+        """Return the pieces that follow the marker *after*, up to *count* images or the first gap."""
         ...
 
-    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float) -> None:
+    async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
+        """Return the span that holds the image *image_id*, from behind that image on."""
+        ...
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
+        """Ask for leave to fetch the span after the marker *after*."""
+        ...
+
+    async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+        """Give the claim back, if it is still held, and wake who waits for it."""
+        ...
+
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
+        """Return when the claim that another replica holds is given back or has expired, or after *timeout_s*."""
+        ...
+
+    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
         """Keep *span* for *keep_s* seconds, replacing the one that starts at the same marker.
 
-        *keep_s* covers the stale windows too, so it may exceed the lifetime that callers see.
+        *keep_s* covers the stale windows too, so it exceeds the lifetime that callers see.
         """
         ...
 
-    async def generation(self, key: ListingKey) -> str:
-        """Return the listing's generation: it changes with every invalidation that touches the listing."""
+    async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
+        """Make the spans stored so far under one of *scopes* unusable, in a time that does not depend on how many.
+
+        When it returns, no replica uses them any more. For *unsettled_s* from now on every listing counts as unsettled.
+        """
         ...
 
-    async def invalidate(self, *scopes: str) -> None:
-        """Make every span stored so far under one of *scopes* unusable, in a time that does not depend on how many."""
+    async def count(self, scope: str, *, now: float) -> int:
+        """Return how many listings are kept under *scope*, about."""
         ...
 
     async def shared_secret(self, candidate: bytes) -> bytes:

@@ -1,39 +1,48 @@
 -- The spans that follow a marker without a gap, in one round trip.
 -- KEYS[1]  the listing's index: image id -> "<position behind the image>:<marker its span starts after>"
 -- ARGV     prefix of the listing's spans; the marker; how many images are wanted; how many spans at the most
--- Returns  a flat list: position, marker the span starts after, span; ...
--- Mirrors MemoryStore._piece and core.listing.chain. The span's fields are laid out in codec.py.
+-- Returns  rows asked for with the span that holds the marker, 0 for none; then position, start marker, span; ...
+-- Mirrors MemoryStore._piece and core.listing.chain; codec.py lays out the span. A foreign value is no span.
 local index, prefix, marker = KEYS[1], ARGV[1], ARGV[2]
 local wanted, hops = tonumber(ARGV[3]), tonumber(ARGV[4])
-local chain = {}
+local chain = {0}
 
 local function span(after)
   local value = redis.pcall('GET', prefix .. after)
-  if type(value) ~= 'string' or #value < 34 or string.sub(value, 1, 4) ~= 'IMS\1' then
+  if type(value) ~= 'string' or string.sub(value, 1, 4) ~= 'IMS2' or #value < 80 then
     return nil
   end
-  local fetched_at, count, length = struct.unpack('>dI4I2', string.sub(value, 21, 34))
-  local ends = length == 65535
+  local length = tonumber(string.sub(value, 68, 72))
   return {
-    after = after, value = value, fetched_at = fetched_at, count = count, position = 0,
-    ends = ends, marker = not ends and string.sub(value, 35, 34 + length) or nil,
+    after = after, value = value, position = 0, ends = length == 99999,
+    fetched_at = tonumber(string.sub(value, 21, 35)), count = tonumber(string.sub(value, 36, 43)),
+    asked = tonumber(string.sub(value, 44, 51)), marker = string.sub(value, 73, 72 + length % 99999),
   }
 end
 
-for _ = 1, hops do
-  local found = span(marker)
-  local home = redis.pcall('HGET', index, marker)
-  if type(home) == 'string' then
-    local colon = string.find(home, ':', 1, true)
-    local holding = span(string.sub(home, colon + 1))
-    local position = tonumber(string.sub(home, 1, colon - 1))
-    if holding and position <= holding.count and (position < holding.count or holding.marker ~= marker)
-        and (not found or holding.fetched_at > found.fetched_at) then
-      holding.position = position
-      found = holding
-    end
+local function holding(id)
+  local home = redis.pcall('HGET', index, id)
+  if type(home) ~= 'string' then
+    return nil
   end
-  if not found or (found.count == found.position and found.marker == marker) then
+  local colon = string.find(home, ':', 1, true)
+  local found = span(string.sub(home, colon + 1))
+  if found then
+    found.position = tonumber(string.sub(home, 1, colon - 1))
+  end
+  return found
+end
+
+for hop = 1, hops do
+  local found, home = span(marker), holding(marker)
+  if home and hop == 1 then
+    chain[1] = home.asked
+  end
+  if home and home.position <= home.count and (home.position < home.count or home.ends or home.marker ~= marker)
+      and (not found or home.fetched_at > found.fetched_at) then
+    found = home
+  end
+  if not found or (found.count == found.position and not found.ends and found.marker == marker) then
     break
   end
   table.insert(chain, found.position)

@@ -1,15 +1,15 @@
 """Spans as bytes. A value of another version, a damaged one, or one moved to another key is no span.
 
-Layout, big-endian: magic and version (4), tag (16), fetched_at (f64), image count (u32), end-marker length (u16, 65535
-where the listing ends), end marker, header length (u32), header (JSON), the images' bytes. The tag is a BLAKE2b over
-the key and all that follows it. `chain.lua` reads the fields before the header.
+Layout: magic and version (4), tag (16), then decimal digits that the scripts read too: fetched at (15, milliseconds
+since the epoch), images (8), rows asked for (8), fence (16), bytes of the end marker (5, 99999 where the listing ends);
+the end marker; bytes of the header (8); the header (JSON); the images' own bytes. The tag is a BLAKE2b over the key and
+all that follows it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import struct
 from array import array
 from typing import Final
 
@@ -17,13 +17,14 @@ import orjson
 
 from proxy.core.listing import Span
 
-_MAGIC: Final = b"IMS\x01"
-_PREFIX: Final = struct.Struct(">dIH")
+_MAGIC: Final = b"IMS2"
 _TAG_BYTES: Final = 16
-_NO_END: Final = 0xFFFF
+_DIGITS: Final = b"%015d%08d%08d%016d%05d"
+_DIGITS_BYTES: Final = 52
+_NO_END: Final = 99999
 
 
-def encode(span: Span, *, key: bytes) -> bytes:
+def encode(span: Span, *, key: bytes, fence: int = 0) -> bytes:
     """Return *span* as the value to keep under *key*."""
     end = b"" if span.end is None else span.end.encode()
     header = orjson.dumps(
@@ -32,15 +33,16 @@ def encode(span: Span, *, key: bytes) -> bytes:
             "ids": span.ids,
             "starts": list(span.starts),
             "ends": list(span.ends),
-            "asked": span.asked,
+            "fetched_at": span.fetched_at,
             "lifetime_s": span.lifetime_s,
             "generation": span.generation,
             "nulls": span.nulls,
             "unlinked": span.unlinked,
         }
     )
-    prefix = _PREFIX.pack(span.fetched_at, len(span.ids), _NO_END if span.end is None else len(end))
-    payload = b"".join((prefix, end, struct.pack(">I", len(header)), header, span.body))
+    end_bytes = _NO_END if span.end is None else len(end)
+    digits = _DIGITS % (span.fetched_at * 1000, len(span.ids), span.asked, fence, end_bytes)
+    payload = b"".join((digits, end, b"%08d" % len(header), header, span.body))
     return _MAGIC + _tag(key, payload) + payload
 
 
@@ -49,24 +51,22 @@ def decode(value: bytes, *, key: bytes) -> Span | None:
     payload = value[len(_MAGIC) + _TAG_BYTES :]
     if value[: len(_MAGIC)] != _MAGIC or not hmac.compare_digest(value[4:20], _tag(key, payload)):
         return None
-    fetched_at, _, end_length = _PREFIX.unpack_from(payload)
-    at = _PREFIX.size
-    end = None
-    if end_length != _NO_END:
-        end = payload[at : at + end_length].decode()
-        at += end_length
-    (header_length,) = struct.unpack_from(">I", payload, at)
-    at += 4
-    header = orjson.loads(payload[at : at + header_length])
+    end_bytes = int(payload[_DIGITS_BYTES - 5 : _DIGITS_BYTES])
+    end, at = None, _DIGITS_BYTES
+    if end_bytes != _NO_END:
+        end = payload[at : at + end_bytes].decode()
+        at += end_bytes
+    header_end = at + 8 + int(payload[at : at + 8])
+    header = orjson.loads(payload[at + 8 : header_end])
     return Span(
         after=header["after"],
         end=end,
         ids=tuple(header["ids"]),
-        body=payload[at + header_length :],
+        body=payload[header_end:],
         starts=array("I", header["starts"]),
         ends=array("I", header["ends"]),
-        asked=header["asked"],
-        fetched_at=fetched_at,
+        asked=int(payload[23:31]),
+        fetched_at=header["fetched_at"],
         lifetime_s=header["lifetime_s"],
         generation=header["generation"],
         nulls=header["nulls"],
@@ -75,6 +75,6 @@ def decode(value: bytes, *, key: bytes) -> Span | None:
 
 
 def _tag(key: bytes, payload: bytes) -> bytes:
-    tag = hashlib.blake2b(struct.pack(">I", len(key)) + key, digest_size=_TAG_BYTES)
+    tag = hashlib.blake2b(b"%d:%b" % (len(key), key), digest_size=_TAG_BYTES)
     tag.update(payload)
     return tag.digest()

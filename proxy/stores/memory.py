@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count as counted
+from typing import Final
 
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Piece, Span, chain
-from proxy.stores.base import Found
+from proxy.stores.base import Claim, Found, State
+
+_MAX_GENERATIONS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    key: ListingKey
     span: Span
     until: float
 
@@ -24,7 +30,11 @@ class MemoryStore:
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         # listing -> image -> (marker that the image's span starts after, position behind the image)
         self._homes: dict[str, dict[str, tuple[str, int]]] = {}
-        self._generations: Counter[str] = Counter()
+        self._generations: dict[str, str] = {}
+        self._invalidations = counted(1)
+        self._fences = counted(1)
+        self._era = "0"  # the generation of scopes that nothing was heard of
+        self._unsettled_until = 0.0
         self._stored_bytes = 0
 
     @property
@@ -34,29 +44,56 @@ class MemoryStore:
 
     async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
         """See `SpanStore.chain`."""
-        pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, now))
-        return Found(tuple(pieces), self._generation(key))
+        return self.chain_now(key, after, count, now=now)
 
-    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float) -> None:
+    def chain_now(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
+        """Return what `chain` returns, without waiting for a turn."""
+        pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, now))
+        home = self._home(key.digest, after, now)
+        return Found(tuple(pieces), self.state(key, now=now), home.span.asked if home else 0)
+
+    async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
+        """See `SpanStore.holding`."""
+        return self._home(key.digest, image_id, now)
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:  # noqa: ARG002 - see below
+        """See `SpanStore.claim`: always given, for within one process flights are collapsed already."""
+        return Claim(self.state(key, now=now), next(self._fences))
+
+    async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+        """See `SpanStore.settle`."""
+
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
+        """See `SpanStore.settled`."""
+
+    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:  # noqa: ARG002
         """See `SpanStore.put`."""
-        if span.size_bytes > self._max_bytes or keep_s <= 0:
+        self.put_now(key, span, keep_s=keep_s, now=now)
+
+    def put_now(self, key: ListingKey, span: Span, *, keep_s: float, now: float) -> None:
+        """Do what `put` does, without waiting for a turn."""
+        kept = self._kept.get((key.digest, span.after))
+        if span.size_bytes > self._max_bytes or keep_s <= 0 or (kept and kept.span == span):
             return
         self._drop((key.digest, span.after))
-        self._kept[key.digest, span.after] = _Kept(span, now + keep_s)
+        self._kept[key.digest, span.after] = _Kept(key, span, now + keep_s)
         self._stored_bytes += span.size_bytes
-        homes = self._homes.setdefault(key.digest, {})
-        for position, image_id in enumerate(span.ids, 1):
-            homes[image_id] = (span.after, position)
+        if span.ids:
+            homes = self._homes.setdefault(key.digest, {})
+            homes.update((image_id, (span.after, position)) for position, image_id in enumerate(span.ids, 1))
         while self._stored_bytes > self._max_bytes:
             self._drop(next(iter(self._kept)))
 
-    async def generation(self, key: ListingKey) -> str:
-        """See `SpanStore.generation`."""
-        return self._generation(key)
-
-    async def invalidate(self, *scopes: str) -> None:
+    async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`."""
-        self._generations.update(scopes)
+        self.learn({scope: f"m{next(self._invalidations)}" for scope in scopes})
+        if unsettled_s:
+            self.unsettle(now + unsettled_s)
+
+    async def count(self, scope: str, *, now: float) -> int:
+        """See `SpanStore.count`; the one thing here that looks at everything."""
+        kept = (kept for kept in self._kept.values() if kept.until > now and scope in kept.key.scopes)
+        return len({each.key.digest for each in kept if each.span.generation == self._generation(each.key)})
 
     async def shared_secret(self, candidate: bytes) -> bytes:
         """See `SpanStore.shared_secret`: here there is nobody to share it with."""
@@ -68,24 +105,43 @@ class MemoryStore:
     async def close(self) -> None:
         """See `SpanStore.close`."""
 
+    def state(self, key: ListingKey, *, now: float) -> State:
+        """Return what invalidations have made of the listing *key*."""
+        return State(self._generation(key), unsettled=now < self._unsettled_until)
+
+    def learn(self, generations: Mapping[str, str]) -> None:
+        """Take over the *generations* of scopes. Too many of them, and everything kept counts as invalidated."""
+        self._generations |= generations
+        if len(self._generations) > _MAX_GENERATIONS:
+            self._generations.clear()
+            self._era = f"e{next(self._invalidations)}"
+
+    def unsettle(self, until: float) -> None:
+        """Count every listing as unsettled *until* then, epoch seconds."""
+        self._unsettled_until = max(self._unsettled_until, until)
+
     def _generation(self, key: ListingKey) -> str:
-        return ".".join(str(self._generations[scope]) for scope in key.scopes)
+        return ".".join(self._generations.get(scope, self._era) for scope in key.scopes)
 
     def _piece(self, listing: str, marker: str, now: float) -> Piece | None:
         """Return what follows *marker*: the span that starts there, or the rest of one that holds that image.
 
         Of the two, the one fetched later.
         """
-        found: Piece | None = None
-        if kept := self._alive((listing, marker), now):
-            found = Piece(kept.span, 0)
-        home = self._homes.get(listing, {}).get(marker)
-        if home and (kept := self._alive((listing, home[0]), now)):
-            after_image = Piece(kept.span, home[1])
-            leads_on = after_image.count > 0 or kept.span.end != marker
-            if leads_on and (found is None or kept.span.fetched_at > found.span.fetched_at):
-                found = after_image
-        return found
+        kept = self._alive((listing, marker), now)
+        starting = Piece(kept.span, 0) if kept else None
+        holding = self._home(listing, marker, now)
+        if holding is None or (holding.count == 0 and holding.span.end == marker):
+            return starting
+        if starting is None or holding.span.fetched_at > starting.span.fetched_at:
+            return holding
+        return starting
+
+    def _home(self, listing: str, image_id: str, now: float) -> Piece | None:
+        """Return the span that holds the image, from behind it on."""
+        home = self._homes.get(listing, {}).get(image_id)
+        kept = self._alive((listing, home[0]), now) if home else None
+        return Piece(kept.span, home[1]) if home and kept else None
 
     def _alive(self, at: tuple[str, str], now: float) -> _Kept | None:
         kept = self._kept.get(at)
@@ -103,9 +159,9 @@ class MemoryStore:
             return
         self._stored_bytes -= kept.span.size_bytes
         listing, after = at
-        homes = self._homes[listing]
+        homes = self._homes.get(listing, {})
         for image_id in kept.span.ids:
             if homes.get(image_id, ("", 0))[0] == after:
                 del homes[image_id]
         if not homes:
-            del self._homes[listing]
+            self._homes.pop(listing, None)

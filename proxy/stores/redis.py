@@ -2,151 +2,213 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Piece, Span
 from proxy.errors import StoreUnavailableError
 from proxy.stores import codec
-from proxy.stores.base import Found
+from proxy.stores.base import Claim, Found, State
+from proxy.stores.names import Names
 
 _MAX_SPANS: Final = 64
 _MAX_INDEX: Final = 250_000
-_SCRIPTS: Final = {name: files("proxy.stores").joinpath(f"{name}.lua").read_text() for name in ("chain", "put")}
+_CLAIM_MS: Final = 5_000
+_REMEMBER_MS: Final = 24 * 3600 * 1000
+_NAMES: Final = ("chain", "put", "claim", "settle")
+# Sent as text each time: Redis knows it by its hash, and one that restarted needs no second round trip to learn it.
+_SCRIPTS: Final = {
+    name: re.sub(r"(?m)^\s*--.*\n", "", files("proxy.stores").joinpath(f"{name}.lua").read_text()) for name in _NAMES
+}
+
+Word = str | int | bytes
 
 
 class RedisStore:
-    """A `SpanStore` in Redis. Keys: `{prefix}{listing}:s:{marker}`, `…:i`, `{prefix}g:{scope}`, `{prefix}secret`.
-
-    The braces that Redis Cluster hashes by stand around the listing, so one listing lives on one node.
-    """
+    """A `SpanStore` in Redis. *keep_s* is the longest that a span is kept; an invalidation is remembered for longer."""
 
     stored_bytes = 0
 
-    def __init__(self, redis: Redis, *, prefix: str) -> None:
-        self._redis = redis
-        self._prefix = prefix
-        self._hashes: dict[str, str] = {}
+    def __init__(self, redis: Redis, *, prefix: str, keep_s: float) -> None:
+        self.redis = redis
+        self.names = Names(prefix)
+        self._remember_ms = int(keep_s * 1000) + _REMEMBER_MS
+        self._renewals: dict[tuple[str, str], asyncio.Task[None]] = {}
 
-    async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:  # noqa: ARG002 - Redis expires by its own clock
+    async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
         """See `SpanStore.chain`."""
-        spans = self._spans(key)
-        generations, found = await self._asked(key, "chain", [self._index(key)], [spans, after, count, _MAX_SPANS])
+        spans = self.names.spans(key)
+        words: list[Word] = [spans, after, count, _MAX_SPANS]
+        state, (behind, *found) = await self._stated(key, "chain", [self.names.index(key)], words, now=now)
         pieces: list[Piece] = []
         for position, start, value in zip(found[::3], found[1::3], found[2::3], strict=True):
             span = codec.decode(value, key=spans.encode() + start)
-            if span is None or (position and span.ids[position - 1] != after):
+            if span is None or position > len(span.ids) or (position and span.ids[position - 1] != after):
                 break
             pieces.append(Piece(span, position))
             if span.end is None:
                 break
             after = span.end
-        return Found(tuple(pieces), _joined(generations))
+        return Found(tuple(pieces), state, behind)
 
-    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float) -> None:  # noqa: ARG002
+    async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:  # noqa: ARG002 - TTLs expire
+        """See `SpanStore.holding`."""
+        async with self._translated() as redis:
+            home = await redis.hget(self.names.index(key), image_id)
+            if not isinstance(home, bytes):
+                return None
+            position, _, start = home.partition(b":")
+            name = self.names.spans(key).encode() + start
+            value = await redis.get(name)
+        span = codec.decode(value, key=name) if isinstance(value, bytes) else None
+        at = int(position)
+        return Piece(span, at) if span and 0 < at <= len(span.ids) and span.ids[at - 1] == image_id else None
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
+        """See `SpanStore.claim`. A claim is renewed until it is settled; that of an owner that died lapses."""
+        names = [self.names.claim(key, after), self.names.claims(key)]
+        state, fence = await self._stated(key, "claim", names, [_CLAIM_MS, _REMEMBER_MS], now=now)
+        if not fence:
+            return Claim(state, None)
+        at = (key.digest, after)
+        self._renewals[at] = asyncio.create_task(self._renewed(names[0], fence))
+        return Claim(state, fence)
+
+    async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+        """See `SpanStore.settle`."""
+        self.let_go(key, after)
+        if claim.fence:
+            words: list[Word] = [claim.fence, 0, self.names.channel, self.names.woken(key.digest, after)]
+            await self._run("settle", [self.names.claim(key, after)], words)
+
+    def let_go(self, key: ListingKey, after: str) -> None:
+        """Renew the claim no more; then it lapses by itself."""
+        renewal = self._renewals.pop((key.digest, after), None)
+        if renewal is not None:
+            renewal.cancel()
+
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
+        """See `SpanStore.settled`: without a channel, the time that the claim has left."""
+        async with self._translated() as redis:
+            left_ms = await redis.pttl(self.names.claim(key, after))
+        if left_ms > 0:
+            await asyncio.sleep(min(timeout_s, left_ms / 1000))
+
+    async def held(self, key: ListingKey, after: str) -> bool:
+        """Return whether somebody holds the claim on the span after *after*."""
+        async with self._translated() as redis:
+            return bool(await redis.exists(self.names.claim(key, after)))
+
+    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
         """See `SpanStore.put`."""
         keep_ms = int(keep_s * 1000)
         if keep_ms <= 0:
             return
-        name = self._spans(key) + span.after
-        value = codec.encode(span, key=name.encode())
-        await self._run("put", [name, self._index(key)], [value, keep_ms, span.after, _MAX_INDEX, *span.ids])
+        name = self.names.spans(key) + span.after
+        value = codec.encode(span, key=name.encode(), fence=fence)
+        words: list[Word] = [value, fence, keep_ms, span.after, _MAX_INDEX, *span.ids]
+        async with self._translated() as redis, redis.pipeline(transaction=False) as pipe:
+            pipe.eval(_SCRIPTS["put"], 2, name, self.names.index(key), *words)
+            for scope in key.scopes:
+                pipe.zadd(self.names.listings(scope), {key.digest: now + keep_s})
+                pipe.zremrangebyscore(self.names.listings(scope), "-inf", now)
+                pipe.pexpire(self.names.listings(scope), self._remember_ms)
+            await pipe.execute()
 
-    async def generation(self, key: ListingKey) -> str:
-        """See `SpanStore.generation`."""
-        try:
-            return _joined(await self._redis.mget(self._scopes(key)))
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(str(error)) from error
-
-    async def invalidate(self, *scopes: str) -> None:
+    async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`."""
-        try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for scope in scopes:
-                    pipe.incr(f"{self._prefix}g:{scope}")
-                await pipe.execute()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(str(error)) from error
+        await self.generate(scopes, unsettled_s=unsettled_s, now=now)
+
+    async def generate(self, scopes: Sequence[str], *, unsettled_s: float, now: float) -> dict[str, str]:
+        """Give *scopes* new generations and return them. They are drawn, not counted: none ever comes again."""
+        drawn = {scope: secrets.token_hex(8) for scope in scopes}
+        async with self._translated() as redis, redis.pipeline(transaction=False) as pipe:
+            for scope, generation in drawn.items():
+                pipe.set(self.names.generation(scope), generation, px=self._remember_ms)
+                pipe.delete(self.names.listings(scope))
+            if unsettled_s > 0:
+                pipe.set(self.names.unsettled, repr(now + unsettled_s), px=int(unsettled_s * 1000) or 1)
+            await pipe.execute()
+        return drawn
+
+    async def told(self, script: str, message: bytes) -> int:
+        """Tell all replicas *message* by *script*, and return how many have to acknowledge it."""
+        async with self._translated() as redis:
+            return int(await redis.eval(script, 1, self.names.replicas, self.names.channel, message))
+
+    async def count(self, scope: str, *, now: float) -> int:
+        """See `SpanStore.count`."""
+        async with self._translated() as redis:
+            return int(await redis.zcount(self.names.listings(scope), now, "+inf"))
 
     async def shared_secret(self, candidate: bytes) -> bytes:
         """See `SpanStore.shared_secret`."""
-        name = f"{self._prefix}secret"
-        try:
-            await self._redis.set(name, candidate, nx=True)
-            secret = await self._redis.get(name)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(str(error)) from error
+        async with self._translated() as redis:
+            await redis.set(self.names.secret, candidate, nx=True)
+            secret = await redis.get(self.names.secret)
         return secret if isinstance(secret, bytes) and len(secret) >= 16 else candidate
 
     async def ping(self) -> None:
         """See `SpanStore.ping`."""
-        try:
-            await self._redis.ping()
-        except (RedisError, OSError) as error:
-            raise StoreUnavailableError(str(error)) from error
+        async with self._translated() as redis:
+            await redis.ping()
 
     async def close(self) -> None:
         """See `SpanStore.close`."""
-        await self._redis.aclose()
+        renewals = list(self._renewals.values())
+        for renewal in renewals:
+            renewal.cancel()
+        await asyncio.gather(*renewals, return_exceptions=True)
+        await self.redis.aclose()
 
-    def _spans(self, key: ListingKey) -> str:
-        return f"{self._prefix}{{{key.digest}}}:s:"
-
-    def _index(self, key: ListingKey) -> str:
-        return f"{self._prefix}{{{key.digest}}}:i"
-
-    def _scopes(self, key: ListingKey) -> list[str]:
-        return [f"{self._prefix}g:{scope}" for scope in key.scopes]
-
-    async def _asked(
-        self, key: ListingKey, script: str, keys: Sequence[str], args: Sequence[str | int]
-    ) -> tuple[list[bytes | None], list[Any]]:
-        """Return the generations of *key* and what *script* returns, from one round trip."""
-        for _ in range(2):
+    async def _renewed(self, name: str, fence: int) -> None:
+        """Hold the claim until cancelled, or until it is lost."""
+        while True:
+            await asyncio.sleep(_CLAIM_MS / 3000)
             try:
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    pipe.mget(self._scopes(key))
-                    pipe.evalsha(await self._hash(script), len(keys), *keys, *args)
-                    generations, found = await pipe.execute()
-            except NoScriptError:
-                self._hashes.pop(script)  # Redis restarted since the script was loaded
-                continue
-            except (RedisError, OSError) as error:
-                raise StoreUnavailableError(str(error)) from error
-            return generations, found
-        raise StoreUnavailableError(f"script {script}: lost twice")
+                async with asyncio.timeout(_CLAIM_MS / 3000):
+                    if not await self._run("settle", [name], [fence, _CLAIM_MS, "", ""]):
+                        return
+            except (StoreUnavailableError, TimeoutError):
+                return
 
-    async def _run(self, script: str, keys: Sequence[str], args: Sequence[str | int | bytes]) -> None:
-        for _ in range(2):
-            try:
-                await self._redis.evalsha(await self._hash(script), len(keys), *keys, *args)
-            except NoScriptError:
-                self._hashes.pop(script)
-                continue
-            except (RedisError, OSError) as error:
-                raise StoreUnavailableError(str(error)) from error
-            return
+    async def _stated(
+        self, key: ListingKey, script: str, keys: Sequence[str], words: Sequence[Word], *, now: float
+    ) -> tuple[State, Any]:
+        """Return the state of *key* and what *script* returns, from one round trip."""
+        scopes = [self.names.generation(scope) for scope in key.scopes]
+        async with self._translated() as redis, redis.pipeline(transaction=False) as pipe:
+            pipe.mget([*scopes, self.names.unsettled])
+            pipe.eval(_SCRIPTS[script], len(keys), *keys, *words)
+            (*generations, unsettled), returned = await pipe.execute()
+        drawn = ((b"0" if each is None else each).decode() for each in generations)
+        return State(".".join(drawn), unsettled=unsettled is not None and now < float(unsettled)), returned
 
-    async def _hash(self, script: str) -> str:
-        if script not in self._hashes:
-            self._hashes[script] = await self._redis.script_load(_SCRIPTS[script])
-        return self._hashes[script]
+    async def _run(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
+        async with self._translated() as redis:
+            return await redis.eval(_SCRIPTS[script], len(keys), *keys, *words)
 
-
-def _joined(generations: Sequence[bytes | str | None]) -> str:
-    counts = (b"0" if count is None else count for count in generations)
-    return ".".join(count.decode() if isinstance(count, bytes) else count for count in counts)
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[Redis]:
+        """Make Redis' errors ours. Their texts stay out: they may quote a command."""
+        try:
+            yield self.redis
+        except (RedisError, OSError, ValueError) as error:
+            raise StoreUnavailableError(f"redis: {type(error).__name__}") from error
 
 
-def connected(url: str, *, prefix: str, connect_s: float) -> RedisStore:
+def connected(url: str, *, prefix: str, keep_s: float, connect_s: float) -> RedisStore:
     """Return a store in the Redis at *url*; nothing is sent before the first call.
 
     Retries are left to the next request: a store that is away must not hold one up twice.
@@ -154,4 +216,4 @@ def connected(url: str, *, prefix: str, connect_s: float) -> RedisStore:
     redis: Redis = Redis.from_url(
         url, socket_connect_timeout=connect_s, retry=Retry(NoBackoff(), 0), max_connections=256
     )
-    return RedisStore(redis, prefix=prefix)
+    return RedisStore(redis, prefix=prefix, keep_s=keep_s)

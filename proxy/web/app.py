@@ -15,18 +15,21 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.config import Settings
-from proxy.core.freshness import Lifetimes
+from proxy.config import CacheSection, Settings
+from proxy.core.freshness import Lifetimes, Verdicts
 from proxy.core.identity import Partitioner
 from proxy.core.links import LinkStyle
+from proxy.core.query import Unclear, parsed
+from proxy.core.readahead import Readahead
+from proxy.core.rules import Rule, Rules
 from proxy.errors import StoreUnavailableError
-from proxy.gateway.asked import PageSizes
+from proxy.gateway.asked import Asking, PageSizes
+from proxy.gateway.fetching import Fetcher
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.gateway import Gateway
 from proxy.gateway.listing import ListingGateway
 from proxy.gateway.pages import PageRenderer
 from proxy.stores.base import SpanStore
-from proxy.stores.guarded import GuardedStore
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry, event
 from proxy.upstream.client import UpstreamClient
@@ -60,24 +63,23 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         tls=ssl.create_default_context(cafile=settings.upstream.ca_file) if settings.upstream.ca_file else None,
     )
     listings = ListingGateway(
-        client,
+        Fetcher(client, store, telemetry=telemetry, clock=time.time, dice=random),
         store,
-        lifetimes=Lifetimes(settings.cache.ttl_s, settings.cache.transient_ttl_s),
-        telemetry=telemetry,
+        readahead=Readahead(settings.upstream.max_page, settings.cache.readahead),
+        verdicts=Verdicts(settings.identity.verdict_ttl_s, settings.identity.verdict_grace_s),
+        negative_s=settings.cache.negative_ttl_s,
         clock=time.time,
-        dice=random,
     )
     gateway = Gateway(
         listings,
         Forwarder(client, telemetry=telemetry, clock=time.time),
         PageRenderer(int(settings.store.max_bytes * _RENDERED_SHARE)),
-        partitioner=Partitioner(await _secret(settings, store)),
-        sizes=PageSizes(
-            settings.upstream.max_page, settings.upstream.default_page, settings.upstream.default_page_cloudimages
-        ),
+        asking=asking(settings, await _secret(settings, store)),
         links=LinkStyle(
             settings.server.links == "absolute", settings.server.public_url, settings.server.trusted_proxies
         ),
+        store=store,
+        clock=time.time,
     )
     draining = asyncio.Event()
     operators = web.AppRunner(
@@ -120,14 +122,54 @@ async def serve(settings: Settings) -> None:
         await stop.wait()
 
 
+def asking(settings: Settings, secret: bytes) -> Asking:
+    """Return how lists are asked for; *secret* is the key of the partitions' digests."""
+    upstream = settings.upstream
+    return Asking(
+        Partitioner(secret),
+        PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages),
+        rules(settings.cache),
+        extension=upstream.list_api == "cloudimages",
+    )
+
+
+def rules(cache: CacheSection) -> Rules:
+    """Return the lifetimes by rule; what a rule does not name is as for all lists."""
+    names = ("ttl_s", "transient_ttl_s", "stale_while_revalidate_s", "stale_if_error_s")
+    each: list[Rule] = []
+    for section in cache.rules:
+        query = parsed(section.query)
+        assert not isinstance(query, Unclear)
+        own = {name: value for name in names if (value := getattr(section, name)) is not None}
+        each.append(Rule(Lifetimes(**{name: getattr(cache, name) for name in names} | own), section.path, query.pairs))
+    return Rules(Lifetimes(*(getattr(cache, name) for name in names)), tuple(each))
+
+
 def _store(settings: Settings, telemetry: Telemetry) -> SpanStore:
+    memory = MemoryStore(settings.store.max_bytes)
     if settings.store.url.startswith("memory:"):
-        return MemoryStore(settings.store.max_bytes)
+        return memory
     from proxy.stores.redis import connected
+    from proxy.stores.tiered import TieredStore
 
     timeout_s = settings.store.timeout_ms / 1000
-    store = connected(settings.store.url, prefix=settings.store.prefix, connect_s=max(timeout_s, 1.0))
-    return GuardedStore(store, timeout_s=timeout_s, clock=time.monotonic, failed=telemetry.store_failed)
+    lifetimes = rules(settings.cache)
+    redis = connected(
+        settings.store.url,
+        prefix=settings.store.prefix,
+        keep_s=lifetimes.longest_s,
+        connect_s=max(timeout_s, 1.0),
+    )
+    store = TieredStore(
+        memory,
+        redis,
+        near_ttl_s=settings.store.near_ttl_s,
+        stale_s=lifetimes.longest_s,
+        timeout_s=timeout_s,
+        failed=telemetry.store_failed,
+    )
+    store.start()
+    return store
 
 
 async def _secret(settings: Settings, store: SpanStore) -> bytes:

@@ -1,6 +1,8 @@
 """Small images and callers for tables: only what a rule looks at."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+
+from aiohttp import ClientResponse
 
 from proxy.demo.catalogue import Catalogue, Page
 from proxy.demo.image import Image, Member
@@ -11,6 +13,7 @@ ME = Caller("my-user", "me")
 YOU = Caller("your-user", "you")
 ADMIN = Caller("root", "ops", ("admin",))
 READER = Caller("my-reader", "me", ("reader",))
+Ask = Callable[..., Coroutine[None, None, tuple[ClientResponse, bytes]]]
 AT = "2025-01-01T00:00:00Z"
 
 

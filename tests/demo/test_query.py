@@ -96,6 +96,7 @@ def test_the_order_is_completed(raw: str, sort: str) -> None:
         "member_status=accept",
         "member_status=",
         "visibility=hidden",
+        "visibility=public&visibility=hidden",
         "changes-since=2025-01-01",
     ],
 )
@@ -112,6 +113,11 @@ def test_what_is_no_filter_is_taken_out() -> None:
     assert query.filters == {"name": "o"}
     assert query.tags == ("b", "a")
     assert (query.marker, query.member_status) == ("m", "all")
+
+
+def test_of_two_visibilities_the_second_is_a_filter_besides() -> None:
+    query = parsed("visibility=shared&visibility=public")
+    assert (query.visibility, query.filters) == ("shared", {"visibility": "public"})
 
 
 @pytest.mark.parametrize("name", ["limit", "marker", "member_status", "sort"])

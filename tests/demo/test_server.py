@@ -1,48 +1,17 @@
 """The look-alike over a real socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
 
 import aiohttp
 import orjson
 import pytest
-from aiohttp import web
-from yarl import URL
 
 from proxy.demo import server
-from proxy.demo.seed import ALPHA, BETA, TOKENS, demo_catalogue
-from proxy.demo.server import Call, Lookalike
-from proxy.demo.throttle import ThrottlePolicy
+from proxy.demo.seed import ALPHA, BETA, TOKENS
+from proxy.demo.server import Lookalike
+from tests.demo.builders import Ask
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
-
-Ask = Callable[..., Coroutine[None, None, tuple[aiohttp.ClientResponse, bytes]]]
-
-
-@pytest.fixture
-async def lookalike() -> AsyncIterator[Lookalike]:
-    async with Lookalike(demo_catalogue(60), TOKENS, clock=lambda: 1_767_225_600.0, new_id=lambda: "new-id") as started:
-        yield started
-
-
-@pytest.fixture
-async def ask(lookalike: Lookalike) -> AsyncIterator[Ask]:
-    """Send a request whose target goes out as it is written here."""
-    timeout = aiohttp.ClientTimeout(total=10)
-    async with aiohttp.ClientSession(timeout=timeout, skip_auto_headers=["Content-Type"]) as client:
-
-        async def asked(
-            method: str, target: str, *, token: str | None = "demo-token-alpha", body: object = None, **headers: str
-        ) -> tuple[aiohttp.ClientResponse, bytes]:
-            fields = {name.replace("_", "-"): value for name, value in headers.items()}
-            if token is not None:
-                fields["X-Auth-Token"] = token
-            url = URL(lookalike.base_url + target, encoded=True)
-            payload = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
-            async with client.request(method, url, headers=fields, data=payload) as response:
-                return response, await response.read()
-
-        yield asked
 
 
 async def test_a_crawl_by_next_links_meets_every_image_once(lookalike: Lookalike, ask: Ask) -> None:
@@ -227,91 +196,3 @@ async def test_the_small_documents(lookalike: Lookalike, ask: Ask) -> None:
     _, body = await ask("GET", "/v1/cloudimages/quota")
     used = sum(image.owner == ALPHA for image in lookalike.catalogue)
     assert orjson.loads(body)["quotas"]["resources"][0]["used"] == used
-
-
-async def test_throttling_is_per_project_and_announced() -> None:
-    now = 1_000.0
-    async with (
-        Lookalike(demo_catalogue(8), TOKENS, throttle=ThrottlePolicy(2, 60), clock=lambda: now) as lookalike,
-        aiohttp.ClientSession(base_url=lookalike.base_url) as client,
-    ):
-
-        async def listed(token: str, target: str = "/v2/images") -> tuple[int, str | None, dict[str, object]]:
-            async with client.get(target, headers={"X-Auth-Token": token}) as response:
-                return response.status, response.headers.get("X-Apig-RateLimit-User"), await response.json()
-
-        assert (await listed("demo-token-alpha"))[:2] == (200, "remain:1,limit:2,time:1 minute")
-        bad_request = await listed("demo-token-alpha-reader", "/v2/images?limit=x")
-        assert bad_request[:2] == (400, "remain:0,limit:2,time:1 minute")
-        status, header, body = await listed("demo-token-alpha")
-        assert (status, header, body["error_code"]) == (429, None, "APIGW.0308")
-        assert (await listed("demo-token-beta"))[0] == 200
-        assert (await listed("demo-token-alpha", "/versions"))[:2] == (200, None)
-        assert (await listed("demo-token-unknown"))[0] == 401
-        now += 60
-        assert (await listed("demo-token-alpha"))[:2] == (200, "remain:1,limit:2,time:1 minute")
-
-
-async def test_a_script_answers_instead_or_lets_the_answer_come(lookalike: Lookalike, ask: Ask) -> None:
-    async def once_unavailable(call: Call) -> web.StreamResponse | None:
-        return web.Response(status=503, text=call.target) if len(lookalike.calls) == 1 else None
-
-    lookalike.script = once_unavailable
-    response, body = await ask("GET", "/v2/images?limit=1")
-    assert (response.status, body) == (503, b"/v2/images?limit=1")
-    response, _ = await ask("GET", "/v2/images?limit=1")
-    assert response.status == 200
-    assert [call.status for call in lookalike.calls] == [503, 200]
-
-
-async def test_a_call_is_seen_while_it_waits(lookalike: Lookalike, ask: Ask) -> None:
-    arrived, gate = asyncio.Event(), asyncio.Event()
-
-    async def held(_: Call) -> web.StreamResponse | None:
-        arrived.set()
-        await gate.wait()
-        return None
-
-    lookalike.script = held
-    asking = asyncio.create_task(ask("GET", "/v2/images"))
-    async with asyncio.timeout(10):
-        await arrived.wait()
-        assert [(call.method, call.status) for call in lookalike.calls] == [("GET", None)]
-        gate.set()
-        response, _ = await asking
-    assert response.status == lookalike.calls[0].status == 200
-
-
-async def test_a_script_can_hang_up(lookalike: Lookalike, ask: Ask) -> None:
-    async def cut(call: Call) -> web.StreamResponse | None:
-        call.hang_up()
-        return None
-
-    lookalike.script = cut
-    with pytest.raises(aiohttp.ClientConnectionError):
-        await ask("POST", "/v2/images", body={})
-
-
-async def test_no_token_shows_in_a_call_that_is_printed(lookalike: Lookalike, ask: Ask) -> None:
-    await ask("GET", "/v2/images")
-    assert lookalike.calls[0].headers["X-Auth-Token"] == "demo-token-alpha"
-    assert "demo-token" not in repr(lookalike.calls[0])
-
-
-async def test_it_forgets_and_starts_again(lookalike: Lookalike, ask: Ask) -> None:
-    await ask("GET", "/v2/images")
-    lookalike.forget()
-    assert (len(lookalike.calls), lookalike.counts.total()) == (0, 0)
-    before = lookalike.base_url
-    await lookalike.close()
-    await lookalike.close()
-    assert await lookalike.start(port=int(before.rpartition(":")[2])) == before
-    response, _ = await ask("GET", "/v2/images")
-    assert response.status == 200
-
-
-async def test_latency_is_slept(lookalike: Lookalike, ask: Ask) -> None:
-    lookalike.latency_s = 0.05
-    began = asyncio.get_running_loop().time()
-    await ask("GET", "/v2/images")
-    assert asyncio.get_running_loop().time() - began >= 0.05

@@ -7,10 +7,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.harness.processes import ProgramError, start
+from tests.harness.processes import Argv, ProgramError, start
 
 Say = Callable[[str], None]
 
@@ -61,21 +61,19 @@ def _build(home: Path, requirements: Path, *, say: Say) -> None:
     began = time.monotonic()
     say(f"{home.name}: installing {requirements.parent.name} and what it needs, once (a minute or two)")
     _step([sys.executable, "-m", "venv", home], home=home, left_s=BUILD_S, say=say)
-    pip = [home / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    left_s = BUILD_S - (time.monotonic() - began)
-    _step([*pip, "--no-deps", "--no-compile", "--requirement", requirements], home=home, left_s=left_s, say=say)
+    install: Argv = [
+        *(home / "bin" / "python", "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"),
+        *("install", "--no-deps", "--no-compile", "--requirement", requirements),
+    ]
+    _step(install, home=home, left_s=BUILD_S - (time.monotonic() - began), say=say)
     say(f"{home.name}: installed in {time.monotonic() - began:.0f}s")
 
 
-def _step(argv: Sequence[str | Path], *, home: Path, left_s: float, say: Say) -> None:
+def _step(argv: Argv, *, home: Path, left_s: float, say: Say) -> None:
     began = time.monotonic()
-    program = start(argv, log=home.with_suffix(".log"), env=_without_python_settings())
-    try:
-        program.wait_end(
-            within_s=left_s, beat=lambda: say(f"{home.name}: still installing, {time.monotonic() - began:.0f}s")
-        )
-    finally:
-        program.kill()
+    start(argv, log=home.with_suffix(".log"), env=_without_python_settings()).wait_end(
+        within_s=left_s, beat=lambda: say(f"{home.name}: still installing, {time.monotonic() - began:.0f}s")
+    )
 
 
 def _without_python_settings() -> Mapping[str, str]:

@@ -15,6 +15,7 @@ LOOPBACK = "127.0.0.1"
 _POLL_S = 0.02
 _TAIL_BYTES = 4000
 
+Argv = Sequence[str | Path]
 Probe = Callable[[], bool]
 
 
@@ -91,18 +92,18 @@ class Program:
     def wait_end(self, *, within_s: float, beat: Callable[[], None] | None = None, beat_s: float = 15) -> None:
         """Return once the program has ended well, calling *beat* every *beat_s*; raise ProgramError otherwise."""
         deadline = time.monotonic() + within_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            try:
-                status = self.child.wait(min(beat_s, left_s))
-            except subprocess.TimeoutExpired:
-                if beat is not None:
+        try:
+            while self.alive() and (left_s := deadline - time.monotonic()) > 0:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.child.wait(min(beat_s, left_s))
+                if beat is not None and self.alive():
                     beat()
-            else:
-                if status != 0:
-                    raise ProgramError(f"{self.name}: ended with {status}\n{self.last_output()}")
-                return
-        self.kill()
-        raise ProgramError(f"{self.name}: not done within {within_s:g}s\n{self.last_output()}")
+            if self.alive():
+                raise ProgramError(f"{self.name}: not done within {within_s:g}s\n{self.last_output()}")
+        finally:
+            self.kill()
+        if self.child.returncode != 0:
+            raise ProgramError(f"{self.name}: ended with {self.child.returncode}\n{self.last_output()}")
 
     def stop(self, *, grace_s: float = 10) -> int:
         """Ask the program to end, insist after *grace_s*, and return its exit status; a second call changes nothing."""
@@ -122,9 +123,7 @@ class Program:
         self.child.wait(10)
 
 
-def start(
-    argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
-) -> Program:
+def start(argv: Argv, *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Program:
     """Start *argv*, its output appended to *log*, its environment exactly *env* where one is given."""
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -141,7 +140,7 @@ def start(
 
 @contextlib.contextmanager
 def running(
-    argv: Sequence[str | Path],
+    argv: Argv,
     *,
     log: Path,
     ready: Probe,

@@ -1,4 +1,4 @@
-"""The proxy as its users run it: `python -m proxy serve`, a child process with a port for clients and one for its admin."""
+"""The proxy as its users run it: `python -m proxy serve`, in a process of its own."""
 
 import os
 import sys

@@ -5,15 +5,25 @@ import os
 import selectors
 import subprocess
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from tests.harness.processes import ProgramError
 
 _REPOSITORY = Path(__file__).parents[3]
 _CRAWL_S = 120.0
 _STOP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is asked for: *filters*, where `tag` is a list; *sort* is `sort_key` and `sort_dir`, or `sort`."""
+
+    filters: Mapping[str, str | list[str]] = field(default_factory=dict)
+    sort: Mapping[str, str] = field(default_factory=dict)
 
 
 class Client:
@@ -50,9 +60,9 @@ class Client:
             self._child.wait(_STOP_S)
         self._child.stdout.close()
 
-    def crawl(self, url: str, token: str, *, page_size: int, **arguments: Any) -> list[str]:
-        """Return the ids that a listing of *url* yields; raise ProgramError with the library's error otherwise."""
-        job = {"url": url, "token": token, "page_size": page_size, "arguments": arguments}
+    def crawl(self, url: str, token: str, listing: Listing, *, page_size: int) -> list[str]:
+        """Return the ids of *listing* at *url*; raise ProgramError with the library's error otherwise."""
+        job = {"url": url, "token": token, "page_size": page_size, "filters": listing.filters, "sort": listing.sort}
         assert self._child.stdin is not None
         self._child.stdin.write(json.dumps(job).encode() + b"\n")
         outcome = json.loads(self._line())

@@ -1,6 +1,7 @@
 """What the client programs have in common: one job a line on stdin, one outcome a line on stdout, both JSON.
 
-A job is `{"url": …, "token": …, "page_size": …, "arguments": {…}}`; an outcome is `{"ids": […]}` or `{"error": …}`.
+A job is `{"url": …, "token": …, "page_size": …, "filters": {…}, "sort": {…}}`, where *sort* has `sort_key` and
+`sort_dir`, or `sort`, or nothing; an outcome is `{"ids": […]}` or `{"error": …}`.
 """
 
 import json

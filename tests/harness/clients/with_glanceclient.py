@@ -1,4 +1,4 @@
-"""Crawls with python-glanceclient; a job's arguments are those of its `images.list`."""
+"""Crawls with python-glanceclient; as `glance image-list` does."""
 
 from glanceclient import client as glance_client
 
@@ -8,7 +8,8 @@ from tests.harness.clients.jobs import Job, serve
 def crawl(job: Job) -> list[str]:
     """Return the ids of all pages in the order the client yields them."""
     client = glance_client.Client("2", endpoint=job["url"], token=job["token"])
-    return [image["id"] for image in client.images.list(page_size=job["page_size"], **job["arguments"])]
+    images = client.images.list(page_size=job["page_size"], filters=job["filters"], **job["sort"])
+    return [image["id"] for image in images]
 
 
 if __name__ == "__main__":

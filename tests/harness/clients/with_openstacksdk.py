@@ -1,4 +1,4 @@
-"""Crawls with openstacksdk, to which a job's url is the `image_endpoint_override`; arguments are those of `image.images`."""
+"""Crawls with openstacksdk, which is given a job's url as its `image_endpoint_override`."""
 
 import openstack
 
@@ -15,7 +15,8 @@ def crawl(job: Job) -> list[str]:
         image_endpoint_override=job["url"],
     )
     with cloud:
-        return [image.id for image in cloud.image.images(limit=job["page_size"], **job["arguments"])]
+        images = cloud.image.images(limit=job["page_size"], **job["filters"], **job["sort"])
+        return [image.id for image in images]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ OPERATOR = "ops"
 
 BATCH_TAG = "batch-of-500"
 BATCH_COUNT = 500
-"""So many public images carry BATCH_TAG, and no others do."""
+"""So many public images, which everybody's default list shows, carry BATCH_TAG, and no others do."""
 
 _EPOCH_S = 1_600_000_000
 _TAGS = ("env=prod", "env=dev", "a.b", "中文=标签", "two words", "1+1", "a&b", "plain")
@@ -66,7 +66,8 @@ def _image(number: int, *, deleted: bool, in_batch: bool) -> Image:
     created_at = _EPOCH_S + number // 3 * 7
     platform = dice.choice(_PLATFORMS)
     tags = {tag for tag in _TAGS if dice.random() < 0.2}
-    if visibility == "public" and in_batch and not deleted:
+    os_hidden = dice.random() < 0.05
+    if in_batch and visibility == "public" and not (deleted or os_hidden):
         tags.add(BATCH_TAG)
     return Image(
         id=str(uuid.UUID(int=dice.getrandbits(128), version=4)),
@@ -82,7 +83,7 @@ def _image(number: int, *, deleted: bool, in_batch: bool) -> Image:
         min_disk=dice.choice([0, 10, 40, 100]),
         min_ram=dice.choice([0, 512, 1024]),
         protected=dice.random() < 0.3,
-        os_hidden=dice.random() < 0.05,
+        os_hidden=os_hidden,
         deleted=deleted,
         tags=tuple(sorted(tags)),
         properties=_properties(dice, visibility, platform),
@@ -97,7 +98,7 @@ def _names(number: int, platform: str) -> list[str | None]:
         f"镜像 {number % 5}",
         f"R&D+{number % 11}=100%",
         f"same-name-{number % 17}",
-        f"it's \"{number % 7}\", they said; twice",
+        f'it\'s "{number % 7}", they said; twice',
         f"<b>{number}</b>/../?marker=#",
         None,
     ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import string
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.environment import Say, environment
-from tests.harness.processes import LOOPBACK, free_port, http_ok, running, start
+from tests.harness.processes import LOOPBACK, Argv, free_port, http_ok, running, start
 
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parents[2]
@@ -48,16 +49,18 @@ def glance(directory: Path, *, say: Say) -> Iterator[Glance]:
     _configure(directory)
     database, access_log = directory / "glance.db", directory / "access.log"
     env = _variables(directory, access_log)
-    say("glance: preparing the database")
-    _migrate(home, directory, env)
+    empty = home / "empty.db"
+    if not empty.exists():
+        say("glance: preparing an empty database, once")
+        _migrate(home, directory, env)
+        database.replace(empty)
+    shutil.copyfile(empty, database)
     port = free_port()
-    argv = [
+    argv: Argv = [
         *(home / "bin" / "gunicorn", "--chdir", directory, "--bind", f"{LOOPBACK}:{port}"),
         *("--config", "python:tests.harness.glance.gunicorn_settings"),
     ]
-    with running(
-        argv, log=directory / "gunicorn.log", env=env, ready=http_ok(port, "/healthcheck"), within_s=_START_S
-    ):
+    with running(argv, log=directory / "gunicorn.log", env=env, ready=http_ok(port, "/healthcheck"), within_s=_START_S):
         say(f"glance: ready at http://{LOOPBACK}:{port}")
         yield Glance(f"http://{LOOPBACK}:{port}", home / "bin" / "python", database, access_log)
 
@@ -86,7 +89,7 @@ def _variables(directory: Path, access_log: Path) -> dict[str, str]:
 
 def _migrate(home: Path, directory: Path, env: dict[str, str]) -> None:
     configuration = directory / _CONFIGURATION[0]
-    argv = [home / "bin" / "glance-manage", "--config-file", configuration, "db_sync"]
+    argv: Argv = [home / "bin" / "glance-manage", "--config-file", configuration, "db_sync"]
     start(argv, log=directory / "migration.log", env=env).wait_end(within_s=_MIGRATION_S)
     with contextlib.closing(sqlite3.connect(directory / "glance.db")) as database:
         database.execute("pragma journal_mode=wal")  # lists are read while a write is under way

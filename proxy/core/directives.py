@@ -1,0 +1,50 @@
+"""What a caller's `Cache-Control` asks for (RFC 9111 §5.2.1)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.core.messages import Fields
+
+_DIRECTIVE: Final = re.compile(r'\s*([A-Za-z-]+)(?:\s*=\s*(?:"([^"]*)"|([^\s,"]*)))?\s*(?:,|$)', re.ASCII)
+_SECONDS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Directives:
+    """The directives of a request, seconds: an answer is at most *max_age_s* old and stays fresh for *min_fresh_s*.
+
+    `no-cache` is `max-age=0`. A bound that is malformed is 0, the careful reading of an age.
+    """
+
+    max_age_s: float | None = None
+    min_fresh_s: float = 0.0
+    no_store: bool = False
+    only_if_cached: bool = False
+
+
+NONE: Final = Directives()
+
+
+def directives(fields: Fields) -> Directives:
+    """Return what *fields* ask for; `Pragma: no-cache` counts where there is no `Cache-Control` (RFC 9111 §5.4)."""
+    lines = fields.all("cache-control")
+    if not lines:
+        no_cache = any("no-cache" in line.lower() for line in fields.all("pragma"))
+        return Directives(max_age_s=0.0) if no_cache else NONE
+    said: dict[str, str] = {}
+    for name, quoted, plain in _DIRECTIVE.findall(", ".join(lines)):
+        said.setdefault(name.lower(), quoted or plain)
+    max_age_s = _seconds(said["max-age"]) if "max-age" in said else None
+    return Directives(
+        max_age_s=0.0 if "no-cache" in said else max_age_s,
+        min_fresh_s=_seconds(said.get("min-fresh", "0")),
+        no_store="no-store" in said,
+        only_if_cached="only-if-cached" in said,
+    )
+
+
+def _seconds(text: str) -> float:
+    return float(text) if _SECONDS.fullmatch(text) else 0.0

@@ -1,0 +1,53 @@
+"""A marker whose image was deleted since: where to go on instead.
+
+Spans that can no longer answer still know which images stood before the one that is gone. Any of them that still
+exists leads to the same place, if what is known to have stood before the gap is left out.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, replace
+from typing import Final
+
+from proxy.core.listing import Piece, Span
+
+# How far back to look: the nearest first, then in bounds, for a script may have deleted the whole page.
+_DISTANCES: Final = (1, 4, 16, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Foothold:
+    """A marker to go on from: *marker* stood *distance* images before the one that vanished."""
+
+    marker: str
+    distance: int
+
+
+def footholds(holding: Piece) -> list[Foothold]:
+    """Return where to go on from, nearest first, given the span that held the vanished image, from behind it on."""
+    vanished = holding.start - 1
+    inside = [Foothold(holding.span.ids[vanished - d], d) for d in _DISTANCES if d <= vanished]
+    return [*inside, Foothold(holding.span.after, vanished + 1)]
+
+
+def continued(span: Span, holding: Piece, *, after: str) -> Span | None:
+    """Return *span*, fetched from a foothold, as the span that follows the vanished marker *after*.
+
+    None where it does not reach beyond what stood before that marker.
+    """
+    before = set(holding.span.ids[: holding.start])
+    known = [position for position, image_id in enumerate(span.ids, 1) if image_id in before]
+    cut = known[-1] if known else 0
+    if known and cut == len(span.ids) and span.end is not None:
+        return None
+    first = span.starts[cut] if cut < len(span.ids) else len(span.body)
+    return replace(
+        span,
+        after=after,
+        ids=span.ids[cut:],
+        body=span.body[first:],
+        starts=array("I", (start - first for start in span.starts[cut:])),
+        ends=array("I", (end - first for end in span.ends[cut:])),
+        asked=max(span.asked - cut, 0),
+    )

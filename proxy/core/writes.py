@@ -1,0 +1,34 @@
+"""Which writes may change which lists.
+
+A write is known by its method and path alone: which projects see the image that it changed stands in no request. So
+what is seen here says whether lists change, and the identity says whose.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
+# Loose on purpose: the upstream also takes `//v2/images` and `/v2/%69mages`, and a write too many costs a refetch.
+_IMAGES: Final = re.compile(r"images|%", re.ASCII | re.IGNORECASE)
+
+
+class Touch(Enum):
+    """What a write that the upstream accepted does to lists."""
+
+    NOTHING = "nothing"
+    CHANGES = "changes"
+    BEGINS = "begins"  # a job that will change them again when it ends
+
+
+def touch(method: str, path: str, status: int) -> Touch:
+    """Return what the request did to lists, by its raw *path* and the *status* that the upstream answered with.
+
+    Only an accepted write counts; a redirect is none. A 202 says that more is to come (RFC 9110 §15.3.3), and so do
+    the jobs of `/v1/cloudimages` and `/v2/cloudimages`.
+    """
+    if method in _SAFE or not 200 <= status < 300 or not _IMAGES.search(path):
+        return Touch.NOTHING
+    return Touch.BEGINS if status == 202 or "cloudimages" in path.lower() else Touch.CHANGES

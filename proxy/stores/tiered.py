@@ -1,0 +1,205 @@
+"""Process memory before Redis.
+
+Memory is believed while the channel is, for then every invalidation arrives before its write is answered. While the
+channel is down, a span in memory is believed only for as long as a writer waits for replicas that it can't reach.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from proxy.core.freshness import current_age
+from proxy.core.keys import ListingKey
+from proxy.core.listing import Piece, Span
+from proxy.errors import StoreUnavailableError
+from proxy.stores.base import Claim, Found
+from proxy.stores.channel import Channel
+from proxy.stores.guarded import Guard
+from proxy.stores.memory import MemoryStore
+from proxy.stores.redis import RedisStore
+
+_TELL_S: Final = 2.0
+_MOST_KNOWN: Final = 10_000
+
+
+class TieredStore:
+    """A `SpanStore`: *near* before *far*. *near_ttl_s* is how long memory is believed without the channel, seconds,
+    *stale_s* how long a span is of use after its lifetime.
+
+    It never raises `StoreUnavailableError` where memory can do.
+    """
+
+    def __init__(
+        self,
+        near: MemoryStore,
+        far: RedisStore,
+        *,
+        near_ttl_s: float,
+        stale_s: float,
+        timeout_s: float,
+        failed: Callable[[str], None],
+    ) -> None:
+        self._near = near
+        self._far = far
+        self._near_ttl_s = near_ttl_s
+        self._stale_s = stale_s
+        self._guard = Guard(timeout_s=timeout_s, clock=time.monotonic, failed=failed)
+        self._channel = Channel(far, trust_s=near_ttl_s, apply=self._apply, lost=self._lost)
+        self._heard = 0  # grows with everything that may make what Redis is just answering out of date
+        self._known: set[str] = set()
+        self._owed: set[str] = set()
+
+    def start(self) -> None:
+        """Begin to listen to other replicas."""
+        self._channel.start()
+
+    @property
+    def stored_bytes(self) -> int:
+        """See `SpanStore.stored_bytes`."""
+        return self._near.stored_bytes
+
+    @property
+    def channel_up(self) -> bool:
+        """Whether invalidations of other replicas arrive."""
+        return self._channel.trusted
+
+    async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
+        """See `SpanStore.chain`: from memory where it has all of the window, fresh."""
+        near = self._near.chain_now(key, after, count, now=now)
+        if self._suffices(near, count, now=now) and (self._trusts(key) or self._just_fetched(near, now=now)):
+            return near
+        heard = self._heard
+        try:
+            await self._pay(now=now)
+            far = await self._guard.call("chain", lambda: self._far.chain(key, after, count, now=now))
+        except StoreUnavailableError:
+            return near if self._just_fetched(near, now=now) else Found((), near.state)
+        if heard == self._heard:
+            self._learn(key, far.state.generation)
+        for piece in far.pieces:
+            if piece.span.generation == far.state.generation:
+                left_s = piece.span.lifetime_s - current_age(piece.span.fetched_at, now=now)
+                self._near.put_now(key, piece.span, keep_s=left_s + self._stale_s, now=now)
+        return far
+
+    async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
+        """See `SpanStore.holding`."""
+        near = await self._near.holding(key, image_id, now=now)
+        return near or await self._guard.call("holding", lambda: self._far.holding(key, image_id, now=now))
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
+        """See `SpanStore.claim`. Without Redis every replica is on its own."""
+        heard = self._heard
+        try:
+            await self._pay(now=now)
+            claim = await self._guard.call("claim", lambda: self._far.claim(key, after, now=now))
+        except StoreUnavailableError:
+            return Claim(self._near.state(key, now=now), 0)
+        if heard == self._heard:
+            self._learn(key, claim.state.generation)
+        return claim
+
+    async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+        """See `SpanStore.settle`."""
+        self._far.let_go(key, after)
+        if claim.fence:
+            await self._guard.call("settle", lambda: self._far.settle(key, after, claim))
+
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
+        """See `SpanStore.settled`: woken by the channel where there is one."""
+        if self._channel.trusted:
+            message = self._far.names.woken(key.digest, after)
+            await self._channel.woken(message, held=lambda: self._held(key, after), timeout_s=timeout_s)
+        else:
+            await self._guard.call(
+                "settled", lambda: self._far.settled(key, after, timeout_s=timeout_s), timeout_s=timeout_s + 1
+            )
+
+    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
+        """See `SpanStore.put`."""
+        self._near.put_now(key, span, keep_s=keep_s, now=now)
+        await self._guard.call("put", lambda: self._far.put(key, span, keep_s=keep_s, now=now, fence=fence))
+
+    async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
+        """See `SpanStore.invalidate`.
+
+        Where Redis can't be reached, this waits until no replica believes its memory any more, and pays what it owes
+        before Redis is asked again.
+        """
+        await self._near.invalidate(scopes, unsettled_s=unsettled_s, now=now)
+        self._heard += 1
+        self._known.difference_update(scopes)
+        try:
+            await self._pay(now=now)
+            await self._told(scopes, unsettled_s=unsettled_s, now=now)
+        except StoreUnavailableError:
+            self._owed.update(scopes)
+            await asyncio.sleep(self._near_ttl_s)
+
+    async def count(self, scope: str, *, now: float) -> int:
+        """See `SpanStore.count`."""
+        return await self._guard.call("count", lambda: self._far.count(scope, now=now))
+
+    async def shared_secret(self, candidate: bytes) -> bytes:
+        """See `SpanStore.shared_secret`."""
+        return await self._guard.call("shared_secret", lambda: self._far.shared_secret(candidate), timeout_s=2.0)
+
+    async def ping(self) -> None:
+        """See `SpanStore.ping`."""
+        await self._guard.call("ping", self._far.ping)
+
+    async def close(self) -> None:
+        """See `SpanStore.close`."""
+        await self._channel.close()
+        await self._far.close()
+
+    async def _told(self, scopes: Sequence[str], *, unsettled_s: float, now: float) -> None:
+        async def tell() -> None:
+            drawn = await self._far.generate(scopes, unsettled_s=unsettled_s, now=now)
+            await self._channel.tell(drawn, unsettled_until=now + unsettled_s if unsettled_s else 0.0)
+
+        await self._guard.call("invalidate", tell, timeout_s=self._near_ttl_s + _TELL_S)
+
+    async def _pay(self, *, now: float) -> None:
+        """Tell Redis of the invalidations that it missed, before anything in it is believed."""
+        if self._owed and self._guard.open:
+            owed = tuple(self._owed)
+            await self._told(owed, unsettled_s=0.0, now=now)
+            self._owed.difference_update(owed)
+
+    async def _held(self, key: ListingKey, after: str) -> bool:
+        return await self._guard.call("held", lambda: self._far.held(key, after))
+
+    def _suffices(self, found: Found, count: int, *, now: float) -> bool:
+        left = count
+        for piece in found.pieces:
+            span = piece.span
+            if span.generation != found.state.generation or current_age(span.fetched_at, now=now) >= span.lifetime_s:
+                return False
+            left -= piece.count
+        return bool(found.pieces) and (left <= 0 or found.pieces[-1].span.stops or found.pieces[-1].span.hides)
+
+    def _trusts(self, key: ListingKey) -> bool:
+        return self._channel.trusted and self._known.issuperset(key.scopes)
+
+    def _just_fetched(self, found: Found, *, now: float) -> bool:
+        return all(current_age(piece.span.fetched_at, now=now) < self._near_ttl_s for piece in found.pieces)
+
+    def _learn(self, key: ListingKey, generation: str) -> None:
+        self._near.learn(dict(zip(key.scopes, generation.split("."), strict=True)))
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
+        self._known.update(key.scopes)
+
+    def _apply(self, generations: Mapping[str, str], unsettled_until: float) -> None:
+        self._heard += 1
+        self._near.learn(generations)
+        self._known.update(generations)
+        self._near.unsettle(unsettled_until)
+
+    def _lost(self) -> None:
+        self._heard += 1
+        self._known.clear()

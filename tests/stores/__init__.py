@@ -1,0 +1,1 @@
+"""The stores: one contract over all of them, and what each promises beyond it."""
