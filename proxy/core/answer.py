@@ -8,6 +8,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from math import inf
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -31,7 +33,11 @@ class NotAList:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What a list answer holds, before it is known how long it may be kept."""
+    """What a list answer holds, before it is known how long it may be kept.
+
+    *transient_since* is when the latest of the images that are about to change got into that state, epoch seconds,
+    infinity where that can't be told, None where no image is about to change.
+    """
 
     ids: tuple[str, ...]
     end: str | None
@@ -39,7 +45,7 @@ class Listed:
     starts: array[int]
     ends: array[int]
     nulls: bool
-    transient: bool
+    transient_since: float | None
 
     def span(
         self, *, after: str, asked: int, unlinked: bool, fetched_at: float, lifetime_s: float, generation: str = ""
@@ -86,12 +92,19 @@ def listed(body: bytes, *, sort_keys: Iterable[str] = ()) -> Listed | NotAList:
         starts=starts,
         ends=ends,
         nulls=any(image.get(key) is None for key in sort_keys for image in images),
-        transient=any(_transient(image.get("status")) for image in images),
+        transient_since=max((_changed_at(image) for image in images if _transient(image.get("status"))), default=None),
     )
 
 
 def _transient(status: object) -> bool:
     return isinstance(status, str) and status in TRANSIENT_STATUSES
+
+
+def _changed_at(image: dict[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(image["updated_at"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return inf
 
 
 def _marker_of_next(link: object, ids: tuple[Any, ...]) -> str | NotAList | None:

@@ -9,6 +9,7 @@ from typing import Final
 from proxy.core.listing import Span
 
 JITTER: Final = 0.1
+_HEURISTIC_FRACTION: Final = 0.1
 
 
 class Standing(IntEnum):
@@ -24,7 +25,9 @@ class Standing(IntEnum):
 class Lifetimes:
     """How long a list may be used, seconds: *ttl_s* fresh, then stale in two windows that both begin at its end.
 
-    *transient_ttl_s* stands in the place of *ttl_s* where an image is about to change.
+    *transient_ttl_s* stands in the place of *ttl_s* where an image is about to change. One that has been about to for
+    long is the less likely to do so now, so the lifetime grows with a tenth of that time, as heuristic freshness does
+    (RFC 9111 §4.2.2), up to *ttl_s*: an image that hangs in `queued` for ever costs nothing.
     """
 
     ttl_s: float
@@ -32,12 +35,17 @@ class Lifetimes:
     stale_while_revalidate_s: float = 0.0
     stale_if_error_s: float = 0.0
 
-    def fresh_s(self, *, unsettled: bool, dice: float) -> float:
-        """Return the lifetime of a span fetched now; *dice*, from 0 to 1, takes up to a tenth off it.
+    def fresh_s(self, *, unsettled: bool, transient_since: float | None, now: float, dice: float) -> float:
+        """Return the lifetime of a span fetched at *now*; *dice*, from 0 to 1, takes up to a tenth off it.
 
-        Spans that were filled together would otherwise expire together.
+        Spans that were filled together would otherwise expire together. *unsettled* says that a job was begun lately
+        which will change lists; *transient_since* see `proxy.core.answer.Listed`.
         """
-        ttl_s = min(self.ttl_s, self.transient_ttl_s) if unsettled else self.ttl_s
+        ttl_s = self.ttl_s
+        if unsettled:
+            ttl_s = min(ttl_s, self.transient_ttl_s)
+        if transient_since is not None:
+            ttl_s = min(ttl_s, max(self.transient_ttl_s, _HEURISTIC_FRACTION * (now - transient_since)))
         return ttl_s * (1.0 - JITTER * dice)
 
     @property

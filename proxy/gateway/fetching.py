@@ -126,13 +126,18 @@ class Fetcher:
         holding = listed(response.body, sort_keys=ask.sort.nullable)
         if isinstance(holding, NotAList):
             return Fetched(200, answer=response, detail=holding.reason)
-        unsettled = holding.transient or claim.state.unsettled
+        fresh_s = ask.lifetimes.fresh_s(
+            unsettled=claim.state.unsettled,
+            transient_since=holding.transient_since,
+            now=sent_at,
+            dice=self._dice(),
+        )
         span = holding.span(
             after=wanted.after,
             asked=wanted.size,
             unlinked=ask.unlinked,
             fetched_at=sent_at,
-            lifetime_s=ask.lifetimes.fresh_s(unsettled=unsettled, dice=self._dice()),
+            lifetime_s=fresh_s,
             generation=claim.state.generation,
         )
         return Fetched(200, span=span, stored=await self.store(ask, span, fence=claim.fence or 0))

@@ -1,0 +1,55 @@
+"""What a caller's `Cache-Control` asks for."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.directives import NONE, Directives, directives
+from proxy.core.messages import Fields
+
+
+def said(*lines: str) -> Directives:
+    return directives(Fields([("Cache-Control", line) for line in lines]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        pytest.param([], NONE, id="nothing"),
+        pytest.param([""], NONE, id="an empty field"),
+        pytest.param(["no-cache"], Directives(max_age_s=0.0), id="no-cache"),
+        pytest.param(["NO-CACHE"], Directives(max_age_s=0.0), id="in any case"),
+        pytest.param(["no-store"], Directives(no_store=True), id="no-store"),
+        pytest.param(["only-if-cached"], Directives(only_if_cached=True), id="only-if-cached"),
+        pytest.param(["max-age=10"], Directives(max_age_s=10.0), id="max-age"),
+        pytest.param(['max-age="10"'], Directives(max_age_s=10.0), id="max-age in quotes"),
+        pytest.param(["max-age=soon"], Directives(max_age_s=0.0), id="a malformed age is 0"),
+        pytest.param(["max-age=-1"], Directives(max_age_s=0.0), id="a negative age is 0"),
+        pytest.param(["max-age"], Directives(max_age_s=0.0), id="an age that is missing is 0"),
+        pytest.param(["max-age=1.5"], Directives(max_age_s=0.0), id="a fraction is 0"),
+        pytest.param(["max-age=5, no-cache"], Directives(max_age_s=0.0), id="no-cache is stricter"),
+        pytest.param(["max-age=5, max-age=9"], Directives(max_age_s=5.0), id="the first of two"),
+        pytest.param(["min-fresh=7"], Directives(min_fresh_s=7.0), id="min-fresh"),
+        pytest.param(["max-age=5", "only-if-cached"], Directives(max_age_s=5.0, only_if_cached=True), id="two lines"),
+        pytest.param(["x=1, foo, no-store"], Directives(no_store=True), id="unknown ones are passed over"),
+        pytest.param(["max-stale=5"], NONE, id="max-stale permits, it does not ask"),
+    ],
+)
+def test_directives_are_read(lines: list[str], expected: Directives) -> None:
+    """Each directive that asks for something is understood, alone and in lists."""
+    assert said(*lines) == expected
+
+
+def test_pragma_counts_where_there_is_no_cache_control() -> None:
+    """HTTP/1.0's `Pragma: no-cache` is no-cache, unless `Cache-Control` says something."""
+    assert directives(Fields([("Pragma", "no-cache")])) == Directives(max_age_s=0.0)
+    assert directives(Fields([("Pragma", "no-cache"), ("Cache-Control", "max-age=5")])) == Directives(max_age_s=5.0)
+    assert directives(Fields([("Pragma", "other")])) == NONE
+
+
+@given(st.lists(st.text(max_size=40), max_size=3))
+def test_any_field_is_read(lines: list[str]) -> None:
+    """No value makes the reading fail, or gives a negative bound."""
+    read = said(*lines)
+    assert read.min_fresh_s >= 0
+    assert read.max_age_s is None or read.max_age_s >= 0
