@@ -155,6 +155,48 @@ def explain(url: str, headers: tuple[str, ...], method: str, config: Path | None
 
 
 @cli.command()
+@click.option("--all", "everything", is_flag=True, help="Drop every listing.")
+@click.option("--project", metavar="ID", help="Drop what may show this project's images.")
+@click.option("--image", metavar="ID", help="Drop what may show this image.")
+@click.option("--listing", metavar="QUERY", help="Drop one listing, whoever asked for it, such as 'visibility=public'.")
+@click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Settings, TOML. [default: none]"
+)
+@click.option("--admin", metavar="HOST:PORT", help="The proxy's admin port. [default: 127.0.0.1:9090]")
+def purge(
+    everything: bool,
+    project: str | None,
+    image: str | None,
+    listing: str | None,
+    config: Path | None,
+    admin: str | None,
+) -> None:
+    """Drop stored listings, in every replica, through the admin port of one.
+
+    Prints how many there were. The admin token, if there is one, comes from the settings: admin.token or
+    admin.token_file in the file, or in the environment.
+
+    \b
+    ims-proxy purge --all
+    ims-proxy purge --listing 'visibility=public&__imagetype=gold'
+    """
+    given = {"all": everything or None, "project": project, "image": image, "listing": listing}
+    order = {name: value for name, value in given.items() if value is not None}
+    if len(order) != 1:
+        raise click.UsageError("one of --all, --project, --image, --listing is needed")
+    from proxy.administration import AdministrationError, ordered
+
+    upstream = None if config else "http://127.0.0.1"
+    settings = _configuration(config, upstream=upstream, listen=None, admin=admin, store=None).settings
+    try:
+        told = ordered("/purge", order, settings.admin)
+    except AdministrationError as error:
+        click.echo(f"ims-proxy: {error}", err=True)
+        sys.exit(1)
+    click.echo(f"dropped {told['dropped']} listings" + (f": {told['because']}" if "because" in told else ""))
+
+
+@cli.command()
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where callers come.")
 @click.option("--admin", default="127.0.0.1:9090", show_default=True, metavar="HOST:PORT", help="Where operators come.")
 @click.option(

@@ -14,10 +14,12 @@ from proxy.core.keys import EVERYTHING
 from proxy.core.links import LinkStyle
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.policy import CacheStatus, Fwd
+from proxy.core.purging import Purge
 from proxy.core.routes import Route, route
 from proxy.core.validators import none_match
 from proxy.core.versions import homeward
 from proxy.core.writes import Touch, touch
+from proxy.errors import StoreUnavailableError
 from proxy.gateway.asked import Asking, ListAsk, asked
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.listing import Listed, ListingGateway
@@ -96,6 +98,16 @@ class Gateway:
             safe = request.method in ("GET", "HEAD")
             fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=reason if safe else None)
             yield Answer(kind, fwd, exchange=exchange)
+
+    async def purge(self, order: Purge) -> int:
+        """Drop what *order* names, in every replica, and return about how many listings it was."""
+        now = self._clock()
+        try:
+            dropped = sum([await self._store.count(scope, now=now) for scope in order.scopes])
+        except StoreUnavailableError:
+            dropped = 0  # what can't be reached can't be counted, but is dropped before it is believed again
+        await self._store.invalidate(order.scopes, now=now)
+        return dropped
 
     async def _learn(self, request: Request, status: int) -> None:
         """Take from what was passed through what it says of stored lists, before its answer is.

@@ -1,4 +1,4 @@
-"""The operators' port: health, readiness, metrics."""
+"""The operators' port: health, readiness, metrics, purge."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from proxy.core.purging import Purge, PurgeError, purge
 from proxy.telemetry import Telemetry
 
 # Kubernetes' probes carry no token.
 _OPEN: Final = frozenset({"/healthz", "/readyz"})
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
+Purging = Callable[[Purge], Awaitable[int]]
 
 
 def application(
-    telemetry: Telemetry, *, readiness: Readiness, stored_bytes: Callable[[], int], token: str | None
+    telemetry: Telemetry,
+    *,
+    readiness: Readiness,
+    purging: Purging,
+    stored_bytes: Callable[[], int],
+    token: str | None,
 ) -> web.Application:
     """Return the admin application.
 
@@ -41,6 +48,16 @@ def application(
             body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
+    async def purge_listings(request: web.Request) -> web.Response:
+        try:
+            order = purge(orjson.loads(await request.read()))
+        except (PurgeError, orjson.JSONDecodeError) as error:
+            said = str(error) if isinstance(error, PurgeError) else "purge: no JSON"
+            refused = orjson.dumps({"error_code": "PROXY.0400", "error_msg": said})
+            return web.Response(status=400, body=refused, content_type="application/json")
+        told = {"dropped": await purging(order)} | ({"because": order.because} if order.because else {})
+        return web.Response(body=orjson.dumps(told), content_type="application/json")
+
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         if token is not None and request.path not in _OPEN:
@@ -53,5 +70,12 @@ def application(
         return await handler(request)
 
     app = web.Application(middlewares=[guard])
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    app.add_routes(
+        [
+            web.get("/healthz", healthz),
+            web.get("/readyz", readyz),
+            web.get("/metrics", metrics),
+            web.post("/purge", purge_listings),
+        ]
+    )
     return app

@@ -86,6 +86,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         admin.application(
             telemetry,
             readiness=lambda: _readiness(store, draining),
+            purging=gateway.purge,
             stored_bytes=lambda: store.stored_bytes,
             token=settings.admin.token.get_secret_value() if settings.admin.token else None,
         ),

@@ -23,7 +23,7 @@ _LIMIT = "12"
             id="two sort keys, one direction",
         ),
         pytest.param([("tag", "env=prod"), ("tag", "plain")], id="two tags"),
-        pytest.param([("status", "active"), _PRIVATE, ("status", "queued")], id="two states, the last of which counts"),
+        pytest.param([("status", "queued"), _PRIVATE, ("status", "active")], id="two states, the last of which counts"),
     ],
 )
 def test_following_next_keeps_what_is_repeated(

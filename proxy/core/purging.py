@@ -1,0 +1,56 @@
+"""What an operator may drop, and which listings that touches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.core.keys import EVERYTHING, listing_scope
+from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
+from proxy.core.query import Unclear, parsed
+
+KINDS: Final = ("all", "project", "image", "listing")
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Listings to drop: those under any of *scopes*; *because* says why these, where that is not plain."""
+
+    scopes: tuple[str, ...]
+    because: str | None = None
+
+
+class PurgeError(ValueError):
+    """An order that names nothing to purge; the message says what is allowed."""
+
+
+def purge(order: object) -> Purge:
+    """Return what the JSON value *order* drops: `{"all": true}`, `{"project": ID}`, `{"image": ID}`,
+    or `{"listing": QUERY}`.
+
+    Tokens tell neither projects nor who sees an image, so for these two every listing goes. Raises `PurgeError`.
+    """
+    if not isinstance(order, dict) or len(order) != 1 or next(iter(order)) not in KINDS:
+        raise PurgeError(f"purge: one of {', '.join(KINDS)} is allowed")
+    kind, value = next(iter(order.items()))
+    if kind == "all":
+        if value is not True:
+            raise PurgeError("purge: all: only true is allowed")
+        return Purge((EVERYTHING,))
+    if not isinstance(value, str) or not value:
+        raise PurgeError(f"purge: {kind}: a text is allowed")
+    if kind == "listing":
+        return Purge(_listings(value))
+    return Purge((EVERYTHING,), f"the proxy can't tell which listings show {kind} {value}, so all went")
+
+
+def _listings(text: str) -> tuple[str, ...]:
+    """Return the scopes of the listing *text*, a query or a path with one; without a path it is dropped at both."""
+    path, _, raw = text.partition("?") if text.startswith("/") else ("", "", text)
+    query = parsed(raw)
+    if isinstance(query, Unclear):
+        raise PurgeError(f"purge: listing: not a list query ({query.reason})")
+    paths = (NATIVE_PATH, EXTENSION_PATH) if not path else (path,)
+    if not set(paths) <= {NATIVE_PATH, EXTENSION_PATH}:
+        raise PurgeError(f"purge: listing: a path is {NATIVE_PATH} or {EXTENSION_PATH}")
+    return tuple(listing_scope(each, query.canonical) for each in paths)

@@ -1,0 +1,38 @@
+"""Keys and spans for the stores' tests."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from proxy.core.identity import Partition
+from proxy.core.keys import ListingKey
+from proxy.core.listing import HEAD, Span
+from proxy.stores.base import SpanStore
+from tests.model import Model
+
+ROWS = tuple("abcdefghijkl")
+MODEL = Model(ROWS)
+ALPHA = Partition("token", "a" * 32)
+BETA = Partition("token", "b" * 32)
+KEY = ListingKey(ALPHA, "", "/v2/images", "visibility=public")
+NOW = 1_767_225_600.0
+
+
+def a_span(after: str = HEAD, limit: int = 4, *, fetched_at: float = NOW, generation: str = "") -> Span:
+    """Return the span that the reference listing gives after *after*."""
+    return replace(MODEL.span(after, limit, fetched_at=fetched_at), generation=generation)
+
+
+async def keep(store: SpanStore, *spans: Span, key: ListingKey = KEY, keep_s: float = 60.0, now: float = NOW) -> None:
+    """Put *spans* into *store*, under the generation that it has now."""
+    generation = (await store.chain(key, HEAD, 1, now=now)).state.generation
+    for span in spans:
+        await store.put(key, replace(span, generation=generation), keep_s=keep_s, now=now)
+
+
+async def chained(
+    store: SpanStore, after: str = HEAD, count: int = 100, *, key: ListingKey = KEY, now: float = NOW
+) -> list[tuple[str, int]]:
+    """Return the pieces that *store* finds, as marker and position."""
+    found = await store.chain(key, after, count, now=now)
+    return [(piece.span.after, piece.start) for piece in found.pieces]

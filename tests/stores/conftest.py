@@ -1,0 +1,75 @@
+"""The stores that the contract is run over."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from fakeredis import FakeAsyncRedis, FakeServer
+from redis.asyncio import Redis
+
+from proxy.stores.base import SpanStore
+from proxy.stores.memory import MemoryStore
+from proxy.stores.redis import RedisStore, connected
+from proxy.stores.tiered import TieredStore
+from tests.harness.redis import RedisServer
+
+PREFIX = "ims-test:"
+KEEP_S = 4000.0
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real server for tests that leave it as it is."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture
+async def over_fakeredis() -> AsyncIterator[RedisStore]:
+    """A store over Redis' behaviour in this process."""
+    store = RedisStore(FakeAsyncRedis(server=FakeServer()), prefix=PREFIX, keep_s=KEEP_S)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def over_redis(server: RedisServer) -> AsyncIterator[RedisStore]:
+    """A store over a real server, which is emptied first."""
+    store = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, connect_s=5.0)
+    await store.redis.flushall()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def tiered(over_redis: RedisStore) -> AsyncIterator[TieredStore]:
+    """Process memory before a real server."""
+    store = TieredStore(
+        MemoryStore(1 << 20), over_redis, near_ttl_s=1.0, stale_s=60.0, timeout_s=5.0, failed=lambda _: None
+    )
+    yield store
+    await store.close()
+
+
+@pytest.fixture(params=["over_fakeredis", "over_redis"])
+def redis_store(request: pytest.FixtureRequest) -> RedisStore:
+    """Each store in Redis."""
+    store = request.getfixturevalue(request.param)
+    assert isinstance(store, RedisStore)
+    return store
+
+
+@pytest.fixture
+def redis(redis_store: RedisStore) -> Redis:
+    """A client of the Redis behind `redis_store`."""
+    return redis_store.redis
+
+
+@pytest.fixture(params=["memory", "over_fakeredis", "over_redis", "tiered"])
+def store(request: pytest.FixtureRequest) -> SpanStore:
+    """Every store."""
+    if request.param == "memory":
+        return MemoryStore(1 << 20)
+    made: SpanStore = request.getfixturevalue(request.param)
+    return made

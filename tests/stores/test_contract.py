@@ -1,0 +1,233 @@
+"""What every store does alike."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from proxy.core.keys import EVERYTHING, ListingKey, listing_scope, partition_scope
+from proxy.core.listing import HEAD, Span
+from proxy.core.query import Window
+from proxy.stores.base import SpanStore
+from proxy.stores.memory import MemoryStore
+from tests.model import Model
+from tests.stores.builders import ALPHA, BETA, KEY, MODEL, NOW, ROWS, a_span, chained, keep
+
+SECRET = b"0123456789abcdef"
+
+
+async def test_an_empty_store_finds_nothing(store: SpanStore) -> None:
+    """No pieces, no known marker, no listing."""
+    found = await store.chain(KEY, HEAD, 10, now=NOW)
+    assert (found.pieces, found.behind, found.state.unsettled) == ((), 0, False)
+    assert await store.holding(KEY, "a", now=NOW) is None
+    assert await store.count(EVERYTHING, now=NOW) == 0
+
+
+@pytest.mark.parametrize(
+    "span",
+    [
+        pytest.param(a_span(), id="with more to come"),
+        pytest.param(a_span("h", 50), id="the last one"),
+        pytest.param(a_span("l", 5), id="an empty last one"),
+        pytest.param(Model(ROWS, frozenset("bd")).span(HEAD, 5, fetched_at=NOW), id="with hidden rows"),
+        pytest.param(Model(ROWS, frozenset("ab")).span(HEAD, 2, fetched_at=NOW), id="all hidden, and more to come"),
+        pytest.param(replace(a_span(), nulls=True), id="with nulls"),
+        pytest.param(Model(ROWS, linked=False).span(HEAD, 50, fetched_at=NOW), id="without links"),
+        pytest.param(Model(("镜像 é", 'a"b:c', "{x}", "5:")).span(HEAD, 3, fetched_at=NOW), id="odd ids"),
+        pytest.param(replace(a_span(), after="镜像:{}\r\n"), id="an odd marker"),
+        pytest.param(replace(a_span(), fetched_at=NOW + 0.123456), id="a fraction of a second"),
+    ],
+)
+async def test_a_span_comes_back_as_it_was_put(store: SpanStore, span: Span) -> None:
+    """Every part of a span survives, its bytes first of all."""
+    await keep(store, span)
+    found = await store.chain(KEY, span.after, 100, now=NOW)
+    assert [piece.start for piece in found.pieces] == [0]
+    kept = found.pieces[0].span
+    assert kept == replace(span, generation=found.state.generation)
+    assert kept.generation == found.state.generation
+
+
+async def test_what_follows_an_image_inside_a_span_is_found(store: SpanStore) -> None:
+    """A marker in the middle leads to the rest of its span."""
+    await keep(store, a_span(HEAD, 6))
+    assert await chained(store, "b") == [(HEAD, 2)]
+    assert await chained(store, "zzz") == []
+
+
+async def test_behind_the_last_image_of_a_listing_is_its_end(store: SpanStore) -> None:
+    """The rest behind the last image is empty, and says that nothing follows."""
+    await keep(store, a_span(HEAD, 50))
+    found = await store.chain(KEY, "l", 10, now=NOW)
+    assert [(piece.start, piece.count, piece.span.end) for piece in found.pieces] == [(12, 0, None)]
+
+
+async def test_spans_are_chained_to_the_first_gap(store: SpanStore) -> None:
+    """Pieces follow each other by end marker, as far as they reach."""
+    await keep(store, a_span(HEAD, 3), a_span("c", 3), a_span("i", 50))
+    assert await chained(store) == [(HEAD, 0), ("c", 0)]
+    assert await chained(store, "b") == [(HEAD, 2), ("c", 0)]
+    await keep(store, a_span("f", 3))
+    assert await chained(store) == [(HEAD, 0), ("c", 0), ("f", 0), ("i", 0)]
+
+
+async def test_no_more_pieces_are_given_than_hold_the_count(store: SpanStore) -> None:
+    """A short window costs no long chain."""
+    await keep(store, a_span(HEAD, 3), a_span("c", 3), a_span("f", 3))
+    assert await chained(store, count=3) == [(HEAD, 0)]
+    assert await chained(store, count=4) == [(HEAD, 0), ("c", 0)]
+
+
+async def test_a_later_span_replaces_the_one_at_its_marker(store: SpanStore) -> None:
+    """Of two puts at one marker the second stays."""
+    await keep(store, a_span(HEAD, 3), a_span(HEAD, 5, fetched_at=NOW + 1))
+    found = await store.chain(KEY, HEAD, 5, now=NOW + 1)
+    assert [piece.span.ids for piece in found.pieces] == [ROWS[:5]]
+
+
+@pytest.mark.parametrize(("inner_s", "expected"), [(1.0, [("c", 0)]), (-1.0, [(HEAD, 3)])])
+async def test_of_two_ways_on_the_later_fetched_is_taken(
+    store: SpanStore, inner_s: float, expected: list[tuple[str, int]]
+) -> None:
+    """Behind a marker a span may begin and another may go on; the newer one counts."""
+    await keep(store, a_span(HEAD, 6), a_span("c", 3, fetched_at=NOW + inner_s))
+    assert await chained(store, "c", 3, now=NOW + 1) == expected
+
+
+async def test_the_span_that_holds_an_image_is_found(store: SpanStore) -> None:
+    """An image leads to its span and to what is behind it there."""
+    await keep(store, a_span(HEAD, 6))
+    held = await store.holding(KEY, "d", now=NOW)
+    assert held is not None
+    assert (held.span.ids, held.start) == (ROWS[:6], 4)
+    assert await store.holding(KEY, "z", now=NOW) is None
+
+
+async def test_how_long_the_span_behind_was_is_known(store: SpanStore) -> None:
+    """A caller who comes with a marker inside or at the end of a span is paging, by its stride."""
+    await keep(store, a_span(HEAD, 6))
+    assert (await store.chain(KEY, HEAD, 5, now=NOW)).behind == 0
+    assert (await store.chain(KEY, "b", 5, now=NOW)).behind == 6
+    assert (await store.chain(KEY, "f", 5, now=NOW)).behind == 6
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(KEY, partition=BETA),
+        replace(KEY, variant="Q"),
+        replace(KEY, path="/v2/cloudimages"),
+        replace(KEY, query=""),
+        replace(KEY, page=Window(4)),
+    ],
+    ids=["partition", "variant", "path", "query", "page"],
+)
+async def test_listings_don_t_share_spans(store: SpanStore, other: ListingKey) -> None:
+    """Whatever differs in the key, what was put under the one is not found under the other."""
+    await keep(store, a_span())
+    assert await chained(store, key=other) == []
+    assert await chained(store, "b", key=other) == []
+    assert await store.holding(other, "b", now=NOW) is None
+
+
+@pytest.mark.parametrize("keep_s", [0.0, -1.0])
+async def test_what_may_be_kept_for_no_time_is_not(store: SpanStore, keep_s: float) -> None:
+    """Nothing is stored without a lifetime."""
+    await keep(store, a_span(), keep_s=keep_s)
+    assert await chained(store) == []
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [EVERYTHING, partition_scope(ALPHA), listing_scope(KEY.path, KEY.query)],
+    ids=["everything", "partition", "listing"],
+)
+async def test_an_invalidation_gives_its_listings_another_generation(store: SpanStore, scope: str) -> None:
+    """Spans from before it can be told from spans from after it, and other listings are left alone."""
+    elsewhere = replace(KEY, partition=BETA, query="other")
+    await keep(store, a_span())
+    await keep(store, a_span(), key=elsewhere)
+    await store.invalidate([scope], now=NOW)
+    found = await store.chain(KEY, HEAD, 4, now=NOW)
+    assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+    other = await store.chain(elsewhere, HEAD, 4, now=NOW)
+    assert [piece.span.generation == other.state.generation for piece in other.pieces] == [scope != EVERYTHING]
+    await keep(store, a_span())
+    found = await store.chain(KEY, HEAD, 4, now=NOW)
+    assert [piece.span.generation for piece in found.pieces] == [found.state.generation]
+
+
+async def test_no_generation_comes_twice(store: SpanStore) -> None:
+    """However often, each invalidation makes a generation that never was."""
+    seen = set()
+    for number in range(20):
+        seen.add((await store.claim(KEY, f"m{number}", now=NOW)).state.generation)
+        await store.invalidate([EVERYTHING] if number % 2 else KEY.scopes[1:], now=NOW)
+    assert len(seen) == 20
+
+
+async def test_a_job_that_began_unsettles_lists_for_a_while(store: SpanStore) -> None:
+    """Until its end is to be expected every listing says so."""
+    await store.invalidate([EVERYTHING], unsettled_s=30.0, now=NOW)
+    assert (await store.claim(KEY, "a", now=NOW + 29)).state.unsettled
+    assert not (await store.claim(KEY, "b", now=NOW + 31)).state.unsettled
+
+
+async def test_a_claim_comes_with_the_state_and_can_be_given_back(store: SpanStore) -> None:
+    """Fences grow from claim to claim, and a claim that was given back is free."""
+    first = await store.claim(KEY, HEAD, now=NOW)
+    await store.settle(KEY, HEAD, first)
+    second = await store.claim(KEY, HEAD, now=NOW)
+    assert first.fence is not None
+    assert second.fence is not None
+    assert second.fence > first.fence
+    assert second.state == first.state == (await store.chain(KEY, HEAD, 1, now=NOW)).state
+    await store.settle(KEY, HEAD, second)
+
+
+async def test_listings_are_counted_by_scope(store: SpanStore) -> None:
+    """A listing of several spans counts once, and not where its scope was invalidated."""
+    await keep(store, a_span(HEAD, 3), a_span("c", 3))
+    await keep(store, a_span(), key=replace(KEY, partition=BETA))
+    assert await store.count(EVERYTHING, now=NOW) == 2
+    assert await store.count(partition_scope(ALPHA), now=NOW) == 1
+    assert await store.count(listing_scope(KEY.path, KEY.query), now=NOW) == 2
+    await store.invalidate([partition_scope(ALPHA)], now=NOW)
+    assert await store.count(partition_scope(ALPHA), now=NOW) == 0
+
+
+async def test_a_secret_is_long_enough_and_stays(store: SpanStore) -> None:
+    """Who asks again with the secret it got, gets it again."""
+    secret = await store.shared_secret(SECRET)
+    assert len(secret) >= 16
+    assert await store.shared_secret(secret) == secret
+
+
+async def test_a_store_that_is_there_answers_a_ping(store: SpanStore) -> None:
+    """A ping returns, and the bytes taken are known."""
+    await store.ping()
+    assert store.stored_bytes >= 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_every_store_finds_what_memory_finds(store: SpanStore, seed: int) -> None:
+    """Whatever was put in whatever order, chains are the same everywhere."""
+    dice = random.Random(seed)
+    memory = MemoryStore(1 << 20)
+    hidden = frozenset(dice.sample(ROWS, dice.randrange(3)))
+    model = replace(MODEL, hidden=hidden, linked=dice.random() < 0.8)
+    for moment in range(dice.randrange(1, 9)):
+        span = model.span(dice.choice((HEAD, *ROWS)), dice.randrange(1, 9), fetched_at=NOW + moment)
+        for each in (store, memory):
+            await keep(each, span, now=NOW + moment)
+    for after in (HEAD, *ROWS):
+        count = dice.randrange(1, 15)
+        here = await store.chain(KEY, after, count, now=NOW + 9)
+        there = await memory.chain(KEY, after, count, now=NOW + 9)
+        assert [(p.span.after, p.span.ids, p.start) for p in here.pieces] == [
+            (p.span.after, p.span.ids, p.start) for p in there.pieces
+        ]
+        assert here.behind == there.behind
