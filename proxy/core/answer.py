@@ -102,7 +102,7 @@ def _transient(status: object) -> bool:
 
 def _changed_at(image: dict[str, Any]) -> float:
     try:
-        return datetime.fromisoformat(image["updated_at"]).timestamp()
+        return datetime.fromisoformat(image.get("updated_at") or image["created_at"]).timestamp()
     except (KeyError, TypeError, ValueError):
         return inf
 
