@@ -218,12 +218,13 @@ def effective(configuration: Configuration) -> str:
         for name in type(table).model_fields:
             value = getattr(table, name)
             origin = configuration.origins.get((section, name), "default")
-            lines.append(f"{'# ' if value is None else ''}{name} = {_toml(value)}  # {origin}")
+            lines.append(f"{'# ' if value is None else ''}{name} = {as_toml(value)}  # {origin}")
         lines.append("")
     return "\n".join(lines).rstrip()
 
 
-def _toml(value: object) -> str:
+def as_toml(value: object) -> str:
+    """Return the setting's *value* as it is written in a TOML file."""
     match value:
         case None:
             return '""'
@@ -234,6 +235,6 @@ def _toml(value: object) -> str:
         case int() | float():
             return f"{value:g}" if isinstance(value, float) else str(value)
         case tuple():
-            return f"[{', '.join(map(_toml, value))}]"
+            return f"[{', '.join(map(as_toml, value))}]"
         case _:
             return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
