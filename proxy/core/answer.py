@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -102,7 +102,8 @@ def _transient(status: object) -> bool:
 
 def _changed_at(image: dict[str, Any]) -> float:
     try:
-        return datetime.fromisoformat(image.get("updated_at") or image["created_at"]).timestamp()
+        moment = datetime.fromisoformat(image.get("updated_at") or image["created_at"])
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (KeyError, TypeError, ValueError):
         return inf
 

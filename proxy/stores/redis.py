@@ -76,9 +76,14 @@ class RedisStore:
         return Piece(span, at) if span and 0 < at <= len(span.ids) and span.ids[at - 1] == image_id else None
 
     async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
-        """See `SpanStore.claim`. A claim is renewed until it is settled; that of an owner that died lapses."""
+        """See `SpanStore.claim`. A claim is renewed until it is settled; that of an owner that died lapses.
+
+        Scopes without a generation are given one, so that no span is fetched under none: Redis may evict a generation,
+        and what was fetched before must not look current again.
+        """
         names = [self.names.claim(key, after), self.names.claims(key)]
-        state, fence = await self._stated(key, "claim", names, [_CLAIM_MS, _REMEMBER_MS], now=now)
+        words: list[Word] = [_CLAIM_MS, _REMEMBER_MS]
+        state, fence = await self._stated(key, "claim", names, words, now=now, begin=True)
         if not fence:
             return Claim(state, None)
         at = (key.digest, after)
@@ -184,14 +189,26 @@ class RedisStore:
                 return
 
     async def _stated(
-        self, key: ListingKey, script: str, keys: Sequence[str], words: Sequence[Word], *, now: float
+        self,
+        key: ListingKey,
+        script: str,
+        keys: Sequence[str],
+        words: Sequence[Word],
+        *,
+        now: float,
+        begin: bool = False,
     ) -> tuple[State, Any]:
-        """Return the state of *key* and what *script* returns, from one round trip."""
+        """Return the state of *key* and what *script* returns, from one round trip.
+
+        With *begin*, scopes that have no generation get one first.
+        """
         scopes = [self.names.generation(scope) for scope in key.scopes]
         async with self._translated() as redis, redis.pipeline(transaction=False) as pipe:
+            for scope in scopes if begin else ():
+                pipe.set(scope, secrets.token_hex(8), px=self._remember_ms, nx=True)
             pipe.mget([*scopes, self.names.unsettled])
             pipe.eval(_SCRIPTS[script], len(keys), *keys, *words)
-            (*generations, unsettled), returned = await pipe.execute()
+            *_, (*generations, unsettled), returned = await pipe.execute()
         drawn = ((b"0" if each is None else each).decode() for each in generations)
         return State(".".join(drawn), unsettled=unsettled is not None and now < float(unsettled)), returned
 

@@ -33,7 +33,12 @@ _BODILESS: Final = frozenset({204, 304})
 def request_id(request: web.BaseRequest) -> str:
     """Return the caller's `X-Request-Id` if it is sane, else a new one."""
     theirs = request.headers.getall("X-Request-Id", [])
-    return theirs[0] if len(theirs) == 1 and _REQUEST_ID.fullmatch(theirs[0]) else uuid.uuid4().hex
+    return theirs[0] if len(theirs) == 1 and _REQUEST_ID.fullmatch(theirs[0]) else new_request_id()
+
+
+def new_request_id() -> str:
+    """Return an id that no request had."""
+    return uuid.uuid4().hex
 
 
 def received(request: web.BaseRequest, *, known_as: str) -> Request:

@@ -38,10 +38,9 @@ class Connection(RequestHandler):
         if status != 400:
             error = ProxyError("proxy: failed")
             event("failed", level=logging.ERROR, error=type(exc).__name__)
-        known_as = adapter.request_id(request)
+        known_as = adapter.new_request_id()  # of a head that could not be read nothing is to be believed
         told = adapter.refusal(error, known_as=known_as)
-        self.force_close()
-        return web.Response(
+        response = web.Response(
             status=told.status,
             reason=HTTPStatus(told.status).phrase,
             body=told.body,
@@ -51,6 +50,8 @@ class Connection(RequestHandler):
                 "Cache-Status": "ims-proxy; fwd=bypass; detail=error",
             },
         )
+        response.force_close()
+        return response
 
 
 class Server(web.Server):
