@@ -28,7 +28,7 @@ class Connection(RequestHandler):
 
     def handle_error(
         self,
-        request: BaseRequest,
+        request: BaseRequest,  # noqa: ARG002 - what could not be read has no fields to believe
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - may quote header bytes
