@@ -52,3 +52,7 @@ class NotInStoreError(ProxyError):
 
 class StoreUnavailableError(Exception):
     """The store could not be asked. The caller of the proxy never sees it: the store is then taken for empty."""
+
+
+class StoreRefusedError(StoreUnavailableError):
+    """The store answered, and refused: it is full, say, or a key holds something foreign. Other calls may succeed."""

@@ -5,14 +5,17 @@ There is no key without a partition, and a `Partition` comes from a `Partitioner
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from math import inf
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from proxy.core.messages import Fields
+from proxy.core.signing import SPEAKING, Flaw, Signing
 
 _CHALLENGED: Final = ("authorization", "proxy-authorization", "cookie", "x-subject-token", "x-security-token")
 _ESCAPED: Final = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -25,6 +28,11 @@ class Unshared(Enum):
     TWO_TOKENS = "two-tokens"
     TWO_CREDENTIALS = "two-credentials"
     SIGNED = "signed"
+    BAD_SIGNATURE = Flaw.WRONG.value
+    SIGNATURE_SKEW = Flaw.SKEW.value
+    UNSIGNED_FIELD = Flaw.UNSIGNED.value
+    REFUSED = "token-refused"
+    UNVERIFIED = "token-unverified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,34 @@ class Partition:
 
     kind: str
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a token stands for, as IAM says it: *reach* is `project`, `domain`, `system` or `unscoped`."""
+
+    reach: str
+    domain: str
+    project: str
+    roles: tuple[str, ...]
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Whose request this is.
+
+    *partition* shares its lists; *member* those that may differ between the users of a project. *token* is the digest
+    that IAM's verdict is kept under, where there is one, and the verdict ends at *expires_at*, epoch seconds. *verified*
+    says that somebody vouches for the identity besides the upstream. A signed request goes up anew by *signing*.
+    """
+
+    partition: Partition
+    member: Partition
+    verified: bool = False
+    token: str | None = None
+    expires_at: float = inf
+    signing: Signing | None = field(default=None, repr=False)
 
 
 class Partitioner:
@@ -61,9 +97,41 @@ class Partitioner:
 
     def token(self, token: str) -> Partition:
         """Return the partition of *token*; its percent-encoded spelling (python-glanceclient's) is the same token."""
-        raw = token.encode("utf-8", "surrogateescape")
-        spelt = unquote_to_bytes(raw) if _ESCAPED.search(token) else raw
-        return Partition("token", hmac.digest(self._secret, b"token\0" + spelt, "sha256")[:16].hex())
+        return self.hashed(hashlib.sha256(spelt(token)).digest())
+
+    def hashed(self, sha256: bytes) -> Partition:
+        """Return the partition of the token with this SHA-256, by which an operator can name it."""
+        return self._made("token", sha256)
+
+    def scoped(self, scope: Scope, *, user: bool) -> Partition:
+        """Return the partition of all tokens with *scope*; with *user*, of one user's."""
+        who = (scope.user,) if user else ()
+        return self._made("project", scope.reach, scope.domain, scope.project, *who, str(len(who)), *scope.roles)
+
+    def keyed(self, access: str, fields: Fields) -> Partition:
+        """Return the partition of requests that the key *access* signed, speaking for whom *fields* say."""
+        return self._made("key", access, *(each for name in SPEAKING for each in (name, ",".join(fields.all(name)))))
+
+    def own(self, *names: str) -> Partition:
+        """Return the partition of the proxy's own identity, which *names* tell apart from others."""
+        return self._made("gateway", *names)
+
+    @property
+    def public(self) -> Partition:
+        """The partition of what everyone may see."""
+        return self._made("public")
+
+    def _made(self, kind: str, *parts: str | bytes) -> Partition:
+        """Return the keyed digest of *parts*, each behind its length, so that no delimiter can be forged."""
+        raws = (part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape") for part in parts)
+        joined = b"".join(b"%d:%b" % (len(raw), raw) for raw in raws)
+        return Partition(kind, hmac.digest(self._secret, kind.encode() + b"\0" + joined, "sha256")[:16].hex())
+
+
+def spelt(token: str) -> bytes:
+    """Return the bytes of *token*, its percent-encoding undone."""
+    raw = token.encode("utf-8", "surrogateescape")
+    return unquote_to_bytes(raw) if _ESCAPED.search(token) else raw
 
 
 def variant(fields: Fields) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-GROWTH: Final = 4
+GROWTH: Final = 8
 MINIMUM: Final = 25
 LOOK_UP: Final = 5  # pages shorter than this are look-ups, and cost what they ask for
 
@@ -27,11 +27,16 @@ class Readahead:
             return rows
         return min(max(rows, MINIMUM), self.longest)
 
-    def next(self, rows: int, *, previous: int) -> int:
-        """Return the size of the fetch for a caller who wants *rows* and paged on behind a span of *previous*."""
-        if not self.enabled or not previous:
-            return self.first(rows)
-        return min(max(rows, GROWTH * previous), self.longest)
+    def next(self, rows: int, *, previous: int, whole_pages: bool = False) -> int:
+        """Return the size of the fetch for a caller who wants *rows* and paged on behind a span of *previous*.
+
+        With *whole_pages* no page may be joined from two spans: what is fetched beyond the last whole page is fetched
+        again with the page it begins.
+        """
+        size = self.first(rows)
+        if self.enabled and previous:
+            size = min(max(rows, GROWTH * previous), self.longest)
+        return size - size % rows if whole_pages else size
 
     def ahead(self, *, left: int, page: int, span: int, paging: bool) -> bool:
         """Whether to fetch the next span before the caller reaches it.

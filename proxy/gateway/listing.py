@@ -131,7 +131,7 @@ class ListingGateway:
                     return got
                 pieces = [*covered.pieces, Piece(got, 0)]
                 covered = cover(ask.after, ask.rows, pieces, joinable=ask.sort.immovable)
-                if isinstance(covered, Gap) and covered.after == got.after:
+                if isinstance(covered, Gap) and covered.after == got.after and got.whole:
                     # The span can't be cut: from now on this listing is fetched page by page.
                     self._exact.put(ask.key.digest, True, until=self._clock() + got.lifetime_s)
             if isinstance(covered, Page):
@@ -214,7 +214,7 @@ class ListingGateway:
         size = gap.count
         if ask.key.page is None and not self._exact.get(ask.key.digest, now=self._clock()):
             previous = gap.pieces[-1].span.asked if gap.pieces else found.behind
-            size = self._readahead.next(gap.count, previous=previous)
+            size = self._readahead.next(gap.count, previous=previous, whole_pages=not ask.sort.immovable)
         return Wanted(gap.after, size, found.state.generation)
 
     def _if_error(self, ask: ListAsk, gap: Gap, found: Found, trail: _Trail) -> Listed | None:
@@ -269,7 +269,7 @@ class ListingGateway:
         if self._ahead.get(at, now=now) or self._exact.get(ask.key.digest, now=now):
             return
         self._ahead.put(at, True, until=now + span.lifetime_s)
-        size = self._readahead.next(ask.rows, previous=span.asked)
+        size = self._readahead.next(ask.rows, previous=span.asked, whole_pages=not ask.sort.immovable)
         self._background.do(self._fetched_ahead(ask, Wanted(span.end, size, span.generation)))
 
     async def _fetched_ahead(self, ask: ListAsk, wanted: Wanted) -> None:

@@ -12,11 +12,14 @@ local function span(after)
   if type(value) ~= 'string' or string.sub(value, 1, 4) ~= 'IMS2' or #value < 80 then
     return nil
   end
-  local length = tonumber(string.sub(value, 68, 72))
+  local fetched_at, count = tonumber(string.sub(value, 21, 35)), tonumber(string.sub(value, 36, 43))
+  local asked, length = tonumber(string.sub(value, 44, 51)), tonumber(string.sub(value, 68, 72))
+  if not (fetched_at and count and asked and length) then
+    return nil
+  end
   return {
-    after = after, value = value, position = 0, ends = length == 99999,
-    fetched_at = tonumber(string.sub(value, 21, 35)), count = tonumber(string.sub(value, 36, 43)),
-    asked = tonumber(string.sub(value, 44, 51)), marker = string.sub(value, 73, 72 + length % 99999),
+    after = after, value = value, position = 0, ends = length == 99999, fetched_at = fetched_at, count = count,
+    asked = asked, marker = string.sub(value, 73, 72 + length % 99999),
   }
 end
 
@@ -25,12 +28,12 @@ local function holding(id)
   if type(home) ~= 'string' then
     return nil
   end
-  local colon = string.find(home, ':', 1, true)
-  local found = span(string.sub(home, colon + 1))
+  local position, after = string.match(home, '^(%d+):(.*)$')
+  local found = position and tonumber(position) > 0 and span(after)
   if found then
-    found.position = tonumber(string.sub(home, 1, colon - 1))
+    found.position = tonumber(position)
   end
-  return found
+  return found or nil
 end
 
 for hop = 1, hops do

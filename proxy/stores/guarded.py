@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from proxy.errors import StoreUnavailableError
+from proxy.errors import StoreRefusedError, StoreUnavailableError
 
 Result = TypeVar("Result")
 
@@ -50,6 +50,9 @@ class Guard:
         try:
             async with asyncio.timeout(timeout_s or self._timeout_s):
                 result = await call()
+        except StoreRefusedError:
+            self._failed(operation)
+            raise
         except (StoreUnavailableError, TimeoutError) as error:
             self._failed(operation)
             self._timeouts += 1

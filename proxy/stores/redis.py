@@ -13,11 +13,11 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Piece, Span
-from proxy.errors import StoreUnavailableError
+from proxy.errors import StoreRefusedError, StoreUnavailableError
 from proxy.stores import codec
 from proxy.stores.base import Claim, Found, State
 from proxy.stores.names import Names
@@ -31,6 +31,9 @@ _NAMES: Final = ("chain", "put", "claim", "settle")
 _SCRIPTS: Final = {
     name: re.sub(r"(?m)^\s*--.*\n", "", files("proxy.stores").joinpath(f"{name}.lua").read_text()) for name in _NAMES
 }
+
+_HOME: Final = re.compile(rb"(\d{1,9}):(.*)", re.DOTALL)
+_GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
 
 Word = str | int | bytes
 
@@ -64,15 +67,18 @@ class RedisStore:
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:  # noqa: ARG002 - TTLs expire
         """See `SpanStore.holding`."""
-        async with self._translated() as redis:
-            home = await redis.hget(self.names.index(key), image_id)
-            if not isinstance(home, bytes):
-                return None
-            position, _, start = home.partition(b":")
-            name = self.names.spans(key).encode() + start
-            value = await redis.get(name)
+        try:
+            async with self._translated() as redis:
+                home = await redis.hget(self.names.index(key), image_id)
+                entry = _HOME.fullmatch(home) if isinstance(home, bytes) else None
+                if entry is None:
+                    return None
+                name = self.names.spans(key).encode() + entry[2]
+                value = await redis.get(name)
+        except StoreRefusedError:
+            return None
         span = codec.decode(value, key=name) if isinstance(value, bytes) else None
-        at = int(position)
+        at = int(entry[1])
         return Piece(span, at) if span and 0 < at <= len(span.ids) and span.ids[at - 1] == image_id else None
 
     async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
@@ -129,7 +135,10 @@ class RedisStore:
                 pipe.zadd(self.names.listings(scope), {key.digest: now + keep_s})
                 pipe.zremrangebyscore(self.names.listings(scope), "-inf", now)
                 pipe.pexpire(self.names.listings(scope), self._remember_ms)
-            await pipe.execute()
+            # The rest only counts listings for whoever purges: where that fails the span is kept all the same.
+            kept, *_ = await pipe.execute(raise_on_error=False)
+            if isinstance(kept, RedisError):
+                raise kept
 
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`."""
@@ -209,8 +218,8 @@ class RedisStore:
             pipe.mget([*scopes, self.names.unsettled])
             pipe.eval(_SCRIPTS[script], len(keys), *keys, *words)
             *_, (*generations, unsettled), returned = await pipe.execute()
-        drawn = ((b"0" if each is None else each).decode() for each in generations)
-        return State(".".join(drawn), unsettled=unsettled is not None and now < float(unsettled)), returned
+        drawn = (_drawn(each) for each in generations)
+        return State(".".join(drawn), unsettled=now < _epoch_s(unsettled)), returned
 
     async def _run(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
         async with self._translated() as redis:
@@ -221,16 +230,38 @@ class RedisStore:
         """Make Redis' errors ours. Their texts stay out: they may quote a command."""
         try:
             yield self.redis
+        except ResponseError as error:
+            raise StoreRefusedError("redis: refused a command") from error
         except (RedisError, OSError, ValueError) as error:
             raise StoreUnavailableError(f"redis: {type(error).__name__}") from error
 
 
-def connected(url: str, *, prefix: str, keep_s: float, connect_s: float) -> RedisStore:
-    """Return a store in the Redis at *url*; nothing is sent before the first call.
+def _drawn(generation: bytes | None) -> str:
+    """Return a generation as it was drawn; a foreign value is none."""
+    return generation.decode() if generation and _GENERATION.fullmatch(generation) else "0"
 
-    Retries are left to the next request: a store that is away must not hold one up twice.
+
+def _epoch_s(value: bytes | None) -> float:
+    try:
+        return float(value or 0)
+    except ValueError:
+        return 0.0
+
+
+def connected(url: str, *, prefix: str, keep_s: float, timeout_s: float) -> RedisStore:
+    """Return a store in the Redis at *url*. Nothing is sent before the first call, no wait exceeds *timeout_s*.
+
+    Retries are left to the next request: a store that is away must not hold one up twice. The client's own time limits
+    are set as well as ours, for its clean-up after a cancelled call waits by them. What the client would tell Redis of
+    itself is left out: it costs each connection 10 ms.
     """
     redis: Redis = Redis.from_url(
-        url, socket_connect_timeout=connect_s, retry=Retry(NoBackoff(), 0), max_connections=256
+        url,
+        socket_connect_timeout=timeout_s,
+        socket_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        max_connections=256,
+        protocol=2,
+        driver_info=None,
     )
     return RedisStore(redis, prefix=prefix, keep_s=keep_s)

@@ -159,7 +159,7 @@ def _store(settings: Settings, telemetry: Telemetry) -> SpanStore:
         settings.store.url,
         prefix=settings.store.prefix,
         keep_s=lifetimes.longest_s,
-        connect_s=max(timeout_s, 1.0),
+        timeout_s=timeout_s,
     )
     store = TieredStore(
         memory,

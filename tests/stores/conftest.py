@@ -36,7 +36,7 @@ async def over_fakeredis() -> AsyncIterator[RedisStore]:
 @pytest.fixture
 async def over_redis(server: RedisServer) -> AsyncIterator[RedisStore]:
     """A store over a real server, which is emptied first."""
-    store = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, connect_s=5.0)
+    store = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=5.0)
     await store.redis.flushall()
     yield store
     await store.close()

@@ -1,0 +1,186 @@
+"""How many calls the upstream may see: an exact log of the latest ones.
+
+The law: no window of *per_s* seconds, wherever it begins, sees more than *calls* calls, counted where they arrive.
+GCRA with a burst of *calls* lets nearly twice as many through, a full burst and then the refill; with a smaller burst
+it keeps the law and wastes what a window would allow. A log of the latest calls does neither, for its size is *calls*.
+
+When a call arrives nobody here knows, but that it is between being taken and being answered. So it counts until *per_s*
+after its answer: two calls that follow each other in one slot are *per_s* apart at the upstream, however long the
+network held the first. A call whose answer is never reported (its process died) arrived within *hold_s* or never.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Final
+
+from proxy.core.claimant import Priority
+
+CONFIGURED: Final = "configured"
+# Clocks that are slewed differ by 500 ppm at most from one another and from true time.
+_DRIFT: Final = 0.001
+# What a class leaves of a budget to those before it: a write finds a call left by reads, a reader one by readahead.
+_LEAVES: Final[Mapping[Priority, float]] = {
+    Priority.WRITE: 0.0,
+    Priority.INTERACTIVE: 0.05,
+    Priority.BATCH: 0.05,
+    Priority.REVALIDATION: 0.15,
+    Priority.READAHEAD: 0.3,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """At most *calls* calls in any *per_s* seconds."""
+
+    calls: int
+    per_s: float
+
+    @property
+    def counted_s(self) -> float:
+        """How long a call counts after its answer."""
+        return self.per_s * (1.0 + _DRIFT)
+
+    def usable(self, priority: Priority) -> int:
+        """Return how many of the calls a caller of class *priority* may be the last to take."""
+        return self.calls - int(self.calls * _LEAVES[priority])
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A call may be made, once. *left* is the share of the budget that is left, from 0 to 1."""
+
+    lease: str
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No call may be made for *wait_s* seconds at least, or until one ends; *closed* says that the gate is why."""
+
+    wait_s: float
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the upstream says of one of its limits, *name* it; *remain* calls are left where it says so."""
+
+    name: str
+    allowance: Allowance
+    remain: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The calls that count: (since when, lease), in order; those under way stand in the future.
+
+    *at* is the latest time seen. Until *closed_until* nobody calls; *doubtful* says that the next call is a probe, and
+    alone. *told* are the upstream's own limits by name.
+    """
+
+    entries: tuple[tuple[float, str], ...] = ()
+    at: float = -inf
+    closed_until: float = -inf
+    doubtful: bool = False
+    probe: str = ""
+    told: Mapping[str, Allowance] = field(default_factory=dict)
+
+    def allowances(self, configured: Allowance | None) -> list[Allowance]:
+        """Return every limit that holds."""
+        return [*self.told.values(), *([configured] if configured else [])]
+
+
+def take(
+    log: Log, configured: Allowance | None, *, lease: str, priority: Priority, hold_s: float, now: float
+) -> tuple[Taken | Wait, Log]:
+    """Return whether a call may be made at *now*, and the log with it.
+
+    A clock that steps back counts as one that stood still: what was logged moves back with it.
+    """
+    allowances = log.allowances(configured)
+    log = _advanced(log, allowances, now)
+    if now < log.closed_until:
+        return Wait(log.closed_until - now, closed=True), log
+    if waits := [wait for each in allowances if (wait := _wait_s(log, each, priority, now)) > 0]:
+        return Wait(max(waits)), log
+    entries = list(log.entries)
+    insort(entries, (now + hold_s, lease))
+    log = replace(log, entries=tuple(entries))
+    if log.doubtful or log.probe:  # a probe whose end was not told is followed by another
+        log = replace(log, doubtful=False, probe=lease, closed_until=now + hold_s)
+    return Taken(lease, left_share(log, configured, now=now)), log
+
+
+def ended(log: Log, lease: str, *, now: float) -> Log:
+    """Return the log after the call *lease* was answered, or given up. The gate that waited for a probe opens."""
+    log = _stepped(log, now)
+    entries = [(at, who) for at, who in log.entries if who != lease]
+    if len(entries) < len(log.entries):
+        insort(entries, (now, lease))
+    if log.probe == lease:
+        log = replace(log, probe="", closed_until=now)
+    return replace(log, entries=tuple(entries))
+
+
+def closed(log: Log, *, closed_s: float, now: float) -> Log:
+    """Return the log with the gate closed for *closed_s* seconds at least; who calls after that is a probe."""
+    log = _stepped(log, now)
+    return replace(log, closed_until=max(log.closed_until, now + closed_s), doubtful=True, probe="")
+
+
+def corrected(log: Log, told: Told, *, now: float) -> Log:
+    """Return the log after the upstream told a limit; calls that others made, as *remain* shows, count as ours."""
+    log = replace(_stepped(log, now), told={**log.told, told.name: told.allowance})
+    if told.remain is None:
+        return log
+    foreign = told.allowance.calls - told.remain - _count(log, told.allowance, now)
+    entries = list(log.entries)
+    for number in range(foreign):
+        insort(entries, (now, f"{told.name}-{now!r}-{number}"))
+    return replace(log, entries=tuple(entries))
+
+
+def left_share(log: Log, configured: Allowance | None, *, now: float) -> float:
+    """Return the share of the budget that is left at *now*: 1 where none is known, 0 where nothing is."""
+    shares = [1.0 - _count(log, each, now) / each.calls for each in log.allowances(configured)]
+    return max(0.0, min(shares, default=1.0))
+
+
+def _stepped(log: Log, now: float) -> Log:
+    if now >= log.at:
+        return replace(log, at=now)
+    back = log.at - now
+    return replace(
+        log,
+        entries=tuple((at - back, lease) for at, lease in log.entries),
+        at=now,
+        closed_until=log.closed_until - back,
+    )
+
+
+def _advanced(log: Log, allowances: list[Allowance], now: float) -> Log:
+    log = _stepped(log, now)
+    longest_s = max((each.counted_s for each in allowances), default=0.0)
+    return replace(log, entries=log.entries[bisect_right(log.entries, now - longest_s, key=_since) :])
+
+
+def _since(entry: tuple[float, str]) -> float:
+    return entry[0]
+
+
+def _count(log: Log, allowance: Allowance, now: float) -> int:
+    return len(log.entries) - bisect_right(log.entries, now - allowance.counted_s, key=_since)
+
+
+def _wait_s(log: Log, allowance: Allowance, priority: Priority, now: float) -> float:
+    """Return how long until the budget has a call for the class *priority*, if none that is under way ends before."""
+    usable = allowance.usable(priority)
+    if _count(log, allowance, now) < usable:
+        return 0.0
+    if usable <= 0:
+        return allowance.per_s
+    return log.entries[-usable][0] + allowance.counted_s - now

@@ -1,0 +1,38 @@
+"""Who wants a call to the upstream, and how urgently."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+
+class Priority(IntEnum):
+    """The classes of calls, the most urgent first."""
+
+    WRITE = 0
+    INTERACTIVE = 1
+    BATCH = 2
+    REVALIDATION = 3
+    READAHEAD = 4
+
+    @property
+    def label(self) -> str:
+        """The word that stands in metrics."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Claimant:
+    """*caller* is who shares fairly with others, *partition* whose budget the call counts towards.
+
+    One that is not *patient* takes a call that is free now, or none: nobody waits for it, or something stale will do.
+    """
+
+    priority: Priority = Priority.INTERACTIVE
+    caller: str = ""
+    partition: str = ""
+    patient: bool = True
+
+
+ANYBODY: Final = Claimant()

@@ -1,0 +1,108 @@
+"""Process memory: its bound, who goes first, and its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from proxy.core.keys import ListingKey
+from proxy.core.listing import HEAD
+from proxy.stores.memory import MemoryStore
+from tests.model import Model
+from tests.stores.builders import BETA, KEY, NOW, a_span, chained, keep
+
+
+def a_listing(number: int) -> ListingKey:
+    return replace(KEY, query=f"name=n{number}")
+
+
+async def test_memory_stays_within_its_bound() -> None:
+    """However many spans come, no more bytes are taken than allowed, and what was taken is given back."""
+    bound = 10 * a_span().size_bytes
+    store = MemoryStore(bound)
+    for number in range(200):
+        await keep(store, a_span(), key=a_listing(number))
+        assert 0 < store.stored_bytes <= bound
+    kept = [number for number in range(200) if await chained(store, key=a_listing(number))]
+    assert kept == list(range(190, 200))
+
+
+async def test_the_least_recently_used_goes_first() -> None:
+    """A span that was looked at outlives one that was not, however old."""
+    store = MemoryStore(3 * a_span().size_bytes)
+    for number in range(3):
+        await keep(store, a_span(), key=a_listing(number))
+    await chained(store, key=a_listing(0))
+    await keep(store, a_span(), key=a_listing(3))
+    assert [bool(await chained(store, key=a_listing(number))) for number in range(4)] == [True, False, True, True]
+
+
+async def test_an_image_that_is_looked_into_counts_as_use() -> None:
+    """A window that begins inside a span uses it too."""
+    store = MemoryStore(2 * a_span().size_bytes)
+    await keep(store, a_span(), key=a_listing(0))
+    await keep(store, a_span(), key=a_listing(1))
+    await chained(store, "b", key=a_listing(0))
+    await keep(store, a_span(), key=a_listing(2))
+    assert await chained(store, key=a_listing(0))
+    assert not await chained(store, key=a_listing(1))
+
+
+async def test_a_span_larger_than_everything_is_not_kept() -> None:
+    """It would throw out all others and not fit even then."""
+    large = Model([f"{number:036}" for number in range(500)]).span(HEAD, 500, fetched_at=NOW)
+    store = MemoryStore(large.size_bytes - 1)
+    await keep(store, a_span(), key=a_listing(1))
+    await keep(store, large)
+    assert not await chained(store)
+    assert await chained(store, key=a_listing(1))
+
+
+async def test_nothing_is_kept_in_no_bytes() -> None:
+    """A bound of zero stores nothing and answers all the same."""
+    store = MemoryStore(0)
+    await keep(store, a_span())
+    assert not await chained(store)
+    assert store.stored_bytes == 0
+
+
+@pytest.mark.parametrize(("after_s", "there"), [(59.9, True), (60.0, False), (-100.0, True)])
+async def test_spans_expire_by_the_clock_that_is_passed(after_s: float, *, there: bool) -> None:
+    """At the end of its time a span is gone, its bytes too; a clock that steps back changes nothing."""
+    store = MemoryStore(1 << 20)
+    await keep(store, a_span(), keep_s=60.0)
+    assert bool(await chained(store, now=NOW + after_s)) is there
+    assert bool(await chained(store, "b", now=NOW + after_s)) is there
+    assert bool(store.stored_bytes) is there
+
+
+async def test_a_replaced_span_leaves_nothing_behind() -> None:
+    """The images of a span that was replaced lead nowhere, unless the new one has them."""
+    store = MemoryStore(1 << 20)
+    await keep(store, a_span(HEAD, 6))
+    await keep(store, a_span(HEAD, 2, fetched_at=NOW + 1))
+    assert await store.holding(KEY, "e", now=NOW) is None
+    held = await store.holding(KEY, "b", now=NOW)
+    assert held is not None
+    assert held.start == 2
+    assert store.stored_bytes == a_span(HEAD, 2).size_bytes
+
+
+async def test_memory_is_one_process_s_own() -> None:
+    """There is nobody to share a secret with."""
+    assert await MemoryStore(1).shared_secret(b"mine" * 4) == b"mine" * 4
+
+
+async def test_generations_are_bounded() -> None:
+    """Invalidations of a hundred thousand scopes cost memory for some, and none becomes usable again."""
+    store = MemoryStore(1 << 20)
+    await keep(store, a_span(), key=replace(KEY, partition=BETA))
+    await store.invalidate(KEY.scopes[1:2], now=NOW)
+    invalidated = (await store.chain(KEY, HEAD, 1, now=NOW)).state.generation
+    await keep(store, a_span())
+    for number in range(100):
+        await store.invalidate([f"partition:{number}-{each}" for each in range(1000)], now=NOW)
+    found = await store.chain(KEY, HEAD, 1, now=NOW)
+    assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+    assert found.state.generation != invalidated

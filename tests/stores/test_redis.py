@@ -1,0 +1,262 @@
+"""Spans in Redis: who makes them expire, what damage does, what replicas share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from proxy.core.keys import EVERYTHING
+from proxy.core.listing import HEAD
+from proxy.stores.redis import RedisStore
+from tests.stores.builders import BETA, KEY, MODEL, NOW, a_span, chained, keep
+from tests.stores.conftest import KEEP_S, PREFIX
+
+SPAN = PREFIX.encode() + b"{" + KEY.digest.encode() + b"}:s:"
+INDEX = PREFIX.encode() + b"{" + KEY.digest.encode() + b"}:i"
+
+
+@pytest.fixture
+def replica(redis_store: RedisStore) -> RedisStore:
+    """Another replica's store in the same Redis."""
+    return RedisStore(redis_store.redis, prefix=PREFIX, keep_s=KEEP_S)
+
+
+async def every_key(redis: Redis) -> list[bytes]:
+    """Return the names of all keys."""
+    return [name if isinstance(name, bytes) else name.encode() for name in await redis.keys("*")]
+
+
+async def test_every_key_expires_by_itself(redis_store: RedisStore, redis: Redis) -> None:
+    """The span by its time, everything else in bounds; only the shared secret stays."""
+    await keep(redis_store, a_span(), keep_s=600.0)
+    await redis_store.settle(KEY, HEAD, await redis_store.claim(KEY, HEAD, now=NOW))
+    await redis_store.invalidate(KEY.scopes, unsettled_s=30.0, now=NOW)
+    await redis_store.shared_secret(b"s" * 32)
+    left_ms = {name: await redis.pttl(name) for name in await every_key(redis)}
+    assert 595_000 < left_ms.pop(SPAN) <= 600_000
+    assert left_ms.pop(INDEX) > 595_000
+    assert left_ms.pop(PREFIX.encode() + b"secret") == -1
+    assert left_ms
+    assert all(0 < left <= (KEEP_S + 25 * 3600) * 1000 for left in left_ms.values())
+
+
+async def test_an_index_outlives_every_span_it_leads_to(redis_store: RedisStore, redis: Redis) -> None:
+    """A span that is kept for less time does not shorten the index."""
+    await keep(redis_store, a_span(HEAD, 3), keep_s=600.0)
+    await keep(redis_store, a_span("c", 3), keep_s=6.0)
+    assert await redis.pttl(INDEX) > 590_000
+
+
+async def test_a_span_that_expired_is_a_miss(redis_store: RedisStore, redis: Redis) -> None:
+    """Where Redis let it go, the index leads nowhere and nothing fails."""
+    await keep(redis_store, a_span())
+    await redis.pexpire(SPAN, 0)
+    assert await chained(redis_store) == []
+    assert await chained(redis_store, "b") == []
+    assert await redis_store.holding(KEY, "b", now=NOW) is None
+
+
+async def test_no_secret_and_no_filter_stands_in_a_key(redis_store: RedisStore, redis: Redis) -> None:
+    """Keys hold digests, markers and nothing of a query."""
+    key = replace(KEY, query="name=payroll&owner=0123")
+    await keep(redis_store, a_span(), key=key)
+    await redis_store.invalidate(key.scopes, now=NOW)
+    names = b" ".join(await every_key(redis))
+    assert names
+    assert b"payroll" not in names
+    assert b"owner" not in names
+
+
+async def test_one_listing_lives_on_one_node(redis_store: RedisStore, redis: Redis) -> None:
+    """Redis Cluster hashes what stands in braces: the listing's digest, in every key of the listing."""
+    await keep(redis_store, replace(a_span(), after="{x}"))
+    of_the_listing = [name for name in await every_key(redis) if KEY.digest.encode() in name]
+    assert len(of_the_listing) >= 2
+    assert all(name.partition(b"{")[2].partition(b"}")[0] == KEY.digest.encode() for name in of_the_listing)
+
+
+async def kept_value(redis: Redis) -> bytes:
+    """Return what stands under the span's key."""
+    value = await redis.get(SPAN)
+    assert isinstance(value, bytes)
+    return value
+
+
+async def altered(redis: Redis) -> None:
+    """Change one byte of the images."""
+    value = bytearray(await kept_value(redis))
+    value[-3] ^= 1
+    await redis.set(SPAN, bytes(value))
+
+
+async def moved(redis: Redis) -> None:
+    """Put another listing's span in its place."""
+    other = SPAN.replace(KEY.digest.encode(), replace(KEY, partition=BETA).digest.encode())
+    await redis.rename(other, SPAN)
+
+
+async def moved_within(redis: Redis) -> None:
+    """Put the span after another marker of the same listing in its place."""
+    await redis.rename(SPAN + b"d", SPAN)
+
+
+async def of_another_version(redis: Redis) -> None:
+    """Write what another release would."""
+    await redis.set(SPAN, b"IMS9" + (await kept_value(redis))[4:])
+
+
+async def cut_short(redis: Redis) -> None:
+    """Keep only the first part."""
+    await redis.set(SPAN, (await kept_value(redis))[:100])
+
+
+async def emptied(redis: Redis) -> None:
+    """Keep nothing of it."""
+    await redis.set(SPAN, b"")
+
+
+async def of_another_type(redis: Redis) -> None:
+    """Put a list where the span was."""
+    await redis.delete(SPAN)
+    await redis.rpush(SPAN, "x")
+
+
+async def with_foreign_numbers(redis: Redis) -> None:
+    """Write something else into the digits that the scripts read."""
+    value = await kept_value(redis)
+    await redis.set(SPAN, value[:20] + b"x" * 52 + value[72:])
+
+
+DAMAGES = [
+    altered,
+    moved,
+    moved_within,
+    of_another_version,
+    cut_short,
+    emptied,
+    of_another_type,
+    with_foreign_numbers,
+]
+Damage = Callable[[Redis], Awaitable[None]]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=[damage.__name__ for damage in DAMAGES])
+async def test_a_damaged_span_is_a_miss(redis_store: RedisStore, redis: Redis, damage: Damage) -> None:
+    """It is not found from its marker nor from inside, and a new one takes its place."""
+    await keep(redis_store, a_span())
+    await keep(redis_store, a_span("d", 4))
+    await keep(redis_store, a_span(), key=replace(KEY, partition=BETA))
+    await damage(redis)
+    assert await chained(redis_store) == []
+    assert await chained(redis_store, "b") == []
+    assert await redis_store.holding(KEY, "b", now=NOW) is None
+    await keep(redis_store, a_span())
+    assert (await chained(redis_store))[0] == (HEAD, 0)
+
+
+@pytest.mark.parametrize(
+    "home", [b"", b"x", b"x:", b":", b"2:", b"99:", b"0:", b"-1:", b"1.5:", b"2:elsewhere", b"\xff:\xff", b"3:"]
+)
+async def test_a_damaged_index_entry_is_a_miss(redis_store: RedisStore, redis: Redis, home: bytes) -> None:
+    """Whatever stands for an image, no wrong position and no error comes of it."""
+    await keep(redis_store, a_span())
+    await redis.hset(INDEX, "b", home)
+    held = await redis_store.holding(KEY, "b", now=NOW)
+    assert held is None or (held.span.after, held.start) == (HEAD, 2)
+    assert await chained(redis_store, "b") in ([], [(HEAD, 2)])
+    assert await chained(redis_store) == [(HEAD, 0)]
+
+
+async def test_an_index_of_another_type_is_a_miss(redis_store: RedisStore, redis: Redis) -> None:
+    """A string where the index was loses the images' places, not the spans."""
+    await keep(redis_store, a_span())
+    await redis.set(INDEX, "x")
+    assert await chained(redis_store) == [(HEAD, 0)]
+    assert await chained(redis_store, "b") == []
+    assert await redis_store.holding(KEY, "b", now=NOW) is None
+    await keep(redis_store, a_span("d", 4))
+    assert await chained(redis_store, "e") == [("d", 1)]
+
+
+@pytest.mark.parametrize("foreign", [b"", b"soon", b"\xff\xfe", b"nan"])
+async def test_foreign_values_of_the_state_do_no_harm(redis_store: RedisStore, redis: Redis, foreign: bytes) -> None:
+    """A generation or a time that is none of ours invalidates or settles, and lists are still found and kept."""
+    names = redis_store.names
+    await redis.set(names.unsettled, foreign)
+    await redis.set(names.generation(EVERYTHING), foreign)
+    await keep(redis_store, a_span())
+    assert await chained(redis_store) == [(HEAD, 0)]
+
+
+async def test_keys_of_another_type_do_no_harm(redis_store: RedisStore, redis: Redis) -> None:
+    """Strings where sets and lists where strings should be don't keep a span from being kept and found."""
+    names = redis_store.names
+    for scope in KEY.scopes:
+        await redis.set(names.listings(scope), "x")
+        await redis.rpush(names.generation(scope), "x")
+    await redis.rpush(names.unsettled, "x")
+    await keep(redis_store, a_span())
+    assert await chained(redis_store) == [(HEAD, 0)]
+
+
+async def test_a_short_or_foreign_secret_is_not_taken_over(redis_store: RedisStore, redis: Redis) -> None:
+    """What could be guessed is no secret."""
+    await redis.set(redis_store.names.secret, "short")
+    assert await redis_store.shared_secret(b"c" * 32) == b"c" * 32
+
+
+async def test_replicas_share_spans_generations_and_the_secret(redis_store: RedisStore, replica: RedisStore) -> None:
+    """What one puts or invalidates, the other sees at once."""
+    await keep(redis_store, a_span())
+    found = await replica.chain(KEY, HEAD, 4, now=NOW)
+    assert [piece.span.ids for piece in found.pieces] == [MODEL.rows[:4]]
+    await replica.invalidate([EVERYTHING], now=NOW)
+    assert (await redis_store.chain(KEY, HEAD, 4, now=NOW)).state != found.state
+    assert await redis_store.shared_secret(b"1" * 32) == await replica.shared_secret(b"2" * 32) == b"1" * 32
+
+
+async def test_one_replica_fetches_at_a_time(redis_store: RedisStore, replica: RedisStore) -> None:
+    """A claim is refused while another replica holds it, per marker and listing."""
+    mine = await redis_store.claim(KEY, HEAD, now=NOW)
+    assert mine.fence
+    assert (await replica.claim(KEY, HEAD, now=NOW)).fence is None
+    for key, after in ((KEY, "d"), (replace(KEY, query=""), HEAD)):
+        claim = await replica.claim(key, after, now=NOW)
+        assert claim.fence
+        await replica.settle(key, after, claim)
+    await redis_store.settle(KEY, HEAD, mine)
+    theirs = await replica.claim(KEY, HEAD, now=NOW)
+    assert theirs.fence
+    await replica.settle(KEY, HEAD, theirs)
+
+
+async def test_a_claim_that_was_lost_gives_nothing_back(redis_store: RedisStore, replica: RedisStore) -> None:
+    """Who comes back too late does not free the claim of the one that followed."""
+    mine = await redis_store.claim(KEY, HEAD, now=NOW)
+    await redis_store.redis.delete(redis_store.names.claim(KEY, HEAD))
+    theirs = await replica.claim(KEY, HEAD, now=NOW)
+    await redis_store.settle(KEY, HEAD, mine)
+    assert (await redis_store.claim(KEY, HEAD, now=NOW)).fence is None
+    await replica.settle(KEY, HEAD, theirs)
+
+
+async def test_a_late_put_does_not_replace_a_later_claim_s(redis_store: RedisStore) -> None:
+    """A span fetched under a lower fence is dropped where one of a higher is there."""
+    await redis_store.put(KEY, a_span(HEAD, 5), keep_s=60.0, now=NOW, fence=7)
+    await redis_store.put(KEY, a_span(HEAD, 2), keep_s=60.0, now=NOW, fence=6)
+    assert [piece.count for piece in (await redis_store.chain(KEY, HEAD, 9, now=NOW)).pieces] == [5]
+    await redis_store.put(KEY, a_span(HEAD, 3), keep_s=60.0, now=NOW, fence=8)
+    assert [piece.count for piece in (await redis_store.chain(KEY, HEAD, 9, now=NOW)).pieces] == [3]
+
+
+async def test_who_waits_for_a_claim_waits_no_longer_than_it_may(redis_store: RedisStore, replica: RedisStore) -> None:
+    """A claim that nobody holds is settled at once, and one that is held after the time given."""
+    async with asyncio.timeout(5):
+        await replica.settled(KEY, HEAD, timeout_s=60.0)
+        claim = await redis_store.claim(KEY, HEAD, now=NOW)
+        await replica.settled(KEY, HEAD, timeout_s=0.01)
+    await redis_store.settle(KEY, HEAD, claim)

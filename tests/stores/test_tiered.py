@@ -1,0 +1,162 @@
+"""Process memory before Redis: what is believed, and what an outage costs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from proxy.core.keys import EVERYTHING
+from proxy.core.listing import HEAD
+from proxy.errors import StoreUnavailableError
+from proxy.stores.memory import MemoryStore
+from proxy.stores.redis import connected
+from proxy.stores.tiered import TieredStore
+from tests.harness.redis import RedisServer
+from tests.stores.builders import KEY, NOW, a_span, chained, keep
+from tests.stores.conftest import KEEP_S, PREFIX
+
+TIMEOUT_S = 0.2
+NEAR_TTL_S = 1.0
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that the test may kill or freeze."""
+    with RedisServer(tmp_path) as running:
+        yield running
+
+
+@asynccontextmanager
+async def a_replica(server: RedisServer) -> AsyncIterator[TieredStore]:
+    """Give the store of one replica, its channel up."""
+    far = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=TIMEOUT_S)
+    store = TieredStore(
+        MemoryStore(1 << 20), far, near_ttl_s=NEAR_TTL_S, stale_s=60.0, timeout_s=TIMEOUT_S, failed=lambda _: None
+    )
+    store.start()
+    try:
+        await holds(partial(listens, store))
+        yield store
+    finally:
+        await store.close()
+
+
+async def listens(store: TieredStore) -> bool:
+    return store.channel_up
+
+
+async def holds(condition: Callable[[], Awaitable[bool]], *, within_s: float = 20.0) -> None:
+    """Return once *condition* holds."""
+    async with asyncio.timeout(within_s):
+        while not await condition():  # noqa: ASYNC110 - another process' state, which no event tells
+            await asyncio.sleep(0.02)
+
+
+async def answers(store: TieredStore) -> bool:
+    with suppress(StoreUnavailableError):
+        await store.ping()
+        return True
+    return False
+
+
+async def seconds(work: Awaitable[object]) -> float:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with suppress(StoreUnavailableError):
+        await work
+    return loop.time() - began
+
+
+async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(own_server: RedisServer) -> None:
+    """Requests go on with what memory has; only the first few wait, and none for longer than the limit."""
+    async with a_replica(own_server) as store:
+        own_server.pause()
+        costs = [
+            await seconds(store.chain(replace(KEY, query=f"name={number}"), HEAD, 5, now=NOW)) for number in range(40)
+        ]
+        assert max(costs) < TIMEOUT_S + 0.3
+        assert sum(costs) < 3 * TIMEOUT_S + 0.5
+        own_server.resume()
+
+
+async def test_a_frozen_redis_holds_up_a_hundred_callers_once(own_server: RedisServer) -> None:
+    """Callers at the same moment wait beside each other, not one after the other."""
+    async with a_replica(own_server) as store:
+        own_server.pause()
+        keys = [replace(KEY, query=f"name={number}") for number in range(100)]
+        took = await seconds(asyncio.gather(*(store.chain(key, HEAD, 5, now=NOW) for key in keys)))
+        assert took < TIMEOUT_S + 1.0
+        own_server.resume()
+
+
+async def test_a_killed_redis_costs_no_caller_an_answer(own_server: RedisServer) -> None:
+    """Every call answers or says that the store is away, at once; restarted, it is used again."""
+    async with a_replica(own_server) as store:
+        await keep(store, a_span())
+        own_server.kill()
+        assert await seconds(store.chain(KEY, "zzz", 5, now=NOW)) < TIMEOUT_S + 0.5
+        claim = await store.claim(KEY, HEAD, now=NOW)
+        assert claim.fence is not None, "without Redis every replica is on its own"
+        await seconds(store.put(KEY, replace(a_span(), generation=claim.state.generation), keep_s=60, now=NOW))
+        own_server.start()
+        await holds(partial(answers, store))
+        await holds(partial(listens, store))
+        await keep(store, a_span())
+        async with a_replica(own_server) as other:
+            assert await chained(other) == [(HEAD, 0)]
+
+
+async def test_what_one_replica_invalidates_no_other_uses(own_server: RedisServer) -> None:
+    """When the invalidation returns, memory of other replicas has another generation already."""
+    async with a_replica(own_server) as one, a_replica(own_server) as other:
+        for number in range(10):
+            await keep(one, a_span(fetched_at=NOW + number))
+            for store in (one, other):
+                found = await store.chain(KEY, HEAD, 4, now=NOW + number)
+                assert [piece.span.generation for piece in found.pieces] == [found.state.generation]
+            await one.invalidate([EVERYTHING] if number % 2 else KEY.scopes[1:2], now=NOW + number)
+            for store in (one, other):
+                found = await store.chain(KEY, HEAD, 4, now=NOW + number)
+                assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+
+
+async def test_a_write_while_redis_is_frozen_returns_in_bounded_time(own_server: RedisServer) -> None:
+    """The writer's own replica forgets at once, and waits no longer than others may believe their memory."""
+    async with a_replica(own_server) as store:
+        await keep(store, a_span())
+        own_server.pause()
+        assert await seconds(store.invalidate([EVERYTHING], now=NOW)) < 2 * NEAR_TTL_S + 5
+        found = await store.chain(KEY, HEAD, 4, now=NOW)
+        assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+        own_server.resume()
+
+
+async def test_a_restarted_redis_brings_nothing_back(own_server: RedisServer) -> None:
+    """What memory learnt from a server that has lost its generations is not believed as it was."""
+    async with a_replica(own_server) as one, a_replica(own_server) as other:
+        await keep(one, a_span())
+        await one.invalidate([EVERYTHING], now=NOW)
+        own_server.restart()
+        for store in (one, other):
+            await holds(partial(answers, store))
+            await holds(partial(listens, store))
+            found = await store.chain(KEY, HEAD, 4, now=NOW)
+            assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+
+
+async def test_who_waits_for_another_replica_is_woken_when_it_is_done(own_server: RedisServer) -> None:
+    """The claim that was given back wakes the waiting replica long before its time is up."""
+    async with a_replica(own_server) as one, a_replica(own_server) as other:
+        claim = await one.claim(KEY, HEAD, now=NOW)
+        assert (await other.claim(KEY, HEAD, now=NOW)).fence is None
+        waiting = asyncio.create_task(other.settled(KEY, HEAD, timeout_s=30.0))
+        await asyncio.sleep(0)
+        await one.settle(KEY, HEAD, claim)
+        async with asyncio.timeout(10):
+            await waiting
