@@ -139,8 +139,14 @@ def explain(url: str, headers: tuple[str, ...], method: str, config: Path | None
     \b
     ims-proxy explain '/v2/images?sort_dir=desc&visibility=public&limit=10' -H 'X-Auth-Token: …'
     """
+    from urllib.parse import urlsplit
+
     from proxy.explain import explanation
 
+    try:
+        urlsplit(url.encode().decode())
+    except ValueError as error:
+        raise click.BadParameter("neither a URL nor a path with a query", param_hint="URL") from error
     parsed = []
     for header in headers:
         name, colon, value = header.partition(":")

@@ -17,7 +17,17 @@ from proxy.core.query import Unclear, Window, parsed
 
 
 def _listed(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return _parts(value) if isinstance(value, str) else value
+
+
+def _named(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return {name.strip(): file.strip() for name, _, file in (each.partition("=") for each in _parts(value))}
+
+
+def _parts(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _origin(value: str) -> str:
@@ -81,6 +91,9 @@ class ServerSection(Section):
     drain_s: Seconds = Field(
         30.0, description="on SIGTERM: not ready at once, then this long to finish what is running"
     )
+    max_concurrent: int = Field(
+        10_000, ge=1, le=1_000_000, description="requests under way at once, 503 beyond; repeated hits don't count"
+    )
 
 
 class UpstreamSection(Section):
@@ -90,7 +103,9 @@ class UpstreamSection(Section):
     ca_file: Path | None = Field(None, description="certificates to trust instead of the system's, PEM")
     connect_timeout_s: Wait = Field(3.0, description="longest wait for a connection")
     read_timeout_s: Wait = Field(30.0, description="longest wait for the next bytes of an answer")
-    max_connections: int = Field(64, ge=1, le=10_000, description="connections open at once")
+    max_connections: int = Field(
+        64, ge=1, le=10_000, description="connections open at once; the calls under way follow latency, up to as many"
+    )
     max_page: int = Field(1000, ge=1, le=100_000, description="the longest page the upstream gives")
     list_api: Literal["native", "cloudimages"] = Field(
         "native",
@@ -105,8 +120,11 @@ class UpstreamSection(Section):
 class IdentitySection(Section):
     """Who may share an answer."""
 
-    mode: Literal["token"] = Field(
-        "token", description="`token`: an answer is shared only among requests with the same token"
+    mode: Literal["token", "project", "gateway"] = Field(
+        "token",
+        description="`token`: an answer is shared only among requests with the same token; "
+        "`project`: IAM verifies tokens, and answers are shared by project and roles; "
+        "`gateway`: callers need no cloud credentials, the proxy uses its own",
     )
     secret: SecretStr | None = Field(
         None,
@@ -114,10 +132,46 @@ class IdentitySection(Section):
         description="key of the digests that stand for tokens; without it one is made and shared through the store",
     )
     verdict_ttl_s: Seconds = Field(
-        300.0, description="how long the upstream's acceptance of a token is believed; 0 asks every time"
+        300.0, description="how long the upstream's acceptance of a token, or IAM's, is believed; 0 asks every time"
     )
-    verdict_grace_s: Seconds = Field(0.0, description="how much longer while the upstream fails")
+    verdict_grace_s: Seconds = Field(0.0, description="how much longer while the upstream or IAM fails")
     secret_file: Path | None = Field(None, description="a file that holds `secret`")
+    iam_url: Annotated[str, AfterValidator(_base_url)] = Field(
+        "", description="IAM or Keystone, what stands before `/v3`; it verifies tokens and issues the proxy's own"
+    )
+    share_public: bool = Field(
+        False, description="lists with `visibility=public` are shared by all callers that are verified"
+    )
+    keys: Annotated[dict[str, Path], BeforeValidator(_named)] = Field(
+        {}, description="access keys whose signatures are verified, each with the file of its secret: `AK=FILE,…`"
+    )
+    access_key: str | None = Field(
+        None, min_length=1, description="`gateway`: the access key that signs what goes upstream"
+    )
+    access_key_file: Path | None = Field(None, description="a file that holds `access_key`, read again when it changes")
+    secret_key: SecretStr | None = Field(None, min_length=1, description="`gateway`: the secret of `access_key`")
+    secret_key_file: Path | None = Field(None, description="a file that holds `secret_key`, read again when it changes")
+    security_token: SecretStr | None = Field(
+        None, min_length=1, description="`gateway`: the token of a temporary `access_key`"
+    )
+    security_token_file: Path | None = Field(
+        None, description="a file that holds `security_token`, read again when it changes"
+    )
+    user: str | None = Field(
+        None, min_length=1, description="`gateway`, in place of `access_key`: the user a token is fetched for"
+    )
+    domain: str | None = Field(None, min_length=1, description="the name of the domain, or account, of `user`")
+    password: SecretStr | None = Field(None, min_length=1, description="the password of `user`")
+    password_file: Path | None = Field(None, description="a file that holds `password`")
+    project_id: str | None = Field(
+        None, min_length=1, pattern=r"^[!-~]*$", description="`gateway`: the project that the proxy speaks for"
+    )
+    callers: Path | None = Field(
+        None,
+        description="`gateway`: a file of callers, a table for each with its `key` and `writes`; "
+        "required to listen beyond loopback",
+    )
+    writes: bool = Field(False, description="`gateway` without `callers`: whether they may write")
 
 
 class RuleSection(Section):
@@ -174,6 +228,51 @@ class StoreSection(Section):
     prefix: str = Field(
         "ims-proxy:", max_length=64, pattern=r"^[^{}\s]*$", description="what every key in Redis begins with"
     )
+    seal: Literal["none", "mac", "encrypt"] = Field(
+        "none",
+        description="`mac`: a value in Redis that was altered or moved is none; `encrypt`: nor can its images be read",
+    )
+    key: SecretStr | None = Field(
+        None, min_length=16, description="what `seal` works by; without `identity.secret` that too"
+    )
+    key_file: Path | None = Field(None, description="a file that holds `key`")
+    key_previous: SecretStr | None = Field(
+        None, min_length=16, description="the `key` before, still accepted while it is replaced"
+    )
+    key_previous_file: Path | None = Field(None, description="a file that holds `key_previous`")
+
+
+class BudgetSection(Section):
+    """How many calls the upstream may see."""
+
+    calls: int | None = Field(
+        None, ge=1, le=1_000_000, description="upstream calls allowed in any `per_s`; not set, what the upstream says"
+    )
+    per_s: Wait | None = Field(None, description="the period of `calls`")
+    scope: Literal["partition", "upstream"] = Field(
+        "partition", description="each partition has its own (Huawei Cloud throttles users), or one for all"
+    )
+    max_wait_s: Wait = Field(
+        30.0, description="longest wait for a call; who can't be served by then is told so at once, with 429"
+    )
+
+
+class ClientsSection(Section):
+    """What one caller may ask: a caller is an API key, a token, or else an address."""
+
+    calls: int | None = Field(
+        None, ge=1, le=1_000_000, description="requests of one caller in any `per_s` and process, 429 beyond"
+    )
+    per_s: Wait | None = Field(None, description="the period of `calls`")
+    max_concurrent: int | None = Field(
+        None, ge=1, le=1_000_000, description="requests of one caller under way at once, 429 beyond"
+    )
+    priority: Literal["interactive", "batch"] = Field(
+        "interactive", description="the class of reads: `batch` waits for the upstream behind `interactive`"
+    )
+    may_choose_priority: bool = Field(
+        False, description="whether callers may choose it: `X-Request-Priority: interactive` or `batch`"
+    )
 
 
 class AdminSection(Section):
@@ -203,5 +302,7 @@ class Settings(Section):
     identity: IdentitySection = Field(default_factory=IdentitySection)
     cache: CacheSection = Field(default_factory=CacheSection)
     store: StoreSection = Field(default_factory=StoreSection)
+    budget: BudgetSection = Field(default_factory=BudgetSection)
+    clients: ClientsSection = Field(default_factory=ClientsSection)
     admin: AdminSection = Field(default_factory=AdminSection)
     log: LogSection = Field(default_factory=LogSection)

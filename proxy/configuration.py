@@ -7,19 +7,26 @@ value came from, and passes over an environment variable whose section it doesn'
 from __future__ import annotations
 
 import difflib
-import ipaddress
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.config import Section, Settings
+from proxy.config import RuleSection, Section, Settings
+from proxy.consistency import facts, is_loopback
 
 ENVIRONMENT_PREFIX: Final = "IMS_PROXY_"
+# What Kubernetes puts into every pod beside a Service that is named ims-proxy.
+_SERVICE_LINK: Final = re.compile(ENVIRONMENT_PREFIX + r"(?:SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_(?:TCP|UDP)\w*)")
+
+# In a URL: `redis://user:PASSWORD@host`, or what redis-py reads from the query, `?password=PASSWORD`.
+_PASSWORD: Final = re.compile(r"(?:(://[^/:@?#]*:)[^/?#]*(?=@)|([?&]password=)[^&#]*)")
 
 Setting = tuple[str, str]
 
@@ -89,8 +96,9 @@ def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Set
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
-        problems += [_problem(details, given) for details in error.errors(include_url=False)]
-        raise ConfigurationError(problems) from None
+        wrong = error.errors(include_url=False)
+        problems += [_problem(list(same), given) for _, same in groupby(wrong, lambda details: details["loc"][:2])]
+        settings = _of_the_rest(tree, wrong)
     problems += _contradictions(settings, given)
     if problems:
         raise ConfigurationError(problems)
@@ -120,7 +128,7 @@ def _from_file(file: Path, problems: list[Problem]) -> dict[Setting, Given]:
 def _from_environment(environment: Mapping[str, str], problems: list[Problem]) -> dict[Setting, Given]:
     given = {}
     for variable, value in sorted(environment.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or _SERVICE_LINK.fullmatch(variable):
             continue
         section, _, name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         if _known(section, name, variable, "environment", problems):
@@ -167,20 +175,45 @@ def _read_secret_files(given: dict[Setting, Given], problems: list[Problem]) -> 
                 )
 
 
-def _problem(details: ErrorDetails, given: Mapping[Setting, Given]) -> Problem:
-    section, name = str(details["loc"][0]), str(details["loc"][1]) if len(details["loc"]) > 1 else ""
+def _problem(same: list[ErrorDetails], given: Mapping[Setting, Given]) -> Problem:
+    """Return what is wrong with one setting; a value that may be of several kinds is told all of them."""
+    location = same[0]["loc"]
+    section, name = str(location[0]), str(location[1]) if len(location) > 1 else ""
     setting = f"{section}.{name}"
     entry = given.get((section, name))
-    if details["type"] == "missing" or entry is None:
+    if same[0]["type"] == "missing" or entry is None:
         return Problem(
             setting,
             "required and not given",
             f"flag --{section}, {ENVIRONMENT_PREFIX}{section.upper()}__{name.upper()} or [{section}] in the file",
         )
     field = sections()[section].model_fields[name]
-    allowed = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    shown = "***" if SecretStr in getattr(field.annotation, "__args__", ()) else repr(entry.value)
+    secret = SecretStr in getattr(field.annotation, "__args__", ())
+    shown = "***" if secret else repr(masked(entry.value) if isinstance(entry.value, str) else entry.value)
+    allowed = " or ".join(dict.fromkeys(map(_allowed, same)))
     return Problem(setting, f"{shown}, allowed is {allowed}", entry.origin)
+
+
+def _allowed(details: ErrorDetails) -> str:
+    match details["type"]:
+        case "too_short" | "string_too_short":
+            return f"at least {details['ctx']['min_length']} characters"
+        case "extra_forbidden":
+            return f"only {', '.join(RuleSection.model_fields)}, not {details['loc'][-1]}"
+        case _:
+            return details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+
+
+def _of_the_rest(tree: dict[str, dict[str, Any]], wrong: Iterable[ErrorDetails]) -> Settings:
+    """Return the settings without those that are *wrong*, so that the others can still be held against each other."""
+    for details in wrong:
+        section, *name = map(str, details["loc"][:2])
+        if name:
+            tree[section].pop(name[0], None)
+        else:
+            tree.pop(section)
+    tree.setdefault("upstream", {}).setdefault("url", "http://127.0.0.1")
+    return Settings.model_validate(tree)
 
 
 def _contradictions(settings: Settings, given: Mapping[Setting, Given]) -> list[Problem]:
@@ -197,16 +230,14 @@ def _contradictions(settings: Settings, given: Mapping[Setting, Given]) -> list[
     if server.links == "absolute" and not (server.public_url or server.trusted_proxies):
         fact = "'absolute', which needs server.public_url or server.trusted_proxies"
         problems.append(Problem("server.links", fact, origin(("server", "links"))))
+    for section, table in (("budget", settings.budget), ("clients", settings.clients)):
+        if (table.calls is None) != (table.per_s is None):
+            given_one, lacking = ("calls", "per_s") if table.per_s is None else ("per_s", "calls")
+            fact = f"given without {section}.{lacking}"
+            problems.append(Problem(f"{section}.{given_one}", fact, origin((section, given_one))))
+    for at, fact in facts(settings):
+        problems.append(Problem(".".join(at), fact, origin(at)))
     return problems
-
-
-def is_loopback(address: str) -> bool:
-    """Whether *address*, HOST:PORT, can be reached from this machine only."""
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def effective(configuration: Configuration) -> str:
@@ -223,18 +254,24 @@ def effective(configuration: Configuration) -> str:
     return "\n".join(lines).rstrip()
 
 
+def masked(text: str) -> str:
+    """Return *text* without the password that a URL in it may hold."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
+
+
 def as_toml(value: object) -> str:
     """Return the setting's *value* as it is written in a TOML file."""
     match value:
-        case None:
-            return '""'
-        case SecretStr():
-            return '"***"'
+        case None | SecretStr():
+            return '""' if value is None else '"***"'
         case bool():
             return str(value).lower()
         case int() | float():
-            return f"{value:g}" if isinstance(value, float) else str(value)
+            return repr(value).removesuffix(".0")
         case tuple():
             return f"[{', '.join(map(as_toml, value))}]"
+        case Section() | dict():
+            named = dict(value).items()
+            return f"{{{', '.join(f'{as_toml(name)} = {as_toml(each)}' for name, each in named if each is not None)}}}"
         case _:
-            return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+            return '"' + masked(str(value)).replace("\\", "\\\\").replace('"', '\\"') + '"'

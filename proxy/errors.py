@@ -22,11 +22,53 @@ class BadRequestError(ProxyError):
     code = "PROXY.0400"
 
 
+class UnauthorizedError(ProxyError):
+    """The caller has none of the keys that this proxy asks for."""
+
+    status = 401
+    code = "PROXY.0401"
+
+
+class ForbiddenError(ProxyError):
+    """The caller may not do this through this proxy."""
+
+    status = 403
+    code = "PROXY.0403"
+
+
 class NotImplementedMethodError(ProxyError):
     """A method that a gateway must not carry on."""
 
     status = 501
     code = "PROXY.0501"
+
+
+class TooManyCallsError(ProxyError):
+    """The upstream's budget has no call left that could be made in time."""
+
+    status = 429
+    code = "PROXY.0429"
+
+
+class TooManyRequestsError(ProxyError):
+    """The caller asked for more than one caller may."""
+
+    status = 429
+    code = "PROXY.0429"
+
+
+class OverloadedError(ProxyError):
+    """The proxy has as many requests under way as it may have."""
+
+    status = 503
+    code = "PROXY.0503"
+
+
+class UpstreamFailingError(ProxyError):
+    """The upstream failed so often that it is left alone for a while."""
+
+    status = 503
+    code = "PROXY.0503"
 
 
 class UpstreamUnreachableError(ProxyError):

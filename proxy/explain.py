@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from proxy.config import Settings
+from proxy.core.identity import Partitioner, Scope, Unshared, Who
 from proxy.core.messages import Fields, Request
 from proxy.core.page import EXTENSION_PATH
 from proxy.core.query import ListQuery, Sort, parsed
 from proxy.core.routes import Route, route
-from proxy.gateway.asked import ListAsk, asked
+from proxy.gateway.asked import ListAsk, asked, shared_by_all
 from proxy.web.app import asking, rules
 
 # Why a list request goes through as it came, in a sentence each; the tokens stand in `Cache-Status` details.
@@ -34,6 +35,13 @@ REASONS = {
     "signed": "it is signed, and the signature can't be verified here",
 }
 
+_SHARED = {
+    "token": "shared only among requests with this token",
+    "project": "shared by all tokens of its project and roles, once IAM has verified this one",
+    "gateway": "shared by all callers, what the proxy's own identity sees",
+    "public": "shared by all verified callers, for it holds public images only",
+}
+
 # Stands in for the secret of a running proxy: an explanation shows no digest.
 _ANY_SECRET = b"explanations show no digests"
 
@@ -54,7 +62,10 @@ def explanation(
     query = parsed(request.query)
     if isinstance(query, ListQuery):
         yield from _listing(request, query)
-    ask = asked(request, asking(settings, _ANY_SECRET))
+    asks = asking(settings, _ANY_SECRET)
+    ask = asked(request, asks, _who(request, asks.partitioner, settings))
+    if isinstance(ask, ListAsk) and (shared := shared_by_all(ask, asks)):
+        ask = shared
     if isinstance(ask, ListAsk):
         yield from _answered(ask, settings)
     else:
@@ -83,7 +94,7 @@ def _paging(sort: Sort) -> str:
 
 def _answered(ask: ListAsk, settings: Settings) -> Iterator[tuple[str, str]]:
     yield "variant", f"X-Api-Version {ask.key.variant}" if ask.key.variant else "no X-Api-Version"
-    yield "partition", f"{ask.key.partition.kind}: shared only among requests with this token"
+    yield "partition", f"{ask.key.partition.kind}: {_SHARED[ask.key.partition.kind]}"
     yield "page", f"{ask.rows} rows{'' if ask.key.path != EXTENSION_PATH else ', no links'}"
     lifetime = (
         f"{ask.lifetimes.ttl_s:g} s, {ask.lifetimes.transient_ttl_s:g} s where an image is about to change; "
@@ -91,6 +102,19 @@ def _answered(ask: ListAsk, settings: Settings) -> Iterator[tuple[str, str]]:
     )
     yield "lifetime", lifetime
     yield "cacheable", "yes"
+
+
+def _who(request: Request, partitioner: Partitioner, settings: Settings) -> Who | Unshared | None:
+    """Return whose *request* is as far as that can be told offline: what IAM would say of its token is not known."""
+    mode = settings.identity.mode
+    if mode == "gateway":
+        partition = partitioner.own()
+        return Who(partition, partition, verified=True, public=True, credentials=())
+    partition_of_token = partitioner.of(request.fields)
+    if mode == "token" or isinstance(partition_of_token, Unshared):
+        return None
+    nobody = partitioner.scoped(Scope("project", "", "", (), ""), user=False)
+    return Who(nobody, nobody, verified=True, public=True)
 
 
 def _rule(ask: ListAsk, settings: Settings) -> str:

@@ -8,6 +8,8 @@ from typing import Final
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from proxy.seen import Requests, Seen
+
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, that nobody asks for
@@ -20,20 +22,8 @@ class Telemetry:
 
     def __init__(self, *, access_log: bool = False) -> None:
         self.registry = CollectorRegistry()
-        self._access_log = access_log
-        self._requests = Counter(
-            "ims_proxy_requests",
-            "Requests answered, by route, cache status (RFC 9211) and status code",
-            ["route", "cache_status", "status"],
-            registry=self.registry,
-        )
-        self._request_seconds = Histogram(
-            "ims_proxy_request_seconds",
-            "Seconds from a request's head to the end of its answer",
-            ["route", "cache_status"],
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
+        self._requests = Requests(_SECONDS, log=_served if access_log else None)
+        self.registry.register(self._requests)
         self._upstream_calls = Counter(
             "ims_proxy_upstream_calls",
             "Calls to the upstream, by purpose and status code",
@@ -62,18 +52,12 @@ class Telemetry:
         self, *, method: str, route: str, status: int, cache_status: str, elapsed_s: float, request_id: str
     ) -> None:
         """One request was answered."""
-        self._requests.labels(route, cache_status, status).inc()
-        self._request_seconds.labels(route, cache_status).observe(elapsed_s)
-        if self._access_log:
-            event(
-                "served",
-                method=method,
-                route=route,
-                status=status,
-                cache_status=cache_status,
-                elapsed_s=round(elapsed_s, 6),
-                request_id=request_id,
-            )
+        seen = self.seen(method=method, route=route, status=status, cache_status=cache_status)
+        seen.served(elapsed_s, request_id)
+
+    def seen(self, *, method: str, route: str, status: int, cache_status: str) -> Seen:
+        """Return where requests that end this way are counted."""
+        return self._requests.seen(method=method, route=route, status=status, cache_status=cache_status)
 
     def called(self, *, purpose: str, status: str, elapsed_s: float) -> None:
         """The upstream was called; *status* is its status code or the code of our error."""
@@ -109,6 +93,18 @@ def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     """Log the event *name* with its *fields*."""
     if logger.isEnabledFor(level):
         logger.log(level, name, extra={"event_fields": fields})
+
+
+def _served(seen: Seen, elapsed_s: float, request_id: str) -> None:
+    event(
+        "served",
+        method=seen.method,
+        route=seen.route,
+        status=seen.status,
+        cache_status=seen.cache_status,
+        elapsed_s=round(elapsed_s, 6),
+        request_id=request_id,
+    )
 
 
 def configure_logging(level: str) -> None:

@@ -68,8 +68,11 @@ class Listed:
         )
 
 
-def listed(body: bytes, *, sort_keys: Iterable[str] = ()) -> Listed | NotAList:
-    """Return what the list answer *body* holds; *sort_keys* are those that an image may lack."""
+def listed(body: bytes, *, sort_keys: Iterable[str] = (), public: bool = False) -> Listed | NotAList:
+    """Return what the list answer *body* holds; *sort_keys* are those that an image may lack.
+
+    Where all have to be *public*, one image that is not makes it no list to keep.
+    """
     try:
         answer = orjson.loads(body)
         images = answer["images"]
@@ -81,6 +84,8 @@ def listed(body: bytes, *, sort_keys: Iterable[str] = ()) -> Listed | NotAList:
     ids = tuple(image.get("id") for image in images)
     if not all(isinstance(image_id, str) and image_id for image_id in ids) or len(set(ids)) < len(ids):
         return NotAList("ids")
+    if public and not all(image.get("visibility") == "public" for image in images):
+        return NotAList("not-public")
     end = _marker_of_next(answer.get("next"), ids)
     if isinstance(end, NotAList):
         return end

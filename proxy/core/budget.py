@@ -23,7 +23,7 @@ CONFIGURED: Final = "configured"
 # Clocks that are slewed differ by 500 ppm at most from one another and from true time.
 _DRIFT: Final = 0.001
 # What a class leaves of a budget to those before it: a write finds a call left by reads, a reader one by readahead.
-_LEAVES: Final[Mapping[Priority, float]] = {
+LEAVES: Final[Mapping[Priority, float]] = {
     Priority.WRITE: 0.0,
     Priority.INTERACTIVE: 0.05,
     Priority.BATCH: 0.05,
@@ -39,6 +39,11 @@ class Allowance:
     calls: int
     per_s: float
 
+    @classmethod
+    def counting(cls, calls: int, counted_s: float) -> Allowance:
+        """Return the allowance whose calls count for *counted_s*."""
+        return cls(calls, round(counted_s / (1.0 + _DRIFT), 6))
+
     @property
     def counted_s(self) -> float:
         """How long a call counts after its answer."""
@@ -46,7 +51,11 @@ class Allowance:
 
     def usable(self, priority: Priority) -> int:
         """Return how many of the calls a caller of class *priority* may be the last to take."""
-        return self.calls - int(self.calls * _LEAVES[priority])
+        return self.calls - int(self.calls * LEAVES[priority])
+
+    def share(self, rank: int, among: int) -> Allowance:
+        """Return the part of replica *rank* of *among*, from 0 on; the parts add up to the whole, and some may be 0."""
+        return replace(self, calls=self.calls // among + (rank < self.calls % among))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +116,18 @@ def take(
         return Wait(log.closed_until - now, closed=True), log
     if waits := [wait for each in allowances if (wait := _wait_s(log, each, priority, now)) > 0]:
         return Wait(max(waits)), log
-    entries = list(log.entries)
-    insort(entries, (now + hold_s, lease))
-    log = replace(log, entries=tuple(entries))
+    log = noted(log, lease, hold_s=hold_s, now=now)
     if log.doubtful or log.probe:  # a probe whose end was not told is followed by another
         log = replace(log, doubtful=False, probe=lease, closed_until=now + hold_s)
     return Taken(lease, left_share(log, configured, now=now)), log
+
+
+def noted(log: Log, lease: str, *, hold_s: float, now: float) -> Log:
+    """Return the log with a call that was granted elsewhere."""
+    log = _stepped(log, now)
+    entries = list(log.entries)
+    insort(entries, (now + hold_s, lease))
+    return replace(log, entries=tuple(entries))
 
 
 def ended(log: Log, lease: str, *, now: float) -> Log:
@@ -146,7 +161,7 @@ def corrected(log: Log, told: Told, *, now: float) -> Log:
 
 def left_share(log: Log, configured: Allowance | None, *, now: float) -> float:
     """Return the share of the budget that is left at *now*: 1 where none is known, 0 where nothing is."""
-    shares = [1.0 - _count(log, each, now) / each.calls for each in log.allowances(configured)]
+    shares = [1.0 - _count(log, each, now) / max(1, each.calls) for each in log.allowances(configured)]
     return max(0.0, min(shares, default=1.0))
 
 

@@ -77,6 +77,11 @@ def current_age(fetched_at: float, *, now: float) -> float:
     return max(0.0, now - fetched_at)
 
 
+def steady_until(*, age_s: float, ttl_s: float, now: float) -> float:
+    """Return until when an answer given at *now* says the same in whole seconds: `Date`, `Age`, what is left."""
+    return now + min(1.0 - now % 1.0, 1.0 - age_s % 1.0, ttl_s % 1.0)
+
+
 def standing(span: Span, lifetimes: Lifetimes, *, generation: str, now: float) -> Standing:
     """Return what *span* may be used for at *now*; one of another *generation* was invalidated since."""
     stale_s = current_age(span.fetched_at, now=now) - span.lifetime_s

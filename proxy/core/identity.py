@@ -18,6 +18,7 @@ from proxy.core.messages import Fields
 from proxy.core.signing import SPEAKING, Flaw, Signing
 
 _CHALLENGED: Final = ("authorization", "proxy-authorization", "cookie", "x-subject-token", "x-security-token")
+_MOST_TOKENS: Final = 4096
 _ESCAPED: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 
 
@@ -59,15 +60,20 @@ class Who:
     """Whose request this is.
 
     *partition* shares its lists; *member* those that may differ between the users of a project. *token* is the digest
-    that IAM's verdict is kept under, where there is one, and the verdict ends at *expires_at*, epoch seconds. *verified*
-    says that somebody vouches for the identity besides the upstream. A signed request goes up anew by *signing*.
+    that IAM's verdict is kept under, where there is one; it is believed until *believed_until* without asking anew, and
+    the token ends at *expires_at*, both epoch seconds. *verified* says that somebody vouches for the identity besides
+    the upstream, *public* that it may share public lists with others.
+    *credentials* are the fields that go up for it; a signed request goes up anew by *signing*.
     """
 
     partition: Partition
     member: Partition
     verified: bool = False
+    public: bool = False
     token: str | None = None
     expires_at: float = inf
+    believed_until: float = inf
+    credentials: tuple[str, ...] = ("x-auth-token",)
     signing: Signing | None = field(default=None, repr=False)
 
 
@@ -78,6 +84,7 @@ class Partitioner:
         if len(secret) < 16:
             raise ValueError(f"partition secret: {len(secret)} bytes, at least 16 are needed")
         self._secret = secret
+        self._tokens: dict[bytes, Partition] = {}
 
     def of(self, fields: Fields) -> Partition | Unshared:
         """Return the partition of a request by its token, or why it has none.
@@ -97,7 +104,15 @@ class Partitioner:
 
     def token(self, token: str) -> Partition:
         """Return the partition of *token*; its percent-encoded spelling (python-glanceclient's) is the same token."""
-        return self.hashed(hashlib.sha256(spelt(token)).digest())
+        # A request's token is asked about several times, and so are the next one's: they are known by a keyed digest.
+        known_as = hashlib.blake2b(
+            token.encode("utf-8", "surrogateescape"), digest_size=16, key=self._secret[:64]
+        ).digest()
+        if known_as not in self._tokens:
+            if len(self._tokens) >= _MOST_TOKENS:
+                self._tokens.clear()
+            self._tokens[known_as] = self.hashed(hashlib.sha256(spelt(token)).digest())
+        return self._tokens[known_as]
 
     def hashed(self, sha256: bytes) -> Partition:
         """Return the partition of the token with this SHA-256, by which an operator can name it."""
@@ -106,7 +121,7 @@ class Partitioner:
     def scoped(self, scope: Scope, *, user: bool) -> Partition:
         """Return the partition of all tokens with *scope*; with *user*, of one user's."""
         who = (scope.user,) if user else ()
-        return self._made("project", scope.reach, scope.domain, scope.project, *who, str(len(who)), *scope.roles)
+        return self._made("project", scope.reach, scope.domain, scope.project, str(len(who)), *who, *scope.roles)
 
     def keyed(self, access: str, fields: Fields) -> Partition:
         """Return the partition of requests that the key *access* signed, speaking for whom *fields* say."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from proxy.core.identity import Partition
@@ -46,6 +47,7 @@ def listing_scope(path: str, query: str) -> str:
     return f"listing:{digest((path, query))}"
 
 
+@lru_cache(maxsize=8192)
 def digest(parts: tuple[str, ...]) -> str:
     """Return 32 hex digits that stand for *parts*; each is prefixed with its length, so no delimiter can be forged."""
     joined = b"".join(b"%d:%s" % (len(raw), raw) for raw in (part.encode("utf-8", "surrogateescape") for part in parts))

@@ -68,7 +68,7 @@ class Span:
     @property
     def size_bytes(self) -> int:
         """About what the span takes in memory."""
-        return len(self.body) + 100 * len(self.ids) + 400
+        return len(self.body) + 200 * len(self.ids) + 800
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, Iterable, Iterator
 from dataclasses import dataclass, field
+
+from proxy.core.claimant import ANYBODY, Claimant
 
 # RFC 9110 §7.6.1, and the two that old agents still send.
 HOP_BY_HOP = frozenset(
@@ -24,10 +26,11 @@ HOP_BY_HOP = frozenset(
 class Fields:
     """An ordered, immutable multi-map of field lines; names compare without case (RFC 9110 §5.1)."""
 
-    __slots__ = ("lines",)
+    __slots__ = ("_values", "lines")
 
     def __init__(self, lines: Iterable[tuple[str, str]] = ()) -> None:
         self.lines: tuple[tuple[str, str], ...] = tuple(lines)
+        self._values: dict[str, list[str]] | None = None  # by lower-case name, made when first asked for
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self.lines)
@@ -44,13 +47,12 @@ class Fields:
 
     def all(self, name: str) -> list[str]:
         """Return every value of *name*, in order."""
-        name = name.lower()
-        return [value for key, value in self.lines if key.lower() == name]
+        return list(self._by_name().get(name.lower(), ()))
 
     def get(self, name: str) -> str | None:
         """Return the first value of *name*."""
-        name = name.lower()
-        return next((value for key, value in self.lines if key.lower() == name), None)
+        values = self._by_name().get(name.lower())
+        return values[0] if values else None
 
     def only(self, names: Iterable[str]) -> Fields:
         """Return the lines whose name is one of *names*."""
@@ -66,6 +68,13 @@ class Fields:
         """Return these lines with *lines* after them."""
         return Fields((*self.lines, *lines))
 
+    def _by_name(self) -> dict[str, list[str]]:
+        if self._values is None:
+            self._values = {}
+            for name, value in self.lines:
+                self._values.setdefault(name.lower(), []).append(value)
+        return self._values
+
     def end_to_end(self) -> Fields:
         """Return the fields that may cross a proxy: neither hop-by-hop nor named by `Connection` (RFC 9110 §7.6.1)."""
         named = {option.strip() for value in self.all("connection") for option in value.split(",")}
@@ -74,13 +83,17 @@ class Fields:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as its caller sent it; *target* is the raw origin-form, never decoded."""
+    """One request as its caller sent it; *target* is the raw origin-form, never decoded.
+
+    On its way upstream *claimant* says for whom, and how urgently.
+    """
 
     method: str
     target: str
     fields: Fields
     request_id: str
-    body: AsyncIterator[bytes] | None = None
+    body: AsyncIterable[bytes] | None = None
+    claimant: Claimant = ANYBODY
 
     @property
     def path(self) -> str:

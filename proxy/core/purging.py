@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,15 +10,21 @@ from proxy.core.keys import EVERYTHING, listing_scope
 from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.query import Unclear, parsed
 
-KINDS: Final = ("all", "project", "image", "listing")
+KINDS: Final = ("all", "project", "image", "listing", "token_digest")
+
+_SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """Listings to drop: those under any of *scopes*; *because* says why these, where that is not plain."""
+    """Listings to drop: those under any of *scopes*, and what the *token* with this SHA-256 lets its holder see.
+
+    *because* says why these, where that is not plain.
+    """
 
     scopes: tuple[str, ...]
     because: str | None = None
+    token: bytes | None = None
 
 
 class PurgeError(ValueError):
@@ -26,7 +33,7 @@ class PurgeError(ValueError):
 
 def purge(order: object) -> Purge:
     """Return what the JSON value *order* drops: `{"all": true}`, `{"project": ID}`, `{"image": ID}`,
-    or `{"listing": QUERY}`.
+    `{"listing": QUERY}`, or `{"token_digest": SHA256}`, the hash of a token in hex.
 
     Tokens tell neither projects nor who sees an image, so for these two every listing goes. Raises `PurgeError`.
     """
@@ -41,6 +48,10 @@ def purge(order: object) -> Purge:
         raise PurgeError(f"purge: {kind}: a text is allowed")
     if kind == "listing":
         return Purge(_listings(value))
+    if kind == "token_digest":
+        if not _SHA256.fullmatch(value):
+            raise PurgeError("purge: token_digest: the SHA-256 of a token in 64 hexadecimal digits is allowed")
+        return Purge((), token=bytes.fromhex(value))
     return Purge((EVERYTHING,), f"the proxy can't tell which listings show {kind} {value}, so all went")
 
 

@@ -2,6 +2,10 @@
 
 A page costs the upstream about as much as its rows do (Glance: 44 ms for 25, 1.6 s for 1,000), so a caller who only
 looks something up must not pay for a crawl; one who crawls has a call saved for each page that is read ahead.
+
+Where an upstream lets 200 calls a minute through, a call is worth as much time as 190 rows. The caller of a second page
+is taken to go on as likely as not, so what is fetched for it in vain, 175 rows behind a first page of 25, may be about
+that much: hence `GROWTH`. Three calls then are a listing of 1,200 images.
 """
 
 from __future__ import annotations

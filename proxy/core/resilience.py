@@ -46,7 +46,7 @@ class Breaker:
     failures: int = 0
     open_until: float = -inf
     pause_s: float = 1.0
-    tolerated: int = 5
+    tolerated: int = 10
     longest_s: float = 30.0
 
     @property
@@ -73,6 +73,10 @@ class Breaker:
             return replace(self, failures=failures)
         pause_s = min(self.longest_s, 2 * self.pause_s) if self.opened else self.pause_s
         return replace(self, failures=failures, open_until=now + pause_s, pause_s=pause_s)
+
+    def abandoned(self, *, now: float) -> Breaker:
+        """Return the breaker after a call whose caller went away: if it was a probe, another may follow."""
+        return replace(self, open_until=now) if self.opened else self
 
     def succeeded(self) -> Breaker:
         """Return the breaker after a call that was answered."""

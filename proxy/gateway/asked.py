@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from proxy.core.claimant import ANYBODY, Claimant
 from proxy.core.directives import Directives, directives
 from proxy.core.freshness import Lifetimes
-from proxy.core.identity import Partitioner, Unshared, variant
+from proxy.core.identity import Partition, Partitioner, Unshared, Who, variant
 from proxy.core.keys import ListingKey
 from proxy.core.listing import HEAD
 from proxy.core.messages import Fields, Request
@@ -36,23 +37,27 @@ class PageSizes:
 class Asking:
     """How lists are asked for: the rules that hold for all requests.
 
-    *extension* says that native lists come from `/v2/cloudimages`, which outlives `/v2/images` at Huawei Cloud.
+    *extension* says that native lists come from `/v2/cloudimages`, which outlives `/v2/images` at Huawei Cloud,
+    *share_public* that those of public images are the same for everyone.
     """
 
     partitioner: Partitioner
     sizes: PageSizes
     rules: Rules
     extension: bool = False
+    share_public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ListAsk:
-    """One list request: *key* names the listing, *after* and *rows* the page.
+    """One list request of *who*: *key* names the listing, *after* and *rows* the page.
 
     *fields* are those that go upstream, to *source*; each is in the key or can't change a list. *accept* is the form
-    that errors are wanted in.
+    that errors are wanted in. With *public* set, an image that is not public has no place in the answer.
+    *claimant* says for whom the upstream is asked.
     """
 
+    who: Who
     key: ListingKey
     sort: Sort
     window: Window
@@ -63,6 +68,8 @@ class ListAsk:
     accept: str
     lifetimes: Lifetimes
     directives: Directives
+    public: bool = False
+    claimant: Claimant = ANYBODY
 
     @property
     def unlinked(self) -> bool:
@@ -71,33 +78,61 @@ class ListAsk:
 
 
 # `Accept` changes the form of errors, never that of a list: Glance knows only JSON for one.
-_SENT: Final = ("x-auth-token", "accept")
+_SENT: Final = "accept"
 
 
-def asked(request: Request, asking: Asking) -> ListAsk | str:
-    """Return what the list *request* asks for, or why it must go through as it came."""
+def asked(request: Request, asking: Asking, who: Who | Unshared | None = None) -> ListAsk | str:
+    """Return what the list *request* asks for, or why it must go through as it came.
+
+    It is *who*'s; None leaves it to its token alone.
+    """
     wishes = directives(request.fields)
     reason = "no-store" if wishes.no_store else bypass(request)
     query = parsed(request.query)
     if reason or isinstance(query, Unclear):
         return reason or query.reason  # type: ignore[union-attr]  # a reason, or an unclear query
-    partition = asking.partitioner.of(request.fields)
-    if isinstance(partition, Unshared):
-        return partition.value
+    who = who or _by_token(request.fields, asking.partitioner)
+    if isinstance(who, Unshared):
+        return who.value
     form = variant(request.fields)
     window, sort = query.window, query.sort
     rows = asking.sizes.rows(window, request.path)
     by_page = not sort.windowed or rows == 0
-    sent = request.fields.only(_SENT).plus(("X-Request-Id", request.request_id))
+    source = EXTENSION_PATH if asking.extension else request.path
+    partition = who.member if source == EXTENSION_PATH else who.partition
+    sent = request.fields.only((*who.credentials, _SENT)).plus(("X-Request-Id", request.request_id))
     return ListAsk(
+        who=who,
         key=ListingKey(partition, form, request.path, query.canonical, window if by_page else None),
         sort=sort,
         window=window,
         after=window.marker or HEAD,
         rows=rows,
-        source=EXTENSION_PATH if asking.extension else request.path,
+        source=source,
         fields=sent.plus(("X-Api-Version", form)) if form else sent,
         accept=", ".join(request.fields.all("accept")),
         lifetimes=asking.rules.lifetimes(request.path, query.pairs),
         directives=wishes,
     )
+
+
+def _by_token(fields: Fields, partitioner: Partitioner) -> Who | Unshared:
+    partition = partitioner.of(fields)
+    return Who(partition, partition) if isinstance(partition, Partition) else partition
+
+
+def shared_by_all(ask: ListAsk, asking: Asking) -> ListAsk | None:
+    """Return *ask* for the list that everyone shares, None where it is not the same for everyone.
+
+    It is where the list is restricted to public images by `visibility`, once. `__imagetype=gold` alone says less: to
+    Glance it is a property like others, which anyone may give to a private image. `/v2/cloudimages` may differ from
+    user to user. Which images a role may not see, and which of their properties, no request tells: that is why sharing
+    is off by default.
+    """
+    if not (asking.share_public and ask.who.public) or ask.source == EXTENSION_PATH:
+        return None
+    query = parsed(ask.key.query)
+    assert not isinstance(query, Unclear)
+    if [value for name, value in query.pairs if name == "visibility"] != ["public"]:
+        return None
+    return replace(ask, key=replace(ask.key, partition=asking.partitioner.public), public=True)

@@ -14,10 +14,11 @@ How a fetch can end, and what those who wait for it do:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from proxy.core.answer import NotAList, listed
+from proxy.core.claimant import Claimant, Priority
 from proxy.core.freshness import Standing, standing
 from proxy.core.links import page_link
 from proxy.core.listing import Span
@@ -31,6 +32,7 @@ from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
 
 _USER_AGENT: Final = "ims-cache-proxy"
+_UNAWAITED: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.READAHEAD}
 _CLAIM_WAITS: Final = 3
 _CLAIM_WAIT_S: Final = 6.0
 
@@ -98,7 +100,9 @@ class Fetcher:
                 if follows:
                     continue
                 raise
-            if fetched.span is not None or not follows:
+            # A key is locked after five refused signatures: those who asked by it take one refusal for all of them.
+            refused = fetched.status == 401 and ask.who.signing is not None
+            if fetched.span is not None or refused or not follows:
                 return fetched, follows or fetched.shared
         return await self._fetch(ask, wanted, Claim(State(wanted.generation), 0), purpose), False
 
@@ -123,7 +127,7 @@ class Fetcher:
         response = await self._called(ask, wanted, purpose)
         if response.status != 200:
             return Fetched(response.status, answer=response)
-        holding = listed(response.body, sort_keys=ask.sort.nullable)
+        holding = listed(response.body, sort_keys=ask.sort.nullable, public=ask.public)
         if isinstance(holding, NotAList):
             return Fetched(200, answer=response, detail=holding.reason)
         fresh_s = ask.lifetimes.fresh_s(
@@ -159,7 +163,10 @@ class Fetcher:
         started = self._clock()
         status = "aborted"
         try:
-            response = await self._upstream.fetch(Request("GET", target, Fields(fields), request_id=""))
+            request = Request("GET", target, Fields(fields), request_id="", claimant=_claimant(ask, purpose))
+            if ask.who.signing is not None:
+                request = ask.who.signing.signed(request, now=started)
+            response = await self._upstream.fetch(request)
             status = str(response.status)
         except ProxyError as error:
             status = error.code
@@ -197,3 +204,10 @@ class Fetcher:
         span = found.pieces[0].span
         stands = standing(span, ask.lifetimes, generation=found.state.generation, now=self._clock())
         return span if stands is Standing.FRESH else None
+
+
+def _claimant(ask: ListAsk, purpose: str) -> Claimant:
+    """Return for whom *ask* is fetched; what nobody waits for takes a call that is free, or none."""
+    if purpose not in _UNAWAITED:
+        return ask.claimant
+    return replace(ask.claimant, priority=_UNAWAITED[purpose], patient=False)

@@ -65,7 +65,7 @@ def sent(request: Request) -> Request:
     """Return *request* as it goes upstream: without hop-by-hop fields and the caller's `Host`, its id put in."""
     fields = request.fields.end_to_end().without(["host", "x-request-id", "expect"])
     fields = _with_via(fields).plus(("X-Request-Id", request.request_id))
-    return Request(request.method, request.target, fields, request.request_id, request.body)
+    return replace(request, fields=fields)
 
 
 def _returned(fields: Fields) -> Fields:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 from typing import Final
 
 from proxy.core.coding import chosen
 from proxy.core.identity import Partition
-from proxy.core.keys import EVERYTHING
+from proxy.core.keys import EVERYTHING, partition_scope
 from proxy.core.links import LinkStyle
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.purging import Purge
 from proxy.core.routes import Route, route
+from proxy.core.tokens import TOKENS_PATH
 from proxy.core.validators import none_match
 from proxy.core.versions import homeward
 from proxy.core.writes import Touch, touch
 from proxy.errors import StoreUnavailableError
-from proxy.gateway.asked import Asking, ListAsk, asked
+from proxy.gateway.admission import Admission
+from proxy.gateway.asked import Asking, ListAsk, asked, shared_by_all
+from proxy.gateway.claims import Claims
+from proxy.gateway.doors import Door, TokenDoor
 from proxy.gateway.forward import Forwarder
-from proxy.gateway.listing import Listed, ListingGateway
+from proxy.gateway.listing import Listed, ListingGateway, Repeatable
 from proxy.gateway.pages import PageRenderer
 from proxy.stores.base import SpanStore
 from proxy.upstream.base import Exchange
@@ -51,6 +55,7 @@ class Answer:
     cache_status: CacheStatus
     response: Response | None = None
     exchange: Exchange | None = None
+    repeatable: Repeatable | None = None
 
 
 class Gateway:
@@ -66,6 +71,9 @@ class Gateway:
         links: LinkStyle,
         store: SpanStore,
         clock: Callable[[], float],
+        door: Door | None = None,
+        claims: Claims | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._listings = listings
         self._forwarder = forwarder
@@ -74,6 +82,9 @@ class Gateway:
         self._links = links
         self._store = store
         self._clock = clock
+        self._door = door or TokenDoor(asking.partitioner)
+        self._claims = claims or Claims(asking.partitioner)
+        self._admission = admission or Admission(clock=clock)
 
     @asynccontextmanager
     async def answer(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
@@ -81,32 +92,64 @@ class Gateway:
 
         Raises `ProxyError` where the proxy has to answer itself.
         """
+        self._door.admit(request)
+        with self._admission.admitted(self._claims.caller(request.fields, peer=caller.peer)):
+            async with self._answered(request, caller) as answer:
+                yield answer
+
+    @asynccontextmanager
+    async def _answered(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
         kind = route(request.path)
         reason = "other-path"
         if kind in (Route.LIST, Route.EXTENSION_LIST):
             if request.method in ("GET", "HEAD"):
-                ask = asked(request, self._asking)
-                if isinstance(ask, ListAsk):
-                    yield await self._list(request, caller, kind, ask)
+                ask = await self._asked(request, caller)
+                answer = await self._list(request, caller, kind, ask) if isinstance(ask, ListAsk) else None
+                if answer is not None:
+                    yield answer
                     return
-                reason = ask
+                reason = ask if isinstance(ask, str) else "token-expired"
         elif kind is Route.VERSIONS and request.method == "GET":
             yield await self._versions(request, caller)
             return
-        async with self._forwarder.exchange(request) as exchange:
+        async with self._forwarder.exchange(await self._onward(request, caller)) as exchange:
             await self._learn(request, exchange.status)
             safe = request.method in ("GET", "HEAD")
             fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=reason if safe else None)
             yield Answer(kind, fwd, exchange=exchange)
 
+    async def _onward(self, request: Request, caller: Caller) -> Request:
+        """Return *request* as it goes through, and for whom."""
+        claimant = self._claims.claimant(request, await self._door.who(request), peer=caller.peer)
+        return replace(self._door.onward(request), claimant=claimant)
+
+    async def _asked(self, request: Request, caller: Caller) -> ListAsk | str:
+        """Return what the list *request* asks for, or why it must go through as it came.
+
+        A public list is everyone's only from a marker that everyone was shown: where another image stands in the order
+        is for those to know who may see it.
+        """
+        who = await self._door.who(request)
+        ask = asked(request, self._asking, who)
+        if isinstance(ask, ListAsk):
+            ask = replace(ask, claimant=self._claims.claimant(request, who, peer=caller.peer))
+        if isinstance(ask, ListAsk) and (shared := shared_by_all(ask, self._asking)):
+            return shared if await self._listings.shows(shared) else ask
+        return ask
+
     async def purge(self, order: Purge) -> int:
         """Drop what *order* names, in every replica, and return about how many listings it was."""
         now = self._clock()
+        partitions = self._asking.partitioner
+        scopes = order.scopes or (partition_scope(partitions.hashed(order.token or b"")),)
         try:
-            dropped = sum([await self._store.count(scope, now=now) for scope in order.scopes])
+            dropped = sum([await self._store.count(scope, now=now) for scope in scopes])
         except StoreUnavailableError:
             dropped = 0  # what can't be reached can't be counted, but is dropped before it is believed again
-        await self._store.invalidate(order.scopes, now=now)
+        if order.scopes:
+            await self._store.invalidate(order.scopes, now=now)
+        if order.token is not None:
+            await self._listings.credentials.rejected(self._door.holder(partitions.hashed(order.token)), surely=True)
         return dropped
 
     async def _learn(self, request: Request, status: int) -> None:
@@ -118,14 +161,22 @@ class Gateway:
         if touched is not Touch.NOTHING:
             unsettled_s = UNSETTLED_S if touched is Touch.BEGINS else 0.0
             await self._store.invalidate([EVERYTHING], unsettled_s=unsettled_s, now=self._clock())
-        if status == 401 and isinstance(partition := self._asking.partitioner.of(request.fields), Partition):
-            await self._listings.rejected(partition)
+        partitions, credentials = self._asking.partitioner, self._listings.credentials
+        if status == 401 and isinstance(partition := partitions.of(request.fields), Partition):
+            await credentials.rejected(self._door.holder(partition))
+        subject = request.fields.get("x-subject-token")
+        if subject and request.method == "DELETE" and request.path == TOKENS_PATH and 200 <= status < 300:
+            await credentials.rejected(self._door.holder(partitions.token(subject)), surely=True)
 
-    async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer:
+    async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer | None:
+        """Return the answer to *ask*, None where its token ended while others were asked."""
         got = await self._listings.answer(ask)
+        if ask.who.expires_at <= self._clock():
+            return None
         if got.answer is not None:
             return Answer(kind, got.cache_status, response=_unchanged(got.answer))
-        return Answer(kind, got.cache_status, response=await self._page(request, caller, ask, got))
+        page = await self._page(request, caller, ask, got)
+        return Answer(kind, got.cache_status, response=page, repeatable=got.repeatable)
 
     async def _page(self, request: Request, caller: Caller, ask: ListAsk, got: Listed) -> Response:
         assert got.page is not None
@@ -148,7 +199,7 @@ class Gateway:
 
     async def _versions(self, request: Request, caller: Caller) -> Answer:
         """Return the version document with links to the proxy; it is asked for anew each time."""
-        answer = await self._forwarder.whole(request)
+        answer = await self._forwarder.whole(await self._onward(request, caller))
         base = self._links.base(request.fields, caller.peer) or caller.origin
         body = homeward(answer.body, base) if base else answer.body
         fields = answer.fields if body is answer.body else answer.fields.without(_OF_THE_BODY)

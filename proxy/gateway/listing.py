@@ -6,20 +6,20 @@ Only what is missing is fetched, after the last known marker, in strides that gr
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from proxy.core.freshness import Standing, Verdicts, current_age, standing
-from proxy.core.identity import Partition
-from proxy.core.keys import partition_scope
+from proxy.core.directives import NONE
+from proxy.core.freshness import Standing, Verdicts, current_age, standing, steady_until
 from proxy.core.listing import HEAD, Gap, Page, Piece, Span, cover
 from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.readahead import Readahead
 from proxy.core.vanished import continued, footholds
-from proxy.errors import NotInStoreError, ProxyError, StoreUnavailableError
+from proxy.errors import NotInStoreError, ProxyError, StoreUnavailableError, TooManyCallsError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.background import Background
+from proxy.gateway.credentials import Credentials, Drop
 from proxy.gateway.fetching import Fetched, Fetcher, Wanted
 from proxy.gateway.memos import Memo
 from proxy.stores.base import Found, SpanStore, State
@@ -33,6 +33,18 @@ _NEGATIVE: Final = frozenset({400, 404})
 
 
 @dataclass(frozen=True, slots=True)
+class Repeatable:
+    """That the same may be answered to the same request, unless `ListingGateway.epoch` changes; epoch seconds.
+
+    It may be done *until* the page's lifetime or its caller's admission ends. From *steady_until* on, the answer's
+    `Date`, `Age` or lifetime is another one.
+    """
+
+    steady_until: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Listed:
     """A page, or the upstream's answer in its place, and how it came about."""
 
@@ -41,6 +53,7 @@ class Listed:
     cache_status: CacheStatus
     age_s: float = 0.0
     ttl_s: float = 0.0
+    repeatable: Repeatable | None = None
 
 
 @dataclass(slots=True)
@@ -76,41 +89,40 @@ class ListingGateway:
         verdicts: Verdicts,
         negative_s: float,
         clock: Callable[[], float],
+        drop: Drop | None = None,
+        low: Callable[[str], bool] = lambda _: False,
+        thrift: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._fetcher = fetcher
         self._store = store
         self._readahead = readahead
-        self._verdicts = verdicts
+        self.credentials = Credentials(store, verdicts=verdicts, clock=clock, drop=drop)
         self._negative_s = negative_s
+        self._low = low
+        self._thrift = thrift
         self._clock = clock
-        self._accepted: Memo[float] = Memo(_REMEMBERED)
         self._refused: Memo[Response] = Memo(_REMEMBERED)
         self._exact: Memo[bool] = Memo(_REMEMBERED)
         self._ahead: Memo[bool] = Memo(_REMEMBERED)
         self._background = Background(_MAX_BACKGROUND)
+
+    @property
+    def epoch(self) -> int | None:
+        """A number that changes with every invalidation and every rejected credential; see `SpanStore.epoch`."""
+        epoch = self._store.epoch
+        return None if epoch is None else epoch + self.credentials.rejections
 
     async def close(self) -> None:
         """End what is under way."""
         await self._background.close()
         await self._fetcher.close()
 
-    def accepted(self, partition: Partition) -> None:
-        """The upstream accepted this partition's credential just now."""
-        now = self._clock()
-        self._accepted.put(partition, now, until=now + self._verdicts.ttl_s + self._verdicts.grace_s)
-
-    async def rejected(self, partition: Partition) -> None:
-        """The upstream answered 401 to this partition's credential: drop what it could see, everywhere."""
-        now = self._clock()
-        known = self._accepted.get(partition, now=now) is not None
-        self._accepted.forget(partition)
-        scope = partition_scope(partition)
+    async def shows(self, ask: ListAsk) -> bool:
+        """Return whether the marker of *ask* is an image that this listing has shown, or there is no marker."""
         try:
-            # Who sends made-up tokens must not make replicas talk: only where there is something to drop.
-            if known or await self._store.count(scope, now=now):
-                await self._store.invalidate([scope], now=now)
+            return ask.after == HEAD or await self._store.holding(ask.key, ask.after, now=self._clock()) is not None
         except StoreUnavailableError:
-            return  # and so nothing is known of it here, nor found while the store is away
+            return False
 
     async def answer(self, ask: ListAsk) -> Listed:
         """Return the page that *ask* asks for, or the upstream's own answer where it gave no list.
@@ -158,11 +170,10 @@ class ListingGateway:
         now = self._clock()
         age_s = current_age(span.fetched_at, now=now)
         stands = standing(span, ask.lifetimes, generation=state.generation, now=now)
-        accepted_at = max(span.fetched_at, self._accepted.get(ask.key.partition, now=now) or 0.0)
-        stands = self._verdicts.bound(stands, accepted_at=accepted_at, now=now)
+        stands = self.credentials.bound(stands, ask.who, fetched_at=span.fetched_at)
         wishes = ask.directives
         too_old = wishes.max_age_s is not None and (age_s > wishes.max_age_s or wishes.max_age_s == 0)
-        if too_old or span.lifetime_s - age_s < wishes.min_fresh_s:
+        if too_old or 0 < wishes.min_fresh_s > span.lifetime_s - age_s:
             return Standing.GONE
         return stands
 
@@ -172,6 +183,9 @@ class ListingGateway:
         Raises `NotInStoreError` where the caller wants nothing that has to be fetched.
         """
         stale = self._covered(ask, gap, found, Standing.REVALIDATE)
+        if isinstance(stale, Page) and self._low(ask.claimant.partition):
+            self._thrift("revalidate")
+            return self._given(ask, stale, _Trail(detail="thrift"))
         if isinstance(stale, Page):
             for part in stale.parts:
                 size = max(part.span.asked, 1)
@@ -188,10 +202,14 @@ class ListingGateway:
 
     async def _got(self, ask: ListAsk, gap: Gap, found: Found, trail: _Trail) -> Span | Listed:
         """Return the span fetched for *gap*, or what is given in place of the page."""
+        something = isinstance(self._covered(ask, gap, found, Standing.IF_ERROR), Page)
+        eager = replace(ask, claimant=replace(ask.claimant, patient=False)) if something else ask
         try:
-            fetched, follows = await self._fetcher.fetched(ask, self._wanted(ask, gap, found))
-        except ProxyError:
+            fetched, follows = await self._fetcher.fetched(eager, self._wanted(ask, gap, found))
+        except ProxyError as error:
             if given := self._if_error(ask, gap, found, trail):
+                if isinstance(error, TooManyCallsError):
+                    given = replace(given, cache_status=replace(given.cache_status, detail="stale-while-waiting"))
                 return given
             raise
         vanished = fetched.span is None and fetched.status in _NEGATIVE and gap.after != HEAD
@@ -200,11 +218,11 @@ class ListingGateway:
             return span
         trail.fetched(fetched, follows=follows)
         if fetched.span is not None:
-            self.accepted(ask.key.partition)
+            self.credentials.accepted(ask.who)
             return fetched.span
         assert fetched.answer is not None
         if fetched.status == 401:
-            await self.rejected(ask.key.partition)
+            await self.credentials.rejected(ask.who)
         if fetched.status in _NEGATIVE and self._negative_s > 0:
             self._refused.put(_refusal(ask, found), fetched.answer, until=self._clock() + self._negative_s)
         given = self._if_error(ask, gap, found, trail) if fetched.status in _ERRORS else None
@@ -253,7 +271,18 @@ class ListingGateway:
         ttl_s = min(span.lifetime_s - age for span, age in zip(spans, ages, strict=True))
         if ttl_s > 0:
             self._read_ahead(ask, page)
-        return Listed(page, None, trail.status(ttl_s), age_s=max(ages), ttl_s=ttl_s)
+        listed = Listed(page, None, trail.status(ttl_s), age_s=max(ages), ttl_s=ttl_s)
+        hit = trail.fwd is None and trail.detail is None
+        return replace(listed, repeatable=self._repeatable(ask, listed, now)) if hit and ttl_s > 0 else listed
+
+    def _repeatable(self, ask: ListAsk, given: Listed, now: float) -> Repeatable | None:
+        if ask.directives != NONE:
+            return None  # what the caller demands of age and lifetime is looked at each time
+        believed_until = self.credentials.believed_until(ask.who, fetched_at=now - given.age_s)
+        return Repeatable(
+            steady_until=steady_until(age_s=given.age_s, ttl_s=given.ttl_s, now=now),
+            until=min(now + given.ttl_s, believed_until, ask.who.expires_at),
+        )
 
     def _read_ahead(self, ask: ListAsk, page: Page) -> None:
         """Fetch the next span in the background where the caller is about to reach it."""
@@ -268,6 +297,9 @@ class ListingGateway:
         now = self._clock()
         if self._ahead.get(at, now=now) or self._exact.get(ask.key.digest, now=now):
             return
+        if self._low(ask.claimant.partition):
+            self._thrift("readahead")
+            return
         self._ahead.put(at, True, until=now + span.lifetime_s)
         size = self._readahead.next(ask.rows, previous=span.asked, whole_pages=not ask.sort.immovable)
         self._background.do(self._fetched_ahead(ask, Wanted(span.end, size, span.generation)))
@@ -276,14 +308,18 @@ class ListingGateway:
         found = await self._found(ask, Gap(wanted.after, 1, ()))
         if found.pieces and self._standing(ask, found.pieces[0].span, found.state) is Standing.FRESH:
             return
-        await self._fetcher.fetched(ask, wanted, purpose="readahead")
+        try:
+            await self._fetcher.fetched(ask, wanted, purpose="readahead")
+        except TooManyCallsError:
+            self._ahead.forget((ask.key.digest, wanted.after, wanted.generation))  # there may be a call to spare later
+            raise
 
     async def _revalidated(self, ask: ListAsk, wanted: Wanted) -> None:
         fetched, _ = await self._fetcher.fetched(ask, wanted, purpose="revalidate")
         if fetched.span is not None:
-            self.accepted(ask.key.partition)
+            self.credentials.accepted(ask.who)
         elif fetched.status == 401:
-            await self.rejected(ask.key.partition)
+            await self.credentials.rejected(ask.who)
 
 
 def _why_forward(gap: Gap, found: Found) -> Fwd:

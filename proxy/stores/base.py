@@ -101,6 +101,14 @@ class SpanStore(Protocol):
         ...
 
     @property
+    def epoch(self) -> int | None:
+        """A number that changes with whatever makes answers given so far unfit to be given again unasked.
+
+        None while what other replicas invalidate can't be heard of.
+        """
+        ...
+
+    @property
     def stored_bytes(self) -> int:
         """About how many bytes of process memory are taken."""
         ...

@@ -28,8 +28,13 @@ from redis.exceptions import RedisError
 from proxy.stores.redis import RedisStore
 
 _PAUSE_S: Final = 0.2
+_COUNTED_S: Final = 30.0
 # A replica is counted for longer than it trusts its memory. The clock is Redis', so that replicas' own don't matter.
-_BEAT: Final = "return redis.call('ZADD', KEYS[1], redis.call('TIME')[1] + ARGV[1], ARGV[2])"
+_BEAT: Final = """
+local now = redis.call('TIME')[1]
+redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[2])
+return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')
+"""
 _TELL: Final = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1])
 local listening = redis.call('PUBLISH', ARGV[1], ARGV[2])
@@ -58,6 +63,7 @@ class Channel:
         self._apply = apply
         self._lost = lost
         self._name = secrets.token_hex(8)
+        self._seen = {self._name: time.monotonic()}
         self._trusted_until = 0.0
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._acknowledged: dict[str, asyncio.Semaphore] = {}
@@ -67,6 +73,19 @@ class Channel:
     def trusted(self) -> bool:
         """Whether every invalidation so far has arrived, but for those whose sender still waits for us."""
         return time.monotonic() < self._trusted_until
+
+    @property
+    def name(self) -> str:
+        """This replica's name among those that listen."""
+        return self._name
+
+    @property
+    def peers(self) -> frozenset[str]:
+        """The replicas that listened lately, as long as Redis could be asked, this one included.
+
+        One that goes away is still counted for a while: a Redis that comes back empty knows of nobody.
+        """
+        return frozenset(self._seen)
 
     def start(self) -> None:
         """Begin to listen."""
@@ -134,11 +153,12 @@ class Channel:
             beat_s = self._trust_s / 3
             sent_at = 0.0
             answered = True
+            self._seen = dict.fromkeys(self._seen, time.monotonic())
             while True:
                 now = time.monotonic()
                 if answered and now - sent_at >= beat_s:
                     sent_at, answered = now, False
-                    await self._store.redis.eval(_BEAT, 1, names.replicas, ceil(2 * self._trust_s) + 1, self._name)
+                    await self._beat()
                     await pubsub.ping()
                 elif not answered and now - sent_at > self._trust_s:
                     return
@@ -150,6 +170,13 @@ class Channel:
                     self._trusted_until = sent_at + self._trust_s
                 elif message["type"] == "message":
                     await self._heard(message["data"])
+
+    async def _beat(self) -> None:
+        kept_s = ceil(2 * self._trust_s) + 1
+        peers = await self._store.redis.eval(_BEAT, 1, self._store.names.replicas, kept_s, self._name)
+        now = time.monotonic()
+        self._seen |= {self._name: now} | {each.decode(): now for each in peers}
+        self._seen = {name: at for name, at in self._seen.items() if now - at < _COUNTED_S}
 
     async def _heard(self, message: bytes) -> None:
         if message.startswith(b"w:"):

@@ -11,7 +11,7 @@ from proxy.errors import StoreRefusedError, StoreUnavailableError
 Result = TypeVar("Result")
 
 _FIRST_PAUSE_S: Final = 0.25
-_LONGEST_PAUSE_S: Final = 5.0
+LONGEST_PAUSE_S: Final = 5.0
 _TOLERATED: Final = 2
 
 
@@ -58,7 +58,7 @@ class Guard:
             self._timeouts += 1
             if self._closed_until or self._timeouts >= _TOLERATED or isinstance(error, StoreUnavailableError):
                 self._closed_until = self._clock() + self._pause_s
-                self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+                self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             raise StoreUnavailableError(f"store: {operation} failed") from error
         self._timeouts, self._closed_until, self._pause_s = 0, 0.0, _FIRST_PAUSE_S
         return result

@@ -1,15 +1,16 @@
-"""Spans in process memory: bounded in bytes, the least recently used go first."""
+"""Spans in process memory: bounded in bytes; what is asked for often outlives what is asked for once."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count as counted
 from typing import Final
 
+from proxy.core.freshness import current_age
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Piece, Span, chain
+from proxy.core.segments import Segments
 from proxy.stores.base import Claim, Found, State
 
 _MAX_GENERATIONS: Final = 10_000
@@ -26,8 +27,8 @@ class MemoryStore:
     """A `SpanStore` in this process. A span larger than *max_bytes* is not kept."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._segments: Segments[tuple[str, str]] = Segments(max_bytes)
+        self._kept: dict[tuple[str, str], _Kept] = {}
         # listing -> image -> (marker that the image's span starts after, position behind the image)
         self._homes: dict[str, dict[str, tuple[str, int]]] = {}
         self._generations: dict[str, str] = {}
@@ -35,12 +36,17 @@ class MemoryStore:
         self._fences = counted(1)
         self._era = "0"  # the generation of scopes that nothing was heard of
         self._unsettled_until = 0.0
-        self._stored_bytes = 0
+        self._epoch = 0
+
+    @property
+    def epoch(self) -> int:
+        """See `SpanStore.epoch`."""
+        return self._epoch
 
     @property
     def stored_bytes(self) -> int:
         """About how many bytes the spans take."""
-        return self._stored_bytes
+        return self._segments.stored_bytes
 
     async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
         """See `SpanStore.chain`."""
@@ -73,19 +79,22 @@ class MemoryStore:
     def put_now(self, key: ListingKey, span: Span, *, keep_s: float, now: float) -> None:
         """Do what `put` does, without waiting for a turn."""
         kept = self._kept.get((key.digest, span.after))
-        if span.size_bytes > self._max_bytes or keep_s <= 0 or (kept and kept.span == span):
+        if keep_s <= 0 or (kept and kept.span == span):
             return
-        self._drop((key.digest, span.after))
-        self._kept[key.digest, span.after] = _Kept(key, span, now + keep_s)
-        self._stored_bytes += span.size_bytes
+        if kept and current_age(kept.span.fetched_at, now=now) < kept.span.lifetime_s:
+            self._epoch += 1  # somebody wanted a newer one: what was given of this one is not to be given again
+        at = (key.digest, span.after)
+        self._unlinked(at)
+        self._kept[at] = _Kept(key, span, now + keep_s)
         if span.ids:
             homes = self._homes.setdefault(key.digest, {})
             homes.update((image_id, (span.after, position)) for position, image_id in enumerate(span.ids, 1))
-        while self._stored_bytes > self._max_bytes:
-            self._drop(next(iter(self._kept)))
+        for gone in self._segments.add(at, span.size_bytes):
+            self._unlinked(gone)
 
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`."""
+        self._epoch += 1
         self.learn({scope: f"m{next(self._invalidations)}" for scope in scopes})
         if unsettled_s:
             self.unsettle(now + unsettled_s)
@@ -115,6 +124,7 @@ class MemoryStore:
         if len(self._generations) > _MAX_GENERATIONS:
             self._generations.clear()
             self._era = f"e{next(self._invalidations)}"
+            self._epoch += 1
 
     def unsettle(self, until: float) -> None:
         """Count every listing as unsettled *until* then, epoch seconds."""
@@ -150,14 +160,17 @@ class MemoryStore:
         if kept.until <= now:
             self._drop(at)
             return None
-        self._kept.move_to_end(at)
+        self._segments.use(at)
         return kept
 
     def _drop(self, at: tuple[str, str]) -> None:
+        self._segments.remove(at)
+        self._unlinked(at)
+
+    def _unlinked(self, at: tuple[str, str]) -> None:
         kept = self._kept.pop(at, None)
         if kept is None:
             return
-        self._stored_bytes -= kept.span.size_bytes
         listing, after = at
         homes = self._homes.get(listing, {})
         for image_id in kept.span.ids:

@@ -62,6 +62,15 @@ class Names:
         """Where replicas tell each other of invalidations, and of claims that were given back."""
         return f"{self.prefix}events"
 
+    def budget(self, scope: str) -> tuple[str, str]:
+        """The calls that count towards the budget of a scope, and its gate and limits."""
+        return f"{self.prefix}{{b:{scope}}}:calls", f"{self.prefix}{{b:{scope}}}:gate"
+
+    @property
+    def budgets(self) -> str:
+        """The life of the budgets in this server: another value, and what was called is not all logged here."""
+        return f"{self.prefix}budgets"
+
     def woken(self, listing: str, after: str) -> str:
         """The message that a claim was given back."""
         return f"w:{listing}:{after}"

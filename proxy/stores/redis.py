@@ -21,12 +21,13 @@ from proxy.errors import StoreRefusedError, StoreUnavailableError
 from proxy.stores import codec
 from proxy.stores.base import Claim, Found, State
 from proxy.stores.names import Names
+from proxy.stores.seal import Seal
 
 _MAX_SPANS: Final = 64
 _MAX_INDEX: Final = 250_000
 _CLAIM_MS: Final = 5_000
 _REMEMBER_MS: Final = 24 * 3600 * 1000
-_NAMES: Final = ("chain", "put", "claim", "settle")
+_NAMES: Final = ("chain", "put", "claim", "settle", "budget")
 # Sent as text each time: Redis knows it by its hash, and one that restarted needs no second round trip to learn it.
 _SCRIPTS: Final = {
     name: re.sub(r"(?m)^\s*--.*\n", "", files("proxy.stores").joinpath(f"{name}.lua").read_text()) for name in _NAMES
@@ -42,9 +43,11 @@ class RedisStore:
     """A `SpanStore` in Redis. *keep_s* is the longest that a span is kept; an invalidation is remembered for longer."""
 
     stored_bytes = 0
+    epoch = None
 
-    def __init__(self, redis: Redis, *, prefix: str, keep_s: float) -> None:
+    def __init__(self, redis: Redis, *, prefix: str, keep_s: float, seal: Seal = codec.CHECKSUM) -> None:
         self.redis = redis
+        self._seal = seal
         self.names = Names(prefix)
         self._remember_ms = int(keep_s * 1000) + _REMEMBER_MS
         self._renewals: dict[tuple[str, str], asyncio.Task[None]] = {}
@@ -56,7 +59,7 @@ class RedisStore:
         state, (behind, *found) = await self._stated(key, "chain", [self.names.index(key)], words, now=now)
         pieces: list[Piece] = []
         for position, start, value in zip(found[::3], found[1::3], found[2::3], strict=True):
-            span = codec.decode(value, key=spans.encode() + start)
+            span = codec.decode(value, key=spans.encode() + start, seal=self._seal)
             if span is None or position > len(span.ids) or (position and span.ids[position - 1] != after):
                 break
             pieces.append(Piece(span, position))
@@ -77,7 +80,7 @@ class RedisStore:
                 value = await redis.get(name)
         except StoreRefusedError:
             return None
-        span = codec.decode(value, key=name) if isinstance(value, bytes) else None
+        span = codec.decode(value, key=name, seal=self._seal) if isinstance(value, bytes) else None
         at = int(entry[1])
         return Piece(span, at) if span and 0 < at <= len(span.ids) and span.ids[at - 1] == image_id else None
 
@@ -127,7 +130,7 @@ class RedisStore:
         if keep_ms <= 0:
             return
         name = self.names.spans(key) + span.after
-        value = codec.encode(span, key=name.encode(), fence=fence)
+        value = codec.encode(span, key=name.encode(), fence=fence, seal=self._seal)
         words: list[Word] = [value, fence, keep_ms, span.after, _MAX_INDEX, *span.ids]
         async with self._translated() as redis, redis.pipeline(transaction=False) as pipe:
             pipe.eval(_SCRIPTS["put"], 2, name, self.names.index(key), *words)
@@ -160,6 +163,15 @@ class RedisStore:
         """Tell all replicas *message* by *script*, and return how many have to acknowledge it."""
         async with self._translated() as redis:
             return int(await redis.eval(script, 1, self.names.replicas, self.names.channel, message))
+
+    async def budgeted(self, scope: str, order: bytes, *, life: bytes) -> tuple[bytes, Any]:
+        """Return which life of the budgets is kept here, *life* if none was, and what `budget.lua` says to *order*."""
+        async with self._translated() as redis, redis.pipeline(transaction=False) as pipe:
+            pipe.set(self.names.budgets, life, nx=True)
+            pipe.get(self.names.budgets)
+            pipe.eval(_SCRIPTS["budget"], 2, *self.names.budget(scope), order)
+            _, kept, said = await pipe.execute()
+        return kept, said
 
     async def count(self, scope: str, *, now: float) -> int:
         """See `SpanStore.count`."""
@@ -248,7 +260,7 @@ def _epoch_s(value: bytes | None) -> float:
         return 0.0
 
 
-def connected(url: str, *, prefix: str, keep_s: float, timeout_s: float) -> RedisStore:
+def connected(url: str, *, prefix: str, keep_s: float, timeout_s: float, seal: Seal = codec.CHECKSUM) -> RedisStore:
     """Return a store in the Redis at *url*. Nothing is sent before the first call, no wait exceeds *timeout_s*.
 
     Retries are left to the next request: a store that is away must not hold one up twice. The client's own time limits
@@ -264,4 +276,4 @@ def connected(url: str, *, prefix: str, keep_s: float, timeout_s: float) -> Redi
         protocol=2,
         driver_info=None,
     )
-    return RedisStore(redis, prefix=prefix, keep_s=keep_s)
+    return RedisStore(redis, prefix=prefix, keep_s=keep_s, seal=seal)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from proxy.core.freshness import current_age
@@ -29,7 +29,8 @@ class TieredStore:
     """A `SpanStore`: *near* before *far*. *near_ttl_s* is how long memory is believed without the channel, seconds,
     *stale_s* how long a span is of use after its lifetime.
 
-    It never raises `StoreUnavailableError` where memory can do.
+    *heard* is told the scopes that any replica invalidated, or None once such news may have been missed. It never
+    raises `StoreUnavailableError` where memory can do.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class TieredStore:
         stale_s: float,
         timeout_s: float,
         failed: Callable[[str], None],
+        heard: Callable[[Iterable[str] | None], None] = lambda _: None,
     ) -> None:
         self._near = near
         self._far = far
@@ -51,10 +53,16 @@ class TieredStore:
         self._heard = 0  # grows with everything that may make what Redis is just answering out of date
         self._known: set[str] = set()
         self._owed: set[str] = set()
+        self._tell = heard
 
     def start(self) -> None:
         """Begin to listen to other replicas."""
         self._channel.start()
+
+    @property
+    def epoch(self) -> int | None:
+        """See `SpanStore.epoch`."""
+        return self._heard + self._near.epoch if self._channel.trusted else None
 
     @property
     def stored_bytes(self) -> int:
@@ -65,6 +73,16 @@ class TieredStore:
     def channel_up(self) -> bool:
         """Whether invalidations of other replicas arrive."""
         return self._channel.trusted
+
+    @property
+    def far(self) -> RedisStore:
+        """The store in Redis."""
+        return self._far
+
+    @property
+    def channel(self) -> Channel:
+        """What this replica hears of the others by."""
+        return self._channel
 
     async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
         """See `SpanStore.chain`: from memory where it has all of the window, fresh."""
@@ -196,10 +214,12 @@ class TieredStore:
 
     def _apply(self, generations: Mapping[str, str], unsettled_until: float) -> None:
         self._heard += 1
+        self._tell(generations)
         self._near.learn(generations)
         self._known.update(generations)
         self._near.unsettle(unsettled_until)
 
     def _lost(self) -> None:
         self._heard += 1
+        self._tell(None)
         self._known.clear()

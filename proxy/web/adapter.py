@@ -7,10 +7,10 @@ absolute target.
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import AsyncIterator
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Final
 
 import orjson
@@ -20,14 +20,14 @@ from proxy.core.links import is_authority
 from proxy.core.messages import Fields, Request, Response
 from proxy.errors import BadRequestError, NotImplementedMethodError, ProxyError
 from proxy.gateway.gateway import Answer, Caller
+from proxy.web.written import BODILESS, Written, finished_head, phrase
 
 _TARGET: Final = re.compile(
     r"/[\x21\x22\x24-\x7e]*", re.ASCII
 )  # origin-form (RFC 9112 §3.2.1): visible, and no fragment
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
-_CHUNK_BYTES: Final = 256 * 1024
-_BODILESS: Final = frozenset({204, 304})
+_JOINED_BYTES: Final = 64 * 1024  # copying as much costs less than a second buffer to the kernel
 
 
 def request_id(request: web.BaseRequest) -> str:
@@ -78,11 +78,12 @@ async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
 
 async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str) -> web.StreamResponse:
     """Send *answer* and return what was sent."""
-    own = (("Cache-Status", str(answer.cache_status)), ("X-Request-Id", known_as))
+    cache_status = str(answer.cache_status)
     if answer.response is not None:
-        return await _send(request, answer.response, own)
+        return await _send(request, answer.response, cache_status=cache_status, known_as=known_as)
     assert answer.exchange is not None
     exchange = answer.exchange
+    own = (("Cache-Status", cache_status), ("X-Request-Id", known_as))
     response = _prepared(exchange.status, exchange.reason, exchange.fields, own)
     length = exchange.fields.get("content-length")
     if length is not None:
@@ -97,6 +98,8 @@ async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str) ->
 def refusal(error: ProxyError, *, known_as: str) -> Response:
     """Return the answer that tells *error*, in the shape of the gateway before IMS, which clients parse already."""
     lines = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+    if error.status == 401:
+        lines.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 §11.6.1
     if error.retry_after_s is not None:
         lines.append(("Retry-After", str(max(1, round(error.retry_after_s)))))
     told = {"error_code": error.code, "error_msg": error.message, "request_id": known_as}
@@ -105,25 +108,32 @@ def refusal(error: ProxyError, *, known_as: str) -> Response:
 
 async def refuse(request: web.BaseRequest, error: ProxyError, *, known_as: str) -> web.StreamResponse:
     """Send the answer that tells *error*."""
-    own = (("Cache-Status", "ims-proxy; fwd=bypass; detail=error"), ("X-Request-Id", known_as))
-    return await _send(request, refusal(error, known_as=known_as), own)
+    told = refusal(error, known_as=known_as)
+    return await _send(request, told, cache_status="ims-proxy; fwd=bypass; detail=error", known_as=known_as)
 
 
-async def _send(request: web.BaseRequest, answer: Response, own: tuple[tuple[str, str], ...]) -> web.StreamResponse:
-    response = _prepared(answer.status, answer.reason, answer.fields, own)
-    bodiless = answer.status in _BODILESS
-    if not bodiless:
-        response.headers["Content-Length"] = str(len(answer.body))
-    await response.prepare(request)
-    if not bodiless and request.method != "HEAD":
-        for start in range(0, len(answer.body), _CHUNK_BYTES):
-            await response.write(answer.body[start : start + _CHUNK_BYTES])
-    await response.write_eof()
-    return response
+async def _send(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str) -> Written:
+    """Write *answer* at once: of a finished one nothing is left to aiohttp but to wait for a slow reader."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("caller: gone before the answer")
+    keep_alive = bool(request.keep_alive)
+    head = finished_head(
+        answer, version=request.version, keep_alive=keep_alive, cache_status=cache_status, now=time.time()
+    )
+    body = b"" if request.method == "HEAD" or answer.status in BODILESS else answer.body
+    end = known_as.encode() + b"\r\n\r\n"
+    request.writer.output_size += len(head) + len(end) + len(body)
+    if len(body) < _JOINED_BYTES:
+        transport.write(b"".join((head, end, body)))
+    else:
+        transport.writelines((head + end, body))
+    await request.writer.drain()
+    return Written(answer.status, keep_alive, head, body)
 
 
 def _prepared(status: int, reason: str | None, fields: Fields, own: tuple[tuple[str, str], ...]) -> web.StreamResponse:
-    response = _Response(status=status, reason=reason or _phrase(status))
+    response = _Response(status=status, reason=reason or phrase(status))
     replaced = {name.lower() for name, _ in own} | {"content-length"}
     for name, value in fields:
         if name.lower() not in replaced:
@@ -131,13 +141,6 @@ def _prepared(status: int, reason: str | None, fields: Fields, own: tuple[tuple[
     for name, value in own:
         response.headers[name] = value
     return response
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
 
 
 class _Response(web.StreamResponse):

@@ -7,7 +7,7 @@ import secrets
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import random
@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.config import CacheSection, Settings
+from proxy.config import CacheSection, Settings, StoreSection, UpstreamSection
 from proxy.core.freshness import Lifetimes, Verdicts
 from proxy.core.identity import Partitioner
 from proxy.core.links import LinkStyle
@@ -31,12 +31,17 @@ from proxy.gateway.listing import ListingGateway
 from proxy.gateway.pages import PageRenderer
 from proxy.stores.base import SpanStore
 from proxy.stores.memory import MemoryStore
+from proxy.stores.seal import derived, sealing
 from proxy.telemetry import Telemetry, event
 from proxy.upstream.client import UpstreamClient
 from proxy.web import admin
+from proxy.web.entrance import Entrance
+from proxy.web.memo import HeadMemo
 from proxy.web.server import Front
+from proxy.web.shield import Shield
 
 _RENDERED_SHARE: Final = 0.25  # of `store.max_bytes`: rendered pages beside the spans they come from
+_REPEATED_SHARE: Final = 0.125  # of the same: answers that are repeated as they are, most of them rendered pages too
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +59,41 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     Raises `OSError` where an address can't be listened on.
     """
     telemetry = Telemetry(access_log=settings.log.access)
-    store = _store(settings, telemetry)
-    client = UpstreamClient(
-        settings.upstream.url,
-        connect_s=settings.upstream.connect_timeout_s,
-        read_s=settings.upstream.read_timeout_s,
-        max_connections=settings.upstream.max_connections,
-        tls=ssl.create_default_context(cafile=settings.upstream.ca_file) if settings.upstream.ca_file else None,
+    entrance = Entrance(
+        settings,
+        client=lambda origin: _client(origin, settings.upstream),
+        tell=lambda scopes: store.invalidate(scopes, now=time.time()),
     )
+    store = _store(settings, telemetry, entrance.heard)
+    client = _client(settings.upstream.url, settings.upstream)
+    shield = Shield(settings, client, store, telemetry)
+    upstream = entrance.asked(shield.limiter)
+    asks = asking(settings, await _secret(settings, store))
     listings = ListingGateway(
-        Fetcher(client, store, telemetry=telemetry, clock=time.time, dice=random),
+        Fetcher(upstream, store, telemetry=telemetry, clock=time.time, dice=random),
         store,
         readahead=Readahead(settings.upstream.max_page, settings.cache.readahead),
         verdicts=Verdicts(settings.identity.verdict_ttl_s, settings.identity.verdict_grace_s),
         negative_s=settings.cache.negative_ttl_s,
         clock=time.time,
+        drop=entrance.drop,
+        low=shield.limiter.low,
+        thrift=shield.thrift,
     )
+    admission = shield.admission()
     gateway = Gateway(
         listings,
-        Forwarder(client, telemetry=telemetry, clock=time.time),
+        Forwarder(upstream, telemetry=telemetry, clock=time.time),
         PageRenderer(int(settings.store.max_bytes * _RENDERED_SHARE)),
-        asking=asking(settings, await _secret(settings, store)),
+        asking=asks,
         links=LinkStyle(
             settings.server.links == "absolute", settings.server.public_url, settings.server.trusted_proxies
         ),
         store=store,
         clock=time.time,
+        door=entrance.door(asks.partitioner),
+        claims=shield.claims(asks.partitioner),
+        admission=admission,
     )
     draining = asyncio.Event()
     operators = web.AppRunner(
@@ -92,8 +106,14 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         ),
         access_log=None,
     )
-    callers = web.ServerRunner(Front(gateway, telemetry).server(), shutdown_timeout=settings.server.drain_s)
+    memo = HeadMemo(
+        max_bytes=int(settings.store.max_bytes * _REPEATED_SHARE), epoch=lambda: listings.epoch, clock=time.time
+    )
+    # Where callers' requests are counted, each has to come as far as the gateway.
+    front = Front(gateway, telemetry, memo=None if admission.counts else memo)
+    callers = web.ServerRunner(front.server(), shutdown_timeout=settings.server.drain_s)
     try:
+        await shield.start()
         await operators.setup()
         await callers.setup()
         admin_url = await _listening(operators, settings.admin.listen)
@@ -104,9 +124,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     finally:
         draining.set()
         telemetry.ready.set(0)
+        memo.close()
         event("draining", at_most_s=settings.server.drain_s)
         await callers.cleanup()
         await listings.close()
+        await entrance.close()
+        await shield.close()
         await client.close()
         await store.close()
         await operators.cleanup()
@@ -131,6 +154,7 @@ def asking(settings: Settings, secret: bytes) -> Asking:
         PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages),
         rules(settings.cache),
         extension=upstream.list_api == "cloudimages",
+        share_public=settings.identity.share_public,
     )
 
 
@@ -146,7 +170,17 @@ def rules(cache: CacheSection) -> Rules:
     return Rules(Lifetimes(*(getattr(cache, name) for name in names)), tuple(each))
 
 
-def _store(settings: Settings, telemetry: Telemetry) -> SpanStore:
+def _client(origin: str, upstream: UpstreamSection) -> UpstreamClient:
+    return UpstreamClient(
+        origin,
+        connect_s=upstream.connect_timeout_s,
+        read_s=upstream.read_timeout_s,
+        max_connections=upstream.max_connections,
+        tls=ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else None,
+    )
+
+
+def _store(settings: Settings, telemetry: Telemetry, heard: Callable[[Iterable[str] | None], None]) -> SpanStore:
     memory = MemoryStore(settings.store.max_bytes)
     if settings.store.url.startswith("memory:"):
         return memory
@@ -160,6 +194,7 @@ def _store(settings: Settings, telemetry: Telemetry) -> SpanStore:
         prefix=settings.store.prefix,
         keep_s=lifetimes.longest_s,
         timeout_s=timeout_s,
+        seal=sealing(settings.store.seal, _keys(settings.store)),
     )
     store = TieredStore(
         memory,
@@ -168,15 +203,25 @@ def _store(settings: Settings, telemetry: Telemetry) -> SpanStore:
         stale_s=lifetimes.longest_s,
         timeout_s=timeout_s,
         failed=telemetry.store_failed,
+        heard=heard,
     )
     store.start()
     return store
 
 
+def _keys(store: StoreSection) -> list[str]:
+    """Return the keys that values are sealed with, the present one first."""
+    return [key.get_secret_value() for key in (store.key, store.key_previous) if key is not None]
+
+
 async def _secret(settings: Settings, store: SpanStore) -> bytes:
-    """Return the key of the partitions' digests: the configured one, or one that is made now and shared."""
+    """Return the key of the partitions' digests: the configured one, or one from `store.key`, or one that is made now
+    and shared.
+    """
     if settings.identity.secret is not None:
         return settings.identity.secret.get_secret_value().encode()
+    if settings.store.key is not None:
+        return derived(settings.store.key.get_secret_value().encode(), "partitions")
     candidate = secrets.token_bytes(32)
     try:
         return await store.shared_secret(candidate)

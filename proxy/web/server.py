@@ -5,26 +5,89 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from proxy.core.routes import route
 from proxy.errors import BadRequestError, ProxyError
 from proxy.gateway.gateway import Gateway
+from proxy.gateway.listing import Repeatable
 from proxy.telemetry import Telemetry, event
 from proxy.web import adapter
+from proxy.web.memo import Asked, HeadMemo, Peer, alone
+from proxy.web.written import Written
+
+Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
 FIELD_BYTES: Final = 64 * 1024
 _KEEP_ALIVE_S: Final = 75.0
 
 
 class Connection(RequestHandler):
-    """One caller's connection."""
+    """One caller's connection; it answers from *memo* what need not be parsed.
+
+    That takes a head that is alone: nothing before it is unfinished, no answer is under way, nothing follows it.
+    *asked* is such a head that is on its whole way through now, *answered* how many requests have got their answers to
+    the last byte, each with leave to send another.
+    """
+
+    def __init__(self, manager: Server, memo: HeadMemo | None, **settings: Any) -> None:
+        super().__init__(manager, **settings)
+        self.asked: Asked | None = None
+        self.answered = 0
+        self._memo = memo
+        self._peer: Peer | None = None
+        self._at_start = True  # what comes next is the beginning of a message
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note where the connection comes from."""
+        super().connection_made(transport)
+        if self._memo is not None:
+            peer = transport.get_extra_info("peername")
+            address = str(peer[0]) if isinstance(peer, tuple) else ""
+            self._peer = self._memo.peer(address, tls=transport.get_extra_info("sslcontext") is not None)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer *data* if it is a request that was answered lately, else let it be parsed."""
+        single = alone(data)
+        self.asked = None
+        if single and self._at_start and self._idle and self._peer is not None and self._memo is not None:
+            self.asked = self._memo.asked(self._peer, data)
+            if self.asked is not None and self._repeated(self._memo, self.asked):
+                return
+        count = self._request_count
+        super().data_received(data)
+        # A head that was alone in `data` and made one message without a body ends where `data` does.
+        self._at_start = single and self._request_count == count + 1 and self._bodiless
+        if not self._at_start:
+            self.asked = None
+
+    def _repeated(self, memo: HeadMemo, asked: Asked) -> bool:
+        """Give the answer that *memo* has, and return whether it has one."""
+        started = time.perf_counter()
+        repeat = memo.find(asked)
+        if repeat is None or self.transport is None:
+            return False
+        request_id = asked.request_id or memo.new_id()
+        self.transport.write(b"".join((repeat.head, request_id.encode(), b"\r\n\r\n", repeat.body)))
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        repeat.seen.served(time.perf_counter() - started, request_id)
+        return True
+
+    @property
+    def _idle(self) -> bool:
+        """Whether no answer is under way, nor still on its way to a slow reader."""
+        return self._request_count == self.answered and not (self._paused or self._force_close or self._close)
+
+    @property
+    def _bodiless(self) -> bool:
+        return bool(self._messages) and self._messages[-1][1] is EMPTY_PAYLOAD and not self._upgraded
 
     def handle_error(
         self,
@@ -57,19 +120,29 @@ class Connection(RequestHandler):
 class Server(web.Server):
     """Makes a `Connection` for each caller."""
 
+    def __init__(self, handler: Handler, memo: HeadMemo | None, **settings: Any) -> None:
+        super().__init__(handler, handler_cancellation=True, **settings)
+        self.memo = memo
+
     def __call__(self) -> RequestHandler:
         """Return the protocol of a new connection."""
-        return Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, self.memo, loop=self._loop, **self._kwargs)
 
 
 class Front:
     """Answers callers: translates, times, counts, and nothing more."""
 
     def __init__(
-        self, gateway: Gateway, telemetry: Telemetry, *, clock: Callable[[], float] = time.perf_counter
+        self,
+        gateway: Gateway,
+        telemetry: Telemetry,
+        *,
+        memo: HeadMemo | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._gateway = gateway
         self._telemetry = telemetry
+        self._memo = memo
         self._clock = clock
 
     def server(self) -> Server:
@@ -81,7 +154,7 @@ class Front:
             "max_field_size": FIELD_BYTES,
             "auto_decompress": False,  # a body goes up as it came
         }
-        return Server(self.handle, handler_cancellation=True, **settings)
+        return Server(self.handle, self._memo, **settings)
 
     async def handle(self, request: BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -93,6 +166,8 @@ class Front:
             async with self._gateway.answer(asked, adapter.caller(request)) as answer:
                 cache_status = answer.cache_status.label
                 response = await adapter.respond(request, answer, known_as=known_as)
+                if answer.repeatable and isinstance(response, Written):
+                    self._remember(request, response, label, answer.repeatable)
             status = response.status
         except ProxyError as error:
             status = error.status
@@ -109,7 +184,19 @@ class Front:
                 elapsed_s=self._clock() - started,
                 request_id=known_as,
             )
+        if response.keep_alive and isinstance(request.protocol, Connection):
+            request.protocol.answered += 1
         return response
+
+    def _remember(self, request: BaseRequest, sent: Written, label: str, allowed: Repeatable) -> None:
+        """Remember what was *sent*, if *request* may be told from the bytes that it came in."""
+        connection = request.protocol
+        if self._memo is None or not isinstance(connection, Connection) or connection.asked is None:
+            return
+        if request.version != HttpVersion11 or not sent.keep_alive:
+            return  # the next such request comes on another connection
+        seen = self._telemetry.seen(method=request.method, route=label, status=sent.status, cache_status="hit")
+        self._memo.remember(connection.asked, allowed, head=sent.head, body=sent.body, seen=seen)
 
     async def _refused(self, request: BaseRequest, error: ProxyError, *, known_as: str) -> web.StreamResponse:
         if request.writer.output_size:

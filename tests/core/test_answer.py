@@ -1,5 +1,9 @@
 """An upstream's answer becomes a span, or says why not."""
 
+import time
+from collections.abc import Iterator
+from math import inf
+
 import orjson
 import pytest
 from hypothesis import given
@@ -174,7 +178,47 @@ def test_what_is_no_foreign_link_is_left_alone(image: dict[str, object]) -> None
 )
 def test_transient_images_are_noticed(status: object, *, transient: bool) -> None:
     """A list is transient where an image in it is about to change, and an odd status is none of these."""
-    assert held(a_list({"id": "a", "status": "active"}, {"id": "b", "status": status})).transient is transient
+    made = held(a_list({"id": "a", "status": "active"}, {"id": "b", "status": status}))
+    assert (made.transient_since is not None) is transient
+
+
+@pytest.mark.parametrize(
+    ("times", "since"),
+    [
+        pytest.param({"updated_at": "1970-01-01T00:01:00Z", "created_at": "1970-01-01T00:00:05Z"}, 60.0, id="updated"),
+        pytest.param({"updated_at": None, "created_at": "1970-01-01T00:00:05Z"}, 5.0, id="only created"),
+        pytest.param({"created_at": "1970-01-01T02:00:05+02:00"}, 5.0, id="with an offset"),
+        pytest.param({"created_at": "1970-01-01T00:00:05"}, 5.0, id="without one it is UTC"),
+        pytest.param({"created_at": "1970-01-01 00:00:05"}, 5.0, id="with a space"),
+        pytest.param({"created_at": "yesterday"}, inf, id="no time"),
+        pytest.param({"created_at": 5}, inf, id="a number"),
+        pytest.param({"created_at": "0001-01-01T00:00:00+14:00"}, 1.0, id="before time began, so another's is later"),
+        pytest.param({"created_at": "0001-01-01T00:00:00"}, 1.0, id="before time began, without an offset"),
+        pytest.param({"updated_at": ["1970-01-01T00:01:00Z"]}, inf, id="an array"),
+        pytest.param({}, inf, id="nothing"),
+    ],
+)
+def test_since_when_an_image_is_about_to_change_is_read(times: dict[str, object], since: float) -> None:
+    """The time of its last change counts; where it can't be told it might have been just now."""
+    oldest = {"id": "x", "status": "queued", "created_at": "1970-01-01T00:00:01Z"}
+    settled = {"id": "y", "status": "active", "created_at": "2025-01-01T00:00:00Z"}
+    assert held(a_list(oldest, {"id": "a", "status": "saving", **times}, settled)).transient_since == since
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the machine's own time zone be another."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_the_machine_s_time_zone_says_nothing(far_from_greenwich: None) -> None:
+    """A time without an offset is UTC wherever the proxy runs."""
+    image = {"id": "a", "status": "saving", "created_at": "1970-01-01T00:00:05"}
+    assert held(a_list(image)).transient_since == 5.0
 
 
 def test_nulls_in_a_sort_key_are_noticed() -> None:

@@ -1,6 +1,7 @@
 """How old an answer is, and what it may still be used for."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -53,13 +54,38 @@ def test_without_stale_windows_the_end_is_the_end() -> None:
 def test_a_lifetime_is_shortened_by_a_tenth_at_most(dice: float, unsettled: bool) -> None:
     """Dice keep spans that were filled together from expiring together, and never make one live longer."""
     whole = 2.0 if unsettled else 60.0
-    assert 0.9 * whole <= LIFETIMES.fresh_s(unsettled=unsettled, dice=dice) <= whole
+    made = LIFETIMES.fresh_s(unsettled=unsettled, transient_since=None, now=1000.0, dice=dice)
+    assert 0.9 * whole <= made <= whole
+
+
+@pytest.mark.parametrize(
+    ("hung_s", "lifetime_s"),
+    [
+        pytest.param(0.0, 2.0, id="since now"),
+        pytest.param(-50.0, 2.0, id="since a moment to come"),
+        pytest.param(-inf, 2.0, id="since it can't be told when"),
+        pytest.param(20.0, 2.0, id="for a little"),
+        pytest.param(100.0, 10.0, id="for longer: a tenth of it"),
+        pytest.param(10**9, 60.0, id="for ever: the ordinary lifetime"),
+    ],
+)
+def test_an_image_that_hangs_costs_ever_less(hung_s: float, lifetime_s: float) -> None:
+    """What has been about to change for long is the less likely to do so now."""
+    made = LIFETIMES.fresh_s(unsettled=False, transient_since=10**9 - hung_s, now=10**9, dice=0.0)
+    assert made == lifetime_s
+
+
+@pytest.mark.parametrize("transient_since", [None, 1000.0, 0.0, inf])
+def test_a_job_that_began_lately_counts_however_long_an_image_hangs(transient_since: float | None) -> None:
+    """An unsettled list lives for the transient lifetime at most."""
+    assert LIFETIMES.fresh_s(unsettled=True, transient_since=transient_since, now=1000.0, dice=0.0) <= 2.0
 
 
 def test_a_transient_lifetime_never_exceeds_the_ordinary_one() -> None:
     """Where the lifetime itself is shorter it stays."""
-    assert Lifetimes(1.0, 2.0).fresh_s(unsettled=True, dice=0.0) == 1.0
-    assert Lifetimes(0.0, 2.0).fresh_s(unsettled=True, dice=0.0) == 0.0
+    for ttl_s in (1.0, 0.0):
+        made = Lifetimes(ttl_s, 2.0).fresh_s(unsettled=True, transient_since=0.0, now=10**9, dice=0.0)
+        assert made == ttl_s
 
 
 def test_the_longer_stale_window_counts_for_keeping() -> None:

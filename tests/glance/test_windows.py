@@ -5,7 +5,7 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.glance.conftest import Newcomer
@@ -40,10 +40,7 @@ _FILTERS: list[Parameters] = [
     [("size_min", "2")],
     [("created_at", "gte:2020-09-13T13:00:00Z")],
     [("created_at", "lt:2020-09-13 13:00:00")],
-    [("created_at", "LT:2020-09-13T13:00:00Z")],
-    [("visibility", "nonsense")],
-    [("protected", "perhaps")],
-    [("limit_", "1")],
+    [("__of_nobody", "1")],
 ]
 
 
@@ -62,15 +59,15 @@ def _sorts() -> st.SearchStrategy[Parameters]:
     return st.one_of(
         st.just([]),
         st.tuples(key, direction).map(list),
-        st.tuples(key, key, direction, direction).map(list),
+        st.tuples(key, st.just(("sort_key", "id")), direction, direction).map(list),
         together,
-        st.sampled_from([[("sort_key", "min_ram")], [("sort_dir", "ASC")], [("sort", "name"), ("sort_key", "name")]]),
     )
 
 
 def _limits() -> st.SearchStrategy[Parameters]:
-    odd = st.sampled_from(["0", "", "abc", "-1", "1.0", "+1", "1_0", "0010"])
-    value = st.one_of(st.integers(1, 60).map(str), st.integers(1, 60).map(str), odd, st.just("300"))
+    odd = st.sampled_from(["0", "0010", "+1", "1_0", "abc"])
+    plain = st.integers(1, 60).map(str)
+    value = st.one_of(plain, plain, plain, odd, st.just("150"))
     return st.one_of(st.just([]), value.map(lambda limit: [("limit", limit)]))
 
 
@@ -80,8 +77,7 @@ def _markers() -> st.SearchStrategy[Parameters]:
     refused = [
         image.id for image in _IMAGES if image.deleted or (image.visibility == "private" and image.owner == "beta")
     ]
-    odd = ["", "00000000-0000-4000-8000-000000000000", "not-an-id", mine[0].upper()]
-    value = st.one_of(*map(st.sampled_from, (mine, public, public, refused, odd)))
+    value = st.one_of(*map(st.sampled_from, (mine, public, public, public, refused)))
     return st.one_of(st.just([]), value.map(lambda marker: [("marker", marker)]))
 
 
@@ -90,13 +86,16 @@ def visits(draw: st.DrawFn) -> list[str]:
     """Draw up to four windows onto one listing, as list targets: each with its own order of parameters and escapes."""
     filters = draw(st.lists(st.sampled_from(_FILTERS), max_size=2))
     listing = [parameter for part in (*filters, draw(_sorts())) for parameter in part]
-    windows = draw(st.lists(st.tuples(_limits(), _markers()), min_size=1, max_size=4))
+    windows = draw(st.lists(st.tuples(_limits(), _markers()), min_size=2, max_size=4))
     return [_target(draw, [*listing, *limit, *marker]) for limit, marker in windows]
 
 
 def _target(draw: st.DrawFn, parameters: Parameters) -> str:
+    """Draw a spelling of *parameters* in which repeated ones keep their order, as that of sort keys matters."""
     escape = draw(_ESCAPES)
-    query = "&".join(f"{name}={escape(value)}" for name, value in draw(st.permutations(parameters)))
+    names = draw(st.permutations([name for name, _ in parameters]))
+    values = {name: iter([value for other, value in parameters if other == name]) for name in names}
+    query = "&".join(f"{name}={escape(next(values[name]))}" for name in names)
     return f"/v2/images?{query}" if query else "/v2/images"
 
 
@@ -106,10 +105,18 @@ def token(newcomer: Newcomer) -> str:
     return newcomer(_PROJECT)
 
 
+_BY_SIZE = "/v2/images?visibility=private&sort_key=size&sort_dir=asc"
+_UNSIZED = next(
+    image.id for image in _IMAGES if (image.owner, image.visibility, image.size) == (_PROJECT, "private", None)
+)
+"""Where Glance's own order breaks down: after it, a page holds what a longer page does not."""
+
+
 @given(targets=visits())
 @example(targets=["/v2/images?limit=5000&visibility=private", "/v2/images?limit=7&visibility=private"])
 @example(targets=["/v2/images?name=%FF", "/v2/images?limit=3;tag=plain", "/v2/images?limit=3&tag=plain"])
-@settings(max_examples=50, deadline=None, database=None)
+@example(targets=[f"{_BY_SIZE}&limit=200", f"{_BY_SIZE}&limit=5&marker={_UNSIZED}", f"{_BY_SIZE}&limit=60"])
+@settings(max_examples=25, deadline=None, database=None, phases=(Phase.explicit, Phase.generate))
 def test_a_window_through_the_proxy_is_the_window_itself(
     targets: list[str], token: str, glance: Glance, proxy: ProxyProcess
 ) -> None:

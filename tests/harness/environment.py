@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from tests.harness.processes import Argv, ProgramError, start
+from tests.harness.processes import ProgramError, start
 
 Say = Callable[[str], None]
 
 BUILD_S = 300.0
 _LOCK_POLL_S = 0.5
+_BEAT_S = 15.0
 
 
 def environment(name: str, requirements: Path, *, say: Say) -> Path:
@@ -29,10 +30,10 @@ def environment(name: str, requirements: Path, *, say: Say) -> Path:
     mark = home / "complete"
     if not mark.exists():
         home.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(home.with_suffix(".lock"), within_s=BUILD_S):
+        with _locked(home.with_suffix(".lock"), within_s=BUILD_S, say=say) as lock:
             if not mark.exists():
                 shutil.rmtree(home, ignore_errors=True)
-                _build(home, requirements, say=say)
+                _build(home, requirements, lock=lock, say=say)
                 mark.touch()
     return home
 
@@ -43,8 +44,10 @@ def _cache() -> Path:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, *, within_s: float) -> Iterator[None]:
+def _locked(path: Path, *, within_s: float, say: Say) -> Iterator[int]:
+    """Hold the lock on *path*, yielding its descriptor: while a child has that open too, the lock outlives us."""
     deadline = time.monotonic() + within_s
+    beat_at = time.monotonic()
     with path.open("w") as lock:
         while True:
             try:
@@ -53,27 +56,28 @@ def _locked(path: Path, *, within_s: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise ProgramError(f"{path.name}: held by another run for {within_s:g}s") from None
+                if time.monotonic() >= beat_at:
+                    say(f"{path.name}: held by another run, waiting")
+                    beat_at += _BEAT_S
                 time.sleep(_LOCK_POLL_S)
-        yield
+        yield lock.fileno()
 
 
-def _build(home: Path, requirements: Path, *, say: Say) -> None:
+def _build(home: Path, requirements: Path, *, lock: int, say: Say) -> None:
     began = time.monotonic()
+
+    def step(*argv: str | Path) -> None:
+        start(argv, log=home.with_suffix(".log"), env=_without_python_settings(), inherited=(lock,)).wait_end(
+            within_s=BUILD_S - (time.monotonic() - began),
+            beat=lambda: say(f"{home.name}: still installing, {time.monotonic() - began:.0f}s"),
+            beat_s=_BEAT_S,
+        )
+
     say(f"{home.name}: installing {requirements.parent.name} and what it needs, once (a minute or two)")
-    _step([sys.executable, "-m", "venv", home], home=home, left_s=BUILD_S, say=say)
-    install: Argv = [
-        *(home / "bin" / "python", "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"),
-        *("install", "--no-deps", "--no-compile", "--requirement", requirements),
-    ]
-    _step(install, home=home, left_s=BUILD_S - (time.monotonic() - began), say=say)
+    step(sys.executable, "-m", "venv", home)
+    pip = (home / "bin" / "python", "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check")
+    step(*pip, "install", "--no-deps", "--no-compile", "--requirement", requirements)
     say(f"{home.name}: installed in {time.monotonic() - began:.0f}s")
-
-
-def _step(argv: Argv, *, home: Path, left_s: float, say: Say) -> None:
-    began = time.monotonic()
-    start(argv, log=home.with_suffix(".log"), env=_without_python_settings()).wait_end(
-        within_s=left_s, beat=lambda: say(f"{home.name}: still installing, {time.monotonic() - began:.0f}s")
-    )
 
 
 def _without_python_settings() -> Mapping[str, str]:

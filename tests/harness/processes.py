@@ -123,8 +123,18 @@ class Program:
         self.child.wait(10)
 
 
-def start(argv: Argv, *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Program:
-    """Start *argv*, its output appended to *log*, its environment exactly *env* where one is given."""
+def start(
+    argv: Argv,
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    inherited: tuple[int, ...] = (),
+) -> Program:
+    """Start *argv*, its output appended to *log*, its environment exactly *env* where one is given.
+
+    Of this process's open files it gets only those whose descriptors are *inherited*.
+    """
     with log.open("ab") as output:
         child = subprocess.Popen(
             [str(word) for word in argv],
@@ -133,6 +143,7 @@ def start(argv: Argv, *, log: Path, env: Mapping[str, str] | None = None, cwd: P
             stderr=subprocess.STDOUT,
             env=None if env is None else dict(env),
             cwd=cwd,
+            pass_fds=inherited,
             start_new_session=True,
         )
     return Program(name=Path(argv[0]).name, child=child, log=log)

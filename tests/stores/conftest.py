@@ -12,7 +12,10 @@ from proxy.stores.base import SpanStore
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore, connected
 from proxy.stores.tiered import TieredStore
+from tests.bounded import bounded
 from tests.harness.redis import RedisServer
+
+__all__ = ["bounded"]
 
 PREFIX = "ims-test:"
 KEEP_S = 4000.0

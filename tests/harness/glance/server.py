@@ -53,7 +53,8 @@ def glance(directory: Path, *, say: Say) -> Iterator[Glance]:
     if not empty.exists():
         say("glance: preparing an empty database, once")
         _migrate(home, directory, env)
-        database.replace(empty)
+        partial = shutil.copyfile(database, home / f"empty-{os.getpid()}.db")
+        partial.replace(empty)  # at once, so that another run finds all of it or nothing
     shutil.copyfile(empty, database)
     port = free_port()
     argv: Argv = [

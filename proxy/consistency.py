@@ -1,0 +1,103 @@
+"""What settings have to say about who is asking before they can be used together."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from proxy.config import IdentitySection, Settings, StoreSection
+from proxy.core.callers import CallersError, callers
+
+# A setting and what is wrong with it.
+Fact = tuple[tuple[str, str], str]
+
+
+def facts(settings: Settings) -> Iterator[Fact]:
+    """Yield what is wrong with *settings*' identity and seal, setting by setting."""
+    identity = settings.identity
+    if identity.mode == "project" and not identity.iam_url:
+        yield ("identity", "mode"), "'project', which needs identity.iam_url"
+    if identity.share_public and identity.mode == "token":
+        yield ("identity", "share_public"), "true, which needs identity.mode 'project' or 'gateway'"
+    if identity.mode == "gateway":
+        yield from _own(identity)
+        if identity.callers is None and not is_loopback(settings.server.listen):
+            fact = f"{settings.server.listen!r}, beyond loopback in mode 'gateway' only with identity.callers"
+            yield ("server", "listen"), fact
+    else:
+        yield from _without_gateway(identity)
+    yield from _files(identity)
+    yield from _seal(settings.store)
+
+
+def _own(identity: IdentitySection) -> Iterator[Fact]:
+    """Yield what lacks of the proxy's own credentials: an access key with its secret, or a user with a password."""
+    if (identity.access_key is None) == (identity.user is None):
+        yield ("identity", "mode"), "'gateway', which needs identity.access_key or identity.user, one of them"
+    elif identity.access_key is not None and identity.secret_key is None:
+        yield ("identity", "access_key"), "given without identity.secret_key"
+    elif identity.user is not None:
+        needed = {
+            "password": identity.password,
+            "domain": identity.domain,
+            "project_id": identity.project_id,
+            "iam_url": identity.iam_url,
+        }
+        lacking = [f"identity.{name}" for name, value in needed.items() if not value]
+        if lacking:
+            yield ("identity", "user"), f"given without {', '.join(lacking)}"
+    if identity.keys:
+        yield ("identity", "keys"), "given in mode 'gateway', where callers' signatures don't count"
+
+
+def _without_gateway(identity: IdentitySection) -> Iterator[Fact]:
+    for name in ("access_key", "secret_key", "security_token", "user", "domain", "password", "project_id", "callers"):
+        if getattr(identity, name):
+            yield ("identity", name), "given, which only mode 'gateway' uses"
+    if identity.writes:
+        yield ("identity", "writes"), "true, which only mode 'gateway' uses"
+
+
+def _files(identity: IdentitySection) -> Iterator[Fact]:
+    if identity.callers is not None:
+        try:
+            callers(identity.callers.read_text())
+        except (OSError, UnicodeDecodeError, CallersError) as error:
+            yield ("identity", "callers"), f"{identity.callers}: {_reason(error)}"
+    for access, path in identity.keys.items():
+        reason = _unusable(path)
+        if reason:
+            yield ("identity", "keys"), f"{access}: {path}: {reason}"
+
+
+def _unusable(path: Path) -> str | None:
+    try:
+        return None if path.read_text().strip() else "is empty"
+    except (OSError, UnicodeDecodeError) as error:
+        return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or "can't be read"
+    return str(error) if isinstance(error, CallersError) else "no text"
+
+
+def _seal(store: StoreSection) -> Iterator[Fact]:
+    if store.seal != "none" and store.key is None:
+        yield ("store", "seal"), f"{store.seal!r}, which needs store.key or store.key_file"
+    if store.key_previous is not None and store.key is None:
+        yield ("store", "key_previous"), "given without store.key"
+    if store.seal == "encrypt" and find_spec("cryptography") is None:
+        yield ("store", "seal"), "'encrypt', which needs the package cryptography: pip install 'ims-cache-proxy[seal]'"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether *address*, HOST:PORT, can be reached from this machine only."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

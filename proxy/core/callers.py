@@ -1,0 +1,110 @@
+"""The callers of a proxy that has credentials of its own: named keys, and who may write."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.core.messages import Fields
+
+LEAST_CHARS: Final = 16
+# What a caller, or the upstream's own middleware before it, might say of who is asking: ours is to be believed alone.
+CLAIMS: Final = (
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "x-api-key",
+    "x-auth-token",
+    "x-sdk-content-sha256",
+    "x-sdk-date",
+    "x-security-token",
+    "x-service-token",
+    "x-storage-token",
+    "x-subject-token",
+    "x-domain-id",
+    "x-domain-name",
+    "x-identity-status",
+    "x-is-admin-project",
+    "x-project-domain-id",
+    "x-project-domain-name",
+    "x-project-id",
+    "x-project-name",
+    "x-role",
+    "x-roles",
+    "x-service-catalog",
+    "x-service-roles",
+    "x-tenant",
+    "x-tenant-id",
+    "x-tenant-name",
+    "x-user",
+    "x-user-domain-id",
+    "x-user-domain-name",
+    "x-user-id",
+    "x-user-name",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A caller known by the digest of its key; *writes* says whether it may change images."""
+
+    name: str
+    digest: bytes = field(repr=False)
+    writes: bool
+
+
+class CallersError(ValueError):
+    """A callers' file that can't be used; the message says why and quotes no key."""
+
+
+def callers(text: str) -> tuple[Caller, ...]:
+    """Return the callers in a file: TOML, a table for each, with its `key` and, where it may write, `writes = true`.
+
+    Raises `CallersError`.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise CallersError("no TOML") from None  # its message may quote a key
+    found = tuple(_caller(name, table) for name, table in tables.items())
+    if not found:
+        raise CallersError("no caller in it")
+    if len({caller.digest for caller in found}) < len(found):
+        raise CallersError("two callers with one key")
+    return found
+
+
+def _caller(name: str, table: object) -> Caller:
+    if not isinstance(table, dict) or not set(table) <= {"key", "writes"}:
+        raise CallersError(f"{name}: a table with key and writes is allowed")
+    key, writes = table.get("key"), table.get("writes", False)
+    if not isinstance(key, str) or len(key) < LEAST_CHARS or not key.isascii() or not key.isprintable():
+        raise CallersError(f"{name}.key: a text of at least {LEAST_CHARS} visible ASCII characters is allowed")
+    if not isinstance(writes, bool):
+        raise CallersError(f"{name}.writes: true or false is allowed")
+    return Caller(name, _digest(key), writes)
+
+
+def recognised(fields: Fields, among: Iterable[Caller]) -> Caller | None:
+    """Return the caller whose key stands in `Authorization: Bearer` or `X-Api-Key`; every key is compared, always.
+
+    None where no key or more than one is given.
+    """
+    bearers = [value[7:].strip() for value in fields.all("authorization") if value[:7].lower() == "bearer "]
+    keys = bearers + fields.all("x-api-key")
+    if len(keys) != 1 or len(fields.all("authorization")) > len(bearers):
+        return None
+    given = _digest(keys[0])
+    found = None
+    for caller in among:
+        if hmac.compare_digest(caller.digest, given):
+            found = caller
+    return found
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

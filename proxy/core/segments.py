@@ -1,0 +1,79 @@
+"""What goes first when memory is full: a segmented LRU (Karedla, Love, Wherry: Caching strategies, 1994).
+
+What is new is on probation; what is used again is protected from all that comes after it. A flood of queries that
+nobody repeats passes through probation, and leaves alone what is asked for often.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final, Generic, TypeVar
+
+Key = TypeVar("Key", bound=Hashable)
+
+_PROTECTED_SHARE: Final = 0.8
+
+
+class Segments(Generic[Key]):
+    """The order in which keys go, and how much they take: never more than *max_bytes*."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._most_protected = int(max_bytes * _PROTECTED_SHARE)
+        self._probation: OrderedDict[Key, int] = OrderedDict()
+        self._protected: OrderedDict[Key, int] = OrderedDict()
+        self._protected_bytes = 0
+        self.stored_bytes = 0
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._probation or key in self._protected
+
+    def __len__(self) -> int:
+        return len(self._probation) + len(self._protected)
+
+    def add(self, key: Key, size_bytes: int) -> list[Key]:
+        """Take *key* in, or its new size, and return the keys that have to go for it: itself if it is too big.
+
+        What takes the place of something protected is protected.
+        """
+        known = key in self._protected
+        self.remove(key)
+        if size_bytes > self._max_bytes:
+            return [key]
+        self._probation[key] = size_bytes
+        self.stored_bytes += size_bytes
+        if known:
+            self.use(key)
+        return self._evicted(key)
+
+    def use(self, key: Key) -> None:
+        """Note that *key* was asked for again."""
+        if key in self._protected:
+            self._protected.move_to_end(key)
+            return
+        self._protected[key] = self._probation.pop(key)
+        self._protected_bytes += self._protected[key]
+        while self._protected_bytes > self._most_protected:
+            oldest, size_bytes = self._protected.popitem(last=False)
+            self._protected_bytes -= size_bytes
+            self._probation[oldest] = size_bytes
+
+    def remove(self, key: Key) -> None:
+        """Forget *key*, if it is known."""
+        size_bytes = self._probation.pop(key, None)
+        if size_bytes is None:
+            size_bytes = self._protected.pop(key, 0)
+            self._protected_bytes -= size_bytes
+        self.stored_bytes -= size_bytes
+
+    def _evicted(self, newcomer: Key) -> list[Key]:
+        """Remove the oldest on probation, then the oldest of all, but not *newcomer*, until the rest fits."""
+        gone: list[Key] = []
+        while self.stored_bytes > self._max_bytes:
+            oldest = next((key for key in self._probation if key != newcomer), None)
+            if oldest is None:
+                oldest = next(key for key in self._protected if key != newcomer)
+            self.remove(oldest)
+            gone.append(oldest)
+        return gone

@@ -1,0 +1,186 @@
+"""Whose a request is, in each mode: by its token, by what IAM says of the token, or by a key of the proxy's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from proxy.core.callers import CLAIMS, Caller, recognised
+from proxy.core.identity import Partition, Partitioner, Unshared, Who, spelt
+from proxy.core.messages import Request
+from proxy.core.signing import SPEAKING, Signing, SigningKey, flaw, signature
+from proxy.errors import ForbiddenError, ProxyError, UnauthorizedError
+from proxy.gateway.verifier import TokenVerifier
+
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_BELIEVED_S: Final = 1.0
+_BESIDE: Final = ("cookie", "proxy-authorization", "x-auth-token", "x-subject-token")
+
+
+class Door(Protocol):
+    """Where callers come in."""
+
+    def admit(self, request: Request) -> None:
+        """Return if *request* may be carried on; raises `ProxyError` where it may not."""
+        ...
+
+    def onward(self, request: Request) -> Request:
+        """Return *request* as it goes on where it is passed through."""
+        ...
+
+    async def who(self, request: Request) -> Who | Unshared:
+        """Return whose the list *request* is, or why its answer is shared with nobody."""
+        ...
+
+    def holder(self, partition: Partition) -> Who:
+        """Return who has the token with the partition *partition*, before anything else is known of it."""
+        ...
+
+
+class Signatures:
+    """Verifies requests by the secrets of access keys, and signs them anew for *host*; *clock* gives epoch seconds."""
+
+    def __init__(
+        self, partitioner: Partitioner, *, secret: Callable[[str], str | None], host: str, clock: Callable[[], float]
+    ) -> None:
+        self._partitioner = partitioner
+        self._secret = secret
+        self._host = host
+        self._clock = clock
+
+    def who(self, request: Request) -> Who | Unshared:
+        """Return whose the signed *request* is: the key's, for the project and security token that are signed too."""
+        given = signature(request.fields)
+        if given is None or request.body is not None or any(request.fields.all(name) for name in _BESIDE):
+            return Unshared.SIGNED
+        secret = self._secret(given.access)
+        if secret is None:
+            return Unshared.SIGNED
+        if wrong := flaw(request, given, secret, now=self._clock()):
+            return Unshared(wrong.value)
+        partition = self._partitioner.keyed(given.access, request.fields)
+        key = SigningKey(given.access, secret, request.fields.get("x-security-token"))
+        credentials = tuple(name for name in SPEAKING if name != "x-security-token")
+        signing = Signing(key, self._host)
+        return Who(partition, partition, believed_until=0.0, credentials=credentials, signing=signing)
+
+    def onward(self, request: Request) -> Request:
+        """Return *request* signed anew where its signature is good, else as it came."""
+        found = self.who(request)
+        if isinstance(found, Unshared) or found.signing is None:
+            return request
+        return found.signing.signed(request, now=self._clock())
+
+
+class TokenDoor:
+    """An answer is shared among requests with the same token, or signed by the same key."""
+
+    def __init__(self, partitioner: Partitioner, signatures: Signatures | None = None) -> None:
+        self._partitioner = partitioner
+        self._signatures = signatures
+
+    def admit(self, request: Request) -> None:
+        """See `Door.admit`: whether it may is for the upstream to say."""
+
+    def onward(self, request: Request) -> Request:
+        """See `Door.onward`."""
+        return self._signatures.onward(request) if self._signatures else request
+
+    async def who(self, request: Request) -> Who | Unshared:
+        """See `Door.who`."""
+        partition = self._partitioner.of(request.fields)
+        if partition is Unshared.SIGNED and self._signatures:
+            return self._signatures.who(request)
+        return await self._token(request, partition) if isinstance(partition, Partition) else partition
+
+    async def _token(self, request: Request, partition: Partition) -> Who | Unshared:  # noqa: ARG002 - see ProjectDoor
+        return self.holder(partition)
+
+    def holder(self, partition: Partition) -> Who:
+        """See `Door.holder`."""
+        return Who(partition, partition)
+
+
+class ProjectDoor(TokenDoor):
+    """An answer is shared among tokens that IAM says to be of the same scope and roles."""
+
+    def __init__(
+        self, partitioner: Partitioner, signatures: Signatures | None = None, *, verifier: TokenVerifier
+    ) -> None:
+        super().__init__(partitioner, signatures)
+        self._verifier = verifier
+
+    async def _token(self, request: Request, partition: Partition) -> Who | Unshared:
+        token = spelt(request.fields.get("x-auth-token") or "").decode("utf-8", "surrogateescape")
+        if not token.isascii() or not token.isprintable():
+            return Unshared.REFUSED  # undone, the percent-encoding may hide what must not stand in a field
+        try:
+            known = await self._verifier.known(token, partition.digest)
+        except ProxyError:
+            return Unshared.UNVERIFIED
+        if known is None:
+            return Unshared.REFUSED
+        scope = known.verdict.scope
+        return Who(
+            self._partitioner.scoped(scope, user=False),
+            self._partitioner.scoped(scope, user=True),
+            verified=True,
+            public=scope.reach in ("project", "admin-project"),
+            token=partition.digest,
+            expires_at=known.verdict.expires_at,
+            believed_until=known.until,
+        )
+
+    def holder(self, partition: Partition) -> Who:
+        """See `Door.holder`."""
+        return Who(partition, partition, verified=True, token=partition.digest)
+
+
+class OwnDoor:
+    """Callers need no cloud credentials: every answer is what the proxy's own identity sees.
+
+    *own* names that identity. *callers* are those who may come in, None where whoever reaches the proxy may; then
+    *writes* says whether they may write.
+    """
+
+    def __init__(
+        self,
+        partitioner: Partitioner,
+        *,
+        own: Callable[[], tuple[str, ...]],
+        callers: Callable[[], Iterable[Caller]] | None,
+        writes: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._partitioner = partitioner
+        self._own = own
+        self._callers = callers
+        self._writes = writes
+        self._clock = clock
+
+    def admit(self, request: Request) -> None:
+        """See `Door.admit`."""
+        writes = self._writes
+        if self._callers is not None:
+            caller = recognised(request.fields, self._callers())
+            if caller is None:
+                raise UnauthorizedError("caller: no valid key in Authorization: Bearer or X-Api-Key")
+            writes = caller.writes
+        if request.method not in _SAFE and not writes:
+            raise ForbiddenError(f"caller: may not write, and {request.method} does")
+
+    def onward(self, request: Request) -> Request:
+        """See `Door.onward`: callers' credentials end here."""
+        return replace(request, fields=request.fields.without(CLAIMS))
+
+    async def who(self, request: Request) -> Who | Unshared:  # noqa: ARG002 - they are all the proxy
+        """See `Door.who`."""
+        partition = self._partitioner.own(*self._own())
+        # A key that is taken back counts no more within a second, and so does an identity that was changed.
+        until = self._clock() + _BELIEVED_S
+        return Who(partition, partition, verified=True, public=True, believed_until=until, credentials=())
+
+    def holder(self, partition: Partition) -> Who:
+        """See `Door.holder`: no token of a caller counts here."""
+        return Who(partition, partition, verified=True)

@@ -1,0 +1,128 @@
+"""What IAM says of tokens, remembered for a while: one flight for a token, and never past its end.
+
+A token is known by its digest; the token itself is kept nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from proxy.core.freshness import Verdicts
+from proxy.core.tokens import Verdict
+from proxy.errors import ProxyError, StoreUnavailableError
+from proxy.gateway.coalescer import Coalescer
+from proxy.gateway.memos import Memo
+
+_REMEMBERED: Final = 10_000
+# How long a token that IAM refused is refused unasked, seconds, so that a flood of bad tokens is none on IAM.
+REFUSED_S: Final = 10.0
+_SCOPE: Final = "token:"
+
+
+class Judge(Protocol):
+    """Who says what tokens stand for."""
+
+    async def verdict(self, token: str) -> Verdict | None:
+        """Return what *token* stands for, None where it is not valid; raises `ProxyError` where that can't be said."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A verdict, believed *until* then without asking anew, epoch seconds; *run* is when it was asked for.
+
+    After messages of other replicas may have been missed, another run begins.
+    """
+
+    verdict: Verdict
+    until: float
+    run: int
+
+
+class TokenVerifier:
+    """Believes IAM's verdicts as *verdicts* says. *tell* is given the scopes that every replica has to hear of."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        verdicts: Verdicts,
+        tell: Callable[[list[str]], Awaitable[None]],
+        clock: Callable[[], float],
+    ) -> None:
+        self._judge = judge
+        self._verdicts = verdicts
+        self._tell = tell
+        self._clock = clock
+        self._known: Memo[Known] = Memo(_REMEMBERED)
+        self._refused: Memo[bool] = Memo(_REMEMBERED)
+        self._flights: Coalescer[Known | None] = Coalescer()
+        self._run = 0
+        self._drops = 0
+
+    async def close(self) -> None:
+        """End the questions that are under way."""
+        await self._flights.close()
+
+    async def known(self, token: str, digest: str) -> Known | None:
+        """Return what *token*, which has that *digest*, stands for; None where IAM refuses it.
+
+        Raises `ProxyError` where IAM can't say it, and has not lately enough.
+        """
+        now = self._clock()
+        if self._refused.get(digest, now=now):
+            return None
+        known = self._known.get(digest, now=now)
+        if known and known.run == self._run and now < known.until:
+            return known
+        try:
+            return await self._flights.join((digest, self._drops), lambda: self._asked(token, digest))
+        except ProxyError:
+            # Looked up again: it may have been dropped while IAM was asked.
+            if known and self._known.get(digest, now=self._clock()):
+                return known
+            raise
+
+    async def drop(self, digest: str, *, surely: bool = False) -> None:
+        """Forget the verdict of a token, in every replica; unless *surely*, only where one is known here.
+
+        Who sends made-up tokens must not make replicas talk.
+        """
+        known = self._known.get(digest, now=self._clock()) is not None
+        self._forget(digest)
+        if known or surely:
+            try:
+                await self._tell([_SCOPE + digest])
+            except StoreUnavailableError:
+                return
+
+    def heard(self, scopes: Iterable[str] | None) -> None:
+        """Other replicas invalidated *scopes*; None says that messages may have been missed.
+
+        Then every verdict is asked for anew, and believed only while IAM is away.
+        """
+        if scopes is None:
+            self._run += 1
+            return
+        for scope in scopes:
+            if scope.startswith(_SCOPE):
+                self._forget(scope.removeprefix(_SCOPE))
+
+    def _forget(self, digest: str) -> None:
+        self._known.forget(digest)
+        self._drops += 1  # a question that is under way was asked before this, so nobody else joins it
+
+    async def _asked(self, token: str, digest: str) -> Known | None:
+        now, run, drops = self._clock(), self._run, self._drops
+        found = await self._judge.verdict(token)
+        if found is None or found.expires_at <= self._clock():
+            self._known.forget(digest)
+            self._refused.put(digest, True, until=self._clock() + REFUSED_S)
+            return None
+        until = now + self._verdicts.ttl_s
+        known = Known(found, min(until, found.expires_at), run)
+        if drops == self._drops:
+            self._known.put(digest, known, until=min(until + self._verdicts.grace_s, found.expires_at))
+        return known

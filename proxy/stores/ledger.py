@@ -1,0 +1,124 @@
+"""The budget's books in this process: one log of calls for each scope."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count as counted
+from typing import Final, Protocol
+
+from proxy.core.budget import Allowance, Log, Taken, Told, Wait, closed, corrected, ended, noted, take
+from proxy.core.claimant import Priority
+
+_MOST_SCOPES: Final = 10_000
+
+
+class Ledger(Protocol):
+    """Keeps the budget of each scope. Never fails: where a shared one is away, it goes by what this replica knows."""
+
+    async def start(self) -> None:
+        """Learn how the books stand."""
+        ...
+
+    async def take(self, scope: str, priority: Priority) -> Taken | Wait:
+        """Return leave to make one call, or how long there is none."""
+        ...
+
+    def report(self, scope: str, lease: str, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
+        """The call *lease* was answered or given up; the upstream *told* limits, and to stay away for *closed_s*."""
+        ...
+
+    def limits(self, scope: str) -> Mapping[str, Allowance]:
+        """Return the limits that the upstream told, by name."""
+        ...
+
+    def allowances(self, scope: str) -> Sequence[Allowance]:
+        """Return every limit that holds."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what is held."""
+        ...
+
+
+class MemoryLedger:
+    """A `Ledger` of this process alone. *clock* never steps back; *hold_s* see `proxy.core.budget`."""
+
+    def __init__(self, configured: Allowance | None, *, hold_s: float, clock: Callable[[], float]) -> None:
+        self._configured = configured
+        self._hold_s = hold_s
+        self._clock = clock
+        self._logs: OrderedDict[str, Log] = OrderedDict()
+        self._leases = counted(1)
+
+    async def start(self) -> None:
+        """See `Ledger.start`: they are empty."""
+
+    async def take(self, scope: str, priority: Priority) -> Taken | Wait:
+        """See `Ledger.take`."""
+        return self.take_now(scope, priority)
+
+    def take_now(self, scope: str, priority: Priority, *, rank: int = 0, among: int = 1) -> Taken | Wait:
+        """Return what `take` returns, by the part of replica *rank* of *among*."""
+        log = self._log(scope)
+        told = dict(log.told)
+        parts = {name: each.share(rank, among) for name, each in told.items()}
+        verdict, log = take(
+            replace(log, told=parts),
+            self._configured.share(rank, among) if self._configured else None,
+            lease=f"m{next(self._leases)}",
+            priority=priority,
+            hold_s=self._hold_s,
+            now=self._clock(),
+        )
+        self._keep(scope, replace(log, told=told))
+        return verdict
+
+    def note(self, scope: str, lease: str) -> None:
+        """Log a call that was granted elsewhere."""
+        self._keep(scope, noted(self._log(scope), lease, hold_s=self._hold_s, now=self._clock()))
+
+    def forget(self, scope: str, lease: str) -> None:
+        """Take a call out that was not made."""
+        log = self._log(scope)
+        self._keep(scope, replace(log, entries=tuple(each for each in log.entries if each[1] != lease)))
+
+    def learn(self, scope: str, told: Mapping[str, Allowance]) -> None:
+        """Take over limits that were told to another replica."""
+        self._keep(scope, replace(self._log(scope), told=told))
+
+    def report(self, scope: str, lease: str, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
+        """See `Ledger.report`."""
+        now = self._clock()
+        log = self._log(scope)
+        for each in told:
+            log = corrected(log, each, now=now)
+        if closed_s is not None:
+            log = closed(log, closed_s=closed_s, now=now)
+        self._keep(scope, ended(log, lease, now=now))
+
+    def limits(self, scope: str) -> Mapping[str, Allowance]:
+        """See `Ledger.limits`."""
+        log = self._logs.get(scope)
+        return log.told if log else {}
+
+    def allowances(self, scope: str) -> Sequence[Allowance]:
+        """See `Ledger.allowances`."""
+        return self._log(scope).allowances(self._configured)
+
+    def counted_s(self, scope: str) -> float:
+        """Return the longest that a call counts, seconds; 0 without a limit."""
+        return max((each.counted_s for each in self.allowances(scope)), default=0.0)
+
+    async def close(self) -> None:
+        """See `Ledger.close`."""
+
+    def _log(self, scope: str) -> Log:
+        return self._logs.get(scope) or Log()
+
+    def _keep(self, scope: str, log: Log) -> None:
+        self._logs[scope] = log
+        self._logs.move_to_end(scope)
+        if len(self._logs) > _MOST_SCOPES:
+            self._logs.popitem(last=False)

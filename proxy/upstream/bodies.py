@@ -1,0 +1,55 @@
+"""Bodies that are looked at or sent again: small ones only, the others are streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Final
+
+from proxy.core.messages import Request
+from proxy.upstream.base import Exchange
+
+SMALL_BYTES: Final = 64 * 1024
+
+
+class Repeatable:
+    """A body that can be read any number of times."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._once()
+
+    async def _once(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+async def replayable(request: Request) -> tuple[Request, bool]:
+    """Return *request*, and whether it can be sent again: a body that says it is small is read for that."""
+    if request.body is None:
+        return request, True
+    length = request.fields.get("content-length") or ""
+    if not length.isascii() or not length.isdecimal() or int(length) > SMALL_BYTES:
+        return request, False
+    body = b"".join([chunk async for chunk in request.body])
+    return replace(request, body=Repeatable(body)), True
+
+
+async def beginning(exchange: Exchange) -> tuple[bytes, Exchange]:
+    """Return the first bytes of *exchange*, as many as are small, and an exchange that gives them again."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in exchange.chunks:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size >= SMALL_BYTES:
+            break
+    return b"".join(chunks), replace(exchange, chunks=_chained(chunks, exchange.chunks))
+
+
+async def _chained(chunks: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    async for chunk in rest:
+        yield chunk

@@ -1,0 +1,221 @@
+"""The rate-limit shield: an upstream that makes another's calls calm, fair and bounded.
+
+client -> breaker -> turn (budget, gate, permit) -> the upstream -> what it says of its limits -> perhaps again
+
+Every call counts, a retry too, and waits for its turn like another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.core.messages import Fields, Request, Response
+from proxy.core.resilience import IDEMPOTENT, TRANSIENT, Breaker, Retries, backoff_s
+from proxy.core.throttling import Heard, heard
+from proxy.errors import ProxyError, UpstreamFailingError, UpstreamTimeoutError, UpstreamUnreachableError
+from proxy.upstream.base import Exchange, Upstream
+from proxy.upstream.bodies import beginning, replayable
+from proxy.upstream.metrics import ShieldMetrics
+from proxy.upstream.turns import Turn, Turns
+
+_TRIES: Final = 3
+_PROBE_S: Final = 60.0
+_MOST_SCOPES: Final = 10_000
+_GATE_S: Final = 60.0  # the longest that an upstream which does not say for how long is left alone
+_SPOKEN: Final = frozenset({400, 429})  # answers whose body may tell a limit
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One request and its tries. *again* says that it may be sent again, *safe* that it may even if it arrived."""
+
+    request: Request
+    scope: str
+    deadline: float
+    again: bool
+    safe: bool
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class _Call:
+    """One try. *heard* is what its answer said of limits, *failed* that there was none, or one that says as much."""
+
+    heard: Heard = field(default_factory=Heard)
+    failed: bool = True
+
+
+class Limiter:
+    """An `Upstream` before *upstream*; a call counts towards the budget of its partition, or of *scope* for all.
+
+    *now* gives epoch seconds, *clock* never steps back, *dice* a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        turns: Turns,
+        *,
+        max_wait_s: float,
+        scope: str | None,
+        metrics: ShieldMetrics,
+        clock: Callable[[], float],
+        now: Callable[[], float],
+        dice: Callable[[], float],
+    ) -> None:
+        self._upstream = upstream
+        self._turns = turns
+        self._max_wait_s = max_wait_s
+        self._scope = scope
+        self._metrics = metrics
+        self._clock = clock
+        self._now = now
+        self._dice = dice
+        self._breaker = Breaker()
+        self._retries = Retries()
+        self._throttled: dict[str, int] = {}  # refusals in a row that did not say for how long
+
+    async def fetch(self, request: Request) -> Response:
+        """See `Upstream.fetch`; raises `TooManyCallsError` or `UpstreamFailingError` where no call is made."""
+        trial = self._trial(request, replays=request.body is None)
+        while True:
+            try:
+                async with self._called(trial) as call:
+                    began = self._clock()
+                    response = await self._upstream.fetch(trial.request)
+                    self._answered(call, response.status, response.fields, response.body)
+                    self._turns.permits.answered(self._clock() - began)
+            except (UpstreamUnreachableError, UpstreamTimeoutError) as error:
+                if not await self._again(trial, error.code):
+                    raise
+                continue
+            if not await self._repeated(trial, call, response.status):
+                return response
+
+    @asynccontextmanager
+    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+        """See `Upstream.exchange`, and `fetch`."""
+        request, replays = await replayable(request)
+        trial = self._trial(request, replays=replays)
+        async with AsyncExitStack() as stack:
+            yield await self._exchanged(trial, stack)
+
+    def low(self, partition: str) -> bool:
+        """Whether the budget that *partition* calls from runs low."""
+        return self._turns.low(self._scope or partition)
+
+    async def _exchanged(self, trial: _Trial, stack: AsyncExitStack) -> Exchange:
+        while True:
+            async with AsyncExitStack() as attempt:
+                try:
+                    async with self._called(trial) as call:
+                        given = await attempt.enter_async_context(self._upstream.exchange(trial.request))
+                        text, given = await beginning(given) if given.status in _SPOKEN else (b"", given)
+                        self._answered(call, given.status, given.fields, text)
+                except (UpstreamUnreachableError, UpstreamTimeoutError) as error:
+                    if not await self._again(trial, error.code):
+                        raise
+                    continue
+                if await self._repeated(trial, call, given.status):
+                    continue
+                await stack.enter_async_context(attempt.pop_all())
+                return given
+
+    def _trial(self, request: Request, *, replays: bool) -> _Trial:
+        claimant = request.claimant
+        return _Trial(
+            request,
+            scope=self._scope or claimant.partition,
+            deadline=self._clock() + self._max_wait_s,
+            again=replays and claimant.patient,
+            safe=request.method in IDEMPOTENT,
+        )
+
+    @asynccontextmanager
+    async def _called(self, trial: _Trial) -> AsyncIterator[_Call]:
+        """Wait for a turn, let the call be made, and tell everyone what came of it."""
+        self._closed_breaker(claim=False)
+        turn = await self._turns.turn(trial.scope, trial.request.claimant, deadline=trial.deadline)
+        call = _Call()
+        try:
+            self._closed_breaker(claim=True)
+            self._retries = self._retries.called() if trial.tries == 0 else self._retries
+            trial.tries += 1
+            try:
+                yield call
+            except ProxyError:
+                self._failed()
+                raise
+            except (asyncio.CancelledError, GeneratorExit):
+                self._breaker = self._breaker.abandoned(now=self._clock())
+                raise
+            if call.failed:
+                self._failed()
+            else:
+                self._breaker = self._breaker.succeeded()
+        finally:
+            self._ended(turn, call)
+
+    def _closed_breaker(self, *, claim: bool) -> None:
+        """Return if the upstream may be called, as a probe if need be; raises `UpstreamFailingError`."""
+        left_s, breaker = self._breaker.asked(probe_s=_PROBE_S, now=self._clock())
+        if left_s > 0:
+            raise UpstreamFailingError("upstream: failed so often that it is left alone", retry_after_s=left_s)
+        if claim:
+            self._breaker = breaker
+
+    def _answered(self, call: _Call, status: int, fields: Fields, body: bytes) -> None:
+        call.failed = status in TRANSIENT
+        call.heard = heard(status, fields, body, now=self._now())
+
+    def _failed(self) -> None:
+        self._breaker = self._breaker.failed(now=self._clock())
+        self._turns.permits.failed()
+
+    def _ended(self, turn: Turn, call: _Call) -> None:
+        if turn.permitted:
+            self._turns.permits.give_back()
+        closed_s = self._closed_s(turn.scope, call.heard) if call.heard.throttled else None
+        if closed_s is None:
+            self._throttled.pop(turn.scope, None)
+        self._turns.over(turn, told=call.heard.told, closed_s=closed_s)
+        if call.heard.told:
+            self._metrics.learnt({each.name: each.allowance for each in call.heard.told})
+        self._metrics.concurrency.set(self._turns.permits.limit)
+        self._metrics.breaker.set(self._breaker.opened)
+
+    def _closed_s(self, scope: str, said: Heard) -> float:
+        """Return for how long to close the gate: as the upstream says, or longer each time that it does not say."""
+        self._metrics.throttled.inc()
+        if said.closed_s is not None:
+            return said.closed_s
+        row = self._throttled.pop(scope, 0) + 1
+        self._throttled[scope] = row
+        if len(self._throttled) > _MOST_SCOPES:
+            del self._throttled[next(iter(self._throttled))]
+        return backoff_s(row, dice=(1.0 + self._dice()) / 2, first_s=0.5, longest_s=_GATE_S)
+
+    async def _repeated(self, trial: _Trial, call: _Call, status: int) -> bool:
+        """Whether to make the call again, because it was refused as one too many, or failed on the upstream's side."""
+        if call.heard.throttled:
+            if trial.again:
+                self._metrics.retried.labels("throttled").inc()
+            return trial.again
+        return status in TRANSIENT and await self._again(trial, str(status))
+
+    async def _again(self, trial: _Trial, reason: str) -> bool:
+        """Whether to make a call again that failed, after a pause; a share of the traffic may be such calls."""
+        pause_s = backoff_s(trial.tries, dice=self._dice())
+        if not (trial.again and trial.safe) or trial.tries >= _TRIES or self._clock() + pause_s >= trial.deadline:
+            return False
+        left = self._retries.taken()
+        if left is None or self._breaker.opened:
+            return False
+        self._retries = left
+        self._metrics.retried.labels(reason).inc()
+        await asyncio.sleep(pause_s)
+        return True

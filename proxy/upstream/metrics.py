@@ -1,0 +1,66 @@
+"""The shield's own metrics. Labels come from fixed sets; no caller and no partition is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from proxy.core.budget import Allowance
+
+_SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class ShieldMetrics:
+    """What callers wait for, what is refused, and what the upstream says of its limits."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.waiting = Gauge(
+            "ims_proxy_waiting_calls", "Calls that wait for their turn, by class", ["priority"], registry=registry
+        )
+        self.waited = Histogram(
+            "ims_proxy_call_wait_seconds",
+            "Seconds a call waited for its turn, by class",
+            ["priority"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.refused = Counter(
+            "ims_proxy_refused_calls",
+            "Calls that were not made, by class and reason",
+            ["priority", "reason"],
+            registry=registry,
+        )
+        self.throttled = Counter(
+            "ims_proxy_throttled_calls", "Calls that the upstream refused as too many", registry=registry
+        )
+        self.retried = Counter("ims_proxy_retried_calls", "Calls made again, by reason", ["reason"], registry=registry)
+        self.left = Gauge(
+            "ims_proxy_budget_left_ratio", "Share of the budget left after the latest call taken", registry=registry
+        )
+        self.thrifty = Counter(
+            "ims_proxy_thrift",
+            "What was not fetched because the budget ran low: readahead, revalidate",
+            ["purpose"],
+            registry=registry,
+        )
+        self.concurrency = Gauge(
+            "ims_proxy_concurrency_limit", "Calls that may be under way at once", registry=registry
+        )
+        self.breaker = Gauge(
+            "ims_proxy_breaker_open", "Whether the upstream is left alone because it fails", registry=registry
+        )
+        self._learnt_calls = Gauge(
+            "ims_proxy_learnt_calls", "Calls that the upstream allows, by its policy", ["policy"], registry=registry
+        )
+        self._learnt_seconds = Gauge(
+            "ims_proxy_learnt_seconds", "The period of that limit, by policy", ["policy"], registry=registry
+        )
+        self.left.set(1.0)
+
+    def learnt(self, limits: Mapping[str, Allowance]) -> None:
+        """The upstream has told *limits*."""
+        for policy, allowance in limits.items():
+            self._learnt_calls.labels(policy).set(allowance.calls)
+            self._learnt_seconds.labels(policy).set(allowance.per_s)

@@ -1,0 +1,259 @@
+"""The queue before the upstream: who calls next, and when. One line for each budget.
+
+A ticket waits in its line until the ledger grants a call and a permit is free. Its caller may go away at any moment:
+
+1. The line grants a call to ticket A, whose caller was cancelled in the same turn of the loop.
+2. A's `turn` finds the grant in its own hands as it unwinds, and hands it back: the call counts, the permit is free.
+3. No ticket is ever served that is not in its line, and none leaves its line but by `turn`, so nothing leaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from proxy.core.budget import Allowance, Taken, Told, Wait
+from proxy.core.claimant import Claimant, Priority
+from proxy.core.waiting import Waiting
+from proxy.errors import TooManyCallsError
+from proxy.upstream.metrics import ShieldMetrics
+from proxy.upstream.permits import Permits
+
+_POLL_S: Final = 0.25  # another replica's call may have ended, or its probe opened the gate
+_MOST_WAITING: Final = 10_000
+_MOST_LINES: Final = 10_000
+_LOW: Final = 0.25
+_LOW_S: Final = 5.0
+
+
+class Books(Protocol):
+    """What a queue needs of a ledger; see `proxy.stores.ledger`."""
+
+    async def take(self, scope: str, priority: Priority) -> Taken | Wait: ...
+
+    def report(self, scope: str, lease: str, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None: ...
+
+    def allowances(self, scope: str) -> Sequence[Allowance]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Leave to make one call now, of the budget *scope*. *permitted* says that a permit goes with it."""
+
+    scope: str
+    lease: str
+    given_at: float
+    permitted: bool
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket:
+    claimant: Claimant
+    deadline: float
+    turn: asyncio.Future[Turn]
+
+
+@dataclass(slots=True)
+class _Line:
+    waiting: Waiting[_Ticket] = field(default_factory=Waiting)
+    tickets: set[_Ticket] = field(default_factory=set)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    server: asyncio.Task[None] | None = None
+    not_before: dict[Priority, float] = field(default_factory=dict)
+    low_until: float = 0.0
+
+    def wait_s(self, priority: Priority, now: float) -> float:
+        """Return how long there is no call for a class: what one class lacks, those after it lack too."""
+        return max(0.0, *(until - now for each, until in self.not_before.items() if each <= priority), 0.0)
+
+    def leave(self, ticket: _Ticket, *, served: bool) -> None:
+        self.waiting.remove(ticket.claimant, ticket, served=served)
+        self.tickets.discard(ticket)
+
+
+class Turns:
+    """Gives turns. *clock* never steps back; *hold_s* is how long after a grant its call may still be sent."""
+
+    def __init__(
+        self, books: Books, *, most: int, hold_s: float, clock: Callable[[], float], metrics: ShieldMetrics
+    ) -> None:
+        self._books = books
+        self._hold_s = hold_s
+        self._clock = clock
+        self._metrics = metrics
+        self._lines: dict[str, _Line] = {}
+        self._wanting: dict[str, _Line] = {}  # those that lack a permit, the one that has lacked it longest first
+        self._waiting_count = 0
+        self.permits = Permits(most, freed=self._freed)
+
+    async def turn(self, scope: str, claimant: Claimant, *, deadline: float) -> Turn:
+        """Return when a call may be made.
+
+        Raises `TooManyCallsError` as soon as it is clear that this will not be before *deadline*, by the clock.
+        """
+        began = self._clock()
+        while True:
+            turn = await self._waited(scope, claimant, deadline)
+            if self._clock() - turn.given_at < self._hold_s / 2:
+                self._metrics.waited.labels(claimant.priority.label).observe(self._clock() - began)
+                return turn
+            self.over(turn)  # this process stood still: the call might arrive when it no longer counts
+
+    def over(self, turn: Turn, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
+        """The call was answered, or given up; see `Ledger.report`."""
+        self._books.report(turn.scope, turn.lease, told=told, closed_s=closed_s)
+        line = self._lines.get(turn.scope)
+        if line is not None:
+            if closed_s is not None:
+                line.not_before[Priority.WRITE] = self._clock() + closed_s
+            line.changed.set()
+
+    def low(self, scope: str) -> bool:
+        """Whether the budget *scope* ran low a moment ago."""
+        line = self._lines.get(scope)
+        return line is not None and self._clock() < line.low_until
+
+    async def close(self) -> None:
+        """Give no more turns, and wait until nobody waits for one."""
+        servers = [line.server for line in self._lines.values() if line.server is not None]
+        for server in servers:
+            server.cancel()
+        await asyncio.gather(*servers, return_exceptions=True)
+        for line in self._lines.values():
+            for ticket in list(line.tickets):
+                self._refuse(line, ticket, "stopping", 1.0)
+
+    async def _waited(self, scope: str, claimant: Claimant, deadline: float) -> Turn:
+        line = self._line(scope)
+        self._admitted(scope, line, claimant, deadline)
+        ticket = _Ticket(claimant, deadline, asyncio.get_running_loop().create_future())
+        line.waiting.add(claimant, ticket)
+        line.tickets.add(ticket)
+        line.changed.set()
+        if line.server is None:
+            line.server = asyncio.create_task(self._serve(scope, line))
+        self._counted(claimant, 1)
+        used = False
+        try:
+            async with asyncio.timeout(deadline - self._clock()):
+                await asyncio.wait([ticket.turn])
+            used = True
+            return ticket.turn.result()
+        except TimeoutError:
+            raise self._refusal(claimant, "waited", line.wait_s(claimant.priority, self._clock())) from None
+        finally:
+            self._counted(claimant, -1)
+            line.leave(ticket, served=False)
+            if not ticket.turn.done():
+                ticket.turn.cancel()
+            elif not used and ticket.turn.exception() is None:
+                self._unused(ticket.turn.result())
+
+    def _counted(self, claimant: Claimant, change: int) -> None:
+        self._waiting_count += change
+        self._metrics.waiting.labels(claimant.priority.label).inc(change)
+
+    def _unused(self, turn: Turn) -> None:
+        if turn.permitted:
+            self.permits.give_back()
+        self.over(turn)
+
+    def _admitted(self, scope: str, line: _Line, claimant: Claimant, deadline: float) -> None:
+        """Return if *claimant* may wait; raises `TooManyCallsError` where it would be in vain."""
+        now = self._clock()
+        wait_s = line.wait_s(claimant.priority, now)
+        if not claimant.patient and wait_s > 0:
+            raise self._refusal(claimant, "impatient", wait_s)
+        if self._waiting_count >= _MOST_WAITING:
+            raise self._refusal(claimant, "queue", 1.0)
+        ahead = line.waiting.ahead(claimant)
+        rounds_s = [ahead // max(1, each.calls) * each.counted_s for each in self._books.allowances(scope)]
+        wait_s += max(rounds_s, default=0.0)
+        if now + wait_s > deadline:
+            raise self._refusal(claimant, "deadline", wait_s)
+
+    async def _serve(self, scope: str, line: _Line) -> None:
+        """Serve *line* until nobody waits in it."""
+        try:
+            while (ticket := line.waiting.first()) is not None:
+                line.changed.clear()
+                exempt = ticket.claimant.priority is Priority.WRITE  # never behind reads, here neither
+                if not exempt and not self.permits.take():
+                    if ticket.claimant.patient:
+                        self._wanting.setdefault(scope, line)
+                        await line.changed.wait()
+                    else:
+                        self._refuse(line, ticket, "impatient", 0.0)
+                    continue
+                self._wanting.pop(scope, None)
+                pause_s = await self._asked(scope, line, ticket, permitted=not exempt)
+                if pause_s > 0:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(min(pause_s, _POLL_S)):
+                            await line.changed.wait()
+        finally:
+            line.server = None
+            self._wanting.pop(scope, None)
+
+    async def _asked(self, scope: str, line: _Line, ticket: _Ticket, *, permitted: bool) -> float:
+        """Ask for a call for who is first in *line*, and return how long there is none."""
+        verdict: Taken | Wait | None = None
+        try:
+            verdict = await self._books.take(scope, ticket.claimant.priority)
+        finally:
+            if not isinstance(verdict, Taken) and permitted:
+                self.permits.give_back()
+        if isinstance(verdict, Wait):
+            self._wait(scope, line, verdict, ticket.claimant.priority)
+            return verdict.wait_s
+        self._metrics.left.set(verdict.left)
+        line.not_before = {each: until for each, until in line.not_before.items() if each > ticket.claimant.priority}
+        if verdict.left < _LOW:
+            self._lower(scope, line, _LOW_S)
+        turn = Turn(scope, verdict.lease, self._clock(), permitted)
+        heir = ticket if ticket in line.tickets else line.waiting.first()
+        if heir is None:
+            self._unused(turn)
+        else:
+            line.leave(heir, served=True)
+            heir.turn.set_result(turn)
+        return 0.0
+
+    def _wait(self, scope: str, line: _Line, verdict: Wait, priority: Priority) -> None:
+        """There is no call for a while, for nobody in *line*: tell those who can't or won't wait for so long."""
+        now = self._clock()
+        longest_s = max((each.counted_s for each in self._books.allowances(scope)), default=verdict.wait_s)
+        wait_s = verdict.wait_s if verdict.closed else min(verdict.wait_s, longest_s)
+        line.not_before[Priority.WRITE if verdict.closed else priority] = now + wait_s
+        self._lower(scope, line, wait_s)
+        for ticket in [each for each in line.tickets if not each.claimant.patient or each.deadline < now + wait_s]:
+            self._refuse(line, ticket, "deadline" if ticket.claimant.patient else "impatient", wait_s)
+
+    def _lower(self, scope: str, line: _Line, low_s: float) -> None:
+        allowances = self._books.allowances(scope)
+        line.low_until = self._clock() + min([low_s, *(each.counted_s for each in allowances)])
+
+    def _refuse(self, line: _Line, ticket: _Ticket, reason: str, wait_s: float) -> None:
+        line.leave(ticket, served=False)
+        if not ticket.turn.done():
+            ticket.turn.set_exception(self._refusal(ticket.claimant, reason, wait_s))
+
+    def _refusal(self, claimant: Claimant, reason: str, wait_s: float) -> TooManyCallsError:
+        self._metrics.refused.labels(claimant.priority.label, reason).inc()
+        return TooManyCallsError(
+            f"upstream: no call to be had in time, the next in {wait_s:.0f}s", retry_after_s=max(1.0, wait_s)
+        )
+
+    def _freed(self) -> None:
+        for line in self._wanting.values():
+            line.changed.set()
+
+    def _line(self, scope: str) -> _Line:
+        if len(self._lines) >= _MOST_LINES and scope not in self._lines:
+            now = self._clock()
+            kept = {at: each for at, each in self._lines.items() if each.tickets or each.server or each.low_until > now}
+            self._lines = kept
+        return self._lines.setdefault(scope, _Line())

@@ -1,0 +1,104 @@
+"""The rate-limit shield, put together from the settings of `budget` and `clients`."""
+
+from __future__ import annotations
+
+import time
+from random import random
+
+from proxy.config import Settings
+from proxy.core.budget import Allowance
+from proxy.core.claimant import Priority
+from proxy.core.identity import Partitioner
+from proxy.gateway.admission import Admission
+from proxy.gateway.claims import Claims
+from proxy.stores.base import SpanStore
+from proxy.stores.ledger import Ledger, MemoryLedger
+from proxy.telemetry import Telemetry
+from proxy.upstream.base import Upstream
+from proxy.upstream.limiter import Limiter
+from proxy.upstream.metrics import ShieldMetrics
+from proxy.upstream.turns import Turns
+
+_ARRIVAL_S = 2.0  # beyond the time that connecting may take
+_ALL = "all"
+
+
+class Shield:
+    """The limiter before *upstream* and what it needs. Its books are in Redis where *store* is."""
+
+    def __init__(self, settings: Settings, upstream: Upstream, store: SpanStore, telemetry: Telemetry) -> None:
+        budget = settings.budget
+        self._settings = settings
+        self._hold_s = settings.upstream.connect_timeout_s + _ARRIVAL_S
+        self.metrics = ShieldMetrics(telemetry.registry)
+        self.ledger = self._ledger(store, allowance(budget.calls, budget.per_s), telemetry)
+        self._turns = Turns(
+            self.ledger,
+            most=settings.upstream.max_connections,
+            hold_s=self._hold_s,
+            clock=time.monotonic,
+            metrics=self.metrics,
+        )
+        self.limiter = Limiter(
+            upstream,
+            self._turns,
+            max_wait_s=budget.max_wait_s,
+            scope=_ALL if budget.scope == "upstream" else None,
+            metrics=self.metrics,
+            clock=time.monotonic,
+            now=time.time,
+            dice=random,
+        )
+
+    def claims(self, partitioner: Partitioner) -> Claims:
+        """Return how requests are told apart and ranked."""
+        clients = self._settings.clients
+        usual = Priority.BATCH if clients.priority == "batch" else Priority.INTERACTIVE
+        return Claims(partitioner, usual, chosen=clients.may_choose_priority)
+
+    def admission(self) -> Admission:
+        """Return what callers may ask of the proxy."""
+        clients = self._settings.clients
+        return Admission(
+            allowance=allowance(clients.calls, clients.per_s),
+            each=clients.max_concurrent,
+            all_of_them=self._settings.server.max_concurrent,
+            clock=time.monotonic,
+        )
+
+    def thrift(self, purpose: str) -> None:
+        """Something was not fetched because the budget ran low."""
+        self.metrics.thrifty.labels(purpose).inc()
+
+    async def start(self) -> None:
+        """Learn how the books stand."""
+        await self.ledger.start()
+
+    async def close(self) -> None:
+        """Give no more turns, and close the books."""
+        await self._turns.close()
+        await self.ledger.close()
+
+    def _ledger(self, store: SpanStore, configured: Allowance | None, telemetry: Telemetry) -> Ledger:
+        near = MemoryLedger(configured, hold_s=self._hold_s, clock=time.monotonic)
+        if self._settings.store.url.startswith("memory:"):
+            return near
+        from proxy.stores.shared_ledger import SharedLedger
+        from proxy.stores.tiered import TieredStore
+
+        assert isinstance(store, TieredStore)
+        return SharedLedger(
+            store.far,
+            near,
+            configured,
+            name=store.channel.name,
+            peers=lambda: store.channel.peers,
+            hold_s=self._hold_s,
+            timeout_s=self._settings.store.timeout_ms / 1000,
+            failed=telemetry.store_failed,
+        )
+
+
+def allowance(calls: int | None, per_s: float | None) -> Allowance | None:
+    """Return the limit of *calls* in *per_s*, None where it is off."""
+    return Allowance(calls, per_s) if calls is not None and per_s is not None else None

@@ -1,0 +1,139 @@
+"""Hits per second: wrk against each server in turn, round after round, and a proof that every answer was a hit."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.servers import LOAD_CORE, Server
+from tests.harness.http import ask
+from tests.harness.processes import LOOPBACK
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+CONNECTIONS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of request; *differing* is a header that is another one in each request, `-` for none."""
+
+    name: str
+    target: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    differing: str = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What wrk saw in one round, and how much of its core the server, and wrk itself, had."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    server_cpu: float
+    load_cpu: float
+
+    @property
+    def cpu_us(self) -> float:
+        """What one hit cost of the server's core, microseconds."""
+        return 1e6 * self.server_cpu / self.per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The medians of a server's rounds in a case."""
+
+    case: Case
+    server: str
+    rounds: Sequence[Round]
+
+    def median(self, of: str) -> float:
+        values: list[float] = [getattr(each, of) for each in self.rounds]
+        return statistics.median(values)
+
+
+class NotMeasuredError(Exception):
+    """A round that would have counted something else than hits."""
+
+
+TOKEN = "bench-token-" + "t" * 180
+GZIP = {"Accept-Encoding": "gzip"}
+CASES = (
+    Case("1 image, identical heads", "/v2/images?limit=1"),
+    Case("25 images, identical heads", "/v2/images?limit=25"),
+    Case("25 images, gzip, identical heads", "/v2/images?limit=25&tag=gzip", GZIP),
+    Case("1 image, request ids differ", "/v2/images?limit=1", differing="X-Request-Id"),
+    Case("25 images, request ids differ", "/v2/images?limit=25", differing="X-Request-Id"),
+    Case("1 image, another field differs", "/v2/images?limit=1", differing="X-Trace"),
+    Case("25 images, another field differs", "/v2/images?limit=25", differing="X-Trace"),
+)
+
+
+def measured(
+    case: Case, servers: Sequence[Server], upstream_port: int, *, rounds: int, seconds: int, say: Callable[[str], None]
+) -> list[Result]:
+    """Return how many hits each of *servers* gives, rounds interleaved."""
+    taken: dict[str, list[Round]] = {server.name: [] for server in servers}
+    for server in servers:
+        _ask(server, case)
+    for number in range(rounds):
+        for server in servers:
+            taken[server.name].append(_round(case, server, upstream_port, seconds=seconds))
+        say(f"{case.name}: round {number + 1} of {rounds}")
+    return [Result(case, server.name, taken[server.name]) for server in servers]
+
+
+def command(server_url: str, case: Case, *, seconds: int) -> list[str]:
+    """Return the words that run wrk."""
+    fields = {"X-Auth-Token": TOKEN, **case.fields}
+    headers = [word for name, value in fields.items() for word in ("-H", f"{name}: {value}")]
+    return [
+        *("taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", *headers),
+        *("-s", str(SCRIPT), server_url + case.target, "--", case.differing, str(id(case))),
+    ]
+
+
+def _round(case: Case, server: Server, upstream_port: int, *, seconds: int) -> Round:
+    _hit(server, case)
+    calls, server_cpu, load_cpu = _calls(upstream_port), server.cpu_s(), _children_cpu_s()
+    run = subprocess.run(
+        command(server.url, case, seconds=seconds), capture_output=True, text=True, check=True, timeout=seconds + 30
+    )
+    server_cpu, load_cpu = server.cpu_s() - server_cpu, _children_cpu_s() - load_cpu
+    said = json.loads(run.stdout.strip().splitlines()[-1])
+    _hit(server, case)
+    if said["errors"]:
+        raise NotMeasuredError(f"{server.name}, {case.name}: {said['errors']} answers were no 200, or broke off")
+    if (asked := _calls(upstream_port) - calls) > 0:
+        raise NotMeasuredError(
+            f"{server.name}, {case.name}: the upstream was asked {asked} times, so not all were hits"
+        )
+    elapsed_s = said["seconds"]
+    return Round(
+        said["requests"] / elapsed_s, said["p50_ms"], said["p99_ms"], server_cpu / elapsed_s, load_cpu / elapsed_s
+    )
+
+
+def _ask(server: Server, case: Case) -> tuple[int, str]:
+    answer = ask(server.url, case.target, fields={"X-Auth-Token": TOKEN, **case.fields})
+    return answer.status, answer.fields.get(server.hit[0], "")
+
+
+def _hit(server: Server, case: Case) -> None:
+    status, said = _ask(server, case)
+    if status != 200 or not said.startswith(server.hit[1]):
+        raise NotMeasuredError(f"{server.name}, {case.name}: {status}, {server.hit[0]}: {said or 'missing'}")
+
+
+def _calls(upstream_port: int) -> int:
+    return int(ask(f"http://{LOOPBACK}:{upstream_port}", "/calls").body)
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

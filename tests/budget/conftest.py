@@ -1,0 +1,68 @@
+"""Ledgers, each over what it keeps its books in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from fakeredis import FakeAsyncRedis, FakeServer
+
+from proxy.core.budget import Allowance
+from proxy.stores.ledger import Ledger, MemoryLedger
+from proxy.stores.redis import RedisStore, connected
+from proxy.stores.shared_ledger import SharedLedger
+from tests.harness.redis import RedisServer
+
+PREFIX = "ims-test:"
+HOLD_S = 1.0
+
+MakeLedger = Callable[[Allowance | None], Ledger]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real server for tests that leave it running."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+def shared(
+    store: RedisStore, allowance: Allowance | None, name: str = "a", peers: frozenset[str] = frozenset()
+) -> SharedLedger:
+    """Return the ledger of the replica *name* among its *peers*."""
+    return SharedLedger(
+        store,
+        MemoryLedger(allowance, hold_s=HOLD_S, clock=time.monotonic),
+        allowance,
+        name=name,
+        peers=lambda: peers | {name},
+        hold_s=HOLD_S,
+        timeout_s=5.0,
+        failed=lambda _: None,
+    )
+
+
+@pytest.fixture(params=["memory", "fakeredis", "redis"])
+async def make_ledger(request: pytest.FixtureRequest) -> AsyncIterator[MakeLedger]:
+    """Make a ledger of each kind; those in Redis begin with an empty one."""
+    async with AsyncExitStack() as stack:
+        store = None
+        if request.param == "fakeredis":
+            store = RedisStore(FakeAsyncRedis(server=FakeServer()), prefix=PREFIX, keep_s=60)
+        elif request.param == "redis":
+            server: RedisServer = request.getfixturevalue("server")
+            store = connected(server.url, prefix=PREFIX, keep_s=60, timeout_s=5.0)
+            await store.redis.flushall()
+        if store is not None:
+            stack.push_async_callback(store.close)
+
+        def made(allowance: Allowance | None) -> Ledger:
+            if store is None:
+                return MemoryLedger(allowance, hold_s=HOLD_S, clock=time.monotonic)
+            ledger = shared(store, allowance)
+            stack.push_async_callback(ledger.close)
+            return ledger
+
+        yield made

@@ -1,0 +1,168 @@
+"""What one caller may ask of the proxy, for whom it asks, and what is left undone when the budget runs low."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+from proxy.configuration import ConfigurationError, loaded
+from proxy.core.budget import Allowance
+from proxy.core.claimant import Priority
+from proxy.core.freshness import Lifetimes
+from proxy.core.identity import Partitioner, Unshared, Who
+from proxy.core.messages import Fields, Request
+from proxy.errors import OverloadedError, TooManyCallsError, TooManyRequestsError
+from proxy.gateway.admission import Admission
+from proxy.gateway.claims import Claims
+from tests.gateway.conftest import SECRET, MakeWorld, make_world
+
+__all__ = ["make_world"]
+
+PARTITIONS = Partitioner(SECRET)
+
+
+def test_a_caller_has_so_many_requests_in_a_period() -> None:
+    """The third of two a minute is refused and told when to come back; another caller is not."""
+    now = [0.0]
+    admission = Admission(allowance=Allowance(2, 60.0), clock=lambda: now[0])
+    for _ in range(2):
+        with admission.admitted("a"):
+            now[0] += 10.0
+    with pytest.raises(TooManyRequestsError) as refused, admission.admitted("a"):
+        pass
+    assert refused.value.status == 429
+    assert refused.value.retry_after_s == pytest.approx(40.06)
+    with admission.admitted("b"):
+        pass
+    now[0] += 41.0
+    with admission.admitted("a"):
+        pass
+
+
+def test_a_caller_has_so_many_requests_at_once() -> None:
+    """While two are under way a third is refused with 429; when one has ended it is not."""
+    admission = Admission(each=2, clock=lambda: 0.0)
+    with ExitStack() as under_way:
+        under_way.enter_context(admission.admitted("a"))
+        with admission.admitted("a"), pytest.raises(TooManyRequestsError), admission.admitted("a"):
+            pass
+        with admission.admitted("b"), admission.admitted("a"):
+            pass
+
+
+def test_the_proxy_has_so_many_requests_at_once() -> None:
+    """Beyond that whoever comes gets 503, and a request that was refused leaves nothing behind."""
+    admission = Admission(all_of_them=2, clock=lambda: 0.0)
+    with admission.admitted("a"), admission.admitted("b"):
+        for _ in range(3):
+            with pytest.raises(OverloadedError) as refused, admission.admitted("c"):
+                pass
+    assert (refused.value.status, refused.value.code, refused.value.retry_after_s) == (503, "PROXY.0503", 1.0)
+    with admission.admitted("c"), admission.admitted("d"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "same_as"),
+    [
+        pytest.param({"X-Auth-Token": "t"}, {"X-Auth-Token": "t", "User-Agent": "x"}, id="a token"),
+        pytest.param({"X-Api-Key": "k", "X-Auth-Token": "1"}, {"Authorization": "Bearer k"}, id="a key comes first"),
+        pytest.param({}, {"User-Agent": "x"}, id="else the address"),
+    ],
+)
+def test_who_a_caller_is(fields: dict[str, str], same_as: dict[str, str]) -> None:
+    """Known by key, token or address, and nothing of a credential can be read from it."""
+    claims = Claims(PARTITIONS)
+    caller = claims.caller(Fields(fields.items()), peer="10.0.0.1")
+    assert caller == claims.caller(Fields(same_as.items()), peer="10.0.0.1")
+    assert caller != claims.caller(Fields({"X-Auth-Token": "other"}.items()), peer="10.0.0.2")
+    assert (caller == "at 10.0.0.1") == (not fields)
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "chosen", "priority"),
+    [
+        pytest.param("GET", None, True, Priority.INTERACTIVE, id="a read"),
+        pytest.param("GET", "batch", True, Priority.BATCH, id="a read that says it can wait"),
+        pytest.param("GET", "Interactive", True, Priority.INTERACTIVE, id="in any case"),
+        pytest.param("GET", "batch", False, Priority.INTERACTIVE, id="unless callers may not choose"),
+        pytest.param("GET", "write", True, Priority.INTERACTIVE, id="nobody chooses to be a write"),
+        pytest.param("DELETE", "batch", True, Priority.WRITE, id="a write is one"),
+    ],
+)
+def test_how_urgent_a_request_is(method: str, said: str | None, chosen: bool, priority: Priority) -> None:
+    """The class of a request, by its method and, where that is allowed, by its own word."""
+    fields = Fields([("X-Request-Priority", said)] if said else [])
+    claims = Claims(PARTITIONS, chosen=chosen)
+    assert claims.claimant(Request(method, "/", fields, "id"), Unshared.NO_TOKEN, peer=None).priority is priority
+
+
+def test_batch_may_be_the_usual_class() -> None:
+    """A proxy for batch tools alone needs no header."""
+    claims = Claims(PARTITIONS, Priority.BATCH)
+    assert claims.claimant(Request("GET", "/", Fields(), "id"), Unshared.NO_TOKEN, peer=None).priority is Priority.BATCH
+
+
+def test_lists_and_what_passes_through_share_their_partition_s_budget() -> None:
+    """A token's write counts towards the same budget as its lists; who has none shares one with others like it."""
+    claims = Claims(PARTITIONS)
+    partition = PARTITIONS.token("t")
+    request = Request("GET", "/", Fields([("X-Auth-Token", "t")]), "id")
+    assert claims.claimant(request, Who(partition, partition), peer=None).partition == partition.digest
+    assert claims.claimant(request, Unshared.UNVERIFIED, peer=None).partition == partition.digest
+    anonymous = Request("GET", "/", Fields(), "id")
+    assert claims.claimant(anonymous, Unshared.NO_TOKEN, peer="a").partition == ""
+
+
+@pytest.mark.parametrize("given", [{"BUDGET__CALLS": "5"}, {"CLIENTS__PER_S": "5"}])
+def test_half_a_limit_is_an_error(given: dict[str, str]) -> None:
+    """Calls without a period, or a period without calls."""
+    environment = {f"IMS_PROXY_{name}": value for name, value in given.items()}
+    with pytest.raises(ConfigurationError, match="given without"):
+        loaded(None, environment, {("upstream", "url"): "http://upstream"})
+
+
+async def test_a_list_gone_stale_is_given_without_a_call_when_the_budget_runs_low(make_world: MakeWorld) -> None:
+    """Inside the stale window lifetimes stretch: `thrift` instead of a revalidation."""
+    world = make_world(lifetimes=Lifetimes(60.0, stale_while_revalidate_s=60.0))
+    low = [False]
+    undone: list[str] = []
+    world.gateway._low, world.gateway._thrift = lambda _: low[0], undone.append
+    await world.get("limit=10")
+    world.upstream.forget()
+    world.passes(70)
+    low[0] = True
+    got = await world.get("limit=10")
+    assert (got.cache_status.detail, got.age_s) == ("thrift", 70.0)
+    assert (world.upstream.targets, undone) == ([], ["revalidate"])
+    low[0] = False
+    assert (await world.get("limit=10")).cache_status.detail == "stale-while-revalidate"
+    await world.settled()
+    assert len(world.upstream.targets) == 1
+
+
+async def test_nothing_is_read_ahead_when_the_budget_runs_low(make_world: MakeWorld) -> None:
+    """A crawl goes on page by page."""
+    world = make_world(readahead=True)
+    undone: list[str] = []
+    world.gateway._low, world.gateway._thrift = lambda _: True, undone.append
+    await world.get("limit=10")
+    await world.get("limit=10&marker=i009")
+    await world.settled()
+    assert undone == ["readahead"]
+    assert len(world.upstream.targets) == 1
+
+
+async def test_something_stale_is_given_rather_than_waited_for(make_world: MakeWorld) -> None:
+    """With no call to be had a list beyond its revalidation window is given, and says why; one unknown is not."""
+    world = make_world(lifetimes=Lifetimes(60.0, stale_if_error_s=600.0))
+    await world.get("limit=10")
+    world.passes(100)
+    world.upstream.failing = TooManyCallsError("upstream: no call", retry_after_s=9)
+    got = await world.get("limit=10")
+    assert (got.cache_status.detail, got.age_s) == ("stale-while-waiting", 100.0)
+    assert world.upstream.requests[-1].claimant.patient is False
+    with pytest.raises(TooManyCallsError):
+        await world.get("limit=10&name=other")
+    assert world.upstream.requests[-1].claimant.patient is True

@@ -1,0 +1,280 @@
+"""The queue before the upstream: who calls next, who is told at once that it can't, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from proxy.core.budget import Allowance
+from proxy.core.claimant import Priority
+from proxy.core.messages import Fields, Request, Response
+from proxy.errors import TooManyCallsError, UpstreamFailingError, UpstreamUnreachableError
+from tests.budget.shielded import OK, THROTTLED, Shielded, turns_pass
+from tests.budget.windows import most_in_a_window
+
+BROKEN = UpstreamUnreachableError("upstream: ClientPayloadError")
+
+
+async def closed(shielded: Shielded) -> None:
+    """Assert that nothing is left behind, and stop."""
+    await turns_pass()
+    assert shielded.turns.permits.under_way == 0
+    for priority in Priority:
+        assert shielded.metric("waiting_calls", priority=priority.label) == 0
+    await shielded.turns.close()
+
+
+async def test_classes_go_by_rank_and_callers_in_turn() -> None:
+    """While one call is under way and no other may be, the rest line up: batch behind readers, readers in turn."""
+    shielded = Shielded(most=1)
+    shielded.upstream.gate.clear()
+    first = shielded.start("first")
+    await turns_pass()
+    calls = [shielded.start(f"crawl {n}", caller="crawler") for n in range(3)]
+    calls += [shielded.start("batch", Priority.BATCH, caller="b"), shielded.start("lookup", caller="c")]
+    await turns_pass()
+    shielded.upstream.gate.set()
+    await asyncio.gather(first, *calls)
+    assert shielded.upstream.asked == ["first", "crawl 0", "lookup", "crawl 1", "crawl 2", "batch"]
+    await closed(shielded)
+
+
+async def test_a_write_passes_all_readers() -> None:
+    """With every permit taken by reads and a hundred more waiting, a write goes up at once."""
+    shielded = Shielded(Allowance(1000, 60.0), most=2)
+    shielded.upstream.gate.clear()
+    reads = [shielded.start(f"read {n}") for n in range(100)]
+    await turns_pass()
+    write = shielded.start("write", Priority.WRITE)
+    await turns_pass()
+    assert shielded.upstream.asked[-1] == "write"
+    assert len(shielded.upstream.asked) == 3
+    shielded.upstream.gate.set()
+    await asyncio.gather(write, *reads)
+    await closed(shielded)
+
+
+async def test_a_write_finds_a_call_that_readers_left() -> None:
+    """Readers take nineteen of twenty, the twentieth is a write's."""
+    shielded = Shielded(Allowance(20, 60.0), max_wait_s=1.0)
+    readers = await asyncio.gather(*(shielded.get() for _ in range(30)), return_exceptions=True)
+    assert [isinstance(each, TooManyCallsError) for each in readers].count(True) == 11
+    assert await shielded.get("write", Priority.WRITE) is OK
+    await closed(shielded)
+
+
+async def test_who_can_not_be_served_in_time_is_told_at_once() -> None:
+    """With the budget gone for a minute a caller that waits five seconds is refused now, and told when to come back."""
+    shielded = Shielded(Allowance(1, 60.0))
+    await shielded.get()
+    began = time.monotonic()
+    with pytest.raises(TooManyCallsError) as refused:
+        await shielded.get()
+    assert time.monotonic() - began < 1.0
+    assert 55 < (refused.value.retry_after_s or 0) <= 61
+    assert shielded.metric("refused_calls_total", priority="interactive", reason="deadline") == 1
+    await closed(shielded)
+
+
+async def test_nobody_joins_a_queue_that_is_too_long() -> None:
+    """A hundred wait for five calls a second: the last could not be served within five seconds."""
+    shielded = Shielded(Allowance(5, 1.0))
+    answers = await asyncio.gather(*(shielded.get() for _ in range(100)), return_exceptions=True)
+    served = [each for each in answers if each is OK]
+    assert all(each is OK or isinstance(each, TooManyCallsError) for each in answers)
+    assert 15 <= len(served) <= 30
+    await closed(shielded)
+
+
+async def test_a_caller_that_hangs_up_leaves_nothing_behind() -> None:
+    """Cancelled while waiting, or in the very moment of being served, it frees its place and its permit."""
+    for moment in range(8):
+        shielded = Shielded(Allowance(3, 60.0), most=2)
+        calls = [shielded.start(str(number)) for number in range(3)]
+        await turns_pass(moment)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        await closed(shielded)
+        assert len(shielded.upstream.asked) <= 3
+
+
+async def test_what_nobody_waits_for_is_not_queued() -> None:
+    """Readahead takes a call that is free, or none."""
+    shielded = Shielded(Allowance(10, 60.0))
+    taken = await asyncio.gather(
+        *(shielded.get("ahead", Priority.READAHEAD, patient=False) for _ in range(10)), return_exceptions=True
+    )
+    assert len([each for each in taken if each is OK]) == 7
+    assert await shielded.get() is OK
+    await closed(shielded)
+
+
+async def test_each_partition_has_its_own_budget() -> None:
+    """One partition's crawl costs another nothing."""
+    shielded = Shielded(Allowance(1, 60.0), scope=None)
+    await shielded.get(partition="one")
+    with pytest.raises(TooManyCallsError):
+        await shielded.get(partition="one")
+    assert await shielded.get(partition="two") is OK
+    await closed(shielded)
+
+
+async def test_a_throttled_call_is_made_again_and_nobody_calls_meanwhile() -> None:
+    """After a 429 that tells five a second all wait for a second, and then all are served."""
+    shielded = Shielded()
+    shielded.upstream.script = [THROTTLED]
+    began = time.monotonic()
+    first = shielded.start("first")
+    await turns_pass()
+    others = [shielded.start("other") for _ in range(3)]
+    assert await first is OK
+    assert time.monotonic() - began >= 1.0
+    assert await asyncio.gather(*others) == [OK] * 3
+    assert sorted(shielded.upstream.asked) == ["first", "first", "other", "other", "other"]
+    assert shielded.metric("throttled_calls_total") == 1
+    assert shielded.metric("learnt_calls", policy="user") == 5
+    assert shielded.metric("learnt_seconds", policy="user") == 1
+    await closed(shielded)
+
+
+async def test_flow_control_of_ims_is_throttling_too() -> None:
+    """A 400 with IMG.0060 that does not say for how long is tried again after a pause; another 400 is an answer."""
+    flow = Response(400, Fields(), b'{"error":{"message":"Flow control threshold reached","code":"IMG.0060"}}')
+    other = Response(400, Fields(), b'{"error":{"message":"Bad marker","code":"IMG.0024"}}')
+    shielded = Shielded()
+    shielded.upstream.script = [flow, other]
+    assert await shielded.get() is other
+    assert len(shielded.upstream.asked) == 2
+    await closed(shielded)
+
+
+async def test_a_gate_that_is_closed_for_too_long_is_told() -> None:
+    """With Retry-After beyond the caller's patience the answer is ours, not the upstream's, and tells the time."""
+    shielded = Shielded()
+    shielded.upstream.script = [Response(429, Fields([("Retry-After", "40")]), b"")]
+    with pytest.raises(TooManyCallsError) as refused:
+        await shielded.get()
+    assert 35 < (refused.value.retry_after_s or 0) <= 40
+    assert (refused.value.status, refused.value.code) == (429, "PROXY.0429")
+    await closed(shielded)
+
+
+@pytest.mark.parametrize("said", [BROKEN, *(Response(status, Fields(), b"") for status in (502, 503, 504))])
+async def test_what_failed_on_the_way_is_tried_again(said: Response | Exception) -> None:
+    """A connection error, a truncated body, a 502, 503 or 504 to a read; each try counts."""
+    shielded = Shielded(Allowance(2, 60.0))
+    shielded.upstream.script = [said]
+    assert await shielded.get() is OK
+    with pytest.raises(TooManyCallsError):
+        await shielded.get()
+    await closed(shielded)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        pytest.param("POST", BROKEN, id="a POST that may have arrived"),
+        pytest.param("PATCH", Response(503, Fields(), b""), id="a PATCH that failed"),
+        pytest.param("GET", Response(401, Fields(), b""), id="a 401, which may lock an access key"),
+        pytest.param("GET", Response(500, Fields(), b""), id="a 500, which is an answer"),
+    ],
+)
+async def test_what_is_not_tried_again(method: str, said: Response | Exception) -> None:
+    """One call, and its outcome is the caller's."""
+    shielded = Shielded()
+    shielded.upstream.script = [said]
+    outcome = await asyncio.gather(shielded.get(method=method), return_exceptions=True)
+    assert outcome[0] is said
+    assert len(shielded.upstream.asked) == 1
+    await closed(shielded)
+
+
+async def test_a_failing_upstream_is_left_alone_and_probed() -> None:
+    """After ten failures callers are told at once; after the pause one call goes through, and all is well again."""
+    now = [0.0]
+    shielded = Shielded(clock=lambda: now[0])
+    shielded.upstream.script = [BROKEN] * 10
+    for _ in range(10):
+        with pytest.raises((UpstreamUnreachableError, UpstreamFailingError)):
+            await shielded.get(method="POST")
+    with pytest.raises(UpstreamFailingError) as refused:
+        await shielded.get()
+    assert (refused.value.status, refused.value.retry_after_s) == (503, 1.0)
+    assert len(shielded.upstream.asked) == 10
+    now[0] += 1.0
+    shielded.upstream.gate.clear()
+    probe = shielded.start("probe")
+    await turns_pass()
+    with pytest.raises(UpstreamFailingError):
+        await shielded.get()
+    probe.cancel()
+    await asyncio.gather(probe, return_exceptions=True)
+    shielded.upstream.gate.set()
+    assert await shielded.get("next probe") is OK
+    assert await shielded.get() is OK
+    await closed(shielded)
+
+
+async def test_retries_are_a_share_of_the_traffic() -> None:
+    """An upstream that fails every call gets few more than were asked for."""
+    shielded = Shielded()
+    shielded.upstream.script = [Response(503, Fields(), b"") if number % 9 else OK for number in range(400)]
+    for _ in range(60):
+        await shielded.get()
+    assert len(shielded.upstream.asked) <= 60 + 10 + 60 / 5
+    await closed(shielded)
+
+
+async def test_a_small_body_is_sent_again_and_a_large_one_is_not() -> None:
+    """A throttled PATCH is repeated with its body; an upload gets the upstream's own words."""
+
+    def request(size: int) -> Request:
+        async def once() -> object:
+            yield b"x" * size
+
+        fields = Fields([("Content-Length", str(size))])
+        return Request("PATCH", "/v2/images/i", fields, "id", once())  # type: ignore[arg-type]
+
+    for size, status, bodies in ((1000, 200, 2), (1 << 20, 429, 1)):
+        shielded = Shielded()
+        shielded.upstream.script = [THROTTLED]
+        async with shielded.limiter.exchange(request(size)) as exchange:
+            assert exchange.status == status
+            body = b"".join([chunk async for chunk in exchange.chunks])
+        assert body == (OK.body if status == 200 else THROTTLED.body)
+        assert shielded.upstream.bodies == [b"x" * size] * bodies
+        await closed(shielded)
+
+
+async def test_the_calls_under_way_stay_below_the_ceiling() -> None:
+    """However many ask, at most as many as there are connections are under way."""
+    shielded = Shielded(most=4)
+    await asyncio.gather(*(shielded.get() for _ in range(200)))
+    assert shielded.upstream.most <= 4
+    await closed(shielded)
+
+
+async def test_full_pressure_never_exceeds_the_budget_in_any_window() -> None:
+    """Fifty callers for two seconds at forty calls in half a second: every window holds, and most of it is used."""
+    shielded = Shielded(Allowance(40, 0.5), max_wait_s=1.0)
+    arrivals: list[float] = []
+    until = time.monotonic() + 2.0
+    fetch = shielded.upstream.fetch
+
+    async def logged(request: Request) -> object:
+        arrivals.append(time.monotonic())
+        return await fetch(request)
+
+    shielded.upstream.fetch = logged  # type: ignore[method-assign, assignment]
+
+    async def caller(name: str) -> None:
+        while time.monotonic() < until:
+            await asyncio.gather(shielded.get(caller=name), return_exceptions=True)
+
+    await asyncio.gather(*(caller(str(number)) for number in range(50)))
+    assert most_in_a_window(arrivals, 0.5) <= 40
+    assert len(arrivals) >= 100
+    await closed(shielded)

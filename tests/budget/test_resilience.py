@@ -1,0 +1,130 @@
+"""Backoff, the share of retries, the breaker, the limit that follows latency, and who is next."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.claimant import Claimant, Priority
+from proxy.core.concurrency import Concurrency
+from proxy.core.resilience import Breaker, Retries, backoff_s
+from proxy.core.waiting import Waiting
+
+
+@given(attempt=st.integers(1, 10_000), dice=st.floats(0, 1))
+def test_backoff_is_fully_jittered_and_bounded(attempt: int, dice: float) -> None:
+    """A pause lies between nothing and the longest, in proportion to the dice."""
+    assert 0 <= backoff_s(attempt, dice=dice) <= 5.0
+    assert backoff_s(attempt, dice=dice) == pytest.approx(dice * backoff_s(attempt, dice=1.0))
+
+
+@given(moves=st.lists(st.booleans(), max_size=300))
+def test_retries_are_a_share_of_the_traffic(moves: list[bool]) -> None:
+    """However calls and retries alternate, retries are at most a fifth of the calls, and ten to begin with."""
+    retries, calls, retried = Retries(), 0, 0
+    for wants_retry in moves:
+        if not wants_retry:
+            retries, calls = retries.called(), calls + 1
+        elif left := retries.taken():
+            retries, retried = left, retried + 1
+    assert retried <= 10 + calls / 5 + 1e-9
+
+
+def opened(*, failures: int = 10, now: float = 100.0) -> Breaker:
+    breaker = Breaker()
+    for _ in range(failures):
+        breaker = breaker.failed(now=now)
+    return breaker
+
+
+def test_ten_failures_in_a_row_open_the_breaker() -> None:
+    """Nine do not; a success between them begins the count anew."""
+    assert opened(failures=9).asked(probe_s=9, now=100.0)[0] == 0
+    assert opened(failures=9).succeeded().failed(now=100.0).asked(probe_s=9, now=100.0)[0] == 0
+    assert opened().asked(probe_s=9, now=100.0)[0] == 1.0
+
+
+def test_one_probe_at_a_time_and_a_longer_pause_after_each_that_fails() -> None:
+    """After the pause one caller goes ahead; the others stay away until its end, or until it counts as lost."""
+    left_s, breaker = opened().asked(probe_s=9, now=101.0)
+    assert left_s == 0
+    assert breaker.asked(probe_s=9, now=102.0)[0] == 8.0
+    assert breaker.asked(probe_s=9, now=110.0)[0] == 0
+    again = breaker.failed(now=103.0)
+    assert again.asked(probe_s=9, now=103.0)[0] == 2.0
+    assert again.failed(now=106.0).asked(probe_s=9, now=106.0)[0] == 4.0
+    assert breaker.succeeded().asked(probe_s=9, now=103.0)[0] == 0
+
+
+def test_the_pause_has_an_end() -> None:
+    """However long the upstream fails, it is asked every half minute, and after a step back of the clock at once."""
+    breaker = opened(failures=60)
+    assert breaker.asked(probe_s=9, now=100.0)[0] == 30.0
+    assert breaker.asked(probe_s=9, now=50.0)[0] == 0
+
+
+def answered(limit: Concurrency, elapsed_s: float, count: int) -> Concurrency:
+    for _ in range(count):
+        limit = limit.answered(elapsed_s, under_way=limit.calls)
+    return limit
+
+
+def test_the_limit_grows_while_answers_stay_quick_and_shrinks_when_they_do_not() -> None:
+    """Up to the ceiling at a steady latency; well below it when answers take ten times as long."""
+    quick = answered(Concurrency(64), 0.05, 300)
+    assert quick.calls == 64
+    slow = answered(quick, 0.5, 30)
+    assert slow.calls < 32
+    assert answered(slow, 0.05, 600).calls == 64
+
+
+def test_the_limit_does_not_grow_unused() -> None:
+    """A lone caller says nothing of what the upstream can bear."""
+    limit = Concurrency(64)
+    for _ in range(100):
+        limit = limit.answered(0.05, under_way=1)
+    assert limit.calls == 8
+
+
+@given(most=st.integers(1, 100), seen=st.lists(st.one_of(st.none(), st.floats(0, 100)), max_size=200))
+def test_the_limit_stays_within_its_bounds(most: int, seen: list[float | None]) -> None:
+    """Whatever happens at least one call may be made, and never more than the ceiling."""
+    limit = Concurrency(most)
+    for elapsed_s in seen:
+        limit = limit.failed() if elapsed_s is None else limit.answered(elapsed_s, under_way=limit.calls)
+        assert 1 <= limit.calls <= most
+
+
+def served(waiting: Waiting[str], claimants: dict[str, Claimant]) -> list[str]:
+    order = []
+    while (ticket := waiting.first()) is not None:
+        waiting.remove(claimants[ticket], ticket, served=True)
+        order.append(ticket)
+    return order
+
+
+def test_callers_take_turns_inside_a_class_and_classes_go_by_rank() -> None:
+    """A write first, then the readers in turn, however many tickets one of them has; what can wait comes last."""
+    waiting: Waiting[str] = Waiting()
+    claimants = {}
+    tickets = [*(("crawler", Priority.INTERACTIVE, f"c{n}") for n in range(4)), ("one", Priority.INTERACTIVE, "o")]
+    tickets += [("batch", Priority.BATCH, "b"), ("one", Priority.READAHEAD, "r"), ("other", Priority.WRITE, "w")]
+    for caller, priority, ticket in tickets:
+        claimants[ticket] = Claimant(priority, caller)
+        waiting.add(claimants[ticket], ticket)
+    assert waiting.ahead(Claimant(Priority.INTERACTIVE, "two")) == 1 + 2
+    assert waiting.ahead(Claimant(Priority.INTERACTIVE, "crawler")) == 1 + 4 + 1
+    assert served(waiting, claimants) == ["w", "c0", "o", "c1", "c2", "c3", "b", "r"]
+    assert len(waiting) == 0
+
+
+def test_who_leaves_unserved_does_not_cost_the_others_their_turn() -> None:
+    """The caller whose ticket is withdrawn is still the next."""
+    waiting: Waiting[str] = Waiting()
+    claimants = {name: Claimant(caller=name[0]) for name in ("a1", "a2", "b1")}
+    for name, claimant in claimants.items():
+        waiting.add(claimant, name)
+    waiting.remove(claimants["a1"], "a1", served=False)
+    waiting.remove(claimants["a1"], "a1", served=False)
+    assert served(waiting, claimants) == ["a2", "b1"]

@@ -1,0 +1,57 @@
+"""Callers' keys: read from a file, recognised by a field."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.core.callers import CallersError, callers, recognised
+from proxy.core.messages import Fields
+
+KEY = "a-key-of-16-or-more"
+
+
+def test_a_file_names_callers_and_who_may_write() -> None:
+    """A table for each caller; without `writes` it only reads."""
+    reader, writer = callers(f'[ci]\nkey = "{KEY}"\n[builder]\nkey = "{KEY}2"\nwrites = true')
+    assert (reader.name, reader.writes) == ("ci", False)
+    assert (writer.name, writer.writes) == ("builder", True)
+    assert KEY not in repr((reader, writer))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[ci]",
+        "ci = 1",
+        f'[ci]\nkey = "{KEY}"\nwrite = true',
+        f'[ci]\nkey = "{KEY}"\nwrites = "yes"',
+        '[ci]\nkey = "short"',
+        f'[ci]\nkey = "{KEY}\\n"',
+        f'[ci]\nkey = "{KEY}é"',
+        f'[ci]\nkey = "{KEY}"\n[cd]\nkey = "{KEY}"',
+        f'[ci]\nkey = "{KEY}',
+    ],
+)
+def test_a_file_that_can_not_be_used_is_refused_without_quoting_a_key(text: str) -> None:
+    """What is wrong is said by the caller's name."""
+    with pytest.raises(CallersError) as refused:
+        callers(text)
+    assert KEY not in str(refused.value)
+
+
+def test_one_key_in_one_field_is_recognised() -> None:
+    """Two keys, or a key beside another scheme, are nobody's."""
+    known = callers(f'[ci]\nkey = "{KEY}"')
+    bearer, own, basic = ("Authorization", f"Bearer {KEY}"), ("X-Api-Key", KEY), ("Authorization", "Basic x")
+    assert recognised(Fields([bearer]), known) == recognised(Fields([own]), known) == known[0]
+    for lines in (
+        [],
+        [bearer, own],
+        [own, own],
+        [basic, own],
+        [basic],
+        [("X-Api-Key", KEY.upper())],
+        [("X-Api-Key", "")],
+    ):
+        assert recognised(Fields(lines), known) is None

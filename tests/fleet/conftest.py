@@ -1,0 +1,53 @@
+"""The upstream and the Redis that a fleet stands on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.demo.catalogue import Catalogue
+from proxy.demo.image import Image
+from proxy.demo.server import Lookalike
+from tests.fleet.trace import TOKENS, Crawl, catalogue, crawls
+from tests.harness.redis import RedisServer
+
+Say = Callable[[str], None]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    """Tell figures to whoever watches the run."""
+
+    def aloud(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}", flush=True)
+
+    return aloud
+
+
+@pytest.fixture(scope="session")
+def every_image() -> list[Image]:
+    """The images of the trace, made once."""
+    return list(catalogue())
+
+
+@pytest.fixture(scope="session")
+def trace() -> list[Crawl]:
+    """The whole trace."""
+    return crawls()
+
+
+@pytest.fixture
+async def lookalike(every_image: list[Image]) -> AsyncIterator[Lookalike]:
+    """The upstream, with a catalogue that the test may change."""
+    async with Lookalike(Catalogue(every_image), TOKENS) as started:
+        yield started
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, to kill, freeze and restart."""
+    with RedisServer(tmp_path) as running:
+        yield running

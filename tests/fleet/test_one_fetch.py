@@ -1,0 +1,110 @@
+"""One fetch among replicas, and what becomes of it when the replica that leads it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from proxy.demo.server import Call, Lookalike
+from tests.fleet.replicas import SECRET, collapsed, list_calls, replicas, settings
+from tests.harness.proxy import ProxyProcess
+from tests.harness.redis import RedisServer
+
+TARGET = "/v2/images?visibility=public&limit=40"
+FIELDS = {"X-Auth-Token": "fleet-token-0-0", "Accept-Encoding": "identity"}
+CLAIM_S = 5.0
+MARGIN_S = 3.0
+WITHIN_S = 20.0
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that opens as many connections as it is asked for."""
+    timeout = aiohttp.ClientTimeout(total=30)
+    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+        yield session
+
+
+class Gate:
+    """Holds the upstream's first answer until it is opened, and says when it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def __call__(self, call: Call) -> None:
+        """Be the look-alike's script."""
+        first = not self.asked.is_set()
+        self.asked.set()
+        if first:
+            await self.open.wait()
+
+
+async def body(client: aiohttp.ClientSession, url: str) -> bytes:
+    """Return what the list at *url* is answered with."""
+    async with client.get(url + TARGET, headers=FIELDS) as response:
+        assert response.status == 200, await response.text()
+        return await response.read()
+
+
+async def test_equal_misses_through_four_replicas_are_one_fetch(
+    lookalike: Lookalike, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    """Two hundred callers who ask four replicas for the same page at once cost the upstream one call."""
+    gate = Gate()
+    lookalike.script = gate
+    async with replicas(4, settings(lookalike.base_url, store=redis.url, timeout_ms=2000.0)) as proxies:
+        asking = [asyncio.create_task(body(client, proxies[number % 4].url)) for number in range(200)]
+        async with asyncio.timeout(WITHIN_S):
+            while await collapsed(client, proxies) < 200 - 4:
+                await asyncio.sleep(0.02)
+        gate.open.set()
+        answers = await asyncio.gather(*asking)
+    assert len(set(answers)) == 1
+    assert len(list_calls(lookalike)) == 1
+
+
+@pytest.fixture
+def processes(lookalike: Lookalike, redis: RedisServer, tmp_path: Path) -> Iterator[list[ProxyProcess]]:
+    """Three replicas in processes of their own."""
+    with ExitStack() as stack:
+        made = []
+        for number in range(3):
+            directory = tmp_path / f"replica-{number}"
+            directory.mkdir()
+            each = {"IDENTITY__SECRET": SECRET, "SERVER__DRAIN_S": "0", "STORE__TIMEOUT_MS": "2000"}
+            made.append(ProxyProcess(lookalike.base_url, directory, store=redis.url, settings=each))
+        yield [stack.enter_context(proxy) for proxy in made]
+
+
+async def test_the_others_answer_once_the_claim_of_a_killed_leader_lapses(
+    lookalike: Lookalike, client: aiohttp.ClientSession, processes: list[ProxyProcess]
+) -> None:
+    """Where the replica that fetches for all is killed, another fetches within the claim's expiry, and one alone."""
+    leader, *others = processes
+    gate = Gate()
+    lookalike.script = gate
+    led = asyncio.create_task(body(client, leader.url))
+    async with asyncio.timeout(WITHIN_S):
+        await gate.asked.wait()
+    following = [asyncio.create_task(body(client, proxy.url)) for proxy in others for _ in range(10)]
+    async with asyncio.timeout(WITHIN_S):
+        while await collapsed(client, others) < len(following) - len(others):
+            await asyncio.sleep(0.02)
+    began = asyncio.get_running_loop().time()
+    os.kill(leader.program.pid, signal.SIGKILL)
+    answers = await asyncio.gather(*following)
+    took_s = asyncio.get_running_loop().time() - began
+    gate.open.set()
+    with pytest.raises(aiohttp.ClientError):
+        await led
+    assert len(set(answers)) == 1
+    assert took_s <= CLAIM_S + MARGIN_S
+    assert len(list_calls(lookalike)) == 2

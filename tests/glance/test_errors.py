@@ -1,0 +1,42 @@
+"""What Glance refuses, it refuses through the proxy in the same words, every time."""
+
+import pytest
+
+from tests.glance.conftest import Newcomer
+from tests.glance.paging import get
+from tests.harness.glance.server import Glance
+from tests.harness.proxy import ProxyProcess
+
+_UNKNOWN = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=",
+        "limit=abc",
+        "limit=-1",
+        "limit=1.0",
+        "marker=",
+        f"marker={_UNKNOWN}",
+        f"marker={_UNKNOWN}&limit=3&visibility=private",
+        "sort_key=min_ram",
+        "sort_dir=DESC",
+        "sort=name:asc&sort_key=name",
+        "visibility=nonsense",
+        "member_status=nonsense",
+        "protected=perhaps",
+        "created_at=LT:2020-09-13T13:00:00Z",
+        "name=%FF",
+        "anything_min=1",
+    ],
+)
+def test_an_error_is_glances_own(query: str, glance: Glance, proxy: ProxyProcess, newcomer: Newcomer) -> None:
+    """Status and body are those of Glance, the first time and the second."""
+    token = newcomer("alpha")
+    target = f"/v2/images?{query}"
+    directly = get(glance.url, target, token)
+    assert directly.status >= 400
+    for _ in range(2):
+        answer = get(proxy.url, target, token)
+        assert (answer.status, answer.body) == (directly.status, directly.body)

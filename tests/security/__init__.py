@@ -1,0 +1,1 @@
+"""What an attacker may try, against the running proxy."""

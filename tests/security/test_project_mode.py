@@ -1,0 +1,260 @@
+"""Project mode: who is one identity shares, who is another sees nothing of it, whatever IAM does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from redis.asyncio import Redis
+
+from proxy.demo.server import Call, Lookalike
+from tests.harness.iam import IamLookalike, Token, of_project
+from tests.harness.redis import RedisServer
+from tests.harness.waiting import until
+from tests.web.conftest import Answer, Proxy, a_proxy
+
+ALPHA, AGAIN, OTHER_USER = "demo-token-alpha", "demo-token-alpha-again", "demo-token-alpha-other-user"
+READER, BETA = "demo-token-alpha-reader", "demo-token-beta"
+LIST = "/v2/images?limit=10"
+
+MakeProxy = Callable[..., AbstractAsyncContextManager[Proxy]]
+
+
+@pytest.fixture
+def make_proxy(upstream: Lookalike, iam: IamLookalike) -> MakeProxy:
+    """Make proxies in project mode."""
+
+    def made(store: dict[str, Any] | None = None, **identity: object) -> AbstractAsyncContextManager[Proxy]:
+        whole = {"mode": "project", "iam_url": iam.url, "secret": "a secret of the tests' own"} | identity
+        return a_proxy(upstream.base_url, identity=whole, store=store or {})
+
+    return made
+
+
+@pytest.fixture
+async def proxy(make_proxy: MakeProxy) -> AsyncIterator[Proxy]:
+    """A proxy in project mode."""
+    async with make_proxy() as started:
+        yield started
+
+
+async def ask(proxy: Proxy, token: str, target: str = LIST) -> Answer:
+    return await proxy.client.ask(target, token=token)
+
+
+async def test_two_tokens_of_one_project_and_roles_share(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
+    """The second token of a project is answered from what the first one fetched, once IAM has verified it."""
+    first, second = await ask(proxy, ALPHA), await ask(proxy, OTHER_USER)
+    assert second.hit
+    assert first.ids == second.ids
+    assert len(upstream.calls) == 1
+    assert iam.validated == [ALPHA, OTHER_USER]
+
+
+@pytest.mark.parametrize("other", [READER, BETA])
+async def test_another_role_or_project_shares_nothing(proxy: Proxy, upstream: Lookalike, other: str) -> None:
+    """One project with other roles, and another project, are fetched for by their own token."""
+    await ask(proxy, ALPHA)
+    answer = await ask(proxy, other)
+    assert not answer.hit
+    assert [call.headers["X-Auth-Token"] for call in upstream.calls] == [ALPHA, other]
+
+
+async def test_cloudimages_are_shared_by_user_only(proxy: Proxy, upstream: Lookalike) -> None:
+    """What may depend on a user's grants is not shown to another user of the project."""
+    await ask(proxy, ALPHA, "/v2/cloudimages?limit=10")
+    assert not (await ask(proxy, OTHER_USER, "/v2/cloudimages?limit=10")).hit
+    assert (await ask(proxy, AGAIN, "/v2/cloudimages?limit=10")).hit
+
+
+@pytest.mark.parametrize("scope", [{"domain": {"id": "d1"}}, {"system": {"all": True}}, {}])
+async def test_tokens_without_a_project_have_partitions_of_their_own(
+    proxy: Proxy, upstream: Lookalike, iam: IamLookalike, scope: dict[str, object]
+) -> None:
+    """A domain-scoped, a system-scoped and an unscoped token share with no project."""
+    await ask(proxy, ALPHA)
+    iam.tokens[BETA] = Token("demo-user-alpha", scope)
+    assert not (await ask(proxy, BETA)).hit
+
+
+async def test_a_forged_project_changes_nothing(proxy: Proxy, upstream: Lookalike) -> None:
+    """What a caller says of its project and roles is neither believed nor sent up."""
+    await ask(proxy, ALPHA)
+    forged = await proxy.client.ask(
+        LIST, token=BETA, X_Project_Id="alpha", X_Roles="admin", X_Identity_Status="Confirmed"
+    )
+    assert not forged.hit
+    assert {"x-project-id", "x-roles", "x-identity-status"}.isdisjoint(
+        name.lower() for name in upstream.calls[-1].headers
+    )
+
+
+async def test_a_token_that_iam_refuses_sees_nothing_stored(
+    proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+) -> None:
+    """A made-up token on a warm store goes up, uncached, and gets the upstream's own answer."""
+    await ask(proxy, ALPHA)
+    answers = [await ask(proxy, "made-up") for _ in range(5)]
+    assert {answer.status for answer in answers} == {401}
+    assert "token-refused" in answers[0].cache_status
+    assert iam.validated.count("made-up") == 1
+
+
+async def test_a_token_that_expired_sees_nothing_stored(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
+    """A token is shown stored images until its end, to the moment, though its verdict would be believed for longer."""
+    iam.tokens[ALPHA].expires_at = time.time() + 0.5
+    try:
+        assert (await ask(proxy, ALPHA)).status == 200
+        del upstream.tokens[ALPHA]
+        while (answer := await ask(proxy, ALPHA)).hit:
+            assert time.time() < iam.tokens[ALPHA].expires_at + 0.1
+            await asyncio.sleep(0.01)
+        assert answer.status == 401
+    finally:
+        iam.tokens[ALPHA].expires_at = 4e9
+
+
+async def test_a_token_that_expires_while_it_waits_for_anothers_fetch_gets_nothing_of_it(
+    proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+) -> None:
+    """A follower whose token ends in a collapsed fetch is sent to the upstream, and gets its 401."""
+    iam.tokens["short"] = of_project(iam.tokens[ALPHA].scope["project"]["id"])
+    iam.tokens["short"].expires_at = time.time() + 0.4
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold(call: Call) -> web.StreamResponse | None:
+        if call.headers["X-Auth-Token"] == ALPHA:
+            arrived.set()
+            await gate.wait()
+        return None
+
+    upstream.script = hold
+    leader = asyncio.ensure_future(ask(proxy, ALPHA))
+    await arrived.wait()
+    follower = asyncio.ensure_future(ask(proxy, "short"))
+    await until(lambda: time.time() > iam.tokens["short"].expires_at)
+    gate.set()
+    assert (await leader).status == 200
+    answer = await follower
+    assert answer.status == 401
+    assert "token-expired" in answer.cache_status
+
+
+async def test_a_401_drops_that_tokens_verdict_and_nobody_elses(
+    proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+) -> None:
+    """The upstream refuses a token that IAM still vouched for: it is verified anew; its project's list stays."""
+    await ask(proxy, ALPHA)
+    await ask(proxy, OTHER_USER)
+    known, upstream.tokens = upstream.tokens, {}
+    assert (await ask(proxy, ALPHA, "/v2/schemas/images")).status in (200, 401)
+    assert (await ask(proxy, ALPHA, "/v2/images?limit=3&name=unseen")).status == 401
+    upstream.tokens = known
+    iam.validated.clear()
+    assert (await ask(proxy, OTHER_USER)).hit
+    assert (await ask(proxy, ALPHA)).hit
+    assert iam.validated == [ALPHA]
+
+
+async def test_one_followers_401_answers_nobody_else(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
+    """The leader's token was revoked upstream: it gets the 401, and those who waited ask with their own."""
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold(call: Call) -> web.StreamResponse | None:
+        if call.headers["X-Auth-Token"] == ALPHA:
+            arrived.set()
+            await gate.wait()
+            return web.json_response({"error": "revoked"}, status=401)
+        return None
+
+    upstream.script = hold
+    leader = asyncio.ensure_future(ask(proxy, ALPHA))
+    await arrived.wait()
+    followers = [asyncio.ensure_future(ask(proxy, OTHER_USER)) for _ in range(10)]
+    await until(lambda: len(iam.validated) == 2)
+    gate.set()
+    assert (await leader).status == 401
+    assert {answer.status for answer in await asyncio.gather(*followers)} == {200}
+
+
+async def test_a_revoked_token_is_dropped_by_the_revocation_that_passes_through(
+    make_proxy: MakeProxy, upstream: Lookalike, iam: IamLookalike
+) -> None:
+    """`DELETE /v3/auth/tokens` through the proxy ends what the proxy believed of that token."""
+
+    async def revoke(call: Call) -> web.StreamResponse | None:
+        return web.Response(status=204) if call.method == "DELETE" else None
+
+    async with make_proxy() as proxy:
+        await ask(proxy, ALPHA)
+        upstream.script = revoke
+        del iam.tokens[ALPHA]
+        assert (await ask(proxy, ALPHA)).hit
+        revoked = await proxy.client.ask("/v3/auth/tokens", method="DELETE", token=BETA, X_Subject_Token=ALPHA)
+        assert revoked.status == 204
+        assert not (await ask(proxy, ALPHA)).hit
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_an_operator_drops_a_verdict_by_the_tokens_hash(
+    make_proxy: MakeProxy, iam: IamLookalike, redis_server: RedisServer, redis: Redis, replicas: int
+) -> None:
+    """`POST /purge {"token_digest": …}` at one replica drops what every replica believes of a token."""
+    store = {"url": redis_server.url, "timeout_ms": 5000}
+    async with make_proxy(store=store) as first, make_proxy(store=store) as second:
+
+        async def listening() -> bool:
+            return bool(await redis.zcard("ims-proxy:replicas") == 2)
+
+        await until(listening)  # until then they take it that they may have missed something
+        asked = second if replicas == 2 else first
+        assert (await ask(asked, ALPHA)).status == 200
+        del iam.tokens[ALPHA]
+        assert (await ask(asked, ALPHA)).hit
+        order = orjson.dumps({"token_digest": hashlib.sha256(ALPHA.encode()).hexdigest()})
+        purged = await first.admin.ask("/purge", method="POST", token=None, body=order)
+        assert purged.status == 200, purged.body
+        assert not (await ask(asked, ALPHA)).hit
+
+
+async def test_what_is_verified_goes_on_while_iam_is_away(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
+    """With IAM failing, known tokens are answered from the store, unknown ones by the upstream, uncached."""
+    await ask(proxy, ALPHA)
+    iam.failing = 503
+    assert (await ask(proxy, ALPHA)).hit
+    unknown = await ask(proxy, OTHER_USER)
+    assert unknown.status == 200
+    assert "token-unverified" in unknown.cache_status
+    assert "stored" not in unknown.cache_status
+
+
+async def test_asking_every_time_leaves_a_revoked_token_nothing(
+    make_proxy: MakeProxy, upstream: Lookalike, iam: IamLookalike
+) -> None:
+    """With `verdict_ttl_s` 0 a token that IAM no longer knows is not shown what is stored, at once."""
+    async with make_proxy(verdict_ttl_s=0) as proxy:
+        await ask(proxy, ALPHA)
+        assert (await ask(proxy, ALPHA)).hit
+        assert iam.validated == [ALPHA, ALPHA]
+        del iam.tokens[ALPHA]
+        del upstream.tokens[ALPHA]
+        assert (await ask(proxy, ALPHA)).status == 401
+
+
+async def test_a_token_is_asked_about_as_it_is_and_not_as_it_is_spelt(
+    proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+) -> None:
+    """python-glanceclient's spelling is undone before IAM is asked, and one that hides a line break asks nobody."""
+    iam.tokens["a/b+c="] = iam.tokens[ALPHA]
+    upstream.tokens["a%2Fb%2Bc%3D"] = upstream.tokens[ALPHA]
+    assert (await ask(proxy, "a%2Fb%2Bc%3D")).status == 200
+    assert iam.validated == ["a/b+c="]
+    assert "token-refused" in (await ask(proxy, "a%0d%0aX-Evil:%201")).cache_status
+    assert len(iam.validated) == 1

@@ -1,0 +1,179 @@
+"""Signed requests: answered from the store only to who holds the key, and sent up under a signature of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from proxy.core.messages import Fields, Request
+from proxy.core.signing import Signing, SigningKey, flaw, signature
+from proxy.demo.server import Call, Lookalike
+from proxy.demo.visibility import Caller
+from tests.web.conftest import Answer, Proxy, a_proxy
+
+SECRETS = {"AKALPHA": "the secret of alpha", "AKBETA": "the secret of beta"}
+PROJECTS = {"AKALPHA": "a1fa0000000000000000000000000001", "AKBETA": "be7a0000000000000000000000000002"}
+LIST = "/v2/images?limit=10"
+
+
+@pytest.fixture
+async def signing_upstream(upstream: Lookalike) -> Lookalike:
+    """An upstream that answers who signs well for its own host, each key with its project's images."""
+    speaking: list[str] = []
+
+    async def authorise(call: Call) -> web.StreamResponse | None:
+        request = Request(call.method, call.target, Fields(call.headers.items()), "")
+        found = signature(request.fields)
+        host = upstream.base_url.removeprefix("http://")
+        if (
+            found is None
+            or flaw(request, found, SECRETS.get(found.access, "another"), now=time.time())
+            or call.headers["Host"] != host
+        ):
+            return web.json_response({"error_code": "APIGW.0301"}, status=401)
+        speaking[:] = [found.access]
+        return None
+
+    upstream.script = authorise
+    upstream._caller = lambda request: Caller("signer", PROJECTS[speaking[0]])  # type: ignore[method-assign]
+    return upstream
+
+
+@pytest.fixture
+async def proxy(signing_upstream: Lookalike, tmp_path: Path) -> AsyncIterator[Proxy]:
+    """A proxy that holds the secret of two keys."""
+    keys = {}
+    for access, secret in SECRETS.items():
+        keys[access] = tmp_path / access
+        keys[access].write_text(f"{secret}\n")
+    async with a_proxy(signing_upstream.base_url, identity={"keys": keys}) as started:
+        yield started
+
+
+def signed(
+    proxy: Proxy,
+    target: str = LIST,
+    *lines: tuple[str, str],
+    access: str = "AKALPHA",
+    secret: str | None = None,
+    at: float | None = None,
+    token: str | None = None,
+) -> Request:
+    """Return a request that *access* signs for the proxy's host."""
+    key = SigningKey(access, secret or SECRETS[access], token)
+    host = proxy.client.url.removeprefix("http://")
+    return Signing(key, host).signed(Request("GET", target, Fields(lines), ""), now=at or time.time())
+
+
+async def send(proxy: Proxy, request: Request, *more: tuple[str, str]) -> Answer:
+    return await proxy.client.ask(request.target, token=None, fields=[*request.fields, *more])
+
+
+async def test_two_requests_of_one_key_share(proxy: Proxy, signing_upstream: Lookalike) -> None:
+    """The second is answered from the store though it was signed at another moment and asks for another page size."""
+    first = await send(proxy, signed(proxy))
+    assert first.status == 200, first.body
+    second = await send(proxy, signed(proxy, "/v2/images?limit=5", at=time.time() - 60))
+    assert second.hit
+    assert second.ids == first.ids[:5]
+    assert len(signing_upstream.calls) == 1
+
+
+async def test_two_keys_share_nothing(proxy: Proxy, signing_upstream: Lookalike) -> None:
+    """Each key is fetched for under its own signature, and sees its own images."""
+    alpha = await send(proxy, signed(proxy))
+    beta = await send(proxy, signed(proxy, access="AKBETA"))
+    assert not beta.hit
+    assert alpha.ids != beta.ids
+
+
+@pytest.mark.parametrize(
+    ("attack", "detail"),
+    [
+        pytest.param({"secret": "guessed"}, "bad-signature", id="a known key, a wrong signature"),
+        pytest.param({"access": "AKNOBODY", "secret": "x"}, "signed", id="a key nobody knows"),
+        pytest.param({"at": 1.0}, "signature-skew", id="an old signature"),
+    ],
+)
+async def test_who_can_not_sign_sees_nothing_stored(
+    proxy: Proxy, signing_upstream: Lookalike, attack: dict[str, str | float], detail: str
+) -> None:
+    """On a warm store a bad signature goes up as it came, once, and gets the upstream's own 401."""
+    await send(proxy, signed(proxy))
+    signing_upstream.forget()
+    forged = signed(proxy, **attack)  # type: ignore[arg-type]
+    answer = await send(proxy, forged)
+    assert answer.status == 401
+    assert f"detail={detail}" in answer.cache_status
+    (call,) = signing_upstream.calls
+    assert call.headers["Authorization"] == forged.fields.get("authorization")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param(("X-Project-Id", "beta"), id="a project put in after signing"),
+        pytest.param(("X-Domain-Id", "beta"), id="a domain put in after signing"),
+        pytest.param(("X-Security-Token", "beta"), id="a security token put in after signing"),
+        pytest.param(("X-Auth-Token", "demo-token-beta"), id="a token beside the signature"),
+        pytest.param(("Cookie", "a=b"), id="a cookie beside the signature"),
+    ],
+)
+async def test_what_is_not_signed_is_not_believed(
+    proxy: Proxy, signing_upstream: Lookalike, more: tuple[str, str]
+) -> None:
+    """A field that says for whom, put in on the way, is not blessed by a signature of ours."""
+    await send(proxy, signed(proxy))
+    signing_upstream.forget()
+    request = signed(proxy)
+    answer = await send(proxy, request, more)
+    assert not answer.hit
+    assert "stored" not in answer.cache_status
+    (call,) = signing_upstream.calls
+    assert call.headers["Authorization"] == request.fields.get("authorization")
+
+
+async def test_another_project_or_security_token_is_another_identity(proxy: Proxy, signing_upstream: Lookalike) -> None:
+    """What is signed of for whom the key speaks is part of who shares, and goes up signed."""
+    variants = [
+        signed(proxy),
+        signed(proxy, LIST, ("X-Project-Id", "p1")),
+        signed(proxy, LIST, ("X-Project-Id", "p2")),
+        signed(proxy, token="st-1"),
+        signed(proxy, token="st-2"),
+    ]
+    assert [(await send(proxy, request)).hit for request in variants] == [False] * 5
+    sent = [(call.headers.get("X-Project-Id"), call.headers.get("X-Security-Token")) for call in signing_upstream.calls]
+    assert sent == [(None, None), ("p1", None), ("p2", None), (None, "st-1"), (None, "st-2")]
+    assert [call.status for call in signing_upstream.calls] == [200] * 5
+
+
+async def test_what_is_passed_through_is_signed_for_the_upstream(proxy: Proxy, signing_upstream: Lookalike) -> None:
+    """A signed request without a body that is no list is signed anew: the caller's covers the proxy's host."""
+    assert (await send(proxy, signed(proxy, "/v2/schemas/image"))).status == 200
+
+
+async def test_a_refused_signature_is_never_tried_again(proxy: Proxy, signing_upstream: Lookalike) -> None:
+    """A 401 goes to the caller as it is: five of them lock the key."""
+
+    async def refuse(_: Call) -> web.StreamResponse | None:
+        return web.json_response({"error_code": "APIGW.0301"}, status=401)
+
+    signing_upstream.script = refuse
+    assert (await send(proxy, signed(proxy))).status == 401
+    assert len(signing_upstream.calls) == 1
+
+
+async def test_a_signature_of_one_list_opens_no_other(proxy: Proxy, signing_upstream: Lookalike) -> None:
+    """A captured signature is not good for another query, warm or not."""
+    await send(proxy, signed(proxy, "/v2/images?limit=10&visibility=private"))
+    captured = signed(proxy)
+    moved = replace(captured, target="/v2/images?limit=10&visibility=private")
+    answer = await send(proxy, moved)
+    assert answer.status == 401
+    assert "bad-signature" in answer.cache_status

@@ -1,0 +1,83 @@
+"""The number that says whether answers given so far may be given again unasked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from proxy.core.keys import EVERYTHING
+from proxy.stores.memory import MemoryStore
+from proxy.stores.redis import RedisStore
+from proxy.stores.tiered import TieredStore
+from tests.harness.redis import RedisServer
+from tests.stores.builders import KEY, NOW, a_span
+from tests.stores.test_tiered import a_replica, holds
+
+
+async def test_reading_and_filling() -> None:
+    """It stays as it is while spans are added and read."""
+    store = MemoryStore(1 << 20)
+    before = store.epoch
+    await store.put(KEY, a_span(), keep_s=60.0, now=NOW)
+    await store.put(KEY, a_span("d"), keep_s=60.0, now=NOW)
+    await store.chain(KEY, "", 10, now=NOW)
+    assert store.epoch == before
+
+
+async def test_invalidation() -> None:
+    """An invalidation changes it, whatever it touches."""
+    store = MemoryStore(1 << 20)
+    before = store.epoch
+    await store.invalidate(["listing:of-somebody-else"], now=NOW)
+    assert store.epoch != before
+
+
+async def test_newer_span() -> None:
+    """A span that takes the place of a fresh one changes it; one that replaces a stale one does not."""
+    store = MemoryStore(1 << 20)
+    await store.put(KEY, a_span(), keep_s=600.0, now=NOW)
+    before = store.epoch
+    stale_at = NOW + a_span().lifetime_s
+    await store.put(KEY, a_span(fetched_at=stale_at), keep_s=600.0, now=stale_at)
+    assert store.epoch == before
+    await store.put(KEY, replace(a_span(fetched_at=stale_at), ids=("x",)), keep_s=600.0, now=stale_at + 1)
+    assert store.epoch != before
+
+
+async def test_redis_alone(over_fakeredis: RedisStore) -> None:
+    """Redis by itself tells nobody of invalidations."""
+    assert over_fakeredis.epoch is None
+
+
+async def test_before_the_channel(tiered: TieredStore) -> None:
+    """Without the channel other replicas' invalidations are not heard of."""
+    assert tiered.epoch is None
+
+
+async def test_other_replica(tmp_path: Path) -> None:
+    """When another replica's invalidation returns, it is another number here."""
+    with RedisServer(tmp_path) as server:
+        async with a_replica(server) as here, a_replica(server) as there:
+            before = here.epoch
+            assert before is not None
+            await there.invalidate([EVERYTHING], now=NOW)
+            assert here.epoch != before
+
+
+async def test_lost_channel(tmp_path: Path) -> None:
+    """With Redis gone there is none, and after it has come back it is another one."""
+    with RedisServer(tmp_path) as server:
+        async with a_replica(server) as store:
+            before = store.epoch
+            server.kill()
+
+            async def lost() -> bool:
+                return store.epoch is None
+
+            async def back() -> bool:
+                return store.epoch is not None
+
+            await holds(lost)
+            server.start()
+            await holds(back)
+            assert store.epoch != before

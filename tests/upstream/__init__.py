@@ -1,0 +1,1 @@
+"""The way to the upstream and to IAM."""

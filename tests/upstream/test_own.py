@@ -1,0 +1,86 @@
+"""A token of our own: fetched by one for all, renewed before it ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.core.messages import Fields, Request
+from proxy.errors import ProxyError, UpstreamUnreachableError
+from proxy.upstream.iam import Issued
+from proxy.upstream.own import TokenCredential
+
+NOW = 1_777_593_600.0
+
+
+class World:
+    """A credential, a clock held by hand, and an IAM that numbers the tokens it issues."""
+
+    def __init__(self, lifetime_s: float = 86_400.0) -> None:
+        self.now = NOW
+        self.issued = 0
+        self.away = False
+        self.lifetime_s = lifetime_s
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.credential = TokenCredential(self._issue, clock=lambda: self.now)
+
+    async def _issue(self) -> Issued:
+        self.issued += 1
+        await self.gate.wait()
+        if self.away:
+            raise UpstreamUnreachableError("iam: away")
+        return Issued(f"token-{self.issued}", self.now + self.lifetime_s)
+
+    async def sent(self) -> Request:
+        """Return a request as it goes up."""
+        return await self.credential.put(Request("GET", "/v2/images", Fields(), "r"))
+
+    async def token(self) -> str | None:
+        """Return the token that goes up."""
+        return (await self.sent()).fields.get("x-auth-token")
+
+
+async def test_all_wait_for_one_token() -> None:
+    """Callers at once cause one token to be issued."""
+    world = World()
+    world.gate.clear()
+    waiting = [asyncio.ensure_future(world.token()) for _ in range(20)]
+    await asyncio.sleep(0)
+    world.gate.set()
+    assert set(await asyncio.gather(*waiting)) == {"token-1"}
+    assert world.issued == 1
+
+
+@pytest.mark.parametrize(("lifetime_s", "before_s"), [(86_400.0, 600.0), (1000.0, 100.0)])
+async def test_a_token_is_renewed_before_it_ends(lifetime_s: float, before_s: float) -> None:
+    """Ten minutes before its end, or a tenth of its life if that is less, another is fetched."""
+    world = World(lifetime_s)
+    assert await world.token() == "token-1"
+    world.now += lifetime_s - before_s - 1
+    assert await world.token() == "token-1"
+    world.now += 1
+    assert await world.token() == "token-2"
+
+
+async def test_a_token_that_can_not_be_renewed_is_used_until_it_ends() -> None:
+    """IAM being away costs nothing while the token holds; then there is none."""
+    world = World(1000.0)
+    await world.token()
+    world.away = True
+    world.now += 999.0
+    assert await world.token() == "token-1"
+    world.now += 1.0
+    with pytest.raises(ProxyError):
+        await world.token()
+
+
+async def test_only_the_token_that_was_refused_is_given_up() -> None:
+    """A late 401 for an older token does not throw away the newer one."""
+    world = World()
+    first = await world.sent()
+    assert world.credential.refused(first)
+    assert await world.token() == "token-2"
+    assert world.credential.refused(first)
+    assert await world.token() == "token-2"

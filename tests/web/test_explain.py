@@ -1,0 +1,114 @@
+"""`ims-proxy explain`: what a request turns into, offline."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from proxy.cli import cli
+
+TOKEN = ("-H", "X-Auth-Token: s3cr3t-token")
+
+
+def told(*words: str) -> dict[str, list[str]]:
+    """Return what is told, by label."""
+    result = CliRunner().invoke(cli, ["explain", *words])
+    assert result.exit_code == 0, result.output
+    assert "s3cr3t" not in result.output
+    lines: dict[str, list[str]] = {}
+    for line in result.stdout.splitlines():
+        label, _, text = line.partition(" ")
+        label, text = (line[:12].strip(), line[13:]) if len(line) > 12 else (label, text)
+        lines.setdefault(label, []).append(text.strip())
+    return lines
+
+
+def test_a_list_is_explained() -> None:
+    """Canonical query, listing, window, variant, partition, normalisation, lifetime, and that it is cacheable."""
+    url = "https://ims.example/v2/images?sort_dir=desc&visibility=public&limit=10&name=a+b&marker=m"
+    said = told(url, *TOKEN, "-H", "X-Api-Version: B")
+    assert said["listing"] == ["/v2/images?name=a%20b&visibility=public"]
+    assert "10" in said["window"][0]
+    assert "after m" in said["window"][0]
+    assert said["variant"] == ["X-Api-Version M"]
+    assert said["partition"][0].startswith("token")
+    assert any("sort_dir=desc" in note for note in said["normalised"])
+    assert "60 s" in said["lifetime"][0]
+    assert "cache.ttl_s" in said["lifetime"][0]
+    assert said["cacheable"] == ["yes"]
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("limit=1;marker=x", "semicolon"),
+        ("limit=1&limit=2", "two-limits"),
+        ("marker=a&marker=b", "two-markers"),
+        ("limit=-1", "limit"),
+        ("marker=", "marker"),
+        ("name=%FF", "not-utf-8"),
+        ("name=%zz", "escape"),
+        ("name=%00", "control-character"),
+        ("name", "no-value"),
+        ("=x", "no-name"),
+    ],
+)
+def test_an_unclear_query_says_why(query: str, reason: str) -> None:
+    """The token is the one of `Cache-Status`, with a sentence beside it."""
+    (said,) = told(f"/v2/images?{query}", *TOKEN)["cacheable"]
+    assert said.startswith("no: ")
+    assert f"(detail={reason})" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ((), "no-token"),
+        ((*TOKEN, *TOKEN), "two-tokens"),
+        ((*TOKEN, "-H", "Authorization: Basic s3cr3t"), "two-credentials"),
+        ((*TOKEN, "-H", "If-Match: x"), "precondition"),
+        ((*TOKEN, "-H", "Cache-Control: no-store"), "no-store"),
+    ],
+)
+def test_who_shares_nothing_is_told_why(words: tuple[str, ...], reason: str) -> None:
+    """Credentials decide, and none of them is shown."""
+    assert f"(detail={reason})" in told("/v2/images", *words)["cacheable"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (("/v2/images/abc",), "no"),
+        (("/v2/images/",), "no"),
+        (("/v2/%69mages",), "no"),
+        (("/v2/images", "-X", "POST"), "no"),
+        (("/v2/images", "-X", "head"), "yes"),
+        (("/v2/cloudimages",), "yes"),
+        (("https://ims.example",), "no"),
+    ],
+)
+def test_other_requests_are_told_apart(words: tuple[str, ...], part: str) -> None:
+    """Only GET and HEAD of the two lists are answered from the store."""
+    assert told(*words, *TOKEN)["cacheable"][0].startswith(part)
+
+
+def test_orders_are_told_by_how_their_pages_may_be_cut() -> None:
+    """Joined, from one span, or page by page."""
+    shown = [told(f"/v2/images?{sort}", *TOKEN)["sorted by"][0] for sort in ("", "sort_key=name", "sort_key=size")]
+    assert len({text.partition(": ")[2] for text in shown}) == 3
+
+
+@pytest.mark.parametrize("header", ["nonsense", ": x", ""])
+def test_a_field_that_is_none_is_wrong_usage(header: str) -> None:
+    """`-H` wants a name and a value."""
+    result = CliRunner().invoke(cli, ["explain", "/v2/images", "-H", header])
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("url", ["http://[", "/v2/images?\ud800", "", "x", "/v2/images?a=é", "http://x:y/"])
+def test_any_url_is_explained_or_refused(url: str) -> None:
+    """No URL ends in a traceback."""
+    result = CliRunner().invoke(cli, ["explain", url])
+    assert result.exit_code in (0, 2)
+    assert result.exception is None or isinstance(result.exception, SystemExit)

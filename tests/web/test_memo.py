@@ -1,0 +1,471 @@
+"""Requests that are byte for byte one that was answered before: over real sockets, with a clock held by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+
+from proxy.core.freshness import Lifetimes, Verdicts
+from proxy.core.identity import Partitioner
+from proxy.core.keys import EVERYTHING
+from proxy.core.links import LinkStyle
+from proxy.core.messages import Fields, Request, Response
+from proxy.core.purging import Purge
+from proxy.core.readahead import Readahead
+from proxy.core.rules import Rules
+from proxy.gateway.asked import Asking, PageSizes
+from proxy.gateway.fetching import Fetcher
+from proxy.gateway.forward import Forwarder
+from proxy.gateway.gateway import Answer, Caller, Gateway
+from proxy.gateway.listing import ListingGateway
+from proxy.gateway.pages import PageRenderer
+from proxy.stores.memory import MemoryStore
+from proxy.telemetry import Telemetry
+from proxy.upstream.base import Exchange
+from proxy.web.memo import HeadMemo
+from proxy.web.server import Front
+from tests.gateway.conftest import ROWS, SECRET, Hand, ScriptedUpstream
+from tests.model import Model
+
+LIFETIME_S = 60.0
+
+
+class Upstream(ScriptedUpstream):
+    """The reference listing, where writes succeed too, and everything else is refused with *status*."""
+
+    status = 204
+
+    @asynccontextmanager
+    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+        """Answer with the status alone."""
+
+        async def nothing() -> AsyncIterator[bytes]:
+            return
+            yield
+
+        async for _ in request.body or nothing():
+            pass
+        yield Exchange(self.status, None, Fields([("Content-Length", "0")]), nothing())
+
+
+class Watched(Gateway):
+    """A gateway that counts what came to it: requests on their whole way."""
+
+    whole = 0
+
+    @asynccontextmanager
+    async def answer(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
+        """See `Gateway.answer`."""
+        self.whole += 1
+        async with super().answer(request, caller) as answer:
+            yield answer
+
+
+@dataclass(slots=True)
+class Got:
+    """One answer, as it came."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Line:
+    """One connection; *world* is what stands behind it."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def send(self, request: bytes) -> None:
+        """Send bytes as they are."""
+        self.writer.write(request)
+        await self.writer.drain()
+
+    async def answer(self, *, bodiless: bool = False) -> Got:
+        """Return the next answer."""
+        async with asyncio.timeout(10):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+            first, *lines = head.rstrip().split("\r\n")
+            fields = dict(line.split(": ", 1) for line in lines)
+            length = 0 if bodiless else int(fields.get("Content-Length", 0))
+            return Got(int(first.split()[1]), fields, await self.reader.readexactly(length))
+
+    async def get(self, **fields: str) -> Got:
+        """Return the answer to the request that `head` makes of *fields*."""
+        await self.send(head(**fields))
+        return await self.answer()
+
+    async def ended(self) -> bool:
+        """Whether the other end closes the connection."""
+        async with asyncio.timeout(10):
+            return await self.reader.read() == b""
+
+
+def head(
+    method: str = "GET", target: str = "/v2/images?limit=3", version: str = "1.1", token: str = "alpha", **fields: str
+) -> bytes:
+    """Return a request's head; *fields* are further lines, `_` for `-`."""
+    lines = {"Host": "proxy.test", "X-Auth-Token": token, **fields}
+    told = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
+    return f"{method} {target} HTTP/{version}\r\n{told}\r\n".encode()
+
+
+@dataclass
+class World:
+    """A front on a free port, and all that stands behind it."""
+
+    upstream: Upstream
+    store: MemoryStore
+    gateway: Watched
+    memo: HeadMemo
+    telemetry: Telemetry
+    hand: Hand
+    port: int
+    lines: list[Line] = field(default_factory=list)
+
+    async def line(self) -> Line:
+        """Return a new connection."""
+        made = Line(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.lines.append(made)
+        return made
+
+    async def warm(self, **fields: str) -> Line:
+        """Return a connection on which one request was answered by the upstream, and then once from the store."""
+        line = await self.line()
+        await line.get(**fields)
+        self.hand.now += 0.25
+        await line.get(**fields)
+        self.gateway.whole = 0
+        self.upstream.forget()
+        return line
+
+    def counted(self) -> float:
+        """Return how many requests the metrics know of."""
+        lines = self.telemetry.exposition().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("ims_proxy_requests_total"))
+
+
+@asynccontextmanager
+async def a_world(*, verdict_ttl_s: float = 1e9) -> AsyncIterator[World]:
+    upstream, store, telemetry, hand = Upstream(Model(ROWS)), MemoryStore(1 << 24), Telemetry(), Hand()
+    listings = ListingGateway(
+        Fetcher(upstream, store, telemetry=telemetry, clock=hand, dice=lambda: 0.0),
+        store,
+        readahead=Readahead(1000, enabled=False),
+        verdicts=Verdicts(verdict_ttl_s),
+        negative_s=5.0,
+        clock=hand,
+    )
+    gateway = Watched(
+        listings,
+        Forwarder(upstream, telemetry=telemetry, clock=hand),
+        PageRenderer(1 << 20),
+        asking=Asking(Partitioner(SECRET), PageSizes(), Rules(Lifetimes(LIFETIME_S))),
+        links=LinkStyle(),
+        store=store,
+        clock=hand,
+    )
+    memo = HeadMemo(max_bytes=1 << 20, epoch=lambda: listings.epoch, clock=hand)
+    runner = web.ServerRunner(Front(gateway, telemetry, memo=memo).server())
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    world = World(upstream, store, gateway, memo, telemetry, hand, runner.addresses[0][1])
+    try:
+        yield world
+    finally:
+        for line in world.lines:
+            line.writer.close()
+        await runner.cleanup()
+        await listings.close()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """A front before an upstream with one listing."""
+    async with a_world() as made:
+        yield made
+
+
+async def test_repeats(world: World) -> None:
+    """The same bytes get the same answer again without a walk through the gateway, and each is counted."""
+    line = await world.warm()
+    counted = world.counted()
+    answers = [await line.get() for _ in range(5)]
+    assert world.gateway.whole == 0
+    assert {answer.status for answer in answers} == {200}
+    assert len({answer.body for answer in answers}) == 1
+    assert all(answer.fields["Cache-Status"] == "ims-proxy; hit; ttl=59" for answer in answers)
+    assert len({answer.fields["X-Request-Id"] for answer in answers}) == 5
+    assert world.counted() == counted + 5
+
+
+async def test_another_connection(world: World) -> None:
+    """An answer is repeated on a connection that never asked before."""
+    await world.warm()
+    await (await world.line()).get()
+    assert world.gateway.whole == 0
+
+
+async def test_same_as_the_whole_way(world: World) -> None:
+    """A repeated answer differs in nothing but its request id from the one that went the whole way."""
+    line = await world.warm()
+    repeated = await line.get(X_Request_Id="mine")
+    assert world.gateway.whole == 1
+    whole = await line.get(X_Request_Id="mine", X_Unheard_Of="1")
+    assert repeated == whole
+
+
+async def test_request_ids(world: World) -> None:
+    """The caller's id is echoed though it is another one each time, and one that is not sane is not."""
+    line = await world.warm(X_Request_Id="first")
+    assert (await line.get(X_Request_Id="second")).fields["X-Request-Id"] == "second"
+    assert world.gateway.whole == 0
+    assert (await line.get(X_Request_Id="not sane")).fields["X-Request-Id"] not in ("not sane", "second")
+    assert world.gateway.whole == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"token": "beta"}, id="token"),
+        pytest.param({"target": "/v2/images?limit=4"}, id="window"),
+        pytest.param({"Accept_Encoding": "gzip"}, id="coding"),
+        pytest.param({"X_Api_Version": "M"}, id="variant"),
+        pytest.param({"method": "HEAD"}, id="method"),
+        pytest.param({"X_Auth_Token": "beta"}, id="second token"),
+        pytest.param({"Authorization": "Basic eA=="}, id="second credential"),
+    ],
+)
+async def test_other_bytes(world: World, other: dict[str, str]) -> None:
+    """Whatever else differs goes the whole way."""
+    line = await world.warm()
+    await line.send(head(**other))
+    await line.answer(bodiless=other.get("method") == "HEAD")
+    assert world.gateway.whole == 1
+
+
+async def test_two_tokens(world: World) -> None:
+    """Two tokens whose requests alternate on one connection each get what is theirs."""
+    line = await world.line()
+    alpha = await line.get(token="alpha")
+    world.upstream.model = Model(("theirs",))
+    beta = await line.get(token="beta")
+    world.hand.now += 0.25
+    for _ in range(3):
+        assert (await line.get(token="alpha")).body == alpha.body
+        assert (await line.get(token="beta")).body == beta.body
+    assert world.gateway.whole == 4
+    assert alpha.body != beta.body
+
+
+async def test_head_and_not_modified(world: World) -> None:
+    """HEAD and 304 are repeated as they were, without a body."""
+    line = await world.line()
+    tag = (await line.get()).fields["ETag"]
+    world.hand.now += 0.25
+    for request in (head("HEAD"), head(If_None_Match=tag)):
+        answers = []
+        for _ in range(3):
+            await line.send(request)
+            answers.append(await line.answer(bodiless=True))
+        assert len({(answer.status, answer.fields["ETag"]) for answer in answers}) == 1
+    assert answers[-1].status == 304
+    assert world.gateway.whole == 3
+
+
+async def test_gzip(world: World) -> None:
+    """Each coding is repeated to those who asked for it."""
+    plain = await world.warm(target="/v2/images?limit=50")
+    packed = await world.warm(target="/v2/images?limit=50", Accept_Encoding="gzip")
+    world.gateway.whole = 0
+    assert (await plain.get(target="/v2/images?limit=50")).body.startswith(b"{")
+    answer = await packed.get(target="/v2/images?limit=50", Accept_Encoding="gzip")
+    assert answer.body.startswith(b"\x1f\x8b")
+    assert answer.fields["Content-Encoding"] == "gzip"
+    assert world.gateway.whole == 0
+
+
+async def test_age(world: World) -> None:
+    """Age, lifetime and what is left are those of the moment, second by second, until the upstream is asked again."""
+    line = await world.warm()
+    began = world.hand.now
+    for second in range(int(LIFETIME_S)):
+        world.hand.now = began + second
+        for _ in range(2):
+            fields = (await line.get()).fields
+            assert (fields["Age"], fields["Cache-Control"]) == (str(second), f"private, max-age={59 - second}")
+    assert not world.upstream.targets
+    assert world.gateway.whole == LIFETIME_S - 1
+    world.hand.now = began + LIFETIME_S
+    assert (await line.get()).fields["Cache-Status"].startswith("ims-proxy; fwd=")
+
+
+async def test_clock_steps_back(world: World) -> None:
+    """What was remembered at a time that has not come yet is not given."""
+    line = await world.warm()
+    world.hand.now -= 3600
+    await line.get()
+    assert world.gateway.whole == 1
+
+
+async def test_verdict() -> None:
+    """When the acceptance of the token ends, so does the repeating, and the upstream is asked."""
+    async with a_world(verdict_ttl_s=0.5) as world:
+        line = await world.warm()
+        await line.get()
+        assert world.gateway.whole == 0
+        world.hand.now += 0.25
+        await line.get()
+        assert len(world.upstream.targets) == 1
+
+
+async def test_write(world: World) -> None:
+    """After a write has succeeded, nobody gets what was there before it."""
+    line = await world.warm()
+    world.upstream.model = Model(("new", *ROWS))
+    writer = await world.line()
+    await writer.send(head("DELETE", "/v2/images/i001"))
+    assert (await writer.answer()).status == 204
+    assert b'"new"' in (await line.get()).body
+
+
+async def test_purge(world: World) -> None:
+    """After a purge the upstream is asked."""
+    line = await world.warm()
+    await world.gateway.purge(Purge((EVERYTHING,)))
+    await line.get()
+    assert len(world.upstream.targets) == 1
+
+
+async def test_rejected_token(world: World) -> None:
+    """A 401 to the token, on any path, ends the repeating of what it was shown."""
+    line = await world.warm()
+    world.upstream.status = 401
+    await line.send(head(target="/v2/images/i001"))
+    assert (await line.answer()).status == 401
+    await line.get()
+    assert len(world.upstream.targets) == 1
+
+
+async def test_401_of_the_list(world: World) -> None:
+    """A 401 in the place of a list is never repeated."""
+    world.upstream.failing = Response(401, Fields([("Content-Length", "0")]))
+    line = await world.line()
+    for count in range(1, 4):
+        assert (await line.get()).status == 401
+        assert len(world.upstream.targets) == count
+
+
+async def test_refreshed(world: World) -> None:
+    """Who has seen a newer list, having asked for one, does not get the older one again."""
+    line = await world.warm()
+    world.upstream.model = Model(("new", *ROWS))
+    assert b'"new"' in (await line.get(Cache_Control="no-cache")).body
+    assert b'"new"' in (await line.get()).body
+
+
+async def test_directives(world: World) -> None:
+    """A caller with demands on age or lifetime is looked at each time."""
+    line = await world.warm(Cache_Control="max-age=10")
+    await line.get(Cache_Control="max-age=10")
+    assert world.gateway.whole == 1
+
+
+async def test_drain(world: World) -> None:
+    """Once the memory is closed nothing is repeated, and nothing remembered."""
+    line = await world.warm()
+    world.memo.close()
+    await line.get()
+    await line.get()
+    assert world.gateway.whole == 2
+    assert len(world.memo) == 0
+
+
+async def test_pipelined(world: World) -> None:
+    """Two heads in one packet are answered in order, the whole way, and the connection is as good as before."""
+    line = await world.warm()
+    await line.send(head() + head(target="/v2/images?limit=4"))
+    assert (await line.answer()).body != (await line.answer()).body
+    assert world.gateway.whole == 2
+    await line.get()
+    await line.get()
+    assert world.gateway.whole <= 3
+
+
+async def test_second_head_before_the_answer(world: World) -> None:
+    """A head that comes while another is under way waits for its turn, though its answer is at hand."""
+    line = await world.warm()
+    world.upstream.gate.clear()
+    await line.send(head(target="/v2/images?limit=9"))
+    async with asyncio.timeout(10):
+        await world.upstream.asked.wait()
+    await line.send(head())
+    world.upstream.gate.set()
+    assert b"limit=9" in (await line.answer()).body
+    assert b"limit=3" in (await line.answer()).body
+
+
+@pytest.mark.parametrize("at", [1, 4, 20, len(head()) - 4, len(head()) - 1])
+async def test_split(world: World, at: int) -> None:
+    """A head in two packets is one head, and the second packet is none, whatever it looks like."""
+    line = await world.warm()
+    request = head()
+    await line.send(request[:at])
+    await (await world.line()).get(target="/v2/images?limit=7")  # by its answer, what was sent before has arrived
+    await line.send(request[at:])
+    assert (await line.answer()).status == 200
+    assert world.gateway.whole == 2
+    await line.get()
+    await line.get()
+    assert world.gateway.whole <= 3
+
+
+async def test_body_that_looks_like_a_head(world: World) -> None:
+    """What a request carries is its body, though the same bytes as a head would have an answer."""
+    line = await world.warm()
+    await line.send(head("PUT", "/v2/images/i001/file", Content_Length=str(len(head()))))
+    await line.send(head())
+    assert (await line.answer()).status == 204
+    assert world.gateway.whole == 1
+
+
+async def test_list_with_a_body(world: World) -> None:
+    """A request with a body is never repeated: it is passed through each time."""
+    line = await world.line()
+    for _ in range(3):
+        await line.send(head(Content_Length="2") + b"{}")
+        await line.answer()
+    assert world.gateway.whole == 3
+    assert len(world.memo) == 0
+
+
+@pytest.mark.parametrize("fields", [{"Connection": "close"}, {"version": "1.0"}], ids=["close", "HTTP/1.0"])
+async def test_last_request(world: World, fields: dict[str, str]) -> None:
+    """The last request of a connection goes the whole way, and the connection is closed after it."""
+    await world.warm()
+    for count in (1, 2):
+        line = await world.line()
+        answer = await line.get(**fields)
+        assert answer.status == 200
+        assert await line.ended()
+        assert world.gateway.whole == count
+
+
+async def test_many_at_once(world: World) -> None:
+    """When the second is over, one request goes the whole way and the others don't wait for it."""
+    lines = [await world.warm(), *[await world.line() for _ in range(20)]]
+    world.hand.now += 0.75  # to the end of the second
+    asked = world.memo.asked(world.memo.peer("127.0.0.1", tls=False), head())
+    assert asked is not None
+    assert world.memo.find(asked) is None
+    await asyncio.gather(*(line.get() for line in lines))
+    assert world.gateway.whole == 0
+    world.hand.now += 0.125
+    await lines[0].get()
+    assert world.gateway.whole == 1
