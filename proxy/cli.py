@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _WRONG_USAGE = 2
+_INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -77,17 +79,18 @@ def _configuration(
         sys.exit(_WRONG_USAGE)
 
 
-def _run(main: Callable[[], Any]) -> None:
-    """Run the coroutine that *main* makes on uvloop; an address that can't be listened on ends in one line."""
+def _run(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> None:
+    """Run the coroutine that *main* makes on uvloop until a signal; what goes wrong at the start ends in one line."""
     import uvloop
 
     try:
-        uvloop.run(main())
+        if uvloop.run(main()) is signal.SIGINT:
+            sys.exit(_INTERRUPTED)
     except OSError as error:
         click.echo(f"ims-proxy: {error.strerror or error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
 
 
 @cli.command()

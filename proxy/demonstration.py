@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Callable
 from typing import Final
@@ -11,7 +10,7 @@ from proxy.config import Settings
 from proxy.demo.seed import TOKENS, demo_catalogue
 from proxy.demo.server import Lookalike
 from proxy.demo.throttle import DEMO_POLICY
-from proxy.web.app import Running
+from proxy.web.app import Running, stop_signal
 from proxy.web.app import running as proxy_running
 
 _ALPHA: Final = "demo-token-alpha"
@@ -33,19 +32,16 @@ Ctrl-C stops it.
 """
 
 
-async def demonstrate(settings: Settings, *, images: int, say: Callable[[str], object]) -> None:
-    """Run the demonstration until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+async def demonstrate(settings: Settings, *, images: int, say: Callable[[str], object]) -> signal.Signals:
+    """Run the demonstration until SIGTERM or SIGINT, and return which it was."""
+    stopped = stop_signal()
     async with Lookalike(demo_catalogue(images), TOKENS, throttle=DEMO_POLICY) as upstream:
         before = settings.model_copy(
             update={"upstream": settings.upstream.model_copy(update={"url": upstream.base_url})}
         )
         async with proxy_running(before) as proxy:
             say(_told(proxy, upstream.base_url, images))
-            await stop.wait()
+            return await stopped
 
 
 def _told(proxy: Running, upstream: str, images: int) -> str:

@@ -136,14 +136,25 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         event("stopped")
 
 
-async def serve(settings: Settings) -> None:
-    """Run a proxy until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+async def serve(settings: Settings) -> signal.Signals:
+    """Run a proxy until SIGTERM or SIGINT, and return which it was."""
+    stopped = stop_signal()
     async with running(settings):
-        await stop.wait()
+        return await stopped
+
+
+def stop_signal() -> asyncio.Future[signal.Signals]:
+    """Return what is done when SIGTERM or SIGINT arrives, from now on: which of them it was."""
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def arrived(number: signal.Signals) -> None:
+        if not stopped.done():
+            stopped.set_result(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, arrived, number)
+    return stopped
 
 
 def asking(settings: Settings, secret: bytes) -> Asking:
