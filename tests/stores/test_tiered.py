@@ -160,3 +160,22 @@ async def test_who_waits_for_another_replica_is_woken_when_it_is_done(own_server
         await one.settle(KEY, HEAD, claim)
         async with asyncio.timeout(10):
             await waiting
+
+
+async def test_closing_ends_whatever_the_channel_was_doing(server: RedisServer) -> None:
+    """At any moment of its beat the channel stops when it is told to, and the process can end."""
+    others = asyncio.all_tasks()
+    for moment in range(20):
+        far = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=TIMEOUT_S)
+        store = TieredStore(
+            MemoryStore(1 << 20), far, near_ttl_s=0.01, stale_s=60.0, timeout_s=TIMEOUT_S, failed=lambda _: None
+        )
+        store.start()
+        await asyncio.sleep(0.05 + moment / 500)
+        closing = asyncio.create_task(store.close())
+        _, hung = await asyncio.wait([closing], timeout=5)
+        while left := asyncio.all_tasks() - others:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left, timeout=0.1)
+        assert not hung, f"still closing after 5s, in round {moment}"
