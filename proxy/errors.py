@@ -8,6 +8,7 @@ class ProxyError(Exception):
 
     status = 500
     code = "PROXY.0500"
+    arrived = False  # whether the request may have reached the upstream
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -76,6 +77,7 @@ class UpstreamUnreachableError(ProxyError):
 
     status = 502
     code = "PROXY.0502"
+    arrived = True
 
 
 class UpstreamTimeoutError(ProxyError):
@@ -83,6 +85,19 @@ class UpstreamTimeoutError(ProxyError):
 
     status = 504
     code = "PROXY.0504"
+    arrived = True
+
+
+class NoConnectionError(UpstreamUnreachableError):
+    """No connection to the upstream: it has seen nothing of the request."""
+
+    arrived = False
+
+
+class ConnectTimeoutError(UpstreamTimeoutError):
+    """No connection to the upstream in time: it has seen nothing of the request."""
+
+    arrived = False
 
 
 class NotInStoreError(ProxyError):

@@ -11,6 +11,7 @@ from proxy.core.identity import Partition
 from proxy.core.query import Window
 
 EVERYTHING: Final = "all"
+_REMEMBERED_CHARS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,14 @@ def listing_scope(path: str, query: str) -> str:
     return f"listing:{digest((path, query))}"
 
 
-@lru_cache(maxsize=8192)
 def digest(parts: tuple[str, ...]) -> str:
     """Return 32 hex digits that stand for *parts*; each is prefixed with its length, so no delimiter can be forged."""
+    return _remembered(parts) if sum(map(len, parts)) <= _REMEMBERED_CHARS else _digest(parts)
+
+
+def _digest(parts: tuple[str, ...]) -> str:
     joined = b"".join(b"%d:%s" % (len(raw), raw) for raw in (part.encode("utf-8", "surrogateescape") for part in parts))
     return hashlib.blake2b(joined, digest_size=16).hexdigest()
+
+
+_remembered = lru_cache(maxsize=8192)(_digest)

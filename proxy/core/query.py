@@ -27,6 +27,7 @@ _LIMIT: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_MARKER_CHARS: Final = 255
+_REMEMBERED_CHARS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,15 @@ def encoded(pairs: Pairs) -> str:
     return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
 
 
-@lru_cache(maxsize=4096)
 def parsed(raw: str) -> ListQuery | Unclear:
-    """Return the canonical form of the raw query *raw*, or why there is none.
+    """Return the canonical form of the raw query *raw*, or why there is none. Short ones are remembered.
 
     Split at `&` only and at the first `=` (a tag may hold one), decoded once. Nothing is folded or trimmed.
     """
+    return _remembered(raw) if len(raw) <= _REMEMBERED_CHARS else _parsed(raw)
+
+
+def _parsed(raw: str) -> ListQuery | Unclear:
     pairs = _decoded(raw)
     if isinstance(pairs, Unclear):
         return pairs
@@ -114,6 +118,9 @@ def parsed(raw: str) -> ListQuery | Unclear:
     kept = [pair for pair in listing if pair not in dropped]
     kept.sort(key=lambda pair: (pair[0], pair[1] if role(pair[0]) is Role.SET else ""))
     return ListQuery(tuple(kept), window, _notes(raw, listing, kept, dropped))
+
+
+_remembered = lru_cache(maxsize=4096)(_parsed)
 
 
 def _notes(

@@ -12,7 +12,7 @@ from typing import Final
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
 # Loose on purpose: the upstream also takes `//v2/images` and `/v2/%69mages`, and a write too many costs a refetch.
-_IMAGES: Final = re.compile(r"images|%", re.ASCII | re.IGNORECASE)
+_IMAGES: Final = re.compile(r"images|tasks|%", re.ASCII | re.IGNORECASE)
 
 
 class Touch(Enum):

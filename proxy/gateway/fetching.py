@@ -3,9 +3,10 @@
 How a fetch can end, and what those who wait for it do:
 
 - done: they take the span.
-- the upstream answered, but with no list: who led gets that answer; who followed asks once more, and then alone, for
-  nobody is answered with what the upstream said to another.
-- the upstream could not be reached: likewise; who led gets the error.
+- the upstream answered, but with no list: who led gets that answer; who followed asks once more. What those who follow
+  again get, they share, for else a crowd would fall on an upstream that fails; but never a 401 or 403, which is about
+  who asks: then each asks alone.
+- the upstream could not be reached: likewise.
 - the replica that led died: its claim lapses, and the first who asks again gets it.
 - they waited too long: they fetch without a claim.
 - the store is lost: every replica fetches for itself.
@@ -33,13 +34,17 @@ from proxy.upstream.base import Upstream
 
 _USER_AGENT: Final = "ims-cache-proxy"
 _UNAWAITED: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.READAHEAD}
-_CLAIM_WAITS: Final = 3
+_CLAIM_WAITS: Final = 12
+_PERSONAL: Final = frozenset({401, 403})
 _CLAIM_WAIT_S: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """How a fetch ended: a *span*, or an upstream's *answer* that is no list and goes to the caller as it is."""
+    """How a fetch ended: a *span*, or an upstream's *answer* that is no list and goes to the caller as it is.
+
+    *accept* is the form that the answer was asked for in.
+    """
 
     status: int
     span: Span | None = None
@@ -47,6 +52,7 @@ class Fetched:
     stored: bool = False
     shared: bool = False
     detail: str | None = None
+    accept: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +96,20 @@ class Fetcher:
         Raises `ProxyError` where the upstream gave no answer.
         """
         at = (ask.key.digest, wanted.after, wanted.generation)
-        for _ in range(2):
+        for attempt in range(2):
             follows = self._flights.flying(at)
             if follows:
                 self._telemetry.collapsed()
             try:
                 fetched = await self._flights.join(at, lambda: self._claimed(ask, wanted, purpose))
             except ProxyError:
-                if follows:
+                if follows and not attempt:
                     continue
                 raise
             # A key is locked after five refused signatures: those who asked by it take one refusal for all of them.
             refused = fetched.status == 401 and ask.who.signing is not None
-            if fetched.span is not None or refused or not follows:
+            alike = attempt and fetched.status not in _PERSONAL and fetched.accept == ask.accept
+            if fetched.span is not None or refused or alike or not follows:
                 return fetched, follows or fetched.shared
         return await self._fetch(ask, wanted, Claim(State(wanted.generation), 0), purpose), False
 
@@ -126,10 +133,10 @@ class Fetcher:
         sent_at = self._clock()
         response = await self._called(ask, wanted, purpose)
         if response.status != 200:
-            return Fetched(response.status, answer=response)
+            return Fetched(response.status, answer=response, accept=ask.accept)
         holding = listed(response.body, sort_keys=ask.sort.nullable, public=ask.public)
         if isinstance(holding, NotAList):
-            return Fetched(200, answer=response, detail=holding.reason)
+            return Fetched(200, answer=response, detail=holding.reason, accept=ask.accept)
         fresh_s = ask.lifetimes.fresh_s(
             unsettled=claim.state.unsettled,
             transient_since=holding.transient_since,

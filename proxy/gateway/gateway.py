@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from math import floor
 from typing import Final
 
 from proxy.core.coding import chosen
+from proxy.core.directives import directives
 from proxy.core.identity import Partition
 from proxy.core.keys import EVERYTHING, partition_scope
 from proxy.core.links import LinkStyle
@@ -20,7 +22,7 @@ from proxy.core.tokens import TOKENS_PATH
 from proxy.core.validators import none_match
 from proxy.core.versions import homeward
 from proxy.core.writes import Touch, touch
-from proxy.errors import StoreUnavailableError
+from proxy.errors import NotInStoreError, ProxyError, StoreUnavailableError
 from proxy.gateway.admission import Admission
 from proxy.gateway.asked import Asking, ListAsk, asked, shared_by_all
 from proxy.gateway.claims import Claims
@@ -85,6 +87,7 @@ class Gateway:
         self._door = door or TokenDoor(asking.partitioner)
         self._claims = claims or Claims(asking.partitioner)
         self._admission = admission or Admission(clock=clock)
+        self._learning: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def answer(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
@@ -112,11 +115,44 @@ class Gateway:
         elif kind is Route.VERSIONS and request.method == "GET":
             yield await self._versions(request, caller)
             return
-        async with self._forwarder.exchange(await self._onward(request, caller)) as exchange:
-            await self._learn(request, exchange.status)
+        async with self._through(await self._onward(request, caller), asked=request) as exchange:
             safe = request.method in ("GET", "HEAD")
             fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=reason if safe else None)
             yield Answer(kind, fwd, exchange=exchange)
+
+    @asynccontextmanager
+    async def _through(self, onward: Request, *, asked: Request) -> AsyncIterator[Exchange]:
+        """Give the upstream's answer to *onward*, once what it says of stored lists has been taken from it.
+
+        That is done whether the caller of *asked* waits for it or not, and also where a write may have arrived of which
+        nobody knows how it ended: the caller went away, or the connection broke.
+        """
+        if asked.method in ("GET", "HEAD") and directives(asked.fields).only_if_cached:
+            raise NotInStoreError("request: not answered from the store, and the caller sent only-if-cached")
+        answered = False
+        try:
+            async with self._forwarder.exchange(onward) as exchange:
+                answered = True
+                await asyncio.shield(self._learns(asked, exchange.status))
+                yield exchange
+        except asyncio.CancelledError:
+            if not answered:
+                self._learns(asked, 200)
+            raise
+        except ProxyError as error:
+            if error.arrived and not answered:
+                await asyncio.shield(self._learns(asked, 200))
+            raise
+
+    def _learns(self, request: Request, status: int) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._learn(request, status))
+        self._learning.add(task)
+        task.add_done_callback(self._learning.discard)
+        return task
+
+    async def close(self) -> None:
+        """Wait until all that is under way has been learnt; each of it has a time limit."""
+        await asyncio.gather(*self._learning, return_exceptions=True)
 
     async def _onward(self, request: Request, caller: Caller) -> Request:
         """Return *request* as it goes through, and for whom."""

@@ -27,6 +27,8 @@ from proxy.stores.base import Found, SpanStore, State
 _MAX_FETCHES: Final = 48
 _MAX_BACKGROUND: Final = 64
 _REMEMBERED: Final = 10_000
+_REMEMBERED_REFUSALS: Final = 2_000
+_MAX_REFUSAL_BYTES: Final = 8 * 1024
 # What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
 _ERRORS: Final = frozenset({429, 500, 502, 503, 504})
 _NEGATIVE: Final = frozenset({400, 404})
@@ -101,7 +103,7 @@ class ListingGateway:
         self._low = low
         self._thrift = thrift
         self._clock = clock
-        self._refused: Memo[Response] = Memo(_REMEMBERED)
+        self._refused: Memo[Response] = Memo(_REMEMBERED_REFUSALS)
         self._exact: Memo[bool] = Memo(_REMEMBERED)
         self._ahead: Memo[bool] = Memo(_REMEMBERED)
         self._background = Background(_MAX_BACKGROUND)
@@ -190,7 +192,7 @@ class ListingGateway:
             for part in stale.parts:
                 size = max(part.span.asked, 1)
                 if self._standing(ask, part.span, found.state) < Standing.FRESH:
-                    wanted = Wanted(part.span.after, size, found.state.generation)
+                    wanted = Wanted(part.span.after, size, found.moment)
                     self._background.do(self._revalidated(ask, wanted))
             return self._given(ask, stale, _Trail(detail="stale-while-revalidate"))
         refused = self._refused.get(_refusal(ask, found), now=self._clock())
@@ -223,7 +225,7 @@ class ListingGateway:
         assert fetched.answer is not None
         if fetched.status == 401:
             await self.credentials.rejected(ask.who)
-        if fetched.status in _NEGATIVE and self._negative_s > 0:
+        if fetched.status in _NEGATIVE and self._negative_s > 0 and len(fetched.answer.body) <= _MAX_REFUSAL_BYTES:
             self._refused.put(_refusal(ask, found), fetched.answer, until=self._clock() + self._negative_s)
         given = self._if_error(ask, gap, found, trail) if fetched.status in _ERRORS else None
         return given or Listed(None, fetched.answer, trail.status())
@@ -233,7 +235,7 @@ class ListingGateway:
         if ask.key.page is None and not self._exact.get(ask.key.digest, now=self._clock()):
             previous = gap.pieces[-1].span.asked if gap.pieces else found.behind
             size = self._readahead.next(gap.count, previous=previous, whole_pages=not ask.sort.immovable)
-        return Wanted(gap.after, size, found.state.generation)
+        return Wanted(gap.after, size, found.moment)
 
     def _if_error(self, ask: ListAsk, gap: Gap, found: Found, trail: _Trail) -> Listed | None:
         page = self._covered(ask, gap, found, Standing.IF_ERROR)
@@ -248,11 +250,11 @@ class ListingGateway:
             holding = await self._store.holding(ask.key, gap.after, now=self._clock())
         except StoreUnavailableError:
             return None
-        if holding is None or ask.key.page is not None:
-            return None
+        if holding is None or ask.key.page is not None or not ask.sort.immovable:
+            return None  # where images move, one that stood before the marker may stand behind it now
         for foothold in footholds(holding):
             size = min(gap.count + foothold.distance, self._readahead.longest)
-            wanted = Wanted(foothold.marker, size, found.state.generation)
+            wanted = Wanted(foothold.marker, size, found.moment)
             fetched, _ = await self._fetcher.fetched(ask, wanted, purpose="vanished-marker")
             if fetched.span is not None:
                 span = continued(fetched.span, holding, after=gap.after)
@@ -329,4 +331,4 @@ def _why_forward(gap: Gap, found: Found) -> Fwd:
 
 
 def _refusal(ask: ListAsk, found: Found) -> tuple[str, str, str, int, str]:
-    return (ask.key.digest, found.state.generation, ask.after, ask.rows, ask.accept)
+    return (ask.key.digest, found.moment, ask.after, ask.rows, ask.accept)

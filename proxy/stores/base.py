@@ -27,12 +27,19 @@ class Found:
     """What a store has of a window: pieces that follow each other without a gap, whatever they may still be used for.
 
     *behind* is how many rows were asked for when the span that holds the window's marker was fetched, 0 where none is
-    known: a caller with such a marker is paging.
+    known: a caller with such a marker is paging. *doubt* is not empty while invalidations may go unheard, and changes
+    with time: a fetch that began under another one is not joined.
     """
 
     pieces: tuple[Piece, ...]
     state: State
     behind: int = 0
+    doubt: str = ""
+
+    @property
+    def moment(self) -> str:
+        """What a fetch, or an answer remembered otherwise, has in common with those it may be shared with."""
+        return self.state.generation + self.doubt
 
 
 @dataclass(frozen=True, slots=True)

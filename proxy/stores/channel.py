@@ -25,6 +25,7 @@ from typing import Final
 import orjson
 from redis.exceptions import RedisError
 
+from proxy.stores.ending import ended
 from proxy.stores.redis import RedisStore
 
 _PAUSE_S: Final = 0.2
@@ -94,8 +95,7 @@ class Channel:
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await ended([self._task])
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(_PAUSE_S):
                     await self._store.redis.zrem(self._store.names.replicas, self._name)

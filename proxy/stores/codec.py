@@ -51,6 +51,13 @@ def decode(value: bytes, *, key: bytes, seal: Seal = CHECKSUM) -> Span | None:
     payload = value[len(_MAGIC) + TAG_BYTES :]
     if value[: len(_MAGIC)] != _MAGIC or not seal.genuine(value[4:20], key, payload):
         return None
+    try:
+        return _laid_out(payload, key=key, seal=seal)
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return None  # whole, but laid out by another release
+
+
+def _laid_out(payload: bytes, *, key: bytes, seal: Seal) -> Span | None:
     end_bytes = int(payload[_DIGITS_BYTES - 5 : _DIGITS_BYTES])
     end, at = None, _DIGITS_BYTES
     if end_bytes != _NO_END:

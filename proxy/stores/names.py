@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxy.core.keys import ListingKey
+from proxy.core.keys import ListingKey, digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Names:
 
     def claim(self, key: ListingKey, after: str) -> str:
         """The claim on the span after a marker."""
-        return f"{self.prefix}{{{key.digest}}}:c:{after}"
+        return f"{self.prefix}{{{key.digest}}}:c:{digest((after,))}"
 
     def claims(self, key: ListingKey) -> str:
         """The count of the listing's claims."""
@@ -73,4 +73,4 @@ class Names:
 
     def woken(self, listing: str, after: str) -> str:
         """The message that a claim was given back."""
-        return f"w:{listing}:{after}"
+        return f"w:{listing}:{digest((after,))}"

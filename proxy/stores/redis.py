@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from proxy.core.listing import Piece, Span
 from proxy.errors import StoreRefusedError, StoreUnavailableError
 from proxy.stores import codec
 from proxy.stores.base import Claim, Found, State
+from proxy.stores.ending import ended
 from proxy.stores.names import Names
 from proxy.stores.seal import Seal
 
@@ -192,22 +193,17 @@ class RedisStore:
 
     async def close(self) -> None:
         """See `SpanStore.close`."""
-        renewals = list(self._renewals.values())
-        for renewal in renewals:
-            renewal.cancel()
-        await asyncio.gather(*renewals, return_exceptions=True)
+        await ended(self._renewals.values())
         await self.redis.aclose()
 
     async def _renewed(self, name: str, fence: int) -> None:
-        """Hold the claim until cancelled, or until it is lost."""
+        """Hold the claim until cancelled, or until it is lost; a renewal that fails is tried again before it lapses."""
         while True:
-            await asyncio.sleep(_CLAIM_MS / 3000)
-            try:
-                async with asyncio.timeout(_CLAIM_MS / 3000):
+            await asyncio.sleep(_CLAIM_MS / 4000)
+            with suppress(StoreUnavailableError, TimeoutError):
+                async with asyncio.timeout(_CLAIM_MS / 4000):
                     if not await self._run("settle", [name], [fence, _CLAIM_MS, "", ""]):
                         return
-            except (StoreUnavailableError, TimeoutError):
-                return
 
     async def _stated(
         self,

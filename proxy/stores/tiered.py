@@ -17,6 +17,7 @@ from proxy.core.listing import Piece, Span
 from proxy.errors import StoreUnavailableError
 from proxy.stores.base import Claim, Found
 from proxy.stores.channel import Channel
+from proxy.stores.debts import Debts, Unsettled
 from proxy.stores.guarded import Guard
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore
@@ -48,11 +49,12 @@ class TieredStore:
         self._far = far
         self._near_ttl_s = near_ttl_s
         self._stale_s = stale_s
+        self._timeout_s = timeout_s
         self._guard = Guard(timeout_s=timeout_s, clock=time.monotonic, failed=failed)
         self._channel = Channel(far, trust_s=near_ttl_s, apply=self._apply, lost=self._lost)
         self._heard = 0  # grows with everything that may make what Redis is just answering out of date
         self._known: set[str] = set()
-        self._owed: set[str] = set()
+        self._debts = Debts(self._told)
         self._tell = heard
 
     def start(self) -> None:
@@ -91,10 +93,13 @@ class TieredStore:
             return near
         heard = self._heard
         try:
-            await self._pay(now=now)
+            await self._debts.paid(wait_s=self._timeout_s)
             far = await self._guard.call("chain", lambda: self._far.chain(key, after, count, now=now))
         except StoreUnavailableError:
-            return near if self._just_fetched(near, now=now) else Found((), near.state)
+            # Nobody tells of other replicas' writes now, but their writers wait: what began longer ago is not joined.
+            doubt = f"~{now // self._near_ttl_s:.0f}"
+            pieces = near.pieces if self._just_fetched(near, now=now) else ()
+            return Found(pieces, near.state, near.behind, doubt)
         if heard == self._heard:
             self._learn(key, far.state.generation)
         for piece in far.pieces:
@@ -112,7 +117,7 @@ class TieredStore:
         """See `SpanStore.claim`. Without Redis every replica is on its own."""
         heard = self._heard
         try:
-            await self._pay(now=now)
+            await self._debts.paid(wait_s=self._timeout_s)
             claim = await self._guard.call("claim", lambda: self._far.claim(key, after, now=now))
         except StoreUnavailableError:
             return Claim(self._near.state(key, now=now), 0)
@@ -122,8 +127,8 @@ class TieredStore:
 
     async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
         """See `SpanStore.settle`."""
-        self._far.let_go(key, after)
         if claim.fence:
+            self._far.let_go(key, after)
             await self._guard.call("settle", lambda: self._far.settle(key, after, claim))
 
     async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
@@ -144,18 +149,14 @@ class TieredStore:
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`.
 
-        Where Redis can't be reached, this waits until no replica believes its memory any more, and pays what it owes
-        before Redis is asked again.
+        Where Redis can't be reached, this waits until no replica that can't reach it either believes its memory.
+        Redis is told as soon as it can be, and before it is asked again.
         """
         await self._near.invalidate(scopes, unsettled_s=unsettled_s, now=now)
         self._heard += 1
         self._known.difference_update(scopes)
-        try:
-            await self._pay(now=now)
-            await self._told(scopes, unsettled_s=unsettled_s, now=now)
-        except StoreUnavailableError:
-            self._owed.update(scopes)
-            await asyncio.sleep(self._near_ttl_s)
+        unsettled = Unsettled(now + unsettled_s, unsettled_s) if unsettled_s else Unsettled()
+        await self._debts.owe(scopes, unsettled=unsettled, wait_s=self._near_ttl_s + self._timeout_s)
 
     async def count(self, scope: str, *, now: float) -> int:
         """See `SpanStore.count`."""
@@ -171,22 +172,17 @@ class TieredStore:
 
     async def close(self) -> None:
         """See `SpanStore.close`."""
+        await self._debts.close()
         await self._channel.close()
         await self._far.close()
 
-    async def _told(self, scopes: Sequence[str], *, unsettled_s: float, now: float) -> None:
-        async def tell() -> None:
-            drawn = await self._far.generate(scopes, unsettled_s=unsettled_s, now=now)
-            await self._channel.tell(drawn, unsettled_until=now + unsettled_s if unsettled_s else 0.0)
-
-        await self._guard.call("invalidate", tell, timeout_s=self._near_ttl_s + _TELL_S)
-
-    async def _pay(self, *, now: float) -> None:
-        """Tell Redis of the invalidations that it missed, before anything in it is believed."""
-        if self._owed and self._guard.open:
-            owed = tuple(self._owed)
-            await self._told(owed, unsettled_s=0.0, now=now)
-            self._owed.difference_update(owed)
+    async def _told(self, owed: Mapping[str, Unsettled]) -> None:
+        """Tell Redis and all replicas, whatever the guard thinks of Redis: others may reach it."""
+        unsettled = max(owed.values())
+        began_at = unsettled.until - unsettled.for_s
+        async with asyncio.timeout(self._near_ttl_s + _TELL_S):
+            drawn = await self._far.generate(list(owed), unsettled_s=unsettled.for_s, now=began_at)
+            await self._channel.tell(drawn, unsettled_until=unsettled.until)
 
     async def _held(self, key: ListingKey, after: str) -> bool:
         return await self._guard.call("held", lambda: self._far.held(key, after))

@@ -13,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from proxy.core.messages import Fields, Request, Response
-from proxy.errors import UpstreamTimeoutError, UpstreamUnreachableError
+from proxy.errors import ConnectTimeoutError, NoConnectionError, UpstreamTimeoutError, UpstreamUnreachableError
 from proxy.upstream.base import Exchange
 
 FIELD_BYTES: Final = 64 * 1024
@@ -126,14 +126,12 @@ class UpstreamClient:
         try:
             yield
         except aiohttp.ConnectionTimeoutError as error:
-            raise UpstreamTimeoutError(f"{self._host}: no connection within {self._connect_s:g}s") from error
+            raise ConnectTimeoutError(f"{self._host}: no connection within {self._connect_s:g}s") from error
         except aiohttp.ServerTimeoutError as error:
             raise UpstreamTimeoutError(f"{self._host}: no response within {self._read_s:g}s") from error
         except aiohttp.ClientConnectorCertificateError as error:
-            raise UpstreamUnreachableError(f"{self._host}: certificate not accepted") from error
+            raise NoConnectionError(f"{self._host}: certificate not accepted") from error
         except aiohttp.ClientConnectorError as error:
-            raise UpstreamUnreachableError(
-                f"{self._host}: no connection, {error.os_error.strerror or 'failed'}"
-            ) from error
+            raise NoConnectionError(f"{self._host}: no connection, {error.os_error.strerror or 'failed'}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise UpstreamUnreachableError(f"{self._host}: {type(error).__name__}") from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.resilience import IDEMPOTENT, TRANSIENT, Breaker, Retries, backoff_s
+from proxy.core.resilience import SAFE, TRANSIENT, Breaker, Retries, backoff_s
 from proxy.core.throttling import Heard, heard
 from proxy.errors import ProxyError, UpstreamFailingError, UpstreamTimeoutError, UpstreamUnreachableError
 from proxy.upstream.base import Exchange, Upstream
@@ -132,7 +132,7 @@ class Limiter:
             scope=self._scope or claimant.partition,
             deadline=self._clock() + self._max_wait_s,
             again=replays and claimant.patient,
-            safe=request.method in IDEMPOTENT,
+            safe=request.method in SAFE,
         )
 
     @asynccontextmanager

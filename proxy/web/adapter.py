@@ -6,10 +6,12 @@ absolute target.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from email.utils import formatdate
 from typing import Final
 
@@ -27,6 +29,7 @@ _TARGET: Final = re.compile(
 )  # origin-form (RFC 9112 §3.2.1): visible, and no fragment
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
+STALL_S: Final = 60.0  # the longest that a caller may neither send nor take anything in the middle of a body
 _JOINED_BYTES: Final = 64 * 1024  # copying as much costs less than a second buffer to the kernel
 
 
@@ -72,8 +75,24 @@ def caller(request: web.BaseRequest) -> Caller:
 async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    async for chunk in request.content.iter_any():
+    while True:
+        async with _unstalled(request):
+            chunk = await request.content.readany()
+        if not chunk:
+            return
         yield chunk
+
+
+@asynccontextmanager
+async def _unstalled(request: web.BaseRequest) -> AsyncIterator[None]:
+    """Hang up on a caller that neither sends nor takes anything for long: it may hold a connection to the upstream."""
+    try:
+        async with asyncio.timeout(STALL_S):
+            yield
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError(f"caller: nothing moved for {STALL_S:g}s") from None
 
 
 async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str) -> web.StreamResponse:
@@ -90,8 +109,10 @@ async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str) ->
         response.headers["Content-Length"] = length
     await response.prepare(request)
     async for chunk in exchange.chunks:
-        await response.write(chunk)
-    await response.write_eof()
+        async with _unstalled(request):
+            await response.write(chunk)
+    async with _unstalled(request):
+        await response.write_eof()
     return response
 
 
@@ -128,7 +149,9 @@ async def _send(request: web.BaseRequest, answer: Response, *, cache_status: str
         transport.write(b"".join((head, end, body)))
     else:
         transport.writelines((head + end, body))
-    await request.writer.drain()
+    if transport.get_write_buffer_size():
+        async with _unstalled(request):
+            await request.writer.drain()
     return Written(answer.status, keep_alive, head, body)
 
 

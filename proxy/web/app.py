@@ -127,6 +127,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         memo.close()
         event("draining", at_most_s=settings.server.drain_s)
         await callers.cleanup()
+        await gateway.close()
         await listings.close()
         await entrance.close()
         await shield.close()

@@ -1,0 +1,101 @@
+"""Invalidations that Redis and the other replicas have yet to be told of.
+
+What is owed is kept from before the first wait, so a caller that hangs up takes nothing with it, and it is tried again,
+with growing pauses, until it is paid: other replicas may reach Redis while this one can't, and they know of no write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.errors import StoreUnavailableError
+from proxy.stores.ending import ended
+
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unsettled:
+    """For how long and *until* when lists are unsettled, epoch seconds; never, if it is not said."""
+
+    until: float = 0.0
+    for_s: float = 0.0
+
+
+# Tells scopes; raises `StoreUnavailableError`.
+Told = Callable[[Mapping[str, Unsettled]], Awaitable[None]]
+
+
+class Debts:
+    """What is owed, and the task that pays it. *told* has a time limit of its own."""
+
+    def __init__(self, told: Told) -> None:
+        self._told = told
+        self._owed: dict[str, Unsettled] = {}  # since the round that is being told began
+        self._telling: dict[str, Unsettled] = {}
+        self._round = asyncio.Event()  # set when what is owed now has been told
+        self._failing = False
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._owed or self._telling)
+
+    async def owe(self, scopes: Sequence[str], *, unsettled: Unsettled, wait_s: float) -> None:
+        """Tell *scopes*, and return when that is done, or after *wait_s*; then it still will be."""
+        for scope in scopes:
+            self._owed[scope] = max(unsettled, self._owed.get(scope, Unsettled()))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._pay())
+        await _waited(self._round, wait_s)
+
+    async def paid(self, *, wait_s: float) -> None:
+        """Return when nothing is owed.
+
+        Raises `StoreUnavailableError` where that takes longer than *wait_s*, and at once while it fails.
+        """
+        if self and not self._failing:
+            await _waited(self._round, wait_s)
+        if self:
+            raise StoreUnavailableError("store: has not been told of a write yet")
+
+    async def close(self) -> None:
+        """Stop trying."""
+        self._closing = True
+        if self._task is not None:
+            await ended([self._task])
+
+    async def _pay(self) -> None:
+        while self._owed and not self._closing:
+            self._telling, self._owed = self._owed, {}
+            told, self._round = self._round, asyncio.Event()
+            await self._tell()
+            told.set()
+        if not self._closing:
+            self._round.set()
+            self._round = asyncio.Event()
+
+    async def _tell(self) -> None:
+        """Tell this round until it has been heard, and nothing else is owed from before it."""
+        pause_s = _FIRST_PAUSE_S
+        while not self._closing:
+            try:
+                await self._told(self._telling)
+            except (StoreUnavailableError, TimeoutError):
+                self._failing = True
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                continue
+            self._telling, self._failing = {}, False
+            return
+
+
+async def _waited(event: asyncio.Event, wait_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(wait_s):
+            await event.wait()

@@ -1,0 +1,99 @@
+"""Redis dies, comes back empty, or freezes while a fleet is under way: dearer, but never wrong and never late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import orjson
+import pytest
+
+from proxy.demo.server import Lookalike
+from proxy.web.app import Running
+from tests.fleet.conftest import Say
+from tests.fleet.replicas import list_calls, replicas, round_robin, settings
+from tests.fleet.trace import Crawl, run
+from tests.harness.redis import RedisServer
+
+LIMIT_S = 0.3
+MARGIN_S = 0.5
+ASKED = 40
+TOKEN = "fleet-token-0-0"
+
+Trouble = Callable[[RedisServer, int], None]
+
+
+def killed(redis: RedisServer, crawl: int) -> None:
+    """Kill Redis in the middle of the trace, and have it back, empty, towards its end."""
+    if crawl == 20:
+        redis.kill()
+    if crawl == 50:
+        redis.restart()
+
+
+def frozen(redis: RedisServer, crawl: int) -> None:
+    """Freeze Redis in the middle of the trace, and thaw it towards its end."""
+    if crawl == 20:
+        redis.pause()
+    if crawl == 50:
+        redis.resume()
+
+
+def flapping(redis: RedisServer, crawl: int) -> None:
+    """Kill and restart Redis again and again."""
+    if crawl % 10 == 5:
+        redis.kill()
+    if crawl % 10 == 9:
+        redis.restart()
+
+
+@pytest.mark.parametrize("trouble", [killed, frozen, flapping])
+async def test_a_trace_goes_on_without_redis(
+    lookalike: Lookalike, trace: list[Crawl], redis: RedisServer, trouble: Trouble, say: Say
+) -> None:
+    """Whatever becomes of Redis, every crawl finds what the upstream holds."""
+    started = iter(range(len(trace)))
+
+    async def began(_: Crawl) -> None:
+        await asyncio.to_thread(trouble, redis, next(started))
+
+    async with replicas(2, settings(lookalike.base_url, store=redis.url, timeout_ms=100.0)) as proxies:
+        origin = round_robin(proxies)
+        try:
+            figures = await run(
+                trace[:70], lookalike.catalogue, lambda: list_calls(lookalike), lambda _: origin, began=began
+            )
+        finally:
+            redis.resume()
+    say(f"Redis {trouble.__name__}: {figures}")
+    assert not figures.wrong
+
+
+async def test_a_frozen_redis_costs_a_request_its_time_limit_once(
+    lookalike: Lookalike, redis: RedisServer, say: Say
+) -> None:
+    """Of forty misses in a row only the first ones wait for the frozen store, and none for more than its time limit."""
+    each = settings(lookalike.base_url, store=redis.url, timeout_ms=LIMIT_S * 1000)
+    async with replicas(1, each) as (proxy,), aiohttp.ClientSession() as client:
+        before = [await seconds(missed(client, proxy, f"calm-{number}")) for number in range(ASKED)]
+        redis.pause()
+        costs = [await seconds(missed(client, proxy, f"frozen-{number}")) for number in range(ASKED)]
+        redis.resume()
+    say(f"frozen Redis, limit {LIMIT_S}s: dearest {max(costs):.3f}s, {ASKED} in {sum(costs):.2f}s, {sum(before):.2f}s before")
+    assert max(costs) <= LIMIT_S + MARGIN_S
+    assert sum(costs) <= sum(before) + 3 * LIMIT_S + 2 * MARGIN_S
+
+
+async def missed(client: aiohttp.ClientSession, proxy: Running, name: str) -> None:
+    """Ask for a listing that nobody has asked for."""
+    async with client.get(f"{proxy.url}/v2/images?name={name}", headers={"X-Auth-Token": TOKEN}) as response:
+        assert response.status == 200
+        assert orjson.loads(await response.read())["images"] == []
+
+
+async def seconds(work: Awaitable[None]) -> float:
+    """Return how long *work* takes."""
+    began = asyncio.get_running_loop().time()
+    await work
+    return asyncio.get_running_loop().time() - began

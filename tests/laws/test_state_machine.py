@@ -1,0 +1,369 @@
+"""Windows, writes, expiries and failures in any order: every page is one that the upstream could have given.
+
+Law 4: a page, or each part of a joined one, equals what the upstream had at some moment no older than its age, and
+none of the images that stayed in the listing is lost or shown twice. Law 8: a page that was asked for after a write
+reflects no state from before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import orjson
+from fakeredis import FakeAsyncRedis, FakeServer
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from proxy.core.keys import EVERYTHING, listing_scope
+from proxy.core.listing import Part
+from proxy.core.messages import Fields, Response
+from proxy.core.page import rendered
+from proxy.demo.image import Image
+from proxy.errors import ProxyError, UpstreamTimeoutError
+from proxy.gateway.listing import Listed
+from proxy.stores.memory import MemoryStore
+from proxy.stores.redis import RedisStore
+from proxy.stores.tiered import TieredStore
+from tests.laws.history import LONGEST, START, Hand, History, Upstream, an_image
+from tests.laws.world import LIFETIMES, NEGATIVE_S, Replica, replica
+
+Result = TypeVar("Result")
+
+QUERIES = ("", "status=active", "sort_dir=asc", "tag=a&visibility=private", "sort_key=id", "sort_key=name&sort_dir=asc")
+CONTROLS = ("", "", "", "", "no-cache", "max-age=1", "min-fresh=3", "only-if-cached")
+FAILURES = (
+    Response(503, Fields([("Retry-After", "1")]), b"{}"),
+    Response(429, Fields(), b"{}"),
+    UpstreamTimeoutError("upstream: no response within 30s"),
+)
+IMAGES = 16
+SPINS = 80
+QUERY, TOKEN = st.sampled_from(QUERIES), st.sampled_from(("mine", "mine", "theirs"))
+LIMIT, ANY = st.integers(1, LONGEST + 2), st.integers(0, 10_000)
+CHANGES = st.sampled_from(
+    ({"status": "saving"}, {"status": "active"}, {"tags": ["a"]}, {"tags": []}, {"name": "name 0"}, {"name": "name 9"},
+     {"visibility": "public"}, {"visibility": "private"})
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request that is under way, or was answered. *floor* is when the latest write before it took effect."""
+
+    query: str
+    token: str
+    marker: str
+    rows: int
+    control: str
+    floor: float
+    begun: float
+    task: asyncio.Task[Listed] = field(repr=False)
+    troubled: bool
+    unwelcome: bool
+
+
+class Laws(RuleBasedStateMachine):
+    """The gateway over process memory; calls to the upstream may be held, and then end in any order."""
+
+    replicas_count = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.hand = Hand()
+        images = [an_image(number, created_at=START - 1000 + 10 * (number // 2)) for number in range(IMAGES)]
+        self.history = History(self.hand, images)
+        self.upstream = Upstream(self.history)
+        self.number = IMAGES
+        self.floor = START
+        self.asked: list[Asked] = []
+        self.nexts: list[tuple[str, str, str]] = []
+        self.replicas = self.run(self.made())
+
+    async def made(self) -> list[Replica]:
+        """Return the replicas that are asked."""
+        return [replica(self.upstream, MemoryStore(1 << 20), self.hand)]
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Return what *work* returns."""
+        return self.loop.run_until_complete(work)
+
+    async def settle(self) -> None:
+        """Let everything run that can."""
+        for _ in range(SPINS):
+            await asyncio.sleep(0)
+
+    # What callers do
+
+    @rule(query=QUERY, token=TOKEN, limit=LIMIT, marker=ANY, head=st.booleans(), control=st.sampled_from(CONTROLS), at=ANY)
+    def read(self, query: str, token: str, limit: int, marker: int, head: bool, control: str, at: int) -> None:
+        """Ask for the head of a listing, or for a page behind any image that there ever was."""
+        ever = sorted(self.history.ever)
+        self.ask(query, token, "" if head else ever[marker % len(ever)], limit, control, at)
+
+    @precondition(lambda self: self.nexts)
+    @rule(which=ANY, limit=LIMIT, at=ANY)
+    def page_on(self, which: int, limit: int, at: int) -> None:
+        """Ask for the page behind one that was given, in another size perhaps."""
+        query, token, marker = self.nexts[which % len(self.nexts)]
+        self.ask(query, token, marker, limit, "", at)
+
+    def ask(self, query: str, token: str, marker: str, limit: int, control: str, at: int) -> None:
+        chosen = self.replicas[at % len(self.replicas)]
+        target = "&".join(filter(None, (query, f"limit={limit}", f"marker={marker}" if marker else "")))
+        ask = chosen.ask(target, token=token, control=control)
+        one = Asked(
+            query, token, marker, ask.rows, control, self.floor, self.hand.now,
+            self.loop.create_task(chosen.gateway.answer(ask)),
+            troubled=self.upstream.failing is not None, unwelcome=token in self.upstream.refused,
+        )  # fmt: skip
+        self.asked.append(one)
+        self.run(self.settle())
+
+    # What becomes of images
+
+    @rule(which=ANY, told=st.booleans(), at=ANY, begins=st.booleans())
+    def delete(self, which: int, told: bool, at: int, begins: bool) -> None:
+        """Delete an image, through a replica or behind the proxy's back."""
+        if len(self.history.now) > 3:
+            gone = sorted(self.history.now)[which % len(self.history.now)]
+            self.change({key: image for key, image in self.history.now.items() if key != gone}, told, at, begins)
+
+    @rule(first=ANY, told=st.booleans(), at=ANY)
+    def delete_a_page(self, first: int, told: bool, at: int) -> None:
+        """Delete images that stand together, as a script does that cleans up."""
+        ordered = sorted(self.history.now, key=lambda key: (str(self.history.now[key].document["created_at"]), key))
+        if len(ordered) > 10:
+            gone = set(ordered[first % len(ordered) :][:5])
+            self.change({key: image for key, image in self.history.now.items() if key not in gone}, told, at, False)
+
+    @rule(told=st.booleans(), at=ANY, begins=st.booleans())
+    def create(self, told: bool, at: int, begins: bool) -> None:
+        """Create an image."""
+        if len(self.history.now) < 3 * LONGEST:
+            made = an_image(self.number, created_at=self.hand.now)
+            self.number += 1
+            self.change({**self.history.now, made.id: made}, told, at, begins)
+
+    @rule(which=ANY, changes=CHANGES, told=st.booleans(), at=ANY)
+    def amend(self, which: int, changes: dict[str, object], told: bool, at: int) -> None:
+        """Change an image, which may enter or leave listings by that, or move in them."""
+        image = self.history.now[sorted(self.history.now)[which % len(self.history.now)]]
+        self.change({**self.history.now, image.id: image.amended(now=self.hand.now, **changes)}, told, at, False)
+
+    def change(self, images: dict[str, Image], told: bool, at: int, begins: bool) -> None:
+        self.history.becomes(images)
+        if told:
+            effect = self.hand.now
+            store = self.replicas[at % len(self.replicas)].store
+            self.run(store.invalidate([EVERYTHING], unsettled_s=30.0 if begins else 0.0, now=self.hand.now))
+            self.floor = effect
+
+    # What becomes of the rest
+
+    @rule(seconds=st.sampled_from((0.4, 1.0, 2.5, 6.0, 11.0, 16.0, 40.0)))
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.hand.now += seconds
+
+    @rule(failure=st.sampled_from(FAILURES))
+    def fail(self, failure: Response | Exception) -> None:
+        """Let the upstream fail from now on."""
+        self.upstream.failing = failure
+        for one in self.asked:
+            one.troubled = True
+
+    @rule()
+    def recover(self) -> None:
+        """Let the upstream work again, and accept every token."""
+        self.upstream.failing = None
+        self.upstream.refused.clear()
+
+    @rule(token=TOKEN)
+    def revoke(self, token: str) -> None:
+        """Let the upstream answer 401 to a token."""
+        self.upstream.refused.add(token)
+        for one in self.asked:
+            one.unwelcome |= one.token == token
+
+    @rule(query=QUERY, everything=st.booleans(), at=ANY)
+    def purge(self, query: str, everything: bool, at: int) -> None:
+        """Purge a listing, or all of them."""
+        chosen = self.replicas[at % len(self.replicas)]
+        scope = EVERYTHING if everything else listing_scope("/v2/images", chosen.ask(query).key.query)
+        self.run(chosen.store.invalidate([scope], now=self.hand.now))
+
+    @precondition(lambda self: len(self.replicas) == 1)
+    @rule()
+    def hold(self) -> None:
+        """Hold what the upstream is asked from now on."""
+        self.upstream.holding = True
+
+    @rule(which=ANY)
+    def release(self, which: int) -> None:
+        """Let the upstream answer one call that it holds."""
+        if self.upstream.held:
+            self.upstream.release(which % len(self.upstream.held))
+            self.run(self.settle())
+
+    @rule()
+    def release_all(self) -> None:
+        """Let the upstream answer every call, those that follow too."""
+        self.upstream.holding = False
+        while self.upstream.held:
+            self.upstream.release(0)
+            self.run(self.settle())
+
+    # What has to hold
+
+    @invariant()
+    def every_answer_is_lawful(self) -> None:
+        """Hold each answer that has come against the upstream's history."""
+        left = []
+        for one in self.asked:
+            if one.task.done():
+                self.check(one)
+            else:
+                left.append(one)
+        self.asked = left
+        assert not left or self.upstream.held, f"nobody works on {left}"
+
+    def teardown(self) -> None:
+        """Answer what is left, and close."""
+        self.release_all()
+        self.every_answer_is_lawful()
+        assert not self.asked
+        self.run(self.closed())
+        self.loop.close()
+
+    async def closed(self) -> None:
+        """Close every replica."""
+        for each in self.replicas:
+            await each.gateway.close()
+            await each.store.close()
+
+    def check(self, one: Asked) -> None:
+        error = one.task.exception()
+        if error is not None:
+            assert isinstance(error, ProxyError), error
+            assert one.troubled or one.control == "only-if-cached", f"{one} failed"
+            return
+        got = one.task.result()
+        if got.answer is not None:
+            self.check_refusal(one, got.answer.status)
+            return
+        assert got.page is not None
+        body = orjson.loads(rendered(got.page, self.replicas[0].ask(one.query).key, _window(one), ""))
+        shown = [orjson.dumps(image) for image in body["images"]]
+        ids = [image["id"] for image in body["images"]]
+        assert len(set(ids)) == len(ids) <= one.rows, f"{one}: {ids}"
+        assert ("next" in body) is (len(ids) == one.rows), f"{one}: {body.get('next')} after {ids}"
+        if "next" in body:
+            assert body["next"].endswith(f"marker={ids[-1]}")
+            self.nexts = [*self.nexts[-20:], (one.query, one.token, ids[-1])]
+        longest_s = LIFETIMES.stale_if_error_s if one.troubled else LIFETIMES.stale_while_revalidate_s
+        assert got.age_s <= LIFETIMES.ttl_s + longest_s + 1, f"{one}: {got.age_s}"
+        oldest = max(self.hand.now - got.age_s, one.floor)
+        states = list(self.history.during(oldest, self.hand.now))
+        same = [state for state in states if _rendered(self.found(state, one, one.rows)) == shown]
+        assert same or len(got.page.parts) > 1 or one.marker not in self.history.now, f"{one}: {ids}"
+        if not same:
+            self.check_parts(one, got.page.parts, oldest)
+            self.check_nothing_is_lost(one, ids, oldest)
+
+    def check_refusal(self, one: Asked, status: int) -> None:
+        if status == 401:
+            assert one.unwelcome, f"{one}: 401"
+        elif status in (429, 503):
+            assert one.troubled, f"{one}: {status}"
+        else:
+            begin = max(one.begun - NEGATIVE_S, one.floor)
+            states = self.history.during(begin, self.hand.now)
+            refused = [self.history.refused(state, one.token, one.query, marker=one.marker) for state in states]
+            assert any(refused), f"{one}: {status}"
+
+    def check_parts(self, one: Asked, parts: tuple[Part, ...], oldest: float) -> None:
+        """Each part is what the upstream gave behind the one before it, at a moment of its own."""
+        marker = one.marker
+        for part in parts:
+            own = [part.span.body[part.span.starts[at] : part.span.ends[at]] for at in range(part.start, part.stop)]
+            states = self.history.during(max(oldest, part.span.fetched_at), self.hand.now)
+            given = [self.found(state, one, len(own), marker=marker) for state in states]
+            assert not own or own in [_rendered(images) for images in given], f"{one}: part behind {marker!r}"
+            marker = part.span.end or ""
+
+    def check_nothing_is_lost(self, one: Asked, ids: list[str], oldest: float) -> None:
+        """What was in the listing all the time, and stands before the page's end, is on the page."""
+        lists = [
+            [image.id for image in self.found(state, one, 1000)]
+            for state in self.history.during(oldest, self.hand.now)
+        ]
+        stayed = set.intersection(*map(set, lists))
+        ends = [each.index(ids[-1]) if ids and ids[-1] in each else None for each in lists]
+        if len(ids) < one.rows:
+            expected = stayed
+        else:
+            before = [set(each[:end]) for each, end in zip(lists, ends, strict=True) if end is not None]
+            expected = stayed & set.intersection(*before) if before else set()
+        assert expected <= set(ids), f"{one}: lost {expected - set(ids)} of {ids}"
+
+    def found(self, state: Any, one: Asked, most: int, *, marker: str | None = None) -> list[Image]:
+        return self.history.found(
+            state, one.token, one.query, marker=one.marker if marker is None else marker, most=max(most, 1)
+        )[:most]
+
+
+class LawsOfReplicas(Laws):
+    """Two replicas, process memory before one Redis; the upstream answers at once."""
+
+    async def made(self) -> list[Replica]:
+        """Return two replicas whose channels are up."""
+        server = FakeServer()
+        made = []
+        for _ in range(2):
+            far = RedisStore(FakeAsyncRedis(server=server), prefix="laws:", keep_s=4000.0)
+            store = TieredStore(
+                MemoryStore(1 << 20), far, near_ttl_s=30.0, stale_s=60.0, timeout_s=30.0, failed=lambda _: None
+            )
+            store.start()
+            while not store.channel_up:
+                await asyncio.sleep(0.001)
+            made.append(replica(self.upstream, store, self.hand))
+        return made
+
+    async def settle(self) -> None:
+        """Wait until every answer has come, and what goes on behind it."""
+        await asyncio.wait([one.task for one in self.asked])
+        for each in self.replicas:
+            while len(each.gateway.background):
+                await asyncio.sleep(0.001)
+
+
+def _rendered(images: list[Image]) -> list[bytes]:
+    return [image.rendered for image in images]
+
+
+def _window(one: Asked) -> Any:
+    from proxy.core.query import Window
+
+    return Window(one.rows, one.marker or None)
+
+
+_LONG = int(os.environ.get("IMS_PROXY_TEST_EXAMPLES", "0"))
+_BOUNDS = settings(
+    max_examples=_LONG or 150,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=not _LONG,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+
+TestLaws = Laws.TestCase
+TestLaws.settings = _BOUNDS
+TestLawsOfReplicas = LawsOfReplicas.TestCase
+TestLawsOfReplicas.settings = settings(_BOUNDS, max_examples=_LONG or 20)

@@ -1,0 +1,67 @@
+"""A listing gateway over an upstream with a history and a clock held by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from proxy.core.freshness import Lifetimes, Verdicts
+from proxy.core.identity import Partitioner
+from proxy.core.messages import Fields, Request
+from proxy.core.readahead import Readahead
+from proxy.core.rules import Rule, Rules
+from proxy.gateway.asked import Asking, ListAsk, PageSizes, asked
+from proxy.gateway.fetching import Fetcher
+from proxy.gateway.listing import ListingGateway
+from proxy.stores.base import SpanStore
+from proxy.telemetry import Telemetry
+from tests.laws.history import LONGEST, Hand, Upstream
+
+SECRET = b"a secret of the laws"
+LIFETIMES = Lifetimes(10.0, transient_ttl_s=2.0, stale_while_revalidate_s=5.0, stale_if_error_s=20.0)
+NEGATIVE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One proxy below its web layer."""
+
+    gateway: ListingGateway
+    store: SpanStore
+    asking: Asking
+
+    def ask(self, query: str, *, token: str = "mine", path: str = "/v2/images", control: str = "") -> ListAsk:
+        """Return what a request for *query* asks for."""
+        lines = [("X-Auth-Token", token), *([("Cache-Control", control)] if control else [])]
+        made = asked(Request("GET", f"{path}?{query}", Fields(lines), "id"), self.asking)
+        assert isinstance(made, ListAsk), made
+        return made
+
+
+def replica(
+    upstream: Upstream,
+    store: SpanStore,
+    hand: Hand,
+    *,
+    lifetimes: Lifetimes = LIFETIMES,
+    rules: tuple[Rule, ...] = (),
+    verdict_ttl_s: float = 1e9,
+    verdict_grace_s: float = 0.0,
+    longest: int = LONGEST,
+    readahead: bool = True,
+    extension: bool = False,
+    dice: Callable[[], float] = lambda: 0.0,
+) -> Replica:
+    """Return a replica before *upstream* whose pages hold *longest* images at the most."""
+    gateway = ListingGateway(
+        Fetcher(upstream, store, telemetry=Telemetry(), clock=hand, dice=dice),
+        store,
+        readahead=Readahead(longest, readahead),
+        verdicts=Verdicts(verdict_ttl_s, verdict_grace_s),
+        negative_s=NEGATIVE_S,
+        clock=hand,
+    )
+    asking = Asking(
+        Partitioner(SECRET), PageSizes(longest, min(longest, 5)), Rules(lifetimes, rules), extension=extension
+    )
+    return Replica(gateway, store, asking)
