@@ -106,7 +106,7 @@ class ListingGateway:
         self._refused: Memo[Response] = Memo(_REMEMBERED_REFUSALS)
         self._exact: Memo[bool] = Memo(_REMEMBERED)
         self._ahead: Memo[bool] = Memo(_REMEMBERED)
-        self._background = Background(_MAX_BACKGROUND)
+        self.background = Background(_MAX_BACKGROUND)
 
     @property
     def epoch(self) -> int | None:
@@ -116,7 +116,7 @@ class ListingGateway:
 
     async def close(self) -> None:
         """End what is under way."""
-        await self._background.close()
+        await self.background.close()
         await self._fetcher.close()
 
     async def shows(self, ask: ListAsk) -> bool:
@@ -193,7 +193,7 @@ class ListingGateway:
                 size = max(part.span.asked, 1)
                 if self._standing(ask, part.span, found.state) < Standing.FRESH:
                     wanted = Wanted(part.span.after, size, found.moment)
-                    self._background.do(self._revalidated(ask, wanted))
+                    self.background.do(self._revalidated(ask, wanted))
             return self._given(ask, stale, _Trail(detail="stale-while-revalidate"))
         refused = self._refused.get(_refusal(ask, found), now=self._clock())
         if refused is not None and ask.directives.max_age_s is None:
@@ -304,7 +304,7 @@ class ListingGateway:
             return
         self._ahead.put(at, True, until=now + span.lifetime_s)
         size = self._readahead.next(ask.rows, previous=span.asked, whole_pages=not ask.sort.immovable)
-        self._background.do(self._fetched_ahead(ask, Wanted(span.end, size, span.generation)))
+        self.background.do(self._fetched_ahead(ask, Wanted(span.end, size, span.generation)))
 
     async def _fetched_ahead(self, ask: ListAsk, wanted: Wanted) -> None:
         found = await self._found(ask, Gap(wanted.after, 1, ()))

@@ -12,13 +12,12 @@ Result = TypeVar("Result")
 
 _FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 5.0
-_TOLERATED: Final = 2
 
 
 class Guard:
     """Limits calls to *timeout_s*, and makes none while the store is taken to be away.
 
-    After a connection error, or time-outs in a row, no call is made until a pause has passed, which doubles with each
+    After a failure, a time-out among them, no call is made until a pause has passed, which doubles with each
     further failure; the first call after it is the probe, and others don't wait for how it ends. *clock* never steps
     back. *failed* is told the name of the operation.
     """
@@ -27,7 +26,6 @@ class Guard:
         self._timeout_s = timeout_s
         self._clock = clock
         self._failed = failed
-        self._timeouts = 0
         self._pause_s = _FIRST_PAUSE_S
         self._closed_until = 0.0
 
@@ -55,10 +53,8 @@ class Guard:
             raise
         except (StoreUnavailableError, TimeoutError) as error:
             self._failed(operation)
-            self._timeouts += 1
-            if self._closed_until or self._timeouts >= _TOLERATED or isinstance(error, StoreUnavailableError):
-                self._closed_until = self._clock() + self._pause_s
-                self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._closed_until = self._clock() + self._pause_s
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             raise StoreUnavailableError(f"store: {operation} failed") from error
-        self._timeouts, self._closed_until, self._pause_s = 0, 0.0, _FIRST_PAUSE_S
+        self._closed_until, self._pause_s = 0.0, _FIRST_PAUSE_S
         return result

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import aiohttp
 
-from proxy.config import CacheSection, IdentitySection, Settings, StoreSection, UpstreamSection
 from proxy.config import AdminSection as Admin
+from proxy.config import CacheSection, IdentitySection, Settings, StoreSection, UpstreamSection
 from proxy.config import ServerSection as Server
 from proxy.demo.server import Call, Lookalike
 from proxy.web.app import Running, running

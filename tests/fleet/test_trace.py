@@ -25,7 +25,7 @@ async def cost(lookalike: Lookalike, trace: list[Crawl], *, number: int, store: 
 async def test_the_trace_costs_few_calls_and_no_more_through_replicas(
     lookalike: Lookalike, trace: list[Crawl], redis: RedisServer, say: Say
 ) -> None:
-    """A listing costs a partition at most two and a half upstream calls, and two or four replicas cost no more than one."""
+    """A listing costs a partition at most two and a half upstream calls, and replicas cost no more than one."""
     alone = await cost(lookalike, trace, number=1, store="memory://")
     say(f"1 replica: {alone}\n{alone.breakdown()}")
     assert not alone.wrong

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
-from fakeredis import FakeAsyncRedis, FakeServer
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -27,8 +26,6 @@ from proxy.demo.image import Image
 from proxy.errors import ProxyError, UpstreamTimeoutError
 from proxy.gateway.listing import Listed
 from proxy.stores.memory import MemoryStore
-from proxy.stores.redis import RedisStore
-from proxy.stores.tiered import TieredStore
 from tests.laws.history import LONGEST, START, Hand, History, Upstream, an_image
 from tests.laws.world import LIFETIMES, NEGATIVE_S, Replica, replica
 
@@ -100,7 +97,9 @@ class Laws(RuleBasedStateMachine):
 
     # What callers do
 
-    @rule(query=QUERY, token=TOKEN, limit=LIMIT, marker=ANY, head=st.booleans(), control=st.sampled_from(CONTROLS), at=ANY)
+    @rule(
+        query=QUERY, token=TOKEN, limit=LIMIT, marker=ANY, head=st.booleans(), control=st.sampled_from(CONTROLS), at=ANY
+    )
     def read(self, query: str, token: str, limit: int, marker: int, head: bool, control: str, at: int) -> None:
         """Ask for the head of a listing, or for a page behind any image that there ever was."""
         ever = sorted(self.history.ever)
@@ -235,11 +234,13 @@ class Laws(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Answer what is left, and close."""
-        self.release_all()
-        self.every_answer_is_lawful()
-        assert not self.asked
-        self.run(self.closed())
-        self.loop.close()
+        try:
+            self.release_all()
+            self.every_answer_is_lawful()
+            assert not self.asked
+        finally:
+            self.run(self.closed())
+            self.loop.close()
 
     async def closed(self) -> None:
         """Close every replica."""
@@ -300,48 +301,21 @@ class Laws(RuleBasedStateMachine):
     def check_nothing_is_lost(self, one: Asked, ids: list[str], oldest: float) -> None:
         """What was in the listing all the time, and stands before the page's end, is on the page."""
         lists = [
-            [image.id for image in self.found(state, one, 1000)]
-            for state in self.history.during(oldest, self.hand.now)
+            [image.id for image in self.found(state, one, 1000)] for state in self.history.during(oldest, self.hand.now)
         ]
-        stayed = set.intersection(*map(set, lists))
+        stayed: set[str] = set.intersection(*[set(each) for each in lists])
         ends = [each.index(ids[-1]) if ids and ids[-1] in each else None for each in lists]
         if len(ids) < one.rows:
             expected = stayed
         else:
             before = [set(each[:end]) for each, end in zip(lists, ends, strict=True) if end is not None]
-            expected = stayed & set.intersection(*before) if before else set()
+            expected = stayed.intersection(*before) if before else set()
         assert expected <= set(ids), f"{one}: lost {expected - set(ids)} of {ids}"
 
     def found(self, state: Any, one: Asked, most: int, *, marker: str | None = None) -> list[Image]:
         return self.history.found(
             state, one.token, one.query, marker=one.marker if marker is None else marker, most=max(most, 1)
         )[:most]
-
-
-class LawsOfReplicas(Laws):
-    """Two replicas, process memory before one Redis; the upstream answers at once."""
-
-    async def made(self) -> list[Replica]:
-        """Return two replicas whose channels are up."""
-        server = FakeServer()
-        made = []
-        for _ in range(2):
-            far = RedisStore(FakeAsyncRedis(server=server), prefix="laws:", keep_s=4000.0)
-            store = TieredStore(
-                MemoryStore(1 << 20), far, near_ttl_s=30.0, stale_s=60.0, timeout_s=30.0, failed=lambda _: None
-            )
-            store.start()
-            while not store.channel_up:
-                await asyncio.sleep(0.001)
-            made.append(replica(self.upstream, store, self.hand))
-        return made
-
-    async def settle(self) -> None:
-        """Wait until every answer has come, and what goes on behind it."""
-        await asyncio.wait([one.task for one in self.asked])
-        for each in self.replicas:
-            while len(each.gateway.background):
-                await asyncio.sleep(0.001)
 
 
 def _rendered(images: list[Image]) -> list[bytes]:
@@ -365,5 +339,3 @@ _BOUNDS = settings(
 
 TestLaws = Laws.TestCase
 TestLaws.settings = _BOUNDS
-TestLawsOfReplicas = LawsOfReplicas.TestCase
-TestLawsOfReplicas.settings = settings(_BOUNDS, max_examples=_LONG or 20)

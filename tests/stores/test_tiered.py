@@ -54,7 +54,7 @@ async def listens(store: TieredStore) -> bool:
 async def holds(condition: Callable[[], Awaitable[bool]], *, within_s: float = 20.0) -> None:
     """Return once *condition* holds."""
     async with asyncio.timeout(within_s):
-        while not await condition():  # noqa: ASYNC110 - another process' state, which no event tells
+        while not await condition():
             await asyncio.sleep(0.02)
 
 

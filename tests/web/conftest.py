@@ -110,7 +110,7 @@ class Client:
 async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float = 20.0) -> None:
     """Return once *condition* holds: for what no event of this test tells."""
     async with asyncio.timeout(within_s):
-        while not await condition():  # noqa: ASYNC110 - see above
+        while not await condition():
             await asyncio.sleep(0.01)
 
 
