@@ -43,7 +43,7 @@ class UpstreamClient:
         self._connect_s, self._read_s = connect_s, read_s
         self._fetch_bytes = fetch_bytes
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=max_connections, ssl=tls or True, keepalive_timeout=50),
+            connector=aiohttp.TCPConnector(limit=max_connections, ssl=tls or True, keepalive_timeout=20),
             # `connect` bounds the wait for a free connection, which may take as long as another answer does.
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=connect_s + read_s, sock_connect=connect_s, sock_read=read_s
@@ -55,6 +55,10 @@ class UpstreamClient:
             max_field_size=FIELD_BYTES,
             read_bufsize=_READ_BYTES,
         )
+
+        # aiohttp sends a PUT or DELETE again on its own when a connection breaks, though the first may have arrived.
+        # Whether to try again is decided by the limiter, which counts it too.
+        self._session._retry_connection = False
 
     async def close(self) -> None:
         """Close every connection."""

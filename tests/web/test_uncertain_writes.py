@@ -1,0 +1,71 @@
+"""Writes of which nobody knows how they ended, and requests that must not go up at all."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.demo.server import Call, Lookalike
+from tests.web.conftest import ALPHA, Proxy, until
+
+LIST = "/v2/images?limit=100"
+
+
+async def an_own_image(proxy: Proxy, upstream: Lookalike) -> str:
+    """Return an image that the list shows and its caller may delete."""
+    owner = upstream.tokens[ALPHA].project
+    images = (await proxy.client.ask(LIST)).json()["images"]
+    return next(image["id"] for image in images if image["owner"] == owner and not image["protected"])
+
+
+def applied_then(upstream: Lookalike, image_id: str, *, hang_up: bool) -> asyncio.Event:
+    """Let the upstream delete the image when it is told to, and then cut the connection, or never answer."""
+    applied = asyncio.Event()
+
+    async def script(call: Call) -> None:
+        if call.method == "DELETE":
+            upstream.catalogue.discard(image_id)
+            applied.set()
+            if hang_up:
+                call.hang_up()
+            else:
+                await asyncio.Event().wait()
+
+    upstream.script = script
+    return applied
+
+
+async def test_a_delete_whose_caller_hung_up_shows_in_lists(proxy: Proxy, upstream: Lookalike) -> None:
+    """The upstream did it, though its answer reached nobody."""
+    image_id = await an_own_image(proxy, upstream)
+    applied = applied_then(upstream, image_id, hang_up=False)
+    deleting = asyncio.create_task(proxy.client.ask(f"/v2/images/{image_id}", method="DELETE"))
+    await applied.wait()
+    deleting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await deleting
+
+    async def gone() -> bool:
+        return image_id not in (await proxy.client.ask(LIST)).ids
+
+    await until(gone)
+
+
+async def test_a_delete_whose_connection_broke_is_not_sent_again(proxy: Proxy, upstream: Lookalike) -> None:
+    """Its caller is told that nobody knows, and the next list is a new one."""
+    image_id = await an_own_image(proxy, upstream)
+    applied_then(upstream, image_id, hang_up=True)
+    answer = await proxy.client.ask(f"/v2/images/{image_id}", method="DELETE")
+    assert answer.status == 502
+    assert [call.method for call in upstream.calls].count("DELETE") == 1
+    assert image_id not in (await proxy.client.ask(LIST)).ids
+
+
+@pytest.mark.parametrize("target", ["/v2/images/abc", "/v2/images?limit=x", "/v2/images?name=a;b"])
+async def test_only_if_cached_never_goes_up(proxy: Proxy, upstream: Lookalike, target: str) -> None:
+    """What is not answered from the store is answered 504."""
+    upstream.forget()
+    answer = await proxy.client.ask(target, Cache_Control="only-if-cached")
+    assert answer.status == 504
+    assert not upstream.calls
