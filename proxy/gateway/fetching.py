@@ -25,7 +25,7 @@ from proxy.core.links import page_link
 from proxy.core.listing import Span
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.query import Window
-from proxy.errors import ProxyError, StoreUnavailableError
+from proxy.errors import ProxyError, StoreUnavailableError, TooManyCallsError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.coalescer import Coalescer
 from proxy.stores.base import Claim, SpanStore, State
@@ -35,6 +35,7 @@ from proxy.upstream.base import Upstream
 _USER_AGENT: Final = "ims-cache-proxy"
 _UNAWAITED: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.READAHEAD}
 _CLAIM_WAITS: Final = 12
+_JOINS: Final = 8
 _PERSONAL: Final = frozenset({401, 403})
 _CLAIM_WAIT_S: Final = 6.0
 
@@ -96,21 +97,28 @@ class Fetcher:
         Raises `ProxyError` where the upstream gave no answer.
         """
         at = (ask.key.digest, wanted.after, wanted.generation)
-        for attempt in range(2):
+        failed = False
+        for _ in range(_JOINS):
             follows = self._flights.flying(at)
             if follows:
                 self._telemetry.collapsed()
             try:
                 fetched = await self._flights.join(at, lambda: self._claimed(ask, wanted, purpose))
+            except TooManyCallsError:
+                if not follows:
+                    raise
+                continue  # who led may have had less patience or a lower rank than this caller
             except ProxyError:
-                if follows and not attempt:
-                    continue
-                raise
+                if not follows or failed:
+                    raise
+                failed = True
+                continue
             # A key is locked after five refused signatures: those who asked by it take one refusal for all of them.
             refused = fetched.status == 401 and ask.who.signing is not None
-            alike = attempt and fetched.status not in _PERSONAL and fetched.accept == ask.accept
+            alike = failed and fetched.status not in _PERSONAL and fetched.accept == ask.accept
             if fetched.span is not None or refused or alike or not follows:
                 return fetched, follows or fetched.shared
+            failed = True
         return await self._fetch(ask, wanted, Claim(State(wanted.generation), 0), purpose), False
 
     async def _claimed(self, ask: ListAsk, wanted: Wanted, purpose: str) -> Fetched:
