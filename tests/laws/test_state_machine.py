@@ -268,7 +268,8 @@ class Laws(RuleBasedStateMachine):
             assert body["next"].endswith(f"marker={ids[-1]}")
             self.nexts = [*self.nexts[-20:], (one.query, one.token, ids[-1])]
         longest_s = LIFETIMES.stale_if_error_s if one.troubled else LIFETIMES.stale_while_revalidate_s
-        assert got.age_s <= LIFETIMES.ttl_s + longest_s + 1, f"{one}: {got.age_s}"
+        waited_s = self.hand.now - one.begun
+        assert got.age_s <= LIFETIMES.ttl_s + longest_s + waited_s, f"{one}: {got.age_s}"
         oldest = max(self.hand.now - got.age_s, one.floor)
         states = list(self.history.during(oldest, self.hand.now))
         same = [state for state in states if _rendered(self.found(state, one, one.rows)) == shown]
