@@ -174,7 +174,7 @@ class MemoryStore:
         listing, after = at
         homes = self._homes.get(listing, {})
         for image_id in kept.span.ids:
-            if homes.get(image_id, ("", 0))[0] == after:
+            if (home := homes.get(image_id)) and home[0] == after:
                 del homes[image_id]
         if not homes:
             self._homes.pop(listing, None)

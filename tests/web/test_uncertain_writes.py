@@ -16,7 +16,7 @@ async def an_own_image(proxy: Proxy, upstream: Lookalike) -> str:
     """Return an image that the list shows and its caller may delete."""
     owner = upstream.tokens[ALPHA].project
     images = (await proxy.client.ask(LIST)).json()["images"]
-    return next(image["id"] for image in images if image["owner"] == owner and not image["protected"])
+    return next(str(image["id"]) for image in images if image["owner"] == owner and not image["protected"])
 
 
 def applied_then(upstream: Lookalike, image_id: str, *, hang_up: bool) -> asyncio.Event:
