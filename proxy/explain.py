@@ -12,7 +12,7 @@ from proxy.core.page import EXTENSION_PATH
 from proxy.core.query import ListQuery, Sort, parsed
 from proxy.core.routes import Route, route
 from proxy.gateway.asked import ListAsk, asked, shared_by_all
-from proxy.web.app import asking, rules
+from proxy.web.asking import asking, rules
 
 # Why a list request goes through as it came, in a sentence each; the tokens stand in `Cache-Status` details.
 REASONS = {

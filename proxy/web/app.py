@@ -15,15 +15,11 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.config import CacheSection, Settings, StoreSection, UpstreamSection
-from proxy.core.freshness import Lifetimes, Verdicts
-from proxy.core.identity import Partitioner
+from proxy.config import Settings, StoreSection, UpstreamSection
+from proxy.core.freshness import Verdicts
 from proxy.core.links import LinkStyle
-from proxy.core.query import Unclear, parsed
 from proxy.core.readahead import Readahead
-from proxy.core.rules import Rule, Rules
 from proxy.errors import StoreUnavailableError
-from proxy.gateway.asked import Asking, PageSizes
 from proxy.gateway.fetching import Fetcher
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.gateway import Gateway
@@ -35,6 +31,7 @@ from proxy.stores.seal import derived, sealing
 from proxy.telemetry import Telemetry, event
 from proxy.upstream.client import UpstreamClient
 from proxy.web import admin
+from proxy.web.asking import asking, rules
 from proxy.web.entrance import Entrance
 from proxy.web.memo import HeadMemo
 from proxy.web.server import Front
@@ -156,30 +153,6 @@ def stop_signal() -> asyncio.Future[signal.Signals]:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, arrived, number)
     return stopped
-
-
-def asking(settings: Settings, secret: bytes) -> Asking:
-    """Return how lists are asked for; *secret* is the key of the partitions' digests."""
-    upstream = settings.upstream
-    return Asking(
-        Partitioner(secret),
-        PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages),
-        rules(settings.cache),
-        extension=upstream.list_api == "cloudimages",
-        share_public=settings.identity.share_public,
-    )
-
-
-def rules(cache: CacheSection) -> Rules:
-    """Return the lifetimes by rule; what a rule does not name is as for all lists."""
-    names = ("ttl_s", "transient_ttl_s", "stale_while_revalidate_s", "stale_if_error_s")
-    each: list[Rule] = []
-    for section in cache.rules:
-        query = parsed(section.query)
-        assert not isinstance(query, Unclear)
-        own = {name: value for name in names if (value := getattr(section, name)) is not None}
-        each.append(Rule(Lifetimes(**{name: getattr(cache, name) for name in names} | own), section.path, query.pairs))
-    return Rules(Lifetimes(*(getattr(cache, name) for name in names)), tuple(each))
 
 
 def _client(origin: str, upstream: UpstreamSection) -> UpstreamClient:

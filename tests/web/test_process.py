@@ -221,8 +221,16 @@ async def test_a_purge_that_reaches_nobody_fails_in_one_line(tmp_path: Path) -> 
     async with command("purge", "--all", "--admin", "127.0.0.1:1", at=tmp_path) as purging:
         assert await purging.ended() == 1
         assert len(purging.errors.decode().splitlines()) == 1
-    async with command("purge", at=tmp_path) as purging:
-        assert await purging.ended() == 2
+
+
+@pytest.mark.parametrize("words", [("purge",), ("nonsense",), ("serve", "--nonsense"), ("demo", "--images", "0")])
+async def test_wrong_usage_is_told_in_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """It ends with 2 and points to the help of what was called."""
+    async with command(*words, at=tmp_path) as started:
+        assert await started.ended() == 2
+        (line,) = started.errors.decode().splitlines()
+        assert line.startswith("ims-proxy")
+        assert "--help" in line
 
 
 async def test_explain_and_check_need_no_network(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""The command `ims-proxy`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from proxy import __version__
+from proxy.cli.checking import check, explain
+from proxy.cli.options import INTERRUPTED
+from proxy.cli.purging import purge
+from proxy.cli.serving import demo, serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="ims-proxy")
+def cli() -> None:
+    """A caching gateway for image listings: Huawei Cloud IMS and OpenStack Glance.
+
+    \b
+    Start with:
+      ims-proxy demo                                  a proxy before a built-in image API, with things to try
+      ims-proxy serve --upstream https://ims.example  a proxy before yours
+    """
+
+
+for _command in (serve, demo, check, explain, purge):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line: exit codes 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted."""
+    try:
+        sys.exit(cli.main(prog_name="ims-proxy", standalone_mode=False))
+    except click.Abort:
+        sys.exit(INTERRUPTED)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "ims-proxy"
+        click.echo(f"{command}: {error.format_message()} (see {command} --help)", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"ims-proxy: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)

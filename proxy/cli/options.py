@@ -1,0 +1,101 @@
+"""What commands share: the flags for settings, and how a command ends that can't go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from proxy.configuration import Configuration, Setting
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+INTERRUPTED: Final = 130
+# Stands in for the upstream's address where a command has no use for it.
+_NO_UPSTREAM: Final = "http://127.0.0.1"
+
+config_option: Final = click.option(
+    "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Settings, TOML. [default: none]"
+)
+admin_option: Final = click.option(
+    "--admin", metavar="HOST:PORT", help="The running proxy's admin port. [default: 127.0.0.1:9090]"
+)
+
+
+def settings_options(command: Command) -> Command:
+    """Return *command* with the flags that override settings."""
+    for option in reversed(
+        [
+            config_option,
+            click.option("--upstream", metavar="URL", help="The image API's origin, such as https://ims.example."),
+            click.option("--listen", metavar="HOST:PORT", help="Where callers come. [default: 127.0.0.1:8080]"),
+            click.option("--admin", metavar="HOST:PORT", help="Where operators come. [default: 127.0.0.1:9090]"),
+            click.option(
+                "--store", metavar="URL", help="memory://, redis://HOST:PORT/DB or rediss://… [default: memory://]"
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def configuration(
+    config: Path | None,
+    *,
+    upstream: str | None = None,
+    listen: str | None = None,
+    admin: str | None = None,
+    store: str | None = None,
+) -> Configuration:
+    """Return the settings, or end with every problem on a line of its own."""
+    from proxy.configuration import ConfigurationError, loaded
+
+    given: dict[Setting, object] = {
+        at: value
+        for at, value in {
+            ("upstream", "url"): upstream,
+            ("server", "listen"): listen,
+            ("admin", "listen"): admin,
+            ("store", "url"): store,
+        }.items()
+        if value is not None
+    }
+    try:
+        return loaded(config, os.environ, given)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            click.echo(f"ims-proxy: {problem}", err=True)
+        sys.exit(WRONG_USAGE)
+
+
+def configuration_offline(config: Path | None, *, listen: str | None = None, admin: str | None = None) -> Configuration:
+    """Return the settings for a command that calls no upstream: without a file none need be named."""
+    upstream = None if config or "IMS_PROXY_UPSTREAM__URL" in os.environ else _NO_UPSTREAM
+    return configuration(config, upstream=upstream, listen=listen, admin=admin)
+
+
+def failed(reason: object) -> NoReturn:
+    """End the command with one line that says why."""
+    click.echo(f"ims-proxy: {reason}", err=True)
+    sys.exit(FAILED)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> None:
+    """Run the coroutine that *main* makes on uvloop until a signal; what goes wrong at the start ends in one line."""
+    import uvloop
+
+    try:
+        if uvloop.run(main()) is signal.SIGINT:
+            sys.exit(INTERRUPTED)
+    except OSError as error:
+        failed(error.strerror or error)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,47 @@
+"""`ims-proxy purge`: drop stored listings through the admin port."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from proxy.cli.options import admin_option, config_option, configuration_offline, failed
+
+
+@click.command()
+@click.option("--all", "everything", is_flag=True, help="Drop every listing.")
+@click.option("--project", metavar="ID", help="Drop what may show this project's images.")
+@click.option("--image", metavar="ID", help="Drop what may show this image.")
+@click.option("--listing", metavar="QUERY", help="Drop one listing, whoever asked for it, such as 'visibility=public'.")
+@config_option
+@admin_option
+def purge(
+    everything: bool,
+    project: str | None,
+    image: str | None,
+    listing: str | None,
+    config: Path | None,
+    admin: str | None,
+) -> None:
+    """Drop stored listings, in every replica, through the admin port of one.
+
+    Prints how many there were. The admin token, if there is one, comes from the settings: admin.token or
+    admin.token_file in the file, or in the environment.
+
+    \b
+    ims-proxy purge --all
+    ims-proxy purge --listing 'visibility=public&__imagetype=gold'
+    IMS_PROXY_ADMIN__TOKEN_FILE=/run/secrets/admin ims-proxy purge --all --admin proxy:9090
+    """
+    given = {"all": everything or None, "project": project, "image": image, "listing": listing}
+    order = {name: value for name, value in given.items() if value is not None}
+    if len(order) != 1:
+        raise click.UsageError("one of --all, --project, --image, --listing is needed")
+    from proxy.cli.administration import AdministrationError, AdminPort
+
+    try:
+        told = AdminPort(configuration_offline(config, admin=admin).settings.admin).ordered("/purge", order)
+    except AdministrationError as error:
+        failed(error)
+    click.echo(f"dropped {told['dropped']} listings" + (f": {told['because']}" if "because" in told else ""))

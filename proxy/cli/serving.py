@@ -1,0 +1,52 @@
+"""`ims-proxy serve` and `ims-proxy demo`: run until a signal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from proxy.cli.options import configuration, run, settings_options
+
+
+@click.command()
+@settings_options
+def serve(config: Path | None, upstream: str | None, listen: str | None, admin: str | None, store: str | None) -> None:
+    """Serve callers before one upstream.
+
+    Flags override the environment (IMS_PROXY_SERVER__LISTEN and so on), which overrides the file. With --upstream alone
+    it keeps answers in process memory, tells callers apart by their token, and listens on loopback.
+
+    \b
+    ims-proxy serve --upstream https://ims.eu-de.example.com
+    ims-proxy serve --upstream https://ims.eu-de.example.com --store redis://redis:6379/0
+    ims-proxy serve --config /etc/ims-proxy.toml
+    """
+    from proxy.telemetry import configure_logging
+    from proxy.web.app import serve as serve_until_stopped
+
+    settings = configuration(config, upstream=upstream, listen=listen, admin=admin, store=store).settings
+    configure_logging(settings.log.level)
+    run(lambda: serve_until_stopped(settings))
+
+
+@click.command()
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where callers come.")
+@click.option("--admin", default="127.0.0.1:9090", show_default=True, metavar="HOST:PORT", help="Where operators come.")
+@click.option(
+    "--images", default=500, show_default=True, type=click.IntRange(1, 100_000), help="How many images there are."
+)
+def demo(listen: str, admin: str, images: int) -> None:
+    """Serve before a built-in image API: N images, two projects, throttled as Huawei Cloud throttles.
+
+    Prints requests to try, with the tokens that they need.
+
+    \b
+    ims-proxy demo --images 2000
+    """
+    from proxy.demonstration import demonstrate
+    from proxy.telemetry import configure_logging
+
+    settings = configuration(None, upstream="http://127.0.0.1", listen=listen, admin=admin).settings
+    configure_logging("warning")
+    run(lambda: demonstrate(settings, images=images, say=click.echo))

@@ -1,0 +1,34 @@
+"""How lists are asked for and how long they live, from the settings."""
+
+from __future__ import annotations
+
+from proxy.config import CacheSection, Settings
+from proxy.core.freshness import Lifetimes
+from proxy.core.identity import Partitioner
+from proxy.core.query import Unclear, parsed
+from proxy.core.rules import Rule, Rules
+from proxy.gateway.asked import Asking, PageSizes
+
+
+def asking(settings: Settings, secret: bytes) -> Asking:
+    """Return how lists are asked for; *secret* is the key of the partitions' digests."""
+    upstream = settings.upstream
+    return Asking(
+        Partitioner(secret),
+        PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages),
+        rules(settings.cache),
+        extension=upstream.list_api == "cloudimages",
+        share_public=settings.identity.share_public,
+    )
+
+
+def rules(cache: CacheSection) -> Rules:
+    """Return the lifetimes by rule; what a rule does not name is as for all lists."""
+    names = ("ttl_s", "transient_ttl_s", "stale_while_revalidate_s", "stale_if_error_s")
+    each: list[Rule] = []
+    for section in cache.rules:
+        query = parsed(section.query)
+        assert not isinstance(query, Unclear)
+        own = {name: value for name in names if (value := getattr(section, name)) is not None}
+        each.append(Rule(Lifetimes(**{name: getattr(cache, name) for name in names} | own), section.path, query.pairs))
+    return Rules(Lifetimes(*(getattr(cache, name) for name in names)), tuple(each))
