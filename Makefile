@@ -1,7 +1,9 @@
 # Each target sets up what it needs first, in $(VENV); `make` alone lists the targets.
 # ARGS are further words for the program behind a target: make test ARGS="tests/core -x", make run ARGS="--images 5000".
+# JOBS is over how many processes the tests are spread, as many as there are cores and 4 at most; 0 keeps them in one, for a debugger.
 
 VENV ?= .venv
+JOBS ?= auto
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip --quiet --disable-pip-version-check --no-input
 
@@ -18,7 +20,7 @@ run: $(VENV)/.installed ## start the demo: the proxy before a built-in IMS look-
 
 test: $(VENV)/.installed-dev ## run all the tests
 	@tests/provision redis || true  # the tests that need it fail and name it; the others still run
-	$(bin)/python -m pytest $(ARGS)
+	$(bin)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadgroup $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
 	$(bin)/ruff check .
