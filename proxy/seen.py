@@ -33,12 +33,12 @@ class Seen:
         self._seconds = seconds
         self._log = log
 
-    def served(self, elapsed_s: float, request_id: str) -> None:
+    def served(self, elapsed_s: float, request_id: str | bytes) -> None:
         """One more request was answered."""
         self.counts[bisect_left(self._seconds, elapsed_s)] += 1
         self.elapsed_s += elapsed_s
         if self._log is not None:
-            self._log(self, elapsed_s, request_id)
+            self._log(self, elapsed_s, request_id if isinstance(request_id, str) else request_id.decode())
 
 
 class Requests(Collector):

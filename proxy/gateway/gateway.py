@@ -10,6 +10,7 @@ from math import floor
 from typing import Final
 
 from proxy.core.coding import chosen
+from proxy.core.decisive import decisive
 from proxy.core.directives import directives
 from proxy.core.identity import Partition
 from proxy.core.keys import EVERYTHING, partition_scope
@@ -95,19 +96,21 @@ class Gateway:
 
         Raises `ProxyError` where the proxy has to answer itself.
         """
-        self._door.admit(request)
-        with self._admission.admitted(self._claims.caller(request.fields, peer=caller.peer)):
-            async with self._answered(request, caller) as answer:
+        asked = decisive(request) if request.method in ("GET", "HEAD") else request
+        self._door.admit(asked)
+        with self._admission.admitted(self._claims.caller(asked.fields, peer=caller.peer)):
+            async with self._answered(request, asked, caller) as answer:
                 yield answer
 
     @asynccontextmanager
-    async def _answered(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
+    async def _answered(self, request: Request, asked: Request, caller: Caller) -> AsyncIterator[Answer]:
+        """Give the answer to *request*; of *asked*, the part of it that is decisive, it is one from the store."""
         kind = route(request.path)
         reason = "other-path"
         if kind in (Route.LIST, Route.EXTENSION_LIST):
             if request.method in ("GET", "HEAD"):
-                ask = await self._asked(request, caller)
-                answer = await self._list(request, caller, kind, ask) if isinstance(ask, ListAsk) else None
+                ask = await self._asked(asked, caller)
+                answer = await self._list(asked, caller, kind, ask) if isinstance(ask, ListAsk) else None
                 if answer is not None:
                     yield answer
                     return

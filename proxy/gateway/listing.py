@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from proxy.core.directives import NONE
-from proxy.core.freshness import Standing, Verdicts, current_age, standing, steady_until
+from proxy.core.freshness import Standing, Verdicts, current_age, standing
 from proxy.core.listing import HEAD, Gap, Page, Piece, Span, cover
 from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
@@ -38,13 +38,15 @@ _MAX_FOOTHOLDS: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Repeatable:
-    """That the same may be answered to the same request, unless `ListingGateway.epoch` changes; epoch seconds.
+    """That the same may be answered to every request that is the same in what is decisive (`proxy.core.decisive`),
+    unless `ListingGateway.epoch` changes; epoch seconds.
 
-    It may be done *until* the page's lifetime or its caller's admission ends. From *steady_until* on, the answer's
-    `Date`, `Age` or lifetime is another one.
+    It may be done *until* the page's lifetime or its caller's admission ends. The page's age counts from *fetched_at*,
+    and it is fresh until *fresh_until*.
     """
 
-    steady_until: float
+    fetched_at: float
+    fresh_until: float
     until: float
 
 
@@ -299,11 +301,9 @@ class ListingGateway:
     def _repeatable(self, ask: ListAsk, given: Listed, now: float) -> Repeatable | None:
         if ask.directives != NONE:
             return None  # what the caller demands of age and lifetime is looked at each time
-        believed_until = self.credentials.believed_until(ask.who, fetched_at=now - given.age_s)
-        return Repeatable(
-            steady_until=steady_until(age_s=given.age_s, ttl_s=given.ttl_s, now=now),
-            until=min(now + given.ttl_s, believed_until, ask.who.expires_at),
-        )
+        fetched_at, fresh_until = now - given.age_s, now + given.ttl_s
+        believed_until = self.credentials.believed_until(ask.who, fetched_at=fetched_at)
+        return Repeatable(fetched_at, fresh_until, min(fresh_until, believed_until, ask.who.expires_at))
 
     def _read_ahead(self, ask: ListAsk, page: Page) -> None:
         """Fetch the next span in the background where the caller is about to reach it."""

@@ -1,25 +1,24 @@
-"""Answers a request that is byte for byte one that was answered before, from the connection, before it is parsed.
+"""Answers a request like one that was answered before, from the connection, before it is parsed.
 
-Batch clients send the same head all day. Such a request costs a digest of its bytes here, in the place of a parser, a
-task and a walk through the gateway. This is a memory only, and decides nothing: what it gives was decided for the same
-bytes on their whole way through, moments ago.
+Callers send the same head all day, but for fields that nothing is decided by: a trace, a time, an id. Such a request
+costs a look at its lines and a digest here, in the place of a parser, a task and a walk through the gateway; one that
+is byte for byte the connection's latest costs a comparison. This is a memory only, and decides nothing: what it gives
+was decided for an equal request on its whole way through.
 
-An answer is repeated while nothing in it has become wrong:
+An answer is repeated while nothing has become wrong with it:
 
-- until its lifetime or its caller's admission ends (`Repeatable.until`);
-- until its `Date`, `Age` or lifetime, all in whole seconds, would read differently (`Repeatable.steady_until`). Then
-  the first request like it goes the whole way, and those that come meanwhile neither wait for it nor do the same: they
-  get what there is, for a tenth of a second at the most;
+- until its lifetime or its caller's admission ends (`Repeatable.until`). What it says in whole seconds, `Date`, `Age`
+  and how long it lives, is counted on;
 - while no invalidation, purge or rejected credential was heard of, and what tells of them is trusted: `epoch`;
 - from the same address, over the same kind of connection: what a proxy that is trusted says may change links.
 
-One thing in it is made anew each time, the `X-Request-Id`, whose value in the request is no part of what is compared.
+The `X-Request-Id` is made anew each time, and the request's own is no part of what is compared.
 
 Why a mistake here can't show one caller what belongs to another: no partition, listing or window is worked out here, so
-none can be worked out wrong. All of the head but that one value goes into the digest, credentials included, and who
-sends another token has another digest: 128 bits of BLAKE2b under a key that only this process has. Bytes are
-remembered only with the answer that the same connection gave to them, alone, with nothing before or behind. No token is
-kept.
+none can be worked out wrong. All that the gateway decides by is compared, credentials included (`proxy.web.heads` says
+how), and who sends another token has another digest: 128 bits of BLAKE2b under a key that only this process has. An
+answer is remembered only with the head that the same connection gave it to, alone, with nothing before or behind. No
+token is kept here; a connection keeps its latest head, and no longer than it is open.
 """
 
 from __future__ import annotations
@@ -28,64 +27,91 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
 from itertools import count
 from typing import Final, NamedTuple
 
+from proxy.core.freshness import steady_until
 from proxy.gateway.listing import Repeatable
 from proxy.seen import Seen
+from proxy.web.heads import compared
 
-_METHODS: Final = (b"GET ", b"HEAD ")
-_END: Final = b"\r\n\r\n"
-_ID_LINE: Final = b"\r\nx-request-id:"
-_ID: Final = re.compile(rb"[ \t]*([A-Za-z0-9._:-]{1,128})[ \t]*")
-_MAX_ENTRIES: Final = 20_000
-_RENEWAL_S: Final = 0.1
-_OVERHEAD_BYTES: Final = 400
+_MAX_ENTRIES: Final = 100_000
+_OVERHEAD_BYTES: Final = 1000  # what an entry takes beside its head, twice, and its body
 
 
-class Asked(NamedTuple):
-    """A head as it is compared: its *digest*, the *epoch* before anything was looked up for it, the id it came with."""
+class Known(NamedTuple):
+    """A head as it is compared, by its *digest*, and the id that the request came with, empty for none."""
 
     digest: bytes
-    epoch: int
-    request_id: str
+    request_id: bytes
 
 
-@dataclass(slots=True)
 class Repeat:
-    """An answer to give again from *since*, epoch seconds, as far as *allowed*, in one *epoch*.
+    """An answer to give again from *since* on, epoch seconds, as far as *allowed*, in one *epoch*.
 
-    *head* ends before the request id. *renewing* says that a request like it has gone the whole way since.
+    *head* is as it reads until *steady_until*; it ends before the request id.
     """
 
-    head: bytes
-    body: bytes
-    since: float
-    allowed: Repeatable
-    epoch: int
-    seen: Seen
-    renewing: bool = False
+    __slots__ = ("_template", "allowed", "body", "epoch", "head", "seen", "since", "steady_until", "until")
+
+    def __init__(self, head: bytes, body: bytes, allowed: Repeatable, *, since: float, epoch: int, seen: Seen) -> None:
+        self._template = timeless(head)
+        self.body = body
+        self.since = since
+        self.allowed = allowed
+        self.until = allowed.until
+        self.epoch = epoch
+        self.seen = seen
+        self.tell(since)
+
+    def tell(self, now: float) -> None:
+        """Let *head* say what is true at *now*."""
+        age_s, ttl_s = max(0.0, now - self.allowed.fetched_at), self.allowed.fresh_until - now
+        said = {b"age": int(age_s), b"left": int(ttl_s), b"date": _http_date(int(now))}
+        self.head = self._template % said
+        self.steady_until = steady_until(age_s=age_s, ttl_s=ttl_s, now=now)
 
     @property
     def size_bytes(self) -> int:
         """About what the entry takes; a body that is also kept elsewhere counts all the same."""
-        return len(self.head) + len(self.body) + _OVERHEAD_BYTES
+        return 2 * len(self._template) + len(self.body) + _OVERHEAD_BYTES
 
 
 class Peer:
-    """What all heads of one connection have in common: where it comes from, as the beginning of a digest."""
+    """One connection as the memory sees it: where it comes from, with which every digest begins, and its latest head.
 
-    __slots__ = ("_begun",)
+    The head is kept to be compared with the next, which costs less than a digest does, above all with a long token.
+    """
+
+    __slots__ = ("_begun", "_counting", "_digest", "_head", "_known")
 
     def __init__(self, key: bytes, origin: str) -> None:
         self._begun = hashlib.blake2b(origin.encode() + b"\n", digest_size=16, key=key)
+        self._head = self._counting = self._digest = b""
+        self._known: Known | None = None
 
-    def digest(self, head: bytes) -> bytes:
-        """Return what *head*, sent by this peer, is known by."""
-        state = self._begun.copy()
-        state.update(head)
-        return state.digest()
+    def known(self, head: bytes) -> Known | None:
+        """Return *head*, sent by this peer, as it is compared, None where it can't be."""
+        if head == self._head:
+            return self._known
+        found = compared(head)
+        if found is None:
+            return None
+        counting, request_id = found
+        if counting != self._counting:
+            state = self._begun.copy()
+            state.update(counting)
+            self._counting, self._digest = counting, state.digest()
+        known = self._known = Known(self._digest, request_id)
+        self._head = head
+        return known
+
+    def forget(self) -> None:
+        """Keep nothing of what was sent."""
+        self._head = self._counting = self._digest = b""
+        self._known = None
 
 
 class HeadMemo:
@@ -97,13 +123,13 @@ class HeadMemo:
 
     def __init__(self, *, max_bytes: int, epoch: Callable[[], int | None], clock: Callable[[], float]) -> None:
         self._max_bytes = max_bytes
-        self._epoch = epoch
+        self.epoch = epoch
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._repeats: dict[bytes, Repeat] = {}
         self._bytes = 0
         self._open = True
-        self._run = secrets.token_hex(8)
+        self._run = secrets.token_hex(8).encode()
         self._ids = count(1)
 
     def __len__(self) -> int:
@@ -118,37 +144,36 @@ class HeadMemo:
         """Return what begins the digests of a connection from *address*."""
         return Peer(self._key, f"{address} {tls}")
 
-    def asked(self, peer: Peer, head: bytes) -> Asked | None:
-        """Return *head*, one complete head from *peer*, as it is compared, or None where it can't be."""
-        epoch = self._epoch()
-        split = without_id(head)
-        if epoch is None or split is None or not self._open:
+    def find(self, known: Known) -> Repeat | None:
+        """Return the answer to give, now, to who sent a head that is *known*."""
+        found = self._repeats.get(known.digest)
+        if found is None:
             return None
-        return Asked(peer.digest(split[0]), epoch, split[1])
-
-    def find(self, asked: Asked) -> Repeat | None:
-        """Return the answer to give to whoever *asked*, now."""
-        found = self._repeats.get(asked.digest)
         now = self._clock()
-        if found is None or found.epoch != asked.epoch or not found.since <= now < found.allowed.until:
+        if not found.since <= now < found.until or found.epoch != self.epoch():
             return None
-        late_s = now - found.allowed.steady_until
-        if late_s < 0 or (found.renewing and late_s < _RENEWAL_S):
-            return found
-        found.renewing = True
-        return None
+        if now >= found.steady_until:
+            found.tell(now)
+        return found
 
-    def new_id(self) -> str:
+    def new_id(self) -> bytes:
         """Return an id that no request had."""
-        return f"{self._run}{next(self._ids):016x}"
+        return b"%b%016x" % (self._run, next(self._ids))
 
-    def remember(self, asked: Asked, allowed: Repeatable, *, head: bytes, body: bytes, seen: Seen) -> None:
-        """Give the answer, *head* and *body*, to whoever has *asked* the same, as far as *allowed*."""
-        kept = Repeat(head, body, self._clock(), allowed, asked.epoch, seen)
-        self._forget(asked.digest)
-        if not self._open or kept.size_bytes > self._max_bytes:
+    def remember(
+        self, known: Known, allowed: Repeatable, *, epoch: int | None, head: bytes, body: bytes, seen: Seen
+    ) -> None:
+        """Give the answer, *head* and *body*, to whoever sends the same, as far as *allowed*.
+
+        *epoch* is from before anything was looked up for it.
+        """
+        if not self._open or epoch is None:
             return
-        self._repeats[asked.digest] = kept
+        kept = Repeat(head, body, allowed, since=self._clock(), epoch=epoch, seen=seen)
+        self._forget(known.digest)
+        if kept.size_bytes > self._max_bytes:
+            return
+        self._repeats[known.digest] = kept
         self._bytes += kept.size_bytes
         while self._bytes > self._max_bytes or len(self._repeats) > _MAX_ENTRIES:
             self._forget(next(iter(self._repeats)))
@@ -165,23 +190,25 @@ class HeadMemo:
             self._bytes -= kept.size_bytes
 
 
-def alone(received: bytes) -> bool:
-    """Whether *received* looks like one complete head of a request that changes nothing, and nothing behind it."""
-    return received.startswith(_METHODS) and received.find(_END) == len(received) - len(_END)
+# The parts of our own heads that change with the second, each behind what tells it from all else.
+_SECONDS: Final = re.compile(
+    rb"(?:(\r\nCache-Control: private, max-age=)|(\r\nAge: )|(\r\nCache-Status: ims-proxy; hit; ttl=))-?\d+(?=\r\n)"
+    rb"|(\r\nDate: )[^\r]*"
+)
 
 
-def without_id(head: bytes) -> tuple[bytes, str] | None:
-    """Return *head* without the value of its `X-Request-Id`, and that value, "" where there is none.
+def timeless(head: bytes) -> bytes:
+    """Return *head*, of a page from the store, as a template that lacks its seconds and its date."""
 
-    None for an id that is not echoed: one that is not sane, or stands twice.
-    """
-    lower = head.lower()
-    at = lower.find(_ID_LINE)
-    if at < 0:
-        return head, ""
-    begin = at + len(_ID_LINE)
-    end = head.index(b"\r\n", begin)
-    value = _ID.fullmatch(head, begin, end)
-    if value is None or lower.find(_ID_LINE, begin) >= 0:
-        return None
-    return head[:begin] + head[end:], value[1].decode()
+    def opened(found: re.Match[bytes]) -> bytes:
+        left, age, ttl, date = found.groups()
+        if date is not None:
+            return date + b"%(date)b"
+        return (age + b"%(age)d") if age is not None else ((left or ttl) + b"%(left)d")
+
+    return _SECONDS.sub(opened, head.replace(b"%", b"%%"))
+
+
+@lru_cache(maxsize=4)
+def _http_date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode()

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import HttpVersion11, web
 from aiohttp.streams import EMPTY_PAYLOAD
@@ -20,13 +20,21 @@ from proxy.gateway.gateway import Gateway
 from proxy.gateway.listing import Repeatable
 from proxy.telemetry import Telemetry, event
 from proxy.web import adapter
-from proxy.web.memo import Asked, HeadMemo, Peer, alone
+from proxy.web.heads import METHODS, alone
+from proxy.web.memo import HeadMemo, Known, Peer
 from proxy.web.written import Written
 
 Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
 FIELD_BYTES: Final = 64 * 1024
 _KEEP_ALIVE_S: Final = 75.0
+
+
+class Asked(NamedTuple):
+    """A head that is *known* to the memory, and the *epoch* before anything was looked up for it."""
+
+    known: Known
+    epoch: int | None
 
 
 class Connection(RequestHandler):
@@ -53,14 +61,19 @@ class Connection(RequestHandler):
             address = str(peer[0]) if isinstance(peer, tuple) else ""
             self._peer = self._memo.peer(address, tls=transport.get_extra_info("sslcontext") is not None)
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Keep nothing of what was sent."""
+        super().connection_lost(exc)
+        if self._peer is not None:
+            self._peer.forget()
+
     def data_received(self, data: bytes) -> None:
         """Answer *data* if it is a request that was answered lately, else let it be parsed."""
+        memo, known = self._memo, self._known(data)
+        if memo is not None and known is not None and self._repeated(memo, known):
+            return
         single = alone(data)
-        self.asked = None
-        if single and self._at_start and self._idle and self._peer is not None and self._memo is not None:
-            self.asked = self._memo.asked(self._peer, data)
-            if self.asked is not None and self._repeated(self._memo, self.asked):
-                return
+        self.asked = Asked(known, memo.epoch()) if memo is not None and known is not None and single else None
         count = self._request_count
         super().data_received(data)
         # A head that was alone in `data` and made one message without a body ends where `data` does.
@@ -68,22 +81,25 @@ class Connection(RequestHandler):
         if not self._at_start:
             self.asked = None
 
-    def _repeated(self, memo: HeadMemo, asked: Asked) -> bool:
+    def _known(self, data: bytes) -> Known | None:
+        """Return *data* as the memory knows it, None where it is not a head that an answer may be given to at once."""
+        if not self._at_start or self._request_count != self.answered or self._paused:
+            return None  # an answer is under way, or still on its way to a slow reader
+        if self._peer is None or self._force_close or self._close or not data.startswith(METHODS):
+            return None
+        return self._peer.known(data)
+
+    def _repeated(self, memo: HeadMemo, known: Known) -> bool:
         """Give the answer that *memo* has, and return whether it has one."""
         started = time.perf_counter()
-        repeat = memo.find(asked)
+        repeat = memo.find(known)
         if repeat is None or self.transport is None:
             return False
-        request_id = asked.request_id or memo.new_id()
-        self.transport.write(b"".join((repeat.head, request_id.encode(), b"\r\n\r\n", repeat.body)))
+        request_id = known.request_id or memo.new_id()
+        self.transport.write(b"%b%b\r\n\r\n%b" % (repeat.head, request_id, repeat.body))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         repeat.seen.served(time.perf_counter() - started, request_id)
         return True
-
-    @property
-    def _idle(self) -> bool:
-        """Whether no answer is under way, nor still on its way to a slow reader."""
-        return self._request_count == self.answered and not (self._paused or self._force_close or self._close)
 
     @property
     def _bodiless(self) -> bool:
@@ -196,7 +212,8 @@ class Front:
         if request.version != HttpVersion11 or not sent.keep_alive:
             return  # the next such request comes on another connection
         seen = self._telemetry.seen(method=request.method, route=label, status=sent.status, cache_status="hit")
-        self._memo.remember(connection.asked, allowed, head=sent.head, body=sent.body, seen=seen)
+        known, epoch = connection.asked
+        self._memo.remember(known, allowed, epoch=epoch, head=sent.head, body=sent.body, seen=seen)
 
     async def _refused(self, request: BaseRequest, error: ProxyError, *, known_as: str) -> web.StreamResponse:
         if request.writer.output_size:

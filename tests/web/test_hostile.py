@@ -61,7 +61,7 @@ async def test_what_is_not_understood_is_refused_without_an_echo(
     assert told["error_code"] == f"PROXY.0{got}"
     assert fields[b"x-request-id"].decode() == told["request_id"]
     assert fields[b"cache-status"].startswith(b"ims-proxy; fwd=bypass")
-    for hostile in (SECRET, b"aaaa", b"evil", b"<html", b"aiohttp", b"Traceback"):
+    for hostile in (SECRET, b"a" * 40, b"evil", b"<html", b"aiohttp", b"Traceback"):
         assert hostile not in body
     assert not upstream.calls
 

@@ -1,0 +1,54 @@
+"""The fields of a request that can change what is answered from the store: data that the gateway is built on.
+
+What is decided there is decided with these alone, for of a request that may be answered from the store the gateway
+keeps no others. So whoever sends another field, however it reads, is answered the same, and whoever compares requests
+need not compare it. A decision that needs one more field has to name it here, or it never sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from proxy.core.messages import Fields, Request
+
+DECISIVE: Final = frozenset(
+    {
+        # who asks
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "x-api-key",
+        "x-auth-token",
+        "x-security-token",
+        "x-subject-token",
+        # for what, and in which form
+        "accept",
+        "accept-encoding",
+        "x-api-version",
+        # under which conditions, and how urgently
+        "cache-control",
+        "if-match",
+        "if-none-match",
+        "if-unmodified-since",
+        "pragma",
+        "x-request-priority",
+        # by which way, which a trusted proxy may say
+        "forwarded",
+        "x-forwarded-host",
+        "x-forwarded-prefix",
+        "x-forwarded-proto",
+    }
+)
+
+
+# Credentials of this scheme are all that their field says; a signature may cover any other field too.
+BEARER: Final = "bearer "
+
+
+def decisive(request: Request) -> Request:
+    """Return *request* with the fields that count before anything is sent upstream: all of them where it is signed."""
+    lines = [line for line in request.fields.lines if line[0].lower() in DECISIVE]
+    if any(name.lower() == "authorization" and value[: len(BEARER)].lower() != BEARER for name, value in lines):
+        return request
+    return replace(request, fields=Fields(lines))
