@@ -20,6 +20,7 @@ run: $(VENV)/.installed ## start the demo: the proxy before a built-in IMS look-
 
 test: $(VENV)/.installed-dev ## run all the tests
 	@tests/provision redis || true  # the tests that need it fail and name it; the others still run
+	@tests/provision browser || true
 	$(bin)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadgroup $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports

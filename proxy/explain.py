@@ -46,6 +46,15 @@ _SHARED = {
 _ANY_SECRET = b"explanations show no digests"
 
 
+def assumed_explanation(target: str, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield what a GET of *target* turns into, by a caller of whom nothing else is known."""
+    if settings.identity.mode == "gateway":
+        yield from explanation("GET", target, (), settings)
+        return
+    yield "assumed", "the caller sends one X-Auth-Token, and no other field that matters"
+    yield from explanation("GET", target, [("X-Auth-Token", "assumed")], settings)
+
+
 def explanation(
     method: str, url: str, fields: Sequence[tuple[str, str]], settings: Settings
 ) -> Iterator[tuple[str, str]]:

@@ -165,6 +165,26 @@ def left_share(log: Log, configured: Allowance | None, *, now: float) -> float:
     return max(0.0, min(shares, default=1.0))
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How one limit stands: of the calls that *allowance* lets through, *used* count at the moment."""
+
+    allowance: Allowance
+    used: int
+
+    @property
+    def left_share(self) -> float:
+        """The share that is left, from 0 to 1."""
+        return max(0.0, 1.0 - self.used / max(1, self.allowance.calls))
+
+
+def tightest(log: Log, configured: Allowance | None, *, now: float) -> Usage | None:
+    """Return the limit of which the least is left at *now*, None where none holds."""
+    log = _stepped(log, now)
+    each = (Usage(allowance, _count(log, allowance, now)) for allowance in log.allowances(configured))
+    return min(each, key=lambda usage: usage.left_share, default=None)
+
+
 def _stepped(log: Log, now: float) -> Log:
     if now >= log.at:
         return replace(log, at=now)

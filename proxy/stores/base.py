@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +52,19 @@ class Claim:
 
     state: State
     fence: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a store is: each of its *parts* is `ok`, or what is wrong with it; and what process memory holds.
+
+    *replicas* is how many processes share the store, this one included, as far as it knows.
+    """
+
+    parts: Mapping[str, str]
+    listings: int
+    spans: int
+    replicas: int = 1
 
 
 class SpanStore(Protocol):
@@ -118,4 +131,8 @@ class SpanStore(Protocol):
     @property
     def stored_bytes(self) -> int:
         """About how many bytes of process memory are taken."""
+        ...
+
+    def health(self) -> Health:
+        """Return how the store is, by what is known here without asking anybody."""
         ...

@@ -6,12 +6,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count as counted
+from itertools import islice
 from typing import Final, Protocol
 
-from proxy.core.budget import Allowance, Log, Taken, Told, Wait, closed, corrected, ended, noted, take
+from proxy.core.budget import Allowance, Log, Taken, Told, Usage, Wait, closed, corrected, ended, noted, take, tightest
 from proxy.core.claimant import Priority
 
 _MOST_SCOPES: Final = 10_000
+_LOOKED_AT: Final = 1_000
 
 
 class Ledger(Protocol):
@@ -35,6 +37,10 @@ class Ledger(Protocol):
 
     def allowances(self, scope: str) -> Sequence[Allowance]:
         """Return every limit that holds."""
+        ...
+
+    def usage(self) -> Usage | None:
+        """Return how the tightest of all limits stands, by the calls of this process; None where none is known."""
         ...
 
     async def close(self) -> None:
@@ -106,6 +112,14 @@ class MemoryLedger:
     def allowances(self, scope: str) -> Sequence[Allowance]:
         """See `Ledger.allowances`."""
         return self._log(scope).allowances(self._configured)
+
+    def usage(self) -> Usage | None:
+        """See `Ledger.usage`: of the scopes that called last."""
+        now = self._clock()
+        latest = islice(reversed(self._logs.values()), _LOOKED_AT)
+        known = [found for log in latest if (found := tightest(log, self._configured, now=now))]
+        fresh = Usage(self._configured, 0) if self._configured else None
+        return min(known, key=lambda usage: usage.left_share, default=fresh)
 
     def counted_s(self, scope: str) -> float:
         """Return the longest that a call counts, seconds; 0 without a limit."""

@@ -11,7 +11,7 @@ from proxy.core.freshness import current_age
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Piece, Span, chain
 from proxy.core.segments import Segments
-from proxy.stores.base import Claim, Found, State
+from proxy.stores.base import Claim, Found, Health, State
 
 _MAX_GENERATIONS: Final = 10_000
 
@@ -47,6 +47,10 @@ class MemoryStore:
     def stored_bytes(self) -> int:
         """About how many bytes the spans take."""
         return self._segments.stored_bytes
+
+    def health(self) -> Health:
+        """See `SpanStore.health`."""
+        return Health({"memory": "ok"}, len({listing for listing, _ in self._kept}), len(self._kept))
 
     async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
         """See `SpanStore.chain`."""

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.core.budget import LEAVES, Allowance, Taken, Told, Wait
+from proxy.core.budget import LEAVES, Allowance, Taken, Told, Usage, Wait
 from proxy.core.claimant import Priority
 from proxy.errors import StoreUnavailableError
 from proxy.stores.guarded import LONGEST_PAUSE_S, Guard
@@ -121,6 +121,10 @@ class SharedLedger:
     def allowances(self, scope: str) -> Sequence[Allowance]:
         """See `Ledger.allowances`."""
         return self._near.allowances(scope)
+
+    def usage(self) -> Usage | None:
+        """See `Ledger.usage`."""
+        return self._near.usage()
 
     async def close(self) -> None:
         """See `Ledger.close`: Redis is told first what it does not know yet, if it answers."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from proxy.core.freshness import current_age
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Piece, Span
 from proxy.errors import StoreUnavailableError
-from proxy.stores.base import Claim, Found
+from proxy.stores.base import Claim, Found, Health
 from proxy.stores.channel import Channel
 from proxy.stores.debts import Debts, Unsettled
 from proxy.stores.guarded import Guard
@@ -70,6 +71,14 @@ class TieredStore:
     def stored_bytes(self) -> int:
         """See `SpanStore.stored_bytes`."""
         return self._near.stored_bytes
+
+    def health(self) -> Health:
+        """See `SpanStore.health`."""
+        parts = {
+            "redis": "ok" if self._guard.open else "left alone for a moment after it failed",
+            "channel": "ok" if self.channel_up else "down, what other replicas change is not heard",
+        }
+        return replace(self._near.health(), parts={"memory": "ok"} | parts, replicas=len(self._channel.peers))
 
     @property
     def channel_up(self) -> bool:

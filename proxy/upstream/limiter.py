@@ -108,6 +108,10 @@ class Limiter:
         """Whether the budget that *partition* calls from runs low."""
         return self._turns.low(self._scope or partition)
 
+    def left_alone_s(self) -> float | None:
+        """Return for how long the upstream is left alone because it failed, None where it is not."""
+        return max(0.0, self._breaker.open_until - self._clock()) if self._breaker.opened else None
+
     async def _exchanged(self, trial: _Trial, stack: AsyncExitStack) -> Exchange:
         while True:
             async with AsyncExitStack() as attempt:

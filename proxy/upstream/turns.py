@@ -49,6 +49,20 @@ class Turn:
     permitted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """The lines before the upstream: of *budgets*, one a line, so many run *low* and so many gates are *closed*.
+
+    The last of these opens in *closed_s* seconds, or is found open before. *waiting* is how many calls wait.
+    """
+
+    budgets: int
+    low: int
+    closed: int
+    closed_s: float
+    waiting: int
+
+
 @dataclass(eq=False, slots=True)
 class _Ticket:
     claimant: Claimant
@@ -64,6 +78,7 @@ class _Line:
     server: asyncio.Task[None] | None = None
     not_before: dict[Priority, float] = field(default_factory=dict)
     low_until: float = 0.0
+    closed_until: float = 0.0
 
     def wait_s(self, priority: Priority, now: float) -> float:
         """Return how long there is no call for a class: what one class lacks, those after it lack too."""
@@ -108,13 +123,20 @@ class Turns:
         line = self._lines.get(turn.scope)
         if line is not None:
             if closed_s is not None:
-                line.not_before[Priority.WRITE] = self._clock() + closed_s
+                line.closed_until = line.not_before[Priority.WRITE] = self._clock() + closed_s
             line.changed.set()
 
     def low(self, scope: str) -> bool:
         """Whether the budget *scope* ran low a moment ago."""
         line = self._lines.get(scope)
         return line is not None and self._clock() < line.low_until
+
+    def queues(self) -> Queues:
+        """Return how it looks before the upstream."""
+        now = self._clock()
+        closed = [line.closed_until - now for line in self._lines.values() if line.closed_until > now]
+        low = sum(line.low_until > now for line in self._lines.values())
+        return Queues(len(self._lines), low, len(closed), max(closed, default=0.0), self._waiting_count)
 
     async def close(self) -> None:
         """Give no more turns, and wait until nobody waits for one."""
@@ -228,6 +250,8 @@ class Turns:
         longest_s = max((each.counted_s for each in self._books.allowances(scope)), default=verdict.wait_s)
         wait_s = verdict.wait_s if verdict.closed else min(verdict.wait_s, longest_s)
         line.not_before[Priority.WRITE if verdict.closed else priority] = now + wait_s
+        if verdict.closed:
+            line.closed_until = now + wait_s
         self._lower(scope, line, wait_s)
         for ticket in [each for each in line.tickets if not each.claimant.patient or each.deadline < now + wait_s]:
             self._refuse(line, ticket, "deadline" if ticket.claimant.patient else "impatient", wait_s)

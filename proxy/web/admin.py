@@ -1,23 +1,25 @@
-"""The operators' port: health, readiness, metrics, purge."""
+"""The operators' port: health, readiness, metrics, figures, explanations, purge, and a page that shows them."""
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import unquote
 
 import orjson
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from proxy.core.purging import Purge, PurgeError, purge
 from proxy.telemetry import Telemetry
-
-# Kubernetes' probes carry no token.
-_OPEN: Final = frozenset({"/healthz", "/readyz"})
+from proxy.web.dashboard import Page
+from proxy.web.guard import RefusedError, guard
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 Purging = Callable[[Purge], Awaitable[int]]
+Explanation = Iterable[tuple[str, str]]
+
+_TARGET: Final = "target="
+_MANY: Final = "normalised"  # the one label that may stand more than once
 
 
 def application(
@@ -26,12 +28,19 @@ def application(
     readiness: Readiness,
     purging: Purging,
     stored_bytes: Callable[[], int],
+    statistics: Callable[[], Mapping[str, Any]],
+    explain: Callable[[str], Explanation],
     token: str | None,
 ) -> web.Application:
     """Return the admin application.
 
     *readiness* says how each part is: `ok`, or what is wrong; the proxy is ready when no part says `not ready`.
+    *explain* tells what a GET of a target turns into.
     """
+    page = Page()
+
+    async def status_page(_: web.Request) -> web.Response:
+        return web.Response(body=page.body, content_type="text/html", charset="utf-8", headers=page.headers)
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="alive\n")
@@ -39,8 +48,7 @@ def application(
     async def readyz(_: web.Request) -> web.Response:
         parts = await readiness()
         ready = not any(said.startswith("not ready") for said in parts.values())
-        body = orjson.dumps({"ready": ready, "parts": dict(parts)})
-        return web.Response(status=200 if ready else 503, body=body, content_type="application/json")
+        return _json({"ready": ready, "parts": dict(parts)}, status=200 if ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:
         telemetry.stored_bytes.set(stored_bytes())
@@ -48,34 +56,64 @@ def application(
             body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
+    async def stats(_: web.Request) -> web.Response:
+        return _json(statistics())
+
+    async def explained(request: web.Request) -> web.Response:
+        told = list(explain(explained_target(request.raw_path.partition("?")[2])))
+        if "text/plain" in request.headers.get("Accept", ""):
+            return web.Response(text="".join(f"{label:<12} {text}\n" for label, text in told))
+        return _json(_tree(told))
+
     async def purge_listings(request: web.Request) -> web.Response:
         try:
             order = purge(orjson.loads(await request.read()))
-        except (PurgeError, orjson.JSONDecodeError) as error:
-            said = str(error) if isinstance(error, PurgeError) else "purge: no JSON"
-            refused = orjson.dumps({"error_code": "PROXY.0400", "error_msg": said})
-            return web.Response(status=400, body=refused, content_type="application/json")
-        told = {"dropped": await purging(order)} | ({"because": order.because} if order.because else {})
-        return web.Response(body=orjson.dumps(told), content_type="application/json")
+        except PurgeError as error:
+            raise RefusedError(400, str(error)) from error
+        except orjson.JSONDecodeError as error:
+            raise RefusedError(400, "purge: no JSON") from error
+        return _json({"dropped": await purging(order)} | ({"because": order.because} if order.because else {}))
 
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if token is not None and request.path not in _OPEN:
-            said = request.headers.get("Authorization", "")
-            if not hmac.compare_digest(said.encode("utf-8", "surrogateescape"), f"Bearer {token}".encode()):
-                refused = orjson.dumps({"error_code": "PROXY.0401", "error_msg": "admin port: no valid bearer token"})
-                return web.Response(
-                    status=401, body=refused, content_type="application/json", headers={"WWW-Authenticate": "Bearer"}
-                )
-        return await handler(request)
-
-    app = web.Application(middlewares=[guard])
+    app = web.Application(middlewares=[guard(token)])
     app.add_routes(
         [
+            web.get("/", status_page),
             web.get("/healthz", healthz),
             web.get("/readyz", readyz),
             web.get("/metrics", metrics),
+            web.get("/stats", stats),
+            web.get("/explain", explained),
             web.post("/purge", purge_listings),
         ]
     )
     return app
+
+
+def explained_target(query: str) -> str:
+    """Return the target that the raw *query* asks about: all that follows `target=`, so that its `&` stay its own.
+
+    One that was percent-encoded as a whole, as forms and scripts do, is decoded once. Raises `RefusedError`.
+    """
+    if not query.startswith(_TARGET):
+        raise RefusedError(400, "explain: no target, ?target=/v2/images?… is allowed")
+    raw = query.removeprefix(_TARGET)
+    target = raw if raw.startswith("/") else unquote(raw)
+    if not target.startswith("/") or not target.isascii() or not target.isprintable():
+        raise RefusedError(400, "explain: target: a path with a query, in visible ASCII characters, is allowed")
+    return target
+
+
+def _tree(told: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
+    tree: dict[str, str | list[str]] = {}
+    notes: list[str] = []
+    for label, text in told:
+        if label == _MANY:
+            notes.append(text)
+            tree[label] = notes
+        else:
+            tree[label.replace(" ", "_")] = text
+    return tree
+
+
+def _json(told: Mapping[str, Any], *, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(told), content_type="application/json")

@@ -20,6 +20,7 @@ from proxy.core.freshness import Verdicts
 from proxy.core.links import LinkStyle
 from proxy.core.readahead import Readahead
 from proxy.errors import StoreUnavailableError
+from proxy.explain import assumed_explanation
 from proxy.gateway.fetching import Fetcher
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.gateway import Gateway
@@ -36,6 +37,7 @@ from proxy.web.entrance import Entrance
 from proxy.web.memo import HeadMemo
 from proxy.web.server import Front
 from proxy.web.shield import Shield
+from proxy.web.statistics import Statistics
 
 _RENDERED_SHARE: Final = 0.25  # of `store.max_bytes`: rendered pages beside the spans they come from
 _REPEATED_SHARE: Final = 0.125  # of the same: answers that are repeated as they are, most of them rendered pages too
@@ -99,6 +101,8 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             readiness=lambda: _readiness(store, draining),
             purging=gateway.purge,
             stored_bytes=lambda: store.stored_bytes,
+            statistics=Statistics(telemetry.registry, store, shield, max_bytes=settings.store.max_bytes),
+            explain=lambda target: assumed_explanation(target, settings),
             token=settings.admin.token.get_secret_value() if settings.admin.token else None,
         ),
         access_log=None,

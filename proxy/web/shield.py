@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from random import random
 
 from proxy.config import Settings
-from proxy.core.budget import Allowance
+from proxy.core.budget import Allowance, Usage
 from proxy.core.claimant import Priority
 from proxy.core.identity import Partitioner
 from proxy.gateway.admission import Admission
@@ -17,10 +18,24 @@ from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
 from proxy.upstream.limiter import Limiter
 from proxy.upstream.metrics import ShieldMetrics
-from proxy.upstream.turns import Turns
+from proxy.upstream.turns import Queues, Turns
 
 _ARRIVAL_S = 2.0  # beyond the time that connecting may take
 _ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the shield stands: the tightest budget, the lines before the upstream, the breaker, the calls under way.
+
+    *left_alone_s* is None while the breaker is closed.
+    """
+
+    usage: Usage | None
+    queues: Queues
+    left_alone_s: float | None
+    concurrency_limit: int
+    under_way: int
 
 
 class Shield:
@@ -64,6 +79,17 @@ class Shield:
             each=clients.max_concurrent,
             all_of_them=self._settings.server.max_concurrent,
             clock=time.monotonic,
+        )
+
+    def standing(self) -> Standing:
+        """Return how the shield stands at the moment."""
+        permits = self._turns.permits
+        return Standing(
+            self.ledger.usage(),
+            self._turns.queues(),
+            left_alone_s=self.limiter.left_alone_s(),
+            concurrency_limit=permits.limit,
+            under_way=permits.under_way,
         )
 
     def thrift(self, purpose: str) -> None:

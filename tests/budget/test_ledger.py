@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from proxy.core.budget import Allowance, Taken, Told, Wait
+from proxy.core.budget import Allowance, Taken, Told, Usage, Wait
 from proxy.core.claimant import Priority
 from proxy.stores.ledger import Ledger
 from proxy.stores.redis import connected
@@ -42,6 +42,21 @@ async def test_a_call_that_ended_still_counts(make_ledger: MakeLedger) -> None:
     verdict = await ledger.take("s", WRITE)
     assert isinstance(verdict, Wait)
     assert 59 < verdict.wait_s < 60.1
+
+
+async def test_the_usage_is_that_of_the_tightest_limit(make_ledger: MakeLedger) -> None:
+    """Of two scopes the one with less left, of two limits the tighter one; without a limit there is none."""
+    ledger = make_ledger(LONG)
+    assert ledger.usage() == Usage(LONG, 0)
+    await taken(ledger, 1, scope="one")
+    (lease, *_) = await taken(ledger, 2, scope="two")
+    assert ledger.usage() == Usage(LONG, 2)
+    ledger.report("two", lease, told=[Told("user", Allowance(3, 60.0))])
+    assert ledger.usage() == Usage(Allowance(3, 60.0), 2)
+    await ledger.close()
+    free = make_ledger(None)
+    await taken(free, 3)
+    assert free.usage() is None
 
 
 async def test_the_share_that_is_left_is_told(make_ledger: MakeLedger) -> None:

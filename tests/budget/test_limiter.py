@@ -158,6 +158,9 @@ async def test_a_gate_that_is_closed_for_too_long_is_told() -> None:
     with pytest.raises(TooManyCallsError) as refused:
         await shielded.get()
     assert 35 < (refused.value.retry_after_s or 0) <= 40
+    queues = shielded.turns.queues()
+    assert (queues.budgets, queues.closed, queues.waiting) == (1, 1, 0)
+    assert 35 < queues.closed_s <= 40
     assert (refused.value.status, refused.value.code) == (429, "PROXY.0429")
     await closed(shielded)
 
@@ -204,6 +207,7 @@ async def test_a_failing_upstream_is_left_alone_and_probed() -> None:
         await shielded.get()
     assert (refused.value.status, refused.value.retry_after_s) == (503, 1.0)
     assert len(shielded.upstream.asked) == 10
+    assert shielded.limiter.left_alone_s() == 1.0
     now[0] += 1.0
     shielded.upstream.gate.clear()
     probe = shielded.start("probe")
@@ -214,6 +218,7 @@ async def test_a_failing_upstream_is_left_alone_and_probed() -> None:
     await asyncio.gather(probe, return_exceptions=True)
     shielded.upstream.gate.set()
     assert await shielded.get("next probe") is OK
+    assert shielded.limiter.left_alone_s() is None
     assert await shielded.get() is OK
     await closed(shielded)
 

@@ -219,7 +219,7 @@ async def test_an_operator_drops_a_verdict_by_the_tokens_hash(
         del iam.tokens[ALPHA]
         assert (await ask(asked, ALPHA)).hit
         order = orjson.dumps({"token_digest": hashlib.sha256(ALPHA.encode()).hexdigest()})
-        purged = await first.admin.ask("/purge", method="POST", token=None, body=order)
+        purged = await first.purge(order)
         assert purged.status == 200, purged.body
         assert not (await ask(asked, ALPHA)).hit
 

@@ -207,9 +207,12 @@ async def test_a_secret_is_long_enough_and_stays(store: SpanStore) -> None:
 
 
 async def test_a_store_that_is_there_answers_a_ping(store: SpanStore) -> None:
-    """A ping returns, and the bytes taken are known."""
+    """A ping returns, the bytes taken are known, and every part of it is well."""
     await store.ping()
     assert store.stored_bytes >= 0
+    health = store.health()
+    assert health.replicas == 1
+    assert set(health.parts.values()) - {"ok", "down, what other replicas change is not heard"} == set()
 
 
 @pytest.mark.parametrize("seed", range(8))

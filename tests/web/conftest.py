@@ -121,6 +121,11 @@ class Proxy:
     client: Client
     admin: Client
 
+    async def purge(self, order: bytes, *, fields: Lines = ()) -> Answer:
+        """Return what the admin port answers to *order*, sent as JSON."""
+        lines = [*fields, ("Content-Type", "application/json")]
+        return await self.admin.ask("/purge", method="POST", token=None, body=order, fields=lines)
+
     async def metric(self, name: str) -> float:
         """Return the sum of a metric's samples."""
         text = (await self.admin.ask("/metrics", token=None)).body.decode()

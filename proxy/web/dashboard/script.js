@@ -1,0 +1,207 @@
+"use strict";
+
+const POLL_MS = 2000;
+const WAIT_MS = 10000;
+const KEPT = 90; // readings, three minutes of them
+const BYTES = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+const at = (id) => document.getElementById(id);
+const readings = [];
+let token = "";
+let timer = 0;
+
+// Text is only ever put in as text: nothing that the proxy tells is taken for markup.
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+const count = (value) => value.toLocaleString("en");
+const share = (value) => (value === null ? "–" : `${Number((100 * value).toFixed(value > 0.99 && value < 1 ? 2 : 1))} %`);
+const plural = (value, one) => `${count(value)} ${one}${value === 1 ? "" : "s"}`;
+
+function bytes(value) {
+  let unit = 0;
+  while (value >= 1024 && unit < BYTES.length - 1) [value, unit] = [value / 1024, unit + 1];
+  return `${value.toFixed(unit && value < 100 ? 1 : 0)} ${BYTES[unit]}`;
+}
+
+function seconds(value) {
+  if (value === null) return "–";
+  if (value < 0.001) return `${(1e6 * value).toFixed(0)} µs`;
+  return value < 1 ? `${(1e3 * value).toPrecision(2)} ms` : `${value.toFixed(1)} s`;
+}
+
+function period(value) {
+  const [size, unit] = value >= 86400 ? [86400, "d"] : value >= 3600 ? [3600, "h"] : value >= 60 ? [60, "min"] : [1, "s"];
+  return `${Number((value / size).toFixed(1))} ${unit}`;
+}
+
+const allowance = (limit) => `${count(limit.calls)} in ${period(limit.per_s)}`;
+
+function pills(id, told) {
+  at(id).replaceChildren(...told.filter(Boolean).map(([text, kind]) => element("li", text, `pill ${kind}`)));
+}
+
+function pairs(id, told) {
+  at(id).replaceChildren(...told.filter(Boolean).flatMap(([name, text]) => [element("dt", name), element("dd", text)]));
+}
+
+function figure(id, text, more) {
+  at(id).replaceChildren(text, ...(more ? [" ", element("small", more)] : []));
+}
+
+function bar(id, part) {
+  at(id).hidden = part === null;
+  at(id).className = `bar${part > 0.95 ? " bad" : part > 0.75 ? " warn" : ""}`;
+  at(id).firstElementChild.style.width = `${Math.min(100, 100 * (part || 0))}%`;
+}
+
+function showSavings(stats) {
+  const { requests, upstream } = stats;
+  const asked = upstream.saved + upstream.calls;
+  figure("saved", count(upstream.saved), asked > 0 ? share(upstream.saved / asked) : "");
+  at("saved-note").textContent = `${plural(asked, "request")} cost ${plural(upstream.calls, "call")}`;
+  figure("hit-ratio", share(requests.hit_ratio));
+  at("hits-note").textContent = `${plural(requests.hits, "hit")}, ${count(requests.collapsed)} shared another's fetch`;
+}
+
+function showTrend(stats) {
+  const { total, hits } = stats.requests;
+  const before = readings.at(-1);
+  // A process that was restarted counts from nothing.
+  if (before && (stats.uptime_s < before.uptime_s || total < before.total)) readings.length = 0;
+  readings.push({ at: stats.at, uptime_s: stats.uptime_s, total, hits });
+  if (readings.length > KEPT + 1) readings.shift();
+  const rates = readings.slice(1).map((each, index) => {
+    const elapsed = Math.max(0.001, each.at - readings[index].at);
+    return { all: (each.total - readings[index].total) / elapsed, hits: (each.hits - readings[index].hits) / elapsed };
+  });
+  const latest = rates.at(-1);
+  figure("rate", latest ? latest.all.toFixed(latest.all < 10 ? 1 : 0) : "–", latest && latest.all > 0 ? `${share(latest.hits / latest.all)} hits` : "");
+  const most = Math.max(1, ...rates.map((each) => each.all));
+  for (const [id, name] of [["trend-all", "all"], ["trend-hits", "hits"]]) {
+    const points = rates.map((each, index) => `${(300 * (KEPT - rates.length + index)) / (KEPT - 1)},${64 - (62 * each[name]) / most}`);
+    const first = (300 * (KEPT - rates.length)) / (KEPT - 1);
+    at(id).setAttribute("d", points.length > 1 ? `M${first},64 L${points.join(" L")} L300,64 Z` : "");
+  }
+}
+
+function showBudget(budget) {
+  if (budget.allowance) figure("budget", count(budget.used), `of ${allowance(budget.allowance)}`);
+  else figure("budget", "no limit known", "");
+  bar("budget-bar", budget.allowance && budget.used / budget.allowance.calls);
+  pills("budget-pills", [
+    budget.gates_closed ? [`gate closed for ${period(budget.closed_for_s)}`, "bad"] : ["gate open", "good"],
+    budget.low ? [`thrift: ${plural(budget.low, "budget")} low`, "warn"] : ["no thrift", "good"],
+    budget.waiting && [`${plural(budget.waiting, "call")} waiting`, "warn"],
+  ]);
+  pairs("budget-list", [
+    ...Object.entries(budget.learnt).map(([name, limit]) => [`told by the upstream: ${name}`, allowance(limit)]),
+    ...Object.entries(budget.thrift).map(([name, times]) => [`spared: ${name}`, count(times)]),
+    budget.refused && ["calls not made in time", count(budget.refused)],
+  ]);
+}
+
+function showUpstream({ upstream, breaker, concurrency }) {
+  figure("calls", count(upstream.calls), upstream.calls === 1 ? "call" : "calls");
+  pills("upstream-pills", [
+    breaker.open ? [`left alone, tried again in ${period(breaker.retry_in_s)}`, "bad"] : ["breaker closed", "good"],
+    [`${concurrency.under_way} of ${concurrency.limit} under way`, concurrency.under_way < concurrency.limit ? "" : "warn"],
+  ]);
+  pairs("purposes", [
+    ...Object.entries(upstream.by_purpose).map(([name, calls]) => [name, count(calls)]),
+    upstream.retried && ["made again", count(upstream.retried)],
+    upstream.throttled && ["refused as too many", count(upstream.throttled)],
+  ]);
+}
+
+function row(name, cells) {
+  const made = document.createElement("tr");
+  const head = element("th", name);
+  head.scope = "row";
+  made.append(head, ...cells.map((text) => element("td", text)));
+  return made;
+}
+
+function showLatency(told) {
+  const rows = [["stored", told.hit], ["fetched", told.forwarded]];
+  at("latency").replaceChildren(...rows.map(([name, each]) => row(name, [seconds(each.p50_s), seconds(each.p99_s)])));
+}
+
+function showStore(store) {
+  figure("store", bytes(store.bytes), `of ${bytes(store.max_bytes)}`);
+  bar("store-bar", store.max_bytes ? store.bytes / store.max_bytes : null);
+  pills("store-pills", Object.entries(store.parts).map(([name, said]) => [said === "ok" ? name : `${name}: ${said}`, said === "ok" ? "good" : "bad"]));
+  pairs("store-list", [
+    ["listings", count(store.listings)],
+    ["spans of them", count(store.spans)],
+    store.replicas > 1 && ["replicas", count(store.replicas)],
+    ...Object.entries(store.errors).map(([name, times]) => [`failed: ${name}`, count(times)]),
+  ]);
+}
+
+function showRoutes(table) {
+  const statuses = [...new Set(Object.values(table).flatMap((cells) => Object.keys(cells)))].sort();
+  const head = document.createElement("tr");
+  head.append(element("td", ""), ...statuses.map((name) => element("th", name)));
+  const body = Object.entries(table).map(([name, cells]) => row(name, statuses.map((status) => (status in cells ? count(cells[status]) : ""))));
+  const [top, rest] = [document.createElement("thead"), document.createElement("tbody")];
+  top.append(head);
+  rest.append(...body);
+  if (!body.length) rest.append(row("none yet", []));
+  at("routes").replaceChildren(top, rest);
+}
+
+function show(stats) {
+  at("version").textContent = `${stats.version}, up ${period(stats.uptime_s)}`;
+  showSavings(stats);
+  showTrend(stats);
+  showBudget(stats.budget);
+  showUpstream(stats);
+  showLatency(stats.requests.seconds);
+  showStore(stats.store);
+  showRoutes(stats.requests.by_route);
+  at("door").hidden = true;
+  at("figures").hidden = false;
+  state("live", "good");
+}
+
+function state(text, kind) {
+  if (at("state").textContent !== text) at("state").textContent = text;
+  at("state").className = `pill ${kind}`;
+}
+
+async function poll() {
+  clearTimeout(timer);
+  try {
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const answer = await fetch("stats", { headers, signal: AbortSignal.timeout(WAIT_MS), credentials: "omit" });
+    if (answer.status === 401) return askForToken();
+    if (!answer.ok) throw new Error(`answered ${answer.status}`);
+    show(await answer.json());
+  } catch (error) {
+    state(error instanceof TypeError || error.name === "TimeoutError" ? "proxy not reached, still trying" : error.message, "bad");
+  }
+  if (!document.hidden) timer = setTimeout(poll, POLL_MS);
+}
+
+function askForToken() {
+  at("refused").hidden = token === "";
+  token = "";
+  at("figures").hidden = true;
+  at("door").hidden = false;
+  at("token").focus();
+  state("token needed", "warn");
+}
+
+at("door").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = at("token").value;
+  at("token").value = "";
+  poll();
+});
+document.addEventListener("visibilitychange", () => document.hidden || poll());
+poll();

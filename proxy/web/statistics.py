@@ -1,0 +1,139 @@
+"""`GET /stats`: what the proxy does and saves, how its budget and its parts stand; figures of this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+
+from proxy import __version__
+from proxy.core.budget import Allowance
+from proxy.core.policy import Fwd
+from proxy.stores.base import SpanStore
+from proxy.web.samples import Samples
+from proxy.web.shield import Shield, Standing
+
+# Requests that are answered from the store, or could have been (RFC 9211): not those that only pass through.
+_MISSES: Final = frozenset({Fwd.URI_MISS, Fwd.MISS, Fwd.REQUEST, Fwd.STALE, Fwd.PARTIAL})
+_FORWARDED: Final = frozenset(fwd.value for fwd in Fwd)
+_ANSWERED: Final = _FORWARDED | {"hit"}
+_SHARES: Final = {"p50_s": 0.5, "p99_s": 0.99}
+
+Figures = dict[str, Any]
+
+
+class Statistics:
+    """The figures, made anew each time; *max_bytes* is the bound of process memory, *clock* gives epoch seconds."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        store: SpanStore,
+        shield: Shield,
+        *,
+        max_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._shield = shield
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._started_at = clock()
+
+    def __call__(self) -> Figures:
+        """Return all figures, fit for JSON."""
+        samples = Samples(self._registry)
+        now = self._clock()
+        standing = self._shield.standing()
+        return {
+            "version": __version__,
+            "at": round(now, 3),
+            "uptime_s": round(max(0.0, now - self._started_at), 3),
+            "requests": _requests(samples),
+            "upstream": _upstream(samples),
+            "budget": _budget(samples, standing),
+            "breaker": {
+                "open": standing.left_alone_s is not None,
+                "retry_in_s": _rounded(standing.left_alone_s),
+            },
+            "concurrency": {"limit": standing.concurrency_limit, "under_way": standing.under_way},
+            "store": self._stored(samples),
+        }
+
+    def _stored(self, samples: Samples) -> Figures:
+        health = self._store.health()
+        return {
+            "parts": dict(health.parts),
+            "listings": health.listings,
+            "spans": health.spans,
+            "bytes": self._store.stored_bytes,
+            "max_bytes": self._max_bytes,
+            "replicas": health.replicas,
+            "errors": samples.by("ims_proxy_store_errors_total", "operation"),
+        }
+
+
+def _requests(samples: Samples) -> Figures:
+    name = "ims_proxy_requests_total"
+    hits = samples.total(name, cache_status=["hit"])
+    misses = samples.total(name, cache_status=[fwd.value for fwd in _MISSES])
+    return {
+        "total": samples.total(name),
+        "hits": hits,
+        "hit_ratio": round(hits / (hits + misses), 4) if hits + misses else None,
+        "collapsed": samples.total("ims_proxy_collapsed_requests_total"),
+        "by_route": samples.table(name, "route", "cache_status"),
+        "by_status": samples.by(name, "status"),
+        "seconds": {"hit": _seconds(samples, ["hit"]), "forwarded": _seconds(samples, _FORWARDED)},
+    }
+
+
+def _seconds(samples: Samples, cache_status: Any) -> Figures:
+    told = samples.quantiles("ims_proxy_request_seconds", _SHARES.values(), cache_status=cache_status)
+    return {label: _rounded(value, 6) for label, value in zip(_SHARES, told, strict=True)}
+
+
+def _upstream(samples: Samples) -> Figures:
+    """Return the calls by purpose, and how many were saved: without the proxy each request would have been one."""
+    by_purpose = samples.by("ims_proxy_upstream_calls_total", "purpose")
+    retried = samples.total("ims_proxy_retried_calls_total")
+    calls = sum(by_purpose.values()) + retried
+    return {
+        "calls": calls,
+        "by_purpose": by_purpose,
+        "by_status": samples.by("ims_proxy_upstream_calls_total", "status"),
+        "retried": retried,
+        "throttled": samples.total("ims_proxy_throttled_calls_total"),
+        "saved": samples.total("ims_proxy_requests_total", cache_status=_ANSWERED) - calls,
+    }
+
+
+def _budget(samples: Samples, standing: Standing) -> Figures:
+    """Return how the tightest budget stands, by what this process called; `None` where no limit is known."""
+    usage, queues = standing.usage, standing.queues
+    calls = samples.values("ims_proxy_learnt_calls", "policy")
+    per_s = samples.values("ims_proxy_learnt_seconds", "policy")
+    return {
+        "allowance": _allowance(usage.allowance) if usage else None,
+        "used": usage.used if usage else None,
+        "left_ratio": round(usage.left_share, 4) if usage else None,
+        "learnt": {policy: _allowance(Allowance(int(calls[policy]), per_s[policy])) for policy in calls},
+        "budgets": queues.budgets,
+        "low": queues.low,
+        "gates_closed": queues.closed,
+        "closed_for_s": _rounded(queues.closed_s) if queues.closed else None,
+        "waiting": queues.waiting,
+        "refused": samples.total("ims_proxy_refused_calls_total"),
+        "thrift": samples.by("ims_proxy_thrift_total", "purpose"),
+    }
+
+
+def _allowance(allowance: Allowance) -> Figures:
+    return {"calls": allowance.calls, "per_s": allowance.per_s}
+
+
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else round(value, digits)
