@@ -26,7 +26,7 @@ Try:
   curl -s '{url}/v2/images?visibility=public&limit=1' -H 'X-Auth-Token: {beta}'
       another project, another list; `next` pages through the proxy
   curl -s {admin}/metrics | grep '^ims_proxy_upstream_calls_total'
-      what all of it cost upstream
+      what all of it cost upstream; {admin}/ shows it in a browser
 
 Ctrl-C stops it.
 """

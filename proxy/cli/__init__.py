@@ -11,6 +11,7 @@ from proxy.cli.checking import check, explain
 from proxy.cli.options import INTERRUPTED
 from proxy.cli.purging import purge
 from proxy.cli.serving import demo, serve
+from proxy.cli.watching import stats
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -25,7 +26,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, demo, check, explain, purge):
+for _command in (serve, demo, check, explain, purge, stats):
     cli.add_command(_command)
 
 

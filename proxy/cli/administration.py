@@ -17,10 +17,10 @@ class AdministrationError(Exception):
 
 
 class AdminPort:
-    """The port at `admin.listen`, asked with `admin.token` where there is one."""
+    """The port at `admin.listen`, its *address*, asked with `admin.token` where there is one."""
 
     def __init__(self, admin: AdminSection, *, wait_s: float = _WAIT_S) -> None:
-        self._address = admin.listen
+        self.address = admin.listen
         self._wait_s = wait_s
         self._headers = {"Authorization": f"Bearer {admin.token.get_secret_value()}"} if admin.token else {}
 
@@ -33,19 +33,19 @@ class AdminPort:
         return self._asked("POST", path, orjson.dumps(order), self._headers | {"Content-Type": "application/json"})
 
     def _asked(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
-        connection = http.client.HTTPConnection(self._address, timeout=self._wait_s)
+        connection = http.client.HTTPConnection(self.address, timeout=self._wait_s)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             told = orjson.loads(answer.read())
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise AdministrationError(f"admin port {self._address}: {reason}") from error
+            raise AdministrationError(f"admin port {self.address}: {reason}") from error
         except orjson.JSONDecodeError as error:
-            raise AdministrationError(f"admin port {self._address}: no JSON, is this an ims-proxy?") from error
+            raise AdministrationError(f"admin port {self.address}: no JSON, is this an ims-proxy?") from error
         finally:
             connection.close()
         if answer.status != 200:
             said = told.get("error_msg", answer.status) if isinstance(told, dict) else answer.status
-            raise AdministrationError(f"admin port {self._address}: {said}")
+            raise AdministrationError(f"admin port {self.address}: {said}")
         return told

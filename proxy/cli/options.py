@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from proxy.cli.administration import AdminPort
     from proxy.configuration import Configuration, Setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -26,7 +27,16 @@ config_option: Final = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Settings, TOML. [default: none]"
 )
 admin_option: Final = click.option(
-    "--admin", metavar="HOST:PORT", help="The running proxy's admin port. [default: 127.0.0.1:9090]"
+    "--admin",
+    metavar="HOST:PORT",
+    callback=lambda _context, _option, value: _address(value),
+    help="The running proxy's admin port. [default: 127.0.0.1:9090]",
+)
+token_file_option: Final = click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A file with the admin token. [default: admin.token of the settings]",
 )
 
 
@@ -80,6 +90,34 @@ def configuration_offline(config: Path | None, *, listen: str | None = None, adm
     """Return the settings for a command that calls no upstream: without a file none need be named."""
     upstream = None if config or "IMS_PROXY_UPSTREAM__URL" in os.environ else _NO_UPSTREAM
     return configuration(config, upstream=upstream, listen=listen, admin=admin)
+
+
+def admin_port(config: Path | None, *, admin: str | None, token_file: Path | None = None) -> AdminPort:
+    """Return the admin port of a running proxy, its token from *token_file* or the settings: never from an argument."""
+    from pydantic import SecretStr
+
+    from proxy.cli.administration import AdminPort
+
+    section = configuration_offline(config, admin=admin).settings.admin
+    if token_file is not None:
+        section = section.model_copy(update={"token": SecretStr(secret(token_file))})
+    return AdminPort(section)
+
+
+def secret(file: Path) -> str:
+    """Return what *file* holds, `-` being standard input, or end where it holds nothing."""
+    try:
+        text = (sys.stdin.read() if str(file) == "-" else file.read_text()).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        failed(f"{file}: {getattr(error, 'strerror', None) or 'no text'}")
+    if not text or not text.isprintable():
+        failed(f"{file}: {'holds no printable text' if text else 'is empty'}")
+    return text
+
+
+def _address(value: str | None) -> str | None:
+    """Return HOST:PORT from that, or from a URL."""
+    return value and value.removeprefix("http://").rstrip("/")
 
 
 def failed(reason: object) -> NoReturn:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import admin_option, config_option, configuration_offline, failed
+from proxy.cli.options import admin_option, admin_port, config_option, failed, token_file_option
 
 
 @click.command()
@@ -16,6 +16,7 @@ from proxy.cli.options import admin_option, config_option, configuration_offline
 @click.option("--listing", metavar="QUERY", help="Drop one listing, whoever asked for it, such as 'visibility=public'.")
 @config_option
 @admin_option
+@token_file_option
 def purge(
     everything: bool,
     project: str | None,
@@ -23,25 +24,26 @@ def purge(
     listing: str | None,
     config: Path | None,
     admin: str | None,
+    token_file: Path | None,
 ) -> None:
     """Drop stored listings, in every replica, through the admin port of one.
 
-    Prints how many there were. The admin token, if there is one, comes from the settings: admin.token or
+    Prints how many there were. The admin token, if there is one, comes from a file or from the settings: admin.token or
     admin.token_file in the file, or in the environment.
 
     \b
     ims-proxy purge --all
     ims-proxy purge --listing 'visibility=public&__imagetype=gold'
-    IMS_PROXY_ADMIN__TOKEN_FILE=/run/secrets/admin ims-proxy purge --all --admin proxy:9090
+    ims-proxy purge --all --admin proxy:9090 --token-file /run/secrets/admin
     """
     given = {"all": everything or None, "project": project, "image": image, "listing": listing}
     order = {name: value for name, value in given.items() if value is not None}
     if len(order) != 1:
         raise click.UsageError("one of --all, --project, --image, --listing is needed")
-    from proxy.cli.administration import AdministrationError, AdminPort
+    from proxy.cli.administration import AdministrationError
 
     try:
-        told = AdminPort(configuration_offline(config, admin=admin).settings.admin).ordered("/purge", order)
+        told = admin_port(config, admin=admin, token_file=token_file).ordered("/purge", order)
     except AdministrationError as error:
         failed(error)
     click.echo(f"dropped {told['dropped']} listings" + (f": {told['because']}" if "because" in told else ""))

@@ -1,0 +1,146 @@
+"""What `/stats` says, in words for a terminal: (label, text, mood) a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any, Final
+
+Figures = Mapping[str, Any]
+
+_BYTES: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_PERIODS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_BAR: Final = 20
+_NOTHING: Final = "-"
+
+
+class Mood(Enum):
+    """How a line is to be taken; the value is its style."""
+
+    PLAIN = ""
+    GOOD = "green"
+    WARN = "yellow"
+    BAD = "red"
+
+
+Line = tuple[str, str, Mood]
+
+
+def lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
+    """Yield the figures of *now*; rates are those since *before*."""
+    requests, upstream, store = now["requests"], now["upstream"], now["store"]
+    asked = upstream["saved"] + upstream["calls"]
+    saved = f"{upstream['saved']:,} of {asked:,} calls, {share(_ratio(upstream['saved'], asked))}"
+    yield "saved", saved, Mood.PLAIN
+    yield "hits", f"{requests['hits']:,} of {requests['total']:,} requests, {share(requests['hit_ratio'])}", Mood.PLAIN
+    if before is not None:
+        yield "now", _rates(now, before), Mood.PLAIN
+    yield "upstream", _named(f"{upstream['calls']:,} calls", upstream["by_purpose"]), Mood.PLAIN
+    yield from _troubles(upstream)
+    yield from _budget(now["budget"])
+    yield _breaker(now["breaker"])
+    concurrency = now["concurrency"]
+    yield "under way", f"{concurrency['under_way']} of at most {concurrency['limit']} calls", Mood.PLAIN
+    yield "latency", ", ".join(_latency(requests["seconds"])), Mood.PLAIN
+    taken = f"{size(store['bytes'])} of {size(store['max_bytes'])}"
+    yield "store", f"{taken}, {store['listings']:,} listings, {store['spans']:,} spans", Mood.PLAIN
+    for part, said in store["parts"].items():
+        yield f"  {part}", said, Mood.GOOD if said == "ok" else Mood.BAD
+    if store["errors"]:
+        yield "  failed", _named("", store["errors"]), Mood.WARN
+
+
+def _rates(now: Figures, before: Figures) -> str:
+    elapsed_s = now["at"] - before["at"]
+    requests, hits = (now["requests"][name] - before["requests"][name] for name in ("total", "hits"))
+    calls = now["upstream"]["calls"] - before["upstream"]["calls"]
+    if elapsed_s <= 0 or requests < 0:
+        return "restarted"
+    return (
+        f"{requests / elapsed_s:.1f} requests/s, {share(_ratio(hits, requests))} hits, {calls / elapsed_s:.1f} calls/s"
+    )
+
+
+def _troubles(upstream: Figures) -> Iterator[Line]:
+    if upstream["throttled"]:
+        yield "", f"{upstream['throttled']:,} refused as too many", Mood.WARN
+    if upstream["retried"]:
+        yield "", f"{upstream['retried']:,} made again", Mood.WARN
+
+
+def _budget(budget: Figures) -> Iterator[Line]:
+    if budget["allowance"] is None:
+        yield "budget", "no limit known", Mood.PLAIN
+    else:
+        used = _ratio(budget["used"], budget["allowance"]["calls"]) or 0.0
+        filled = min(_BAR, round(_BAR * used))
+        bar = "█" * filled + "░" * (_BAR - filled)
+        mood = Mood.BAD if used > 0.95 else Mood.WARN if used > 0.75 else Mood.PLAIN
+        yield "budget", f"{bar} {budget['used']:,} of {allowance(budget['allowance'])}", mood
+    for policy, limit in budget["learnt"].items():
+        yield f"  {policy}", f"{allowance(limit)}, as the upstream says", Mood.PLAIN
+    closed = f"closed for {period(budget['closed_for_s'])}" if budget["gates_closed"] else "open"
+    yield "gate", closed, Mood.BAD if budget["gates_closed"] else Mood.GOOD
+    spared = _named("", budget["thrift"])
+    yield (
+        "thrift",
+        (f"on, {budget['low']} budgets low" if budget["low"] else "off") + (f"; spared {spared}" if spared else ""),
+        Mood.WARN if budget["low"] else Mood.GOOD,
+    )
+    if budget["waiting"] or budget["refused"]:
+        yield "waiting", f"{budget['waiting']:,} calls, {budget['refused']:,} not made in time", Mood.WARN
+
+
+def _breaker(breaker: Figures) -> Line:
+    if not breaker["open"]:
+        return "breaker", "closed", Mood.GOOD
+    return "breaker", f"open, the upstream is tried again in {period(breaker['retry_in_s'])}", Mood.BAD
+
+
+def _latency(told: Figures) -> Iterator[str]:
+    for name, label in (("hit", "stored"), ("forwarded", "fetched")):
+        yield f"{label} {seconds(told[name]['p50_s'])}, 99 % {seconds(told[name]['p99_s'])}"
+
+
+def _named(total: str, parts: Mapping[str, int]) -> str:
+    said = ", ".join(f"{name} {count:,}" for name, count in parts.items())
+    return ": ".join(filter(None, (total, said)))
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def share(value: float | None) -> str:
+    """Return *value*, from 0 to 1, in per cent; a dash where there is none."""
+    return _NOTHING if value is None else f"{100 * value:.{2 if 0.99 < value < 1 else 1}f} %"
+
+
+def size(value: float) -> str:
+    """Return bytes in the unit that suits."""
+    unit = 0
+    while value >= 1024 and unit < len(_BYTES) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.{1 if unit and value < 100 else 0}f} {_BYTES[unit]}"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration in the unit that suits; a dash where there is none."""
+    if value is None:
+        return _NOTHING
+    if value < 0.001:
+        return f"{1e6 * value:.0f} µs"
+    return f"{1e3 * value:.{1 if value < 0.01 else 0}f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def period(value: float) -> str:
+    """Return a longer duration in the unit that suits."""
+    for scale, unit in _PERIODS:
+        if value >= scale:
+            return f"{value / scale:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{value:.1f} s"
+
+
+def allowance(limit: Figures) -> str:
+    """Return a limit: so many in a period."""
+    return f"{limit['calls']:,} in {period(limit['per_s'])}"
