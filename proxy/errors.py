@@ -9,6 +9,7 @@ class ProxyError(Exception):
     status = 500
     code = "PROXY.0500"
     arrived = False  # whether the request may have reached the upstream
+    last = False  # whether the caller's connection ends with it: what follows can't be told from it for sure
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -21,6 +22,7 @@ class BadRequestError(ProxyError):
 
     status = 400
     code = "PROXY.0400"
+    last = True
 
 
 class UnauthorizedError(ProxyError):
@@ -37,8 +39,28 @@ class ForbiddenError(ProxyError):
     code = "PROXY.0403"
 
 
-class NotImplementedMethodError(ProxyError):
-    """A method that a gateway must not carry on."""
+class BrokenBodyError(BadRequestError):
+    """The caller's body ends before its end, or can't be divided any further; part of it may have gone up."""
+
+    arrived = True
+
+
+class TargetTooLongError(BadRequestError):
+    """The request target is longer than is read."""
+
+    status = 414
+    code = "PROXY.0414"
+
+
+class FieldsTooLargeError(BadRequestError):
+    """A field is longer, or there are more of them, than is read (RFC 6585 §5)."""
+
+    status = 431
+    code = "PROXY.0431"
+
+
+class NotCarriedOnError(BadRequestError):
+    """A method that a gateway must not carry on, or a transfer coding that it does not know."""
 
     status = 501
     code = "PROXY.0501"

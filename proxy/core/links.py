@@ -16,10 +16,8 @@ from urllib.parse import quote
 
 from proxy.core.messages import Fields
 from proxy.core.query import Window
+from proxy.core.wellformed import is_host
 
-_AUTHORITY: Final = re.compile(
-    r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII
-)
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
 _FORWARDED_PAIR: Final = re.compile(r'\s*([A-Za-z]+)=(?:"([^"\\]*)"|([^\s;,"]*))\s*', re.ASCII)
 
@@ -63,7 +61,7 @@ def _forwarded_base(fields: Fields) -> str:
         scheme, host, prefix = said.get("proto", ""), said.get("host", ""), ""
     else:
         scheme, host, prefix = (_last(fields, f"x-forwarded-{name}") for name in ("proto", "host", "prefix"))
-    if scheme.lower() not in ("http", "https") or not _AUTHORITY.fullmatch(host):
+    if scheme.lower() not in ("http", "https") or not is_host(host):
         return ""
     prefix = prefix.rstrip("/")
     if prefix and not _PREFIX.fullmatch(prefix):
@@ -74,11 +72,6 @@ def _forwarded_base(fields: Fields) -> str:
 def _last(fields: Fields, name: str) -> str:
     values = fields.all(name)
     return values[-1].rpartition(",")[2].strip() if values else ""
-
-
-def is_authority(text: str) -> bool:
-    """Whether *text* is a host with an optional port, and nothing else (RFC 9110 §7.2)."""
-    return _AUTHORITY.fullmatch(text) is not None
 
 
 def page_link(base: str, path: str, query: str, window: Window, marker: str | None = None) -> str:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+from proxy.core.hops import onward
 from proxy.core.messages import Fields, Request, Response
 from proxy.errors import ProxyError
 from proxy.telemetry import Telemetry
@@ -63,6 +64,7 @@ class _Call:
 
 def sent(request: Request) -> Request:
     """Return *request* as it goes upstream: without hop-by-hop fields and the caller's `Host`, its id put in."""
+    request = onward(request)
     fields = request.fields.end_to_end().without(["host", "x-request-id", "expect"])
     fields = _with_via(fields).plus(("X-Request-Id", request.request_id))
     return replace(request, fields=fields)

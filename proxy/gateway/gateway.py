@@ -12,6 +12,7 @@ from typing import Final
 from proxy.core.coding import chosen
 from proxy.core.decisive import decisive
 from proxy.core.directives import directives
+from proxy.core.hops import ends_here, options
 from proxy.core.identity import Partition
 from proxy.core.keys import EVERYTHING, partition_scope
 from proxy.core.links import LinkStyle
@@ -98,6 +99,9 @@ class Gateway:
         """
         asked = decisive(request) if request.method in ("GET", "HEAD") else request
         self._door.admit(asked)
+        if ends_here(request):
+            yield Answer(Route.OTHER, CacheStatus(Fwd.BYPASS, detail="options"), response=options())
+            return
         with self._admission.admitted(self._claims.caller(asked.fields, peer=caller.peer)):
             async with self._answered(request, asked, caller) as answer:
                 yield answer

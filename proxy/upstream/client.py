@@ -13,7 +13,13 @@ import aiohttp
 from yarl import URL
 
 from proxy.core.messages import Fields, Request, Response
-from proxy.errors import ConnectTimeoutError, NoConnectionError, UpstreamTimeoutError, UpstreamUnreachableError
+from proxy.errors import (
+    BrokenBodyError,
+    ConnectTimeoutError,
+    NoConnectionError,
+    UpstreamTimeoutError,
+    UpstreamUnreachableError,
+)
 from proxy.upstream.base import Exchange
 
 FIELD_BYTES: Final = 64 * 1024
@@ -138,4 +144,6 @@ class UpstreamClient:
         except aiohttp.ClientConnectorError as error:
             raise NoConnectionError(f"{self._host}: no connection, {error.os_error.strerror or 'failed'}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
+            if isinstance(error.__cause__, BrokenBodyError):
+                raise error.__cause__ from None  # what aiohttp wraps it in tells of the upstream's connection
             raise UpstreamUnreachableError(f"{self._host}: {type(error).__name__}") from error

@@ -16,7 +16,13 @@ from typing import Final
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.resilience import SAFE, TRANSIENT, Breaker, Retries, backoff_s
 from proxy.core.throttling import Heard, heard
-from proxy.errors import ProxyError, UpstreamFailingError, UpstreamTimeoutError, UpstreamUnreachableError
+from proxy.errors import (
+    BrokenBodyError,
+    ProxyError,
+    UpstreamFailingError,
+    UpstreamTimeoutError,
+    UpstreamUnreachableError,
+)
 from proxy.upstream.base import Exchange, Upstream
 from proxy.upstream.bodies import beginning, replayable
 from proxy.upstream.metrics import ShieldMetrics
@@ -151,11 +157,11 @@ class Limiter:
             trial.tries += 1
             try:
                 yield call
+            except (asyncio.CancelledError, GeneratorExit, BrokenBodyError):  # none of these is the upstream's doing
+                self._breaker = self._breaker.abandoned(now=self._clock())
+                raise
             except ProxyError:
                 self._failed()
-                raise
-            except (asyncio.CancelledError, GeneratorExit):
-                self._breaker = self._breaker.abandoned(now=self._clock())
                 raise
             if call.failed:
                 self._failed()

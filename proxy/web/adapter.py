@@ -16,17 +16,14 @@ from email.utils import formatdate
 from typing import Final
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 
-from proxy.core.links import is_authority
 from proxy.core.messages import Fields, Request, Response
-from proxy.errors import BadRequestError, NotImplementedMethodError, ProxyError
+from proxy.core.wellformed import Malformed, is_host, malformed, origin_form
+from proxy.errors import BadRequestError, BrokenBodyError, NotCarriedOnError, ProxyError
 from proxy.gateway.gateway import Answer, Caller
 from proxy.web.written import BODILESS, Written, finished_head, phrase
 
-_TARGET: Final = re.compile(
-    r"/[\x21\x22\x24-\x7e]*", re.ASCII
-)  # origin-form (RFC 9112 §3.2.1): visible, and no fragment
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 STALL_S: Final = 60.0  # the longest that a caller may neither send nor take anything in the middle of a body
@@ -47,15 +44,17 @@ def new_request_id() -> str:
 def received(request: web.BaseRequest, *, known_as: str) -> Request:
     """Return *request* as ours.
 
-    Raises `BadRequestError` for a target that is not in origin-form, `NotImplementedMethodError` for CONNECT and TRACE.
+    Raises `BadRequestError` for one that two servers could take differently, `NotCarriedOnError` for CONNECT, TRACE and
+    codings that nobody here undoes.
     """
     if request.method in _REFUSED_METHODS:
-        raise NotImplementedMethodError(f"method {request.method}: not carried on by this proxy")
-    target = request.raw_path
-    if not _TARGET.fullmatch(target):
-        raise BadRequestError("request target: not a path with a query in visible ASCII characters")
-    if len(request.headers.getall("Host", [])) > 1:
-        raise BadRequestError("Host: stands more than once")
+        raise NotCarriedOnError(f"method {request.method}: not carried on by this proxy")
+    headers = request.headers
+    hosts, codings = headers.getall("Host", []), headers.getall("Transfer-Encoding", [])
+    fault = malformed(version=request.version, hosts=hosts, codings=codings)
+    target = fault or origin_form(request.method, request.raw_path, hosts[0] if hosts else None)
+    if isinstance(target, Malformed):
+        raise (NotCarriedOnError if target.status == 501 else BadRequestError)(target.fact)
     fields = Fields(
         (name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers
     )
@@ -69,15 +68,18 @@ def caller(request: web.BaseRequest) -> Caller:
     scheme = "https" if request.transport and request.transport.get_extra_info("sslcontext") else "http"
     peer = request.transport.get_extra_info("peername") if request.transport else None
     address = peer[0] if isinstance(peer, tuple) else None
-    return Caller(address, f"{scheme}://{host}" if is_authority(host) else "")
+    return Caller(address, f"{scheme}://{host}" if is_host(host) else "")
 
 
 async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     while True:
-        async with _unstalled(request):
-            chunk = await request.content.readany()
+        try:
+            async with _unstalled(request):
+                chunk = await request.content.readany()
+        except ConnectionResetError as error:
+            raise BrokenBodyError("body: not sent to its end") from error
         if not chunk:
             return
         yield chunk
@@ -95,11 +97,11 @@ async def _unstalled(request: web.BaseRequest) -> AsyncIterator[None]:
         raise ConnectionResetError(f"caller: nothing moved for {STALL_S:g}s") from None
 
 
-async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str) -> web.StreamResponse:
-    """Send *answer* and return what was sent."""
+async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str, last: bool) -> web.StreamResponse:
+    """Send *answer* and return what was sent; with the *last* one the connection ends."""
     cache_status = str(answer.cache_status)
     if answer.response is not None:
-        return await _send(request, answer.response, cache_status=cache_status, known_as=known_as)
+        return await _send(request, answer.response, cache_status=cache_status, known_as=known_as, last=last)
     assert answer.exchange is not None
     exchange = answer.exchange
     own = (("Cache-Status", cache_status), ("X-Request-Id", known_as))
@@ -107,6 +109,8 @@ async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str) ->
     length = exchange.fields.get("content-length")
     if length is not None:
         response.headers["Content-Length"] = length
+    if last:
+        response.force_close()
     await response.prepare(request)
     async for chunk in exchange.chunks:
         async with _unstalled(request):
@@ -127,21 +131,34 @@ def refusal(error: ProxyError, *, known_as: str) -> Response:
     return Response(error.status, Fields(lines), orjson.dumps(told))
 
 
-async def refuse(request: web.BaseRequest, error: ProxyError, *, known_as: str) -> web.StreamResponse:
-    """Send the answer that tells *error*."""
+async def refuse(request: web.BaseRequest, error: ProxyError, *, known_as: str, last: bool) -> web.StreamResponse:
+    """Send the answer that tells *error*; with the *last* one the connection ends."""
+    sent = refuse_at_once(request, error, known_as=known_as, last=last)
+    await _taken(request)
+    return sent
+
+
+def refuse_at_once(request: web.BaseRequest, error: ProxyError, *, known_as: str, last: bool = True) -> Written:
+    """Send the answer that tells *error*, and don't wait for a slow reader."""
     told = refusal(error, known_as=known_as)
-    return await _send(request, told, cache_status="ims-proxy; fwd=bypass; detail=error", known_as=known_as)
+    status = "ims-proxy; fwd=bypass; detail=error"
+    return _written(request, told, cache_status=status, known_as=known_as, last=last)
 
 
-async def _send(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str) -> Written:
+async def _send(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str, last: bool) -> Written:
+    sent = _written(request, answer, cache_status=cache_status, known_as=known_as, last=last)
+    await _taken(request)
+    return sent
+
+
+def _written(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str, last: bool) -> Written:
     """Write *answer* at once: of a finished one nothing is left to aiohttp but to wait for a slow reader."""
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("caller: gone before the answer")
-    keep_alive = bool(request.keep_alive)
-    head = finished_head(
-        answer, version=request.version, keep_alive=keep_alive, cache_status=cache_status, now=time.time()
-    )
+    keep_alive = bool(request.keep_alive) and not last
+    version = max(request.version, HttpVersion10)  # what came before has no head in which to say so
+    head = finished_head(answer, version=version, keep_alive=keep_alive, cache_status=cache_status, now=time.time())
     body = b"" if request.method == "HEAD" or answer.status in BODILESS else answer.body
     end = known_as.encode() + b"\r\n\r\n"
     request.writer.output_size += len(head) + len(end) + len(body)
@@ -149,10 +166,14 @@ async def _send(request: web.BaseRequest, answer: Response, *, cache_status: str
         transport.write(b"".join((head, end, body)))
     else:
         transport.writelines((head + end, body))
-    if transport.get_write_buffer_size():
+    return Written(answer.status, keep_alive, head, body)
+
+
+async def _taken(request: web.BaseRequest) -> None:
+    """Return once what was written is taken, but for what fits into a buffer."""
+    if request.transport is not None and request.transport.get_write_buffer_size():
         async with _unstalled(request):
             await request.writer.drain()
-    return Written(answer.status, keep_alive, head, body)
 
 
 def _prepared(status: int, reason: str | None, fields: Fields, own: tuple[tuple[str, str], ...]) -> web.StreamResponse:

@@ -6,16 +6,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import Any, Final, NamedTuple
 
 from aiohttp import HttpVersion11, web
+from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from proxy.core.routes import route
-from proxy.errors import BadRequestError, ProxyError
+from proxy.errors import BadRequestError, BrokenBodyError, FieldsTooLargeError, ProxyError, TargetTooLongError
 from proxy.gateway.gateway import Gateway
 from proxy.gateway.listing import Repeatable
 from proxy.telemetry import Telemetry, event
@@ -27,6 +28,7 @@ from proxy.web.written import Written
 Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
 FIELD_BYTES: Final = 64 * 1024
+TARGET_BYTES: Final = 32 * 1024  # the gateway before IMS takes no longer one either
 _KEEP_ALIVE_S: Final = 75.0
 
 
@@ -42,13 +44,15 @@ class Connection(RequestHandler):
 
     That takes a head that is alone: nothing before it is unfinished, no answer is under way, nothing follows it.
     *asked* is such a head that is on its whole way through now, *answered* how many requests have got their answers to
-    the last byte, each with leave to send another.
+    the last byte, each with leave to send another. *cut* says that bytes may have been lost: what comes with a request
+    for an upgrade that is not made, and behind it, the parser drops.
     """
 
     def __init__(self, manager: Server, memo: HeadMemo | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.asked: Asked | None = None
         self.answered = 0
+        self.cut = False
         self._memo = memo
         self._peer: Peer | None = None
         self._at_start = True  # what comes next is the beginning of a message
@@ -80,6 +84,7 @@ class Connection(RequestHandler):
         self._at_start = single and self._request_count == count + 1 and self._bodiless
         if not self._at_start:
             self.asked = None
+            self._look_behind()
 
     def _known(self, data: bytes) -> Known | None:
         """Return *data* as the memory knows it, None where it is not a head that an answer may be given to at once."""
@@ -101,36 +106,37 @@ class Connection(RequestHandler):
         repeat.seen.served(time.perf_counter() - started, request_id)
         return True
 
+    def _look_behind(self) -> None:
+        """Make up for what the parser leaves behind: bytes that it drops, and a body that it never ends."""
+        if not self._messages:
+            return
+        self.cut = self.cut or any(getattr(message, "upgrade", False) for message, _ in self._messages)
+        if not isinstance(self._messages[-1][0], RawRequestMessage):  # it stopped in the middle of something
+            current = self._current_request
+            unfinished = self._messages[-2][1] if len(self._messages) > 1 else current and current.content
+            if unfinished and not unfinished.is_eof():
+                unfinished.set_exception(BrokenBodyError("body: chunks that can't be divided"))
+
     @property
     def _bodiless(self) -> bool:
         return bool(self._messages) and self._messages[-1][1] is EMPTY_PAYLOAD and not self._upgraded
 
     def handle_error(
         self,
-        request: BaseRequest,  # noqa: ARG002 - what could not be read has no fields to believe
+        request: BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - may quote header bytes
     ) -> web.StreamResponse:
         """Return the answer to what could not be read: aiohttp's own page would quote it."""
-        error: ProxyError = BadRequestError("request: not understood as HTTP/1.1")
+        error = _unread(exc)
         if status != 400:
             error = ProxyError("proxy: failed")
             event("failed", level=logging.ERROR, error=type(exc).__name__)
-        known_as = adapter.new_request_id()  # of a head that could not be read nothing is to be believed
-        told = adapter.refusal(error, known_as=known_as)
-        response = web.Response(
-            status=told.status,
-            reason=HTTPStatus(told.status).phrase,
-            body=told.body,
-            headers={
-                **dict(told.fields),
-                "X-Request-Id": known_as,
-                "Cache-Status": "ims-proxy; fwd=bypass; detail=error",
-            },
-        )
-        response.force_close()
-        return response
+        if request.writer.output_size:
+            raise ConnectionResetError("caller: has half an answer, which only breaking off can tell")
+        # Of a head that could not be read nothing is to be believed, its request id neither.
+        return adapter.refuse_at_once(request, error, known_as=adapter.new_request_id())
 
 
 class Server(web.Server):
@@ -166,7 +172,7 @@ class Front:
         settings: dict[str, Any] = {
             "access_log": None,
             "keepalive_timeout": _KEEP_ALIVE_S,
-            "max_line_size": FIELD_BYTES,
+            "max_line_size": TARGET_BYTES,
             "max_field_size": FIELD_BYTES,
             "auto_decompress": False,  # a body goes up as it came
         }
@@ -181,7 +187,7 @@ class Front:
             asked = adapter.received(request, known_as=known_as)
             async with self._gateway.answer(asked, adapter.caller(request)) as answer:
                 cache_status = answer.cache_status.label
-                response = await adapter.respond(request, answer, known_as=known_as)
+                response = await adapter.respond(request, answer, known_as=known_as, last=_last(request))
                 if answer.repeatable and isinstance(response, Written):
                     self._remember(request, response, label, answer.repeatable)
             status = response.status
@@ -221,7 +227,28 @@ class Front:
             if request.transport is not None:
                 request.transport.abort()
             raise error
-        return await adapter.refuse(request, error, known_as=known_as)
+        return await adapter.refuse(request, error, known_as=known_as, last=_last(request) or error.last)
+
+
+def _last(request: BaseRequest) -> bool:
+    """Whether nothing may be read from a connection behind *request*.
+
+    The last trailer of a body in chunks is taken by aiohttp's parser for a field of the next request: were that another
+    caller's, who shares a connection with this one further down, it would carry what this caller wrote.
+    """
+    connection = request.protocol
+    return "Transfer-Encoding" in request.headers or (isinstance(connection, Connection) and connection.cut)
+
+
+def _unread(why: BaseException | None) -> ProxyError:
+    """Return what to tell of a head that could not be read. The parser's own words may quote it."""
+    if isinstance(why, LineTooLong):
+        if why.args[1] == TARGET_BYTES:
+            return TargetTooLongError(f"request target: longer than {TARGET_BYTES} bytes")
+        return FieldsTooLargeError(f"field: longer than {FIELD_BYTES} bytes")
+    if isinstance(why, BadHttpMessage) and why.message.startswith("Too many headers"):
+        return FieldsTooLargeError("fields: too many")
+    return BadRequestError("request: not understood as HTTP/1.1")
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

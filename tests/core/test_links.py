@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.links import LinkStyle, is_authority, page_link
+from proxy.core.links import LinkStyle, page_link
 from proxy.core.messages import Fields
 from proxy.core.query import Window
 
@@ -168,27 +168,6 @@ def test_a_base_is_always_an_origin_with_a_plain_prefix(lines: list[tuple[str, s
     """Whatever a trusted peer sends, a base is scheme, authority and plain segments, or nothing."""
     made = base(*lines)
     assert made == "" or _SENSIBLE.fullmatch(made)
-
-
-@pytest.mark.parametrize(
-    ("text", "is_one"),
-    [
-        ("ims.example", True),
-        ("ims.example:8080", True),
-        ("127.0.0.1:1", True),
-        ("[::1]:1", True),
-        ("", False),
-        ("a b", False),
-        ("a/b", False),
-        ("a@b", False),
-        ("a:b", False),
-        ("a\n", False),
-        ("http://a", False),
-    ],
-)
-def test_an_authority_is_a_host_with_an_optional_port(text: str, *, is_one: bool) -> None:
-    """Only a plain host and port may be told back to a caller as its own."""
-    assert is_authority(text) is is_one
 
 
 @pytest.mark.parametrize(

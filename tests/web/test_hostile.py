@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 import pytest
 
@@ -27,13 +29,12 @@ def request(line: bytes, *lines: bytes, body: bytes = b"") -> bytes:
     ("sent", "status"),
     [
         pytest.param(request(b"GET http://evil.example/v2/images HTTP/1.1", b"Host: x"), 400, id="absolute form"),
-        pytest.param(request(b"GET https://x/v2/images HTTP/1.1", b"Host: x"), 400, id="absolute form of the host"),
         pytest.param(request(b"GET v2/images HTTP/1.1", b"Host: x"), 400, id="no slash"),
-        pytest.param(request(b"OPTIONS * HTTP/1.1", b"Host: x"), 400, id="a star"),
+        pytest.param(request(b"GET * HTTP/1.1", b"Host: x"), 400, id="a star"),
         pytest.param(request(b"GET /v2/images?a=\xe9 HTTP/1.1", b"Host: x"), 400, id="a raw byte beyond ASCII"),
         pytest.param(request(b"GET /v2/images?a#b HTTP/1.1", b"Host: x"), 400, id="a fragment"),
         pytest.param(request(b"GET /v2/images HTTP/1.1", b"Host: x", b"Host: y"), 400, id="two hosts"),
-        pytest.param(request(b"CONNECT x:443 HTTP/1.1", b"Host: x"), 0, id="CONNECT"),
+        pytest.param(request(b"CONNECT x:443 HTTP/1.1", b"Host: x"), 501, id="CONNECT"),
         pytest.param(request(b"TRACE /v2/images HTTP/1.1", b"Host: x"), 501, id="TRACE"),
         pytest.param(request(b"GET /v2/images HTTP/9.9", b"Host: x"), 400, id="a version to come"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 40 + b"\r\n\r\n", 400, id="TLS"),
@@ -44,9 +45,9 @@ def request(line: bytes, *lines: bytes, body: bytes = b"") -> bytes:
             request(b"POST / HTTP/1.1", b"Host: x", b"Content-Length: 3", b"Transfer-Encoding: chunked"), 400, id="both"
         ),
         pytest.param(
-            request(b"GET / HTTP/1.1", b"Host: x", b"X-Auth-Token: " + SECRET + b"a" * 70_000), 400, id="a long field"
+            request(b"GET / HTTP/1.1", b"Host: x", b"X-Auth-Token: " + SECRET + b"a" * 70_000), 431, id="a long field"
         ),
-        pytest.param(request(b"GET /" + SECRET + b"a" * 70_000 + b" HTTP/1.1", b"Host: x"), 400, id="a long target"),
+        pytest.param(request(b"GET /" + SECRET + b"a" * 70_000 + b" HTTP/1.1", b"Host: x"), 414, id="a long target"),
         pytest.param(request(b"GET / HTTP/1.1", b"Host: x", b"X: \x01" + SECRET), 400, id="a control character"),
     ],
 )
@@ -55,7 +56,7 @@ async def test_what_is_not_understood_is_refused_without_an_echo(
 ) -> None:
     """The answer has the gateway's shape, quotes nothing, and the upstream hears nothing."""
     got, fields, body = parsed(await client.raw(sent))
-    assert got in ((status,) if status else (400, 501))
+    assert got == status
     told = orjson.loads(body)
     assert set(told) == {"error_code", "error_msg", "request_id"}
     assert told["error_code"] == f"PROXY.0{got}"
@@ -106,3 +107,21 @@ async def test_escaped_delimiters_never_leave_their_value(client: Client, direct
     assert got.status == expected.status
     if expected.status == 200:
         assert got.json()["images"] == expected.json()["images"]
+
+
+@pytest.mark.parametrize("line", [b"Host: u@x", b"Host:", b"Host: x, y", b"Host: x\r\nTransfer-Encoding:"])
+async def test_what_was_answered_before_is_refused_all_the_same(client: Client, line: bytes) -> None:
+    """A request that differs from one that is answered from memory only in what is refused is refused."""
+    token = b"X-Auth-Token: demo-token-alpha"
+    good = b"\r\n".join([b"GET /v2/images?limit=2 HTTP/1.1", b"Host: x", token, b"", b""])
+    host, _, port = client.url.removeprefix("http://").rpartition(":")
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        for _ in range(3):
+            writer.write(good)
+            fields = parsed(await reader.readuntil(b"\r\n\r\n"))[1]
+            await reader.readexactly(int(fields[b"content-length"]))
+        assert fields[b"cache-status"].startswith(b"ims-proxy; hit")
+        writer.write(good.replace(b"Host: x", line))
+        assert parsed(await reader.read())[0] == 400
+        writer.close()

@@ -1,0 +1,83 @@
+"""What a request's head has to be before anything is made of it.
+
+The parser refuses most of what two servers could divide or address differently. This is the rest: what it lets pass.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+# Visible ASCII and no fragment: origin-form (RFC 9112 §3.2.1).
+_ORIGIN_FORM: Final = re.compile(r"/[\x21\x22\x24-\x7e]*", re.ASCII)
+_ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
+_CODING: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*;.*)?", re.ASCII)
+
+SERVER: Final = "*"  # the target that names the server itself, of OPTIONS only (RFC 9112 §3.2.4)
+_VERSIONS: Final = ((1, 0), (1, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Why a head is refused, and the *status* that says so; *fact* quotes nothing of it."""
+
+    fact: str
+    status: int = 400
+
+
+def malformed(*, version: tuple[int, int], hosts: list[str], codings: list[str]) -> Malformed | None:
+    """Return what is wrong with a head; *hosts* and *codings* are its values of `Host` and `Transfer-Encoding`."""
+    if version not in _VERSIONS:
+        return Malformed("request: neither HTTP/1.1 nor HTTP/1.0")
+    if len(hosts) > 1:
+        return Malformed("Host: stands more than once")
+    if hosts and not is_host(hosts[0]):
+        return Malformed("Host: not one name or address with an optional port")
+    return _of_the_framing(version, codings) if codings else None
+
+
+def _of_the_framing(version: tuple[int, int], codings: list[str]) -> Malformed | None:
+    """Return what is wrong with codings; only `chunked`, and nothing beside it, is undone here (RFC 9112 §6.1)."""
+    if version < (1, 1):
+        return Malformed("Transfer-Encoding: in a request of HTTP/1.0")
+    if len(codings) == 1 and codings[0].lower() == "chunked":
+        return None
+    named = [coding.strip(" \t") for value in codings for coding in value.split(",")]
+    if all(map(_CODING.fullmatch, named)) and named[-1].lower() == "chunked":
+        return Malformed("Transfer-Encoding: a coding that this proxy does not know", 501)
+    return Malformed("Transfer-Encoding: not chunked")
+
+
+def is_host(text: str) -> bool:
+    """Whether *text* is a name or an address with an optional port: neither user, nor path, nor list (RFC 9110 §7.2).
+
+    RFC 3986 §3.2.2 lets a name hold more than letters, digits, dots and dashes; no name of a host does, but for
+    the underscore.
+    """
+    found = _HOST.fullmatch(text)
+    return found is not None and int(found[1] or 0) <= 65535
+
+
+def origin_form(method: str, target: str, host: str | None) -> str | Malformed:
+    """Return *target* as a path with a query, or `SERVER`.
+
+    An absolute one is accepted (RFC 9112 §3.2.2) where it names the *host* that the request names anyway; its scheme
+    and authority say nothing more, and go no further.
+    """
+    if target.startswith("/"):
+        path = target
+    elif absolute := _ABSOLUTE_FORM.fullmatch(target):
+        if not is_host(absolute[1]) or (host is not None and absolute[1].lower() != host.lower()):
+            return Malformed("request target: names another host than Host does")
+        path = absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
+        if method == "OPTIONS" and not absolute[2]:
+            return SERVER  # RFC 9112 §3.2.4
+    elif target == SERVER and method == "OPTIONS":
+        return SERVER
+    else:
+        path = ""
+    if not _ORIGIN_FORM.fullmatch(path):
+        return Malformed("request target: not a path with a query in visible ASCII characters")
+    return path
