@@ -79,6 +79,9 @@ class ServerSection(Section):
     """Where callers come."""
 
     listen: Address = Field("127.0.0.1:8080", description="where clients come, HOST:PORT")
+    workers: int = Field(
+        1, ge=1, le=256, description="processes that share the port; more than one share what they store through Redis"
+    )
     links: Literal["relative", "absolute"] = Field(
         "relative",
         description="`relative`: host-relative, right for every known client; "

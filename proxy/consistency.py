@@ -15,8 +15,10 @@ Fact = tuple[tuple[str, str], str]
 
 
 def facts(settings: Settings) -> Iterator[Fact]:
-    """Yield what is wrong with *settings*' identity and seal, setting by setting."""
+    """Yield what is wrong with *settings*' identity, seal and workers, setting by setting."""
     identity = settings.identity
+    if settings.server.workers > 1 and settings.store.url.startswith("memory:"):
+        yield ("server", "workers"), f"{settings.server.workers}, more than one only with a store.url that they share"
     if identity.mode == "project" and not identity.iam_url:
         yield ("identity", "mode"), "'project', which needs identity.iam_url"
     if identity.share_public and identity.mode == "token":

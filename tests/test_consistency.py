@@ -1,4 +1,4 @@
-"""What `identity` and `store.seal` need together, told before anything starts."""
+"""What `identity`, `store.seal` and `server.workers` need together, told before anything starts."""
 
 from __future__ import annotations
 
@@ -54,6 +54,14 @@ def problems(identity: dict[str, str], **others: str) -> list[str]:
 def test_identity_is_consistent(identity: dict[str, str], wrong: list[str]) -> None:
     """A mode has what it needs, and nothing is set that would do nothing."""
     assert problems(identity) == wrong
+
+
+@pytest.mark.parametrize(
+    ("store", "wrong"), [("memory://", ["server.workers"]), ("redis://127.0.0.1:6379/0", [])], ids=["memory", "Redis"]
+)
+def test_workers_need_a_store_that_they_share(store: str, wrong: list[str]) -> None:
+    """A write through one worker would not reach the memory of another."""
+    assert problems({}, SERVER__WORKERS="2", STORE__URL=store) == wrong
 
 
 def test_a_gateway_beyond_loopback_needs_callers(tmp_path: Path) -> None:

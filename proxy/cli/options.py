@@ -126,14 +126,21 @@ def failed(reason: object) -> NoReturn:
     sys.exit(FAILED)
 
 
-def run(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> None:
-    """Run the coroutine that *main* makes on uvloop until a signal; what goes wrong at the start ends in one line."""
+def run(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> NoReturn:
+    """Run the coroutine that *main* makes on uvloop until a signal, and end as that says."""
     import uvloop
 
+    run_until(lambda: uvloop.run(main()))
+
+
+def run_until(main: Callable[[], signal.Signals | None]) -> NoReturn:
+    """Run *main* until the signal that it returns, and end as that says; what went wrong ends in one line."""
     try:
-        if uvloop.run(main()) is signal.SIGINT:
-            sys.exit(INTERRUPTED)
+        ended = main()
     except OSError as error:
         failed(error.strerror or error)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        ended = signal.SIGINT
+    if ended is None:
+        failed("a worker could not be kept running")
+    sys.exit(INTERRUPTED if ended is signal.SIGINT else 0)

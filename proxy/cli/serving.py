@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import configuration, run, settings_options
+from proxy.cli.options import configuration, run, run_until, settings_options
 
 
 @click.command()
@@ -27,6 +27,10 @@ def serve(config: Path | None, upstream: str | None, listen: str | None, admin: 
 
     settings = configuration(config, upstream=upstream, listen=listen, admin=admin, store=store).settings
     configure_logging(settings.log.level)
+    if settings.server.workers > 1:
+        from proxy.web.workers import supervised
+
+        run_until(lambda: supervised(settings))
     run(lambda: serve_until_stopped(settings))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import random
@@ -51,9 +52,20 @@ class Running:
     admin_url: str
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a worker shares with others, or has from them: sockets that listen for callers and for operators, and the
+    *secret* that partitions are made with where there is no other.
+    """
+
+    callers: Sequence[socket.socket]
+    operators: Sequence[socket.socket]
+    secret: bytes
+
+
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Running]:
-    """Run a proxy for as long as the context lasts; on leaving it drains.
+async def running(settings: Settings, place: Place | None = None) -> AsyncIterator[Running]:
+    """Run a proxy for as long as the context lasts, on its own or as a worker at its *place*; on leaving it drains.
 
     Raises `OSError` where an address can't be listened on.
     """
@@ -67,7 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
     client = _client(settings.upstream.url, settings.upstream)
     shield = Shield(settings, client, store, telemetry)
     upstream = entrance.asked(shield.limiter)
-    asks = asking(settings, await _secret(settings, store))
+    asks = asking(settings, await _secret(settings, store, place.secret if place else secrets.token_bytes(32)))
     listings = ListingGateway(
         Fetcher(upstream, store, telemetry=telemetry, clock=time.time, dice=random),
         store,
@@ -117,10 +129,15 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
         await shield.start()
         await operators.setup()
         await callers.setup()
-        admin_url = await _listening(operators, settings.admin.listen)
-        url = await _listening(callers, settings.server.listen)
+        admin_url = await _listening(operators, settings.admin.listen, place.operators if place else ())
+        url = await _listening(callers, settings.server.listen, place.callers if place else ())
         telemetry.ready.set(1)
-        event("listening", callers=url, operators=admin_url, upstream=settings.upstream.url)
+        event(
+            "worker-listening" if place else "listening",
+            callers=url,
+            operators=admin_url,
+            upstream=settings.upstream.url,
+        )
         yield Running(url, admin_url)
     finally:
         draining.set()
@@ -145,8 +162,11 @@ async def serve(settings: Settings) -> signal.Signals:
         return await stopped
 
 
-def stop_signal() -> asyncio.Future[signal.Signals]:
-    """Return what is done when SIGTERM or SIGINT arrives, from now on: which of them it was."""
+def stop_signal(life: int | None = None) -> asyncio.Future[signal.Signals]:
+    """Return what is done when SIGTERM or SIGINT arrives, from now on: which of them it was.
+
+    The end of the pipe *life* counts as SIGTERM.
+    """
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[signal.Signals] = loop.create_future()
 
@@ -156,7 +176,14 @@ def stop_signal() -> asyncio.Future[signal.Signals]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, arrived, number)
+    if life is not None:
+        loop.add_reader(life, _died, life, arrived)
     return stopped
+
+
+def _died(life: int, arrived: Callable[[signal.Signals], None]) -> None:
+    asyncio.get_running_loop().remove_reader(life)
+    arrived(signal.SIGTERM)
 
 
 def _client(origin: str, upstream: UpstreamSection) -> UpstreamClient:
@@ -203,15 +230,14 @@ def _keys(store: StoreSection) -> list[str]:
     return [key.get_secret_value() for key in (store.key, store.key_previous) if key is not None]
 
 
-async def _secret(settings: Settings, store: SpanStore) -> bytes:
-    """Return the key of the partitions' digests: the configured one, or one from `store.key`, or one that is made now
-    and shared.
+async def _secret(settings: Settings, store: SpanStore, candidate: bytes) -> bytes:
+    """Return the key of the partitions' digests: the configured one, or one from `store.key`, or the one that is in the
+    store: *candidate*, where it is the first.
     """
     if settings.identity.secret is not None:
         return settings.identity.secret.get_secret_value().encode()
     if settings.store.key is not None:
         return derived(settings.store.key.get_secret_value().encode(), "partitions")
-    candidate = secrets.token_bytes(32)
     try:
         return await store.shared_secret(candidate)
     except StoreUnavailableError:
@@ -233,9 +259,16 @@ async def _readiness(store: SpanStore, draining: asyncio.Event) -> Mapping[str, 
     return {"listener": "not ready, draining" if draining.is_set() else "ok", "store": said}
 
 
-async def _listening(runner: web.BaseRunner, address: str) -> str:
-    """Listen on *address*, HOST:PORT, and return the URL; port 0 takes a free one."""
+async def _listening(runner: web.BaseRunner, address: str, bound: Sequence[socket.socket]) -> str:
+    """Listen on *address*, HOST:PORT, or on what is *bound* to it, and return the URL; port 0 takes a free one."""
     host, _, port = address.rpartition(":")
-    await web.TCPSite(runner, host.strip("[]"), int(port)).start()
-    bound = runner.addresses[0]
-    return f"http://{host}:{bound[1]}"
+    for each in bound:
+        await web.SockSite(runner, each).start()
+    if not bound:
+        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+    return url_of(host, runner.addresses[0][1])
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the URL of what listens there."""
+    return f"http://{host}:{port}"

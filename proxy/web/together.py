@@ -1,0 +1,158 @@
+"""One admin port over several workers: asks each of them, and adds up what they say.
+
+| path | answer |
+|---|---|
+| `/healthz` | this process's own |
+| `/readyz` | 200 when every worker is ready; what each says, part by part |
+| `/metrics` | sums over the workers; of what can't be added, the least or the most |
+| any other | the first worker's that answers: what it is told of the store, all of them hear |
+
+A worker guards its own port too, which is on loopback: it is asked with the same credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import orjson
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from proxy.web.guard import RefusedError, guard
+
+_WAIT_S: Final = 5.0
+_PURGE_WAIT_S: Final = 60.0
+_LOOK_S: Final = 0.05
+_LEAST: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio"})
+_MOST: Final = frozenset({"ims_proxy_breaker_open", "ims_proxy_learnt_calls", "ims_proxy_learnt_seconds"})
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a worker answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Workers:
+    """The workers' admin ports, at *urls*."""
+
+    def __init__(self, urls: Sequence[str], session: aiohttp.ClientSession) -> None:
+        self._urls = urls
+        self._session = session
+
+    async def all(self, path: str, request: web.Request | None = None) -> list[Said | None]:
+        """Return what each worker answers to a GET of *path*, None for one that does not answer."""
+        return list(await asyncio.gather(*(self._asked(url, "GET", path, request, b"") for url in self._urls)))
+
+    async def any(self, request: web.Request) -> Said | None:
+        """Return what the first worker answers to *request* that answers at all."""
+        body = await request.read()
+        for url in self._urls:
+            said = await self._asked(url, request.method, request.raw_path, request, body, wait_s=_PURGE_WAIT_S)
+            if said is not None:
+                return said
+        return None
+
+    async def _asked(
+        self, url: str, method: str, path: str, request: web.Request | None, body: bytes, *, wait_s: float = _WAIT_S
+    ) -> Said | None:
+        sent = {} if request is None else {name: request.headers[name] for name in _SENT if name in request.headers}
+        limit = aiohttp.ClientTimeout(total=wait_s)
+        try:
+            async with self._session.request(method, url + path, data=body, headers=sent, timeout=limit) as answer:
+                told = {name: value for name, value in answer.headers.items() if name.lower() not in _OURS}
+                return Said(answer.status, told, await answer.read())
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+
+
+_SENT: Final = ("Authorization", "Accept", "Content-Type")
+_OURS: Final = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
+
+
+def application(workers: Workers, *, token: str | None) -> web.Application:
+    """Return the admin application over *workers*; with a *token* it is for who sends that."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        ready, parts = readiness(await workers.all("/readyz"))
+        body = orjson.dumps({"ready": ready, "parts": parts})
+        return web.Response(status=200 if ready else 503, body=body, content_type="application/json")
+
+    async def metrics(request: web.Request) -> web.Response:
+        said = [each for each in await workers.all("/metrics", request) if each is not None]
+        refused = next((each for each in said if each.status != 200), None)
+        if refused is not None or not said:
+            return _passed(refused)
+        return web.Response(body=added(each.body.decode() for each in said), headers=said[0].headers)
+
+    async def other(request: web.Request) -> web.Response:
+        return _passed(await workers.any(request))
+
+    app = web.Application(middlewares=[guard(token)])
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    app.router.add_route("*", "/{path:.*}", other)
+    return app
+
+
+def readiness(said: Sequence[Said | None]) -> tuple[bool, dict[str, str]]:
+    """Return whether every worker is ready, and what each says of its parts."""
+    parts: dict[str, str] = {}
+    for number, each in enumerate(said, 1):
+        if each is None:
+            parts[f"worker {number}"] = "not ready, does not answer"
+            continue
+        told: dict[str, str] = orjson.loads(each.body)["parts"]
+        parts |= {f"worker {number}: {name}": text for name, text in told.items()}
+    return all(each is not None and each.status == 200 for each in said), parts
+
+
+def added(expositions: Iterable[str]) -> bytes:
+    """Return the sums of *expositions* in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Added([list(text_string_to_metric_families(each)) for each in expositions]))
+    return generate_latest(registry)
+
+
+class _Added(Collector):
+    def __init__(self, each: Sequence[Sequence[Metric]]) -> None:
+        self._each = each
+
+    def collect(self) -> Iterator[Metric]:
+        names = dict.fromkeys(family.name for families in self._each for family in families)
+        for name in names:
+            yield _sum([family for families in self._each for family in families if family.name == name])
+
+
+def _sum(families: Sequence[Metric]) -> Metric:
+    total = Metric(families[0].name, families[0].documentation, families[0].type)
+    values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
+    for sample in (sample for family in families for sample in family.samples):
+        values.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample.value)
+    for (name, labels), several in values.items():
+        value = min(several) if name in _LEAST else max(several) if name in _MOST else sum(several)
+        total.add_sample(name, dict(labels), value)
+    return total
+
+
+async def started(workers: Workers) -> None:
+    """Return when every worker has been ready once."""
+    while not readiness(await workers.all("/readyz"))[0]:  # noqa: ASYNC110 - it is other processes that are waited for
+        await asyncio.sleep(_LOOK_S)
+
+
+def _passed(said: Said | None) -> web.Response:
+    if said is None:
+        raise RefusedError(503, "workers: none answers")
+    return web.Response(status=said.status, body=said.body, headers=said.headers)

@@ -1,0 +1,45 @@
+"""What several workers say, as one answer."""
+
+from __future__ import annotations
+
+import orjson
+
+from proxy.telemetry import Telemetry
+from proxy.web.together import Said, added, readiness
+
+
+def ready(status: int = 200, **parts: str) -> Said:
+    """Return what a worker says of its readiness."""
+    return Said(status, {}, orjson.dumps({"ready": status == 200, "parts": parts}))
+
+
+def test_sums() -> None:
+    """Counters, histograms and bytes are added by their labels; a gauge that is no amount is the least of all."""
+    one, two = Telemetry(), Telemetry()
+    for each, count in ((one, 2), (two, 3)):
+        for _ in range(count):
+            each.served(method="GET", route="list", status=200, cache_status="hit", elapsed_s=0.002, request_id="r")
+        each.stored_bytes.set(100)
+    two.served(method="GET", route="image", status=404, cache_status="bypass", elapsed_s=0.002, request_id="r")
+    one.ready.set(1)
+    lines = added(each.exposition().decode() for each in (one, two)).decode().splitlines()
+    samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert float(samples['ims_proxy_requests_total{cache_status="hit",route="list",status="200"}']) == 5
+    assert float(samples['ims_proxy_requests_total{cache_status="bypass",route="image",status="404"}']) == 1
+    assert float(samples['ims_proxy_request_seconds_bucket{cache_status="hit",le="0.0025",route="list"}']) == 5
+    assert float(samples["ims_proxy_stored_bytes"]) == 200
+    assert float(samples["ims_proxy_ready"]) == 0
+    assert sum(line.startswith("# TYPE ims_proxy_requests_total ") for line in lines) == 1
+
+
+def test_readiness() -> None:
+    """All are ready when each is; one that does not answer is not."""
+    assert readiness([ready(store="ok"), ready(store="ok")]) == (
+        True,
+        {"worker 1: store": "ok", "worker 2: store": "ok"},
+    )
+    assert readiness([ready(store="ok"), ready(503, listener="not ready, draining")])[0] is False
+    assert readiness([ready(store="ok"), None]) == (
+        False,
+        {"worker 1: store": "ok", "worker 2": "not ready, does not answer"},
+    )

@@ -1,0 +1,225 @@
+"""Several workers behind one port, as processes: they share, are replaced, and end together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+
+from proxy.demo.server import Lookalike
+from tests.harness.redis import RedisServer
+from tests.web.conftest import Answer, a_client, until
+from tests.web.processes import ON_FREE_PORTS, Started, command
+
+LIST = "/v2/images?limit=5"
+REPO = Path(__file__).parents[2]
+
+
+@dataclass
+class Pair:
+    """A proxy of two workers: the supervisor's children are the first worker, the second, and who serves operators."""
+
+    started: Started
+    url: str
+    admin_url: str
+
+    @property
+    def pids(self) -> list[int]:
+        """The children, in the order they were started."""
+        pid = self.started.child.pid
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    async def ask(self, target: str, *, worker: int) -> Answer:
+        """Return what *worker* answers on a new connection: the other one is frozen meanwhile."""
+        frozen = self.pids[1 - worker]
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            async with a_client(self.url) as client:
+                return await client.ask(target)
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a child find this very package wherever it is started."""
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis that the workers share."""
+    with RedisServer(tmp_path) as running:
+        yield running
+
+
+@asynccontextmanager
+async def a_pair(upstream: Lookalike, at: Path, store: str, **settings: str) -> AsyncIterator[Pair]:
+    words = ("serve", "--upstream", upstream.base_url, "--store", store, *ON_FREE_PORTS)
+    async with command(*words, at=at, SERVER__WORKERS="2", **settings) as started:
+        yield Pair(started, *await started.listening())
+
+
+async def test_one_store(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+    """What one worker fetched the other gives; what was written through one, neither gives as it was."""
+    async with a_pair(upstream, tmp_path, redis.url) as pair:
+        before = await pair.ask(LIST, worker=0)
+        assert not before.hit
+        again = await pair.ask(LIST, worker=1)
+        assert again.hit
+        assert again.body == before.body
+        async with a_client(pair.url) as client:
+            assert (await client.ask(f"/v2/images/{before.ids[0]}", method="DELETE")).status == 204
+        for worker in (0, 1):
+            assert before.ids[0] not in (await pair.ask(LIST, worker=worker)).ids
+
+
+async def test_operators(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+    """One admin port speaks of both: sums, readiness, and a purge that both obey."""
+    async with a_pair(upstream, tmp_path, redis.url, ADMIN__TOKEN="operators-only") as pair:
+        for worker in (0, 1):
+            await pair.ask(LIST, worker=worker)
+        async with a_client(pair.admin_url) as operator:
+            told = (await operator.ask("/readyz", token=None)).json()
+            assert told["ready"]
+            assert set(told["parts"]) >= {"worker 1: store", "worker 2: store"}
+            assert (await operator.ask("/metrics", token=None)).status == 401
+            key = "Bearer operators-only"
+            metrics = (await operator.ask("/metrics", token=None, Authorization=key)).body.decode()
+            assert 'ims_proxy_requests_total{cache_status="hit",route="list",status="200"} 1.0' in metrics
+            assert 'ims_proxy_requests_total{cache_status="uri-miss",route="list",status="200"} 1.0' in metrics
+            purged = await operator.ask(
+                "/purge",
+                method="POST",
+                token=None,
+                body=orjson.dumps({"all": True}),
+                Authorization=key,
+                Content_Type="application/json",
+            )
+            assert purged.json() == {"dropped": 1}
+            page = await operator.ask("/", token=None)
+            assert page.fields["Content-Type"].startswith("text/html")
+            assert "Content-Security-Policy" in page.fields
+        assert not (await pair.ask(LIST, worker=1)).hit
+        assert (await pair.ask(LIST, worker=0)).hit
+
+
+async def test_replaced(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+    """A worker that dies is replaced, and so is who serves operators; callers are answered all the while."""
+    async with a_pair(upstream, tmp_path, redis.url) as pair:
+        for victim in (pair.pids[0], pair.pids[-1]):
+            os.kill(victim, signal.SIGKILL)
+            async with a_client(pair.url) as client:
+                assert (await client.ask(LIST)).status == 200
+
+            async def ready(victim: int = victim) -> bool:
+                async with a_client(pair.admin_url) as operator:
+                    with suppress(OSError):
+                        told = await operator.ask("/readyz", token=None)
+                        return told.status == 200 and victim not in pair.pids and len(pair.pids) == 3
+                return False
+
+            await until(ready)
+        assert len(pair.started.events("process-ended")) == 2
+
+
+@pytest.mark.parametrize(("by", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_end_together(
+    upstream: Lookalike, tmp_path: Path, redis: RedisServer, by: signal.Signals, status: int
+) -> None:
+    """Told to end, the supervisor ends with all of its children, each in order."""
+    async with a_pair(upstream, tmp_path, redis.url) as pair:
+        pids = pair.pids
+        assert await pair.started.ended(by=by) == status
+        assert not any(map(alive, pids))
+        assert len(pair.started.events("stopped")) == 2
+        assert b"Traceback" not in pair.started.errors
+
+
+async def test_no_orphans(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+    """When the supervisor is killed, its children end by themselves."""
+    async with a_pair(upstream, tmp_path, redis.url) as pair:
+        pids = pair.pids
+        os.kill(pair.started.child.pid, signal.SIGKILL)
+
+        async def gone() -> bool:
+            return not any(map(alive, pids))
+
+        await until(gone)
+
+
+async def test_drain(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+    """While a request is finished, nobody new is taken in, and operators are told."""
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def script(_: object) -> None:
+        arrived.set()
+        await gate.wait()
+
+    upstream.script = script
+    async with a_pair(upstream, tmp_path, redis.url) as pair:
+        async with a_client(pair.url) as client, a_client(pair.admin_url) as operator, asyncio.timeout(30):
+            asking = asyncio.create_task(client.ask(LIST))
+            await arrived.wait()
+            pair.started.child.send_signal(signal.SIGTERM)
+
+            async def both_told() -> bool:
+                told = await operator.ask("/readyz", token=None)
+                said = told.json()["parts"].values()
+                return told.status == 503 and sum(each.startswith("not ready") for each in said) == 2
+
+            await until(both_told)
+            async with a_client(pair.url) as late:
+                with pytest.raises(OSError, match="connect"):
+                    await late.ask("/v2/schemas/images")
+            gate.set()
+            assert (await asking).status == 200
+        assert await pair.started.ended() == 0
+
+
+async def test_an_address_in_use_is_told_in_one_line(upstream: Lookalike, tmp_path: Path) -> None:
+    """What can't be listened on ends the command before there are any workers."""
+    taken = upstream.base_url.removeprefix("http://")
+    words = ("serve", "--upstream", upstream.base_url, "--store", "redis://127.0.0.1:1", "--listen", taken)
+    async with command(*words, at=tmp_path, SERVER__WORKERS="2") as started:
+        assert await started.ended() == 1
+        assert len(started.errors.splitlines()) == 1
+
+
+FAILING = """
+import sys
+from proxy.supervision import Child, Supervisor
+
+def fails(life):
+    raise OSError(13, "no leave")
+
+def runs(life):
+    while __import__("os").read(life, 1):
+        pass
+
+children = [Child("fails", fails, stop_s=1), Child("runs", runs, stop_s=1)]
+sys.exit(0 if Supervisor(children, stopping=lambda: None).run() else 7)
+"""
+
+
+def test_given_up() -> None:
+    """A child that never lives for long is given up after a few starts, and the others are stopped."""
+    run = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, timeout=60, check=False, cwd=REPO)
+    assert run.returncode == 7
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs, or at least nobody has taken note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
