@@ -20,6 +20,7 @@ from typing import Final
 
 from proxy.core.answer import NotAList, listed
 from proxy.core.claimant import Claimant, Priority
+from proxy.core.coding import READABLE
 from proxy.core.freshness import Standing, standing
 from proxy.core.links import page_link
 from proxy.core.listing import Span
@@ -174,7 +175,7 @@ class Fetcher:
 
     async def _called(self, ask: ListAsk, wanted: Wanted, purpose: str) -> Response:
         target = page_link("", ask.source, ask.key.query, Window(wanted.size), wanted.after or None)
-        fields = ask.fields.plus(("Accept-Encoding", "gzip"), ("User-Agent", _USER_AGENT))
+        fields = ask.fields.plus(("Accept-Encoding", READABLE), ("User-Agent", _USER_AGENT))
         started = self._clock()
         status = "aborted"
         try:

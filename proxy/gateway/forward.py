@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
+from proxy.core.coding import READABLE
 from proxy.core.hops import onward
 from proxy.core.messages import Fields, Request, Response
 from proxy.errors import ProxyError
@@ -38,7 +39,7 @@ class Forwarder:
     async def whole(self, request: Request) -> Response:
         """Return the upstream's answer to *request* once all of it is here, its content coding undone."""
         upward = sent(request)
-        fields = upward.fields.without(["accept-encoding", "range"]).plus(("Accept-Encoding", "gzip"))
+        fields = upward.fields.without(["accept-encoding", "range"]).plus(("Accept-Encoding", READABLE))
         with self._counted() as count:
             answer = await self._upstream.fetch(replace(upward, fields=fields))
             count.status = str(answer.status)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final
 
+from proxy.core.coding import encoded
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Page
 from proxy.core.page import rendered
@@ -16,7 +16,6 @@ from proxy.core.validators import entity_tag
 
 _WORTH_COMPRESSING: Final = 512
 _OFF_LOOP_BYTES: Final = 64 * 1024
-_GZIP_LEVEL: Final = 6
 
 
 @dataclass(slots=True)
@@ -68,7 +67,7 @@ class PageRenderer:
         if coding not in kept.representations:
             self._forget(at)
             kept.representations[coding] = Representation(
-                await _gzipped(plain.body), f'{plain.tag[:-1]}-{coding}"', coding
+                await _encoded(plain.body, coding), f'{plain.tag[:-1]}-{coding}"', coding
             )
             self._remember(at, kept)
         return kept.representations[coding]
@@ -86,11 +85,7 @@ class PageRenderer:
             self._bytes -= kept.size_bytes
 
 
-async def _gzipped(body: bytes) -> bytes:
+async def _encoded(body: bytes, coding: str) -> bytes:
     if len(body) < _OFF_LOOP_BYTES:
-        return _compressed(body)
-    return await asyncio.to_thread(_compressed, body)
-
-
-def _compressed(body: bytes) -> bytes:
-    return zlib.compress(body, _GZIP_LEVEL, wbits=31)
+        return encoded(body, coding)
+    return await asyncio.to_thread(encoded, body, coding)

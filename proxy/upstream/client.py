@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
@@ -12,6 +11,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from proxy.core.coding import CodingError, decoded
 from proxy.core.messages import Fields, Request, Response
 from proxy.errors import (
     BrokenBodyError,
@@ -80,12 +80,14 @@ class UpstreamClient:
                 f"{self._host}: no whole answer within {self._connect_s + 2 * self._read_s:g}s"
             ) from error
         coding = (exchange.fields.get("content-encoding") or "identity").lower()
-        if coding in ("gzip", "x-gzip"):
-            body = self._gunzipped(body)
-            return Response(
-                exchange.status, exchange.fields.without(["content-encoding", "content-length"]), body, exchange.reason
-            )
-        return Response(exchange.status, exchange.fields, body, exchange.reason)
+        try:
+            plain = decoded(body, coding, at_most=self._fetch_bytes)
+        except CodingError as error:
+            raise UpstreamUnreachableError(f"{self._host}: {error}") from error
+        if plain is None:
+            return Response(exchange.status, exchange.fields, body, exchange.reason)
+        fields = exchange.fields.without(["content-encoding", "content-length"])
+        return Response(exchange.status, fields, plain, exchange.reason)
 
     @asynccontextmanager
     async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
@@ -117,18 +119,6 @@ class UpstreamClient:
             if size > self._fetch_bytes:
                 raise UpstreamUnreachableError(f"{self._host}: answer longer than {self._fetch_bytes} bytes")
         return b"".join(chunks)
-
-    def _gunzipped(self, body: bytes) -> bytes:
-        inflater = zlib.decompressobj(wbits=31)
-        try:
-            plain = inflater.decompress(body, self._fetch_bytes)
-        except zlib.error as error:
-            raise UpstreamUnreachableError(f"{self._host}: damaged gzip body") from error
-        if not inflater.eof:
-            raise UpstreamUnreachableError(
-                f"{self._host}: gzip body cut short or longer than {self._fetch_bytes} bytes"
-            )
-        return plain
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

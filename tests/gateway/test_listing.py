@@ -51,7 +51,7 @@ async def test_only_what_is_keyed_goes_upstream(world: World) -> None:
         "x-api-version": "Q",
         "accept": "application/json",
         "x-request-id": "request-id",
-        "accept-encoding": "gzip",
+        "accept-encoding": "zstd, gzip",
         "user-agent": "ims-cache-proxy",
     }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-
 import pytest
+from aiohttp import web
 
-from proxy.demo.server import Lookalike
+from proxy.core.coding import CODINGS, READABLE, decoded, encoded
+from proxy.demo.server import Call, Lookalike
 from tests.web.conftest import BETA, Client, Proxy, a_proxy
 
 LIST = "/v2/images?__isregistered=true&limit=5"
@@ -67,20 +67,41 @@ async def test_a_tag_belongs_to_one_representation(client: Client) -> None:
     plain = await client.ask(LIST)
     tags = {plain.fields["ETag"]}
     tags.add((await client.ask(LIST, Accept_Encoding="gzip")).fields["ETag"])
+    tags.add((await client.ask(LIST, Accept_Encoding="zstd")).fields["ETag"])
     tags.add((await client.ask("/v2/images?limit=5")).fields["ETag"])
-    assert len(tags) == 3
+    assert len(tags) == 4
     assert (await client.ask(LIST, Accept_Encoding="gzip", If_None_Match=plain.fields["ETag"])).status == 200
 
 
-async def test_gzip_is_made_for_who_accepts_it(client: Client) -> None:
+@pytest.mark.parametrize(("accepted", "coding"), [("gzip, deflate", "gzip"), ("gzip, deflate, br, zstd", "zstd")])
+async def test_a_coding_is_made_for_who_accepts_it(client: Client, accepted: str, coding: str) -> None:
     """Compressed and plain are the same list; nobody gets a coding that was not asked for."""
-    zipped = await client.ask(LIST, Accept_Encoding="gzip, deflate")
+    zipped = await client.ask(LIST, Accept_Encoding=accepted)
     plain = await client.ask(LIST, Accept_Encoding="gzip;q=0, identity")
-    assert zipped.fields["Content-Encoding"] == "gzip"
-    assert gzip.decompress(zipped.body) == plain.body
+    assert zipped.fields["Content-Encoding"] == coding
+    assert decoded(zipped.body, coding, at_most=len(plain.body)) == plain.body
     assert len(zipped.body) < len(plain.body)
     assert "Content-Encoding" not in plain.fields
     assert "Content-Encoding" not in (await client.ask(LIST)).fields
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_a_list_in_a_coding_that_was_asked_for_is_read(
+    client: Client, direct: Client, upstream: Lookalike, coding: str
+) -> None:
+    """The upstream is asked for what can be undone here, and its list is stored and given without it."""
+    plain = await direct.ask(LIST)
+    upstream.forget()
+
+    async def script(_: Call) -> web.StreamResponse | None:
+        return web.Response(body=encoded(plain.body, coding), headers={"Content-Encoding": coding})
+
+    upstream.script = script
+    assert (await client.ask(LIST)).ids == plain.ids
+    assert upstream.calls[0].headers["Accept-Encoding"] == READABLE
+    stored = await client.ask(LIST)
+    assert stored.hit
+    assert "Content-Encoding" not in stored.fields
 
 
 @pytest.mark.parametrize(
