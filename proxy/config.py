@@ -274,7 +274,8 @@ class ClientsSection(Section):
         "interactive", description="the class of reads: `batch` waits for the upstream behind `interactive`"
     )
     may_choose_priority: bool = Field(
-        False, description="whether callers may choose it: `X-Request-Priority: interactive` or `batch`"
+        False,
+        description="whether callers may raise it by `X-Request-Priority: interactive`; to `batch` any may lower it",
     )
 
 

@@ -11,6 +11,7 @@ from proxy.cli.checking import check, explain
 from proxy.cli.options import INTERRUPTED
 from proxy.cli.purging import purge
 from proxy.cli.serving import demo, serve
+from proxy.cli.warming import warm
 from proxy.cli.watching import stats
 
 
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, demo, check, explain, purge, stats):
+for _command in (serve, demo, check, explain, purge, stats, warm):
     cli.add_command(_command)
 
 

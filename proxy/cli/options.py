@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from proxy.configuration import Configuration, Setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
@@ -110,8 +111,13 @@ def secret(file: Path) -> str:
         text = (sys.stdin.read() if str(file) == "-" else file.read_text()).strip()
     except (OSError, UnicodeDecodeError) as error:
         failed(f"{file}: {getattr(error, 'strerror', None) or 'no text'}")
+    return field_value(text, str(file))
+
+
+def field_value(text: str, origin: str) -> str:
+    """Return *text*, or end where it can't stand in a field of a request."""
     if not text or not text.isprintable():
-        failed(f"{file}: {'holds no printable text' if text else 'is empty'}")
+        failed(f"{origin}: {'not a line of printable text' if text else 'is empty'}")
     return text
 
 
@@ -135,12 +141,17 @@ def run(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> NoReturn:
 
 def run_until(main: Callable[[], signal.Signals | None]) -> NoReturn:
     """Run *main* until the signal that it returns, and end as that says; what went wrong ends in one line."""
-    try:
-        ended = main()
-    except OSError as error:
-        failed(error.strerror or error)
-    except KeyboardInterrupt:
-        ended = signal.SIGINT
+    ended = run_once(main)
     if ended is None:
         failed("a worker could not be kept running")
     sys.exit(INTERRUPTED if ended is signal.SIGINT else 0)
+
+
+def run_once(work: Callable[[], Result]) -> Result:
+    """Return what *work* returns; what the system refuses ends in one line, an interrupt with 130."""
+    try:
+        return work()
+    except OSError as error:
+        failed(error.strerror or error)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -17,7 +17,9 @@ _CHOSEN: Final = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """How claimants are made. *chosen* says that `X-Request-Priority` counts, *usual* is the class of a read."""
+    """How claimants are made. *usual* is the class of a read; `X-Request-Priority` may lower it, and raise it if
+    *chosen*.
+    """
 
     partitioner: Partitioner
     usual: Priority = Priority.INTERACTIVE
@@ -37,8 +39,8 @@ class Claims:
     def _priority(self, request: Request) -> Priority:
         if request.method not in _SAFE:
             return Priority.WRITE
-        wanted = request.fields.get("x-request-priority") if self.chosen else None
-        return _CHOSEN.get((wanted or "").lower(), self.usual)
+        wanted = _CHOSEN.get((request.fields.get("x-request-priority") or "").lower(), self.usual)
+        return wanted if self.chosen else max(wanted, self.usual)
 
     def _partition(self, request: Request, who: Who | Unshared) -> str:
         """Return whose budget counts: those who can't be told apart share one."""

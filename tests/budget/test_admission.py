@@ -86,7 +86,7 @@ def test_who_a_caller_is(fields: dict[str, str], same_as: dict[str, str]) -> Non
         pytest.param("GET", None, True, Priority.INTERACTIVE, id="a read"),
         pytest.param("GET", "batch", True, Priority.BATCH, id="a read that says it can wait"),
         pytest.param("GET", "Interactive", True, Priority.INTERACTIVE, id="in any case"),
-        pytest.param("GET", "batch", False, Priority.INTERACTIVE, id="unless callers may not choose"),
+        pytest.param("GET", "batch", False, Priority.BATCH, id="which anyone may say"),
         pytest.param("GET", "write", True, Priority.INTERACTIVE, id="nobody chooses to be a write"),
         pytest.param("DELETE", "batch", True, Priority.WRITE, id="a write is one"),
     ],
@@ -99,9 +99,11 @@ def test_how_urgent_a_request_is(method: str, said: str | None, chosen: bool, pr
 
 
 def test_batch_may_be_the_usual_class() -> None:
-    """A proxy for batch tools alone needs no header."""
+    """A proxy for batch tools alone needs no header, and nobody raises it who may not."""
     claims = Claims(PARTITIONS, Priority.BATCH)
-    assert claims.claimant(Request("GET", "/", Fields(), "id"), Unshared.NO_TOKEN, peer=None).priority is Priority.BATCH
+    for fields in (Fields(), Fields([("X-Request-Priority", "interactive")])):
+        request = Request("GET", "/", fields, "id")
+        assert claims.claimant(request, Unshared.NO_TOKEN, peer=None).priority is Priority.BATCH
 
 
 def test_lists_and_what_passes_through_share_their_partition_s_budget() -> None:

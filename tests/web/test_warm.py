@@ -1,0 +1,159 @@
+"""`ims-proxy warm`: listings are in the store before callers want them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from proxy.cli.crawl import CrawlError, Listing, listing
+from proxy.demo.server import Call, Lookalike
+from proxy.demo.throttle import ThrottlePolicy
+from tests.harness.redis import RedisServer
+from tests.web.conftest import ALPHA, Proxy, a_proxy
+from tests.web.processes import Started, command
+
+TOKEN_FILE = ("--token-file", "token")
+
+
+@pytest.fixture(autouse=True)
+def _token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(ALPHA + "\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", Listing("/v2/images", "")),
+        ("sort_dir=desc&name=a+b", Listing("/v2/images", "name=a%20b")),
+        ("/v2/cloudimages?__imagetype=gold", Listing("/v2/cloudimages", "__imagetype=gold")),
+    ],
+)
+def test_a_query_names_a_listing(text: str, expected: Listing) -> None:
+    """It is taken in canonical spelling, at the native path unless it names the other one."""
+    assert listing(text) == expected
+
+
+@pytest.mark.parametrize("text", ["limit=5", "marker=x", "a;b", "name", "/v2/other", "/"])
+def test_what_names_no_listing_is_refused(text: str) -> None:
+    """A window is no part of a listing; neither is what a proxy would pass through."""
+    with pytest.raises(CrawlError):
+        listing(text)
+
+
+async def test_what_was_warmed_is_a_hit(proxy: Proxy, upstream: Lookalike, tmp_path: Path) -> None:
+    """Any window of it, and no call more; what was stored already costs none, unless it is to be fetched anew."""
+    words = ("warm", "--proxy", proxy.client.url, *TOKEN_FILE, "visibility=public", "/v2/cloudimages?status=active")
+    async with command(*words, at=tmp_path) as started:
+        assert await started.ended() == 0, started.errors
+        first, second = started.output.decode().splitlines()
+    assert first.startswith("/v2/images?visibility=public: 60 images in 1 pages, 1 fetched")
+    assert second.startswith("/v2/cloudimages?status=active: ")
+    calls = len(upstream.calls)
+    for target in ("/v2/images?limit=7&visibility=public", "/v2/cloudimages?status=active&limit=3"):
+        assert (await proxy.client.ask(target)).hit
+    for more, fetched in (((), 0), (("--refresh",), 1)):
+        async with command(*words[:-1], *more, at=tmp_path) as started:
+            assert await started.ended() == 0, started.errors
+        assert len(upstream.calls) == calls + fetched
+
+
+async def test_a_listing_is_crawled_to_its_end(upstream: Lookalike, tmp_path: Path) -> None:
+    """Page by page, as long as the upstream gives them."""
+    async with a_proxy(upstream.base_url, upstream={"url": upstream.base_url, "max_page": 100}) as proxy:
+        seen = len((await proxy.client.ask("/v2/images?limit=100")).ids)
+        settings = {"UPSTREAM__MAX_PAGE": "100", "SERVER__LISTEN": proxy.client.url.removeprefix("http://")}
+        async with command("warm", *TOKEN_FILE, at=tmp_path, **settings) as started:
+            assert await started.ended() == 0, started.errors
+            assert b"in 2 pages, 1 fetched" in started.output
+        assert seen == 100
+        assert len(upstream.calls) == 2
+
+
+async def test_it_waits_for_the_budget(upstream: Lookalike, tmp_path: Path) -> None:
+    """Told to come back later it does, and nothing is lost; its calls are of the class that waits behind callers."""
+    upstream.throttle = ThrottlePolicy(1, 2)
+    async with a_proxy(upstream.base_url, budget={"max_wait_s": 0.1}) as proxy:
+        words = ("warm", "--proxy", proxy.client.url, *TOKEN_FILE, "name=a", "name=b")
+        async with command(*words, at=tmp_path) as started:
+            assert await started.ended() == 0, started.errors
+            assert len(started.output.splitlines()) == 2
+        assert await proxy.metric('ims_proxy_call_wait_seconds_count{priority="batch"}') >= 2
+        assert await proxy.metric('ims_proxy_call_wait_seconds_count{priority="interactive"}') == 0
+
+
+async def test_it_fills_redis_without_a_running_proxy(upstream: Lookalike, tmp_path: Path) -> None:
+    """A proxy that is started later answers from the store at once. With process memory that is wrong usage."""
+    with RedisServer(tmp_path) as redis:
+        settings = {"UPSTREAM__URL": upstream.base_url, "STORE__TIMEOUT_MS": "5000"}
+        async with command("warm", "--without-proxy", *TOKEN_FILE, at=tmp_path, **settings) as started:
+            assert await started.ended() == 2
+        settings["STORE__URL"] = redis.url
+        async with command("warm", "--without-proxy", *TOKEN_FILE, at=tmp_path, **settings) as started:
+            assert await started.ended() == 0, started.errors
+        upstream.forget()
+        async with a_proxy(upstream.base_url, store={"url": redis.url, "timeout_ms": 5000}) as proxy:
+            assert (await proxy.client.ask("/v2/images?limit=9")).hit
+        assert not upstream.calls
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("--proxy", "http://127.0.0.1:1"), 1, "Connection refused"),
+        (("--proxy", "nonsense"), 2, "nonsense"),
+        (("--token-file", "nowhere"), 1, "No such file"),
+        (("limit=5",), 2, "limit and marker"),
+    ],
+)
+async def test_what_can_t_be_warmed_is_told_in_one_line(
+    tmp_path: Path, words: tuple[str, ...], status: int, said: str
+) -> None:
+    """Each by its reason and with the exit code of its kind."""
+    async with command("warm", *words, at=tmp_path) as started:
+        assert await started.ended() == status
+        (line,) = started.errors.decode().splitlines()
+        assert line.startswith("ims-proxy")
+        assert said in line
+
+
+async def test_what_is_not_stored_is_a_failure(proxy: Proxy, upstream: Lookalike, tmp_path: Path) -> None:
+    """A token that nobody knows, an upstream that gives no list, and a server that is no proxy; no token is told."""
+
+    async def script(_: Call) -> web.StreamResponse:
+        return web.json_response({"error": {"code": "IMG.0001", "message": "not\ntoday"}}, status=500)
+
+    (tmp_path / "other").write_text("s3cr3t-token-of-nobody")
+
+    async def failing(*words: str) -> Started:
+        async with command("warm", *words, at=tmp_path) as started:
+            assert await started.ended() == 1
+        assert len(started.errors.splitlines()) == 1
+        assert b"s3cr3t" not in started.errors
+        return started
+
+    through = ("--proxy", proxy.client.url)
+    assert b"answered 401" in (await failing(*through, "--token-file", "other")).errors
+    assert b"Cache-Status" in (await failing("--proxy", upstream.base_url, *TOKEN_FILE)).errors
+    upstream.script = script
+    assert b"answered 500: not today" in (await failing(*through, *TOKEN_FILE)).errors
+
+
+async def test_ctrl_c_ends_it(proxy: Proxy, upstream: Lookalike, tmp_path: Path) -> None:
+    """While a page is still on its way, with 130 and without a traceback."""
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def script(_: Call) -> None:
+        arrived.set()
+        await gate.wait()
+
+    upstream.script = script
+    async with command("warm", "--proxy", proxy.client.url, *TOKEN_FILE, at=tmp_path) as started:
+        async with asyncio.timeout(30):
+            await arrived.wait()
+        assert await started.ended(by=signal.SIGINT) == 130
+        assert not started.errors
+    gate.set()
