@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import sys
 import zlib
 from collections.abc import Callable
 
@@ -9,7 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.coding import CODINGS, READABLE, CodingError, chosen, decoded, encoded, zstd
+from proxy.core.coding import CODINGS, READABLE, CodingError, chosen, decoded, encoded
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 @pytest.mark.parametrize(
