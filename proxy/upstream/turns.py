@@ -98,7 +98,7 @@ class Turns:
         self._books = books
         self._hold_s = hold_s
         self._clock = clock
-        self._metrics = metrics
+        self.metrics = metrics
         self._lines: dict[str, _Line] = {}
         self._wanting: dict[str, _Line] = {}  # those that lack a permit, the one that has lacked it longest first
         self._waiting_count = 0
@@ -113,7 +113,7 @@ class Turns:
         while True:
             turn = await self._waited(scope, claimant, deadline)
             if self._clock() - turn.given_at < self._hold_s / 2:
-                self._metrics.waited.labels(claimant.priority.label).observe(self._clock() - began)
+                self.metrics.waited.labels(claimant.priority.label).observe(self._clock() - began)
                 return turn
             self.over(turn)  # this process stood still: the call might arrive when it no longer counts
 
@@ -176,7 +176,7 @@ class Turns:
 
     def _counted(self, claimant: Claimant, change: int) -> None:
         self._waiting_count += change
-        self._metrics.waiting.labels(claimant.priority.label).inc(change)
+        self.metrics.waiting.labels(claimant.priority.label).inc(change)
 
     def _unused(self, turn: Turn) -> None:
         if turn.permitted:
@@ -231,7 +231,7 @@ class Turns:
         if isinstance(verdict, Wait):
             self._wait(scope, line, verdict, ticket.claimant.priority)
             return verdict.wait_s
-        self._metrics.left.set(verdict.left)
+        self.metrics.left.set(verdict.left)
         line.not_before = {each: until for each, until in line.not_before.items() if each > ticket.claimant.priority}
         if verdict.left < _LOW:
             self._lower(scope, line, _LOW_S)
@@ -266,7 +266,7 @@ class Turns:
             ticket.turn.set_exception(self._refusal(ticket.claimant, reason, wait_s))
 
     def _refusal(self, claimant: Claimant, reason: str, wait_s: float) -> TooManyCallsError:
-        self._metrics.refused.labels(claimant.priority.label, reason).inc()
+        self.metrics.refused.labels(claimant.priority.label, reason).inc()
         return TooManyCallsError(
             f"upstream: no call to be had in time, the next in {wait_s:.0f}s", retry_after_s=max(1.0, wait_s)
         )

@@ -32,6 +32,7 @@ from proxy.stores.memory import MemoryStore
 from proxy.stores.seal import derived, sealing
 from proxy.telemetry import Telemetry, event
 from proxy.upstream.client import UpstreamClient
+from proxy.upstream.iam import Iam
 from proxy.web import admin
 from proxy.web.asking import asking, rules
 from proxy.web.entrance import Entrance
@@ -70,14 +71,19 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     Raises `OSError` where an address can't be listened on.
     """
     telemetry = Telemetry(access_log=settings.log.access)
-    entrance = Entrance(
-        settings,
-        client=lambda origin: _client(origin, settings.upstream),
-        tell=lambda scopes: store.invalidate(scopes, now=time.time()),
-    )
-    store = _store(settings, telemetry, entrance.heard)
+
+    def heard(scopes: Iterable[str] | None) -> None:
+        entrance.heard(scopes)  # which is made after the store: what it asks of IAM counts in the store's books
+
+    store = _store(settings, telemetry, heard)
     client = _client(settings.upstream.url, settings.upstream)
     shield = Shield(settings, client, store, telemetry)
+    iam = _client(settings.identity.iam_url, settings.upstream) if settings.identity.iam_url else None
+    entrance = Entrance(
+        settings,
+        iam=Iam(shield.before_iam(iam), telemetry=telemetry) if iam else None,
+        tell=lambda scopes: store.invalidate(scopes, now=time.time()),
+    )
     upstream = entrance.asked(shield.limiter)
     asks = asking(settings, await _secret(settings, store, place.secret if place else secrets.token_bytes(32)))
     listings = ListingGateway(
@@ -150,6 +156,8 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         await entrance.close()
         await shield.close()
         await client.close()
+        if iam is not None:
+            await iam.close()
         await store.close()
         await operators.cleanup()
         event("stopped")

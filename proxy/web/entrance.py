@@ -18,7 +18,6 @@ from proxy.core.tokens import password_order
 from proxy.gateway.doors import Door, OwnDoor, ProjectDoor, Signatures, TokenDoor
 from proxy.gateway.verifier import TokenVerifier
 from proxy.upstream.base import Upstream
-from proxy.upstream.client import UpstreamClient
 from proxy.upstream.iam import Iam
 from proxy.upstream.own import Credential, KeyCredential, OwnUpstream, TokenCredential
 from proxy.watched import Watched
@@ -27,23 +26,17 @@ from proxy.watched import Watched
 class Entrance:
     """The door for callers and the credentials that go upstream.
 
-    *client* makes clients of an origin; *tell* is given the scopes that every replica has to hear of.
+    *iam* is asked about tokens; *tell* is given the scopes that every replica has to hear of.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        client: Callable[[str], UpstreamClient],
-        tell: Callable[[list[str]], Awaitable[None]],
-    ) -> None:
+    def __init__(self, settings: Settings, *, iam: Iam | None, tell: Callable[[list[str]], Awaitable[None]]) -> None:
         self._identity = identity = settings.identity
         self._host = URL(settings.upstream.url).host_port_subcomponent or ""
-        self._iam = client(identity.iam_url) if identity.iam_url else None
+        self._iam = iam
         self._verifier = None
-        if identity.mode == "project" and self._iam is not None:
+        if identity.mode == "project" and iam is not None:
             verdicts = Verdicts(identity.verdict_ttl_s, identity.verdict_grace_s)
-            self._verifier = TokenVerifier(Iam(self._iam), verdicts=verdicts, tell=tell, clock=time.time)
+            self._verifier = TokenVerifier(iam, verdicts=verdicts, tell=tell, clock=time.time)
         self._key = _signing_key(identity) if identity.mode == "gateway" and identity.access_key else None
 
     def heard(self, scopes: Iterable[str] | None) -> None:
@@ -84,8 +77,6 @@ class Entrance:
         """End what is under way."""
         if self._verifier is not None:
             await self._verifier.close()
-        if self._iam is not None:
-            await self._iam.close()
 
     def _own(self) -> tuple[str, ...]:
         identity = self._identity
@@ -104,7 +95,7 @@ class Entrance:
             password=identity.password.get_secret_value(),
             project_id=identity.project_id or "",
         )
-        iam = Iam(self._iam)
+        iam = self._iam
         return TokenCredential(lambda: iam.issued(order), clock=time.time)
 
 

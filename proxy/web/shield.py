@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from random import random
 
+from prometheus_client import CollectorRegistry
+
 from proxy.config import Settings
 from proxy.core.budget import Allowance, Usage
 from proxy.core.claimant import Priority
@@ -22,6 +24,8 @@ from proxy.upstream.turns import Queues, Turns
 
 _ARRIVAL_S = 2.0  # beyond the time that connecting may take
 _ALL = "all"
+_IAM = "iam"
+_IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, uncached
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +51,32 @@ class Shield:
         self._hold_s = settings.upstream.connect_timeout_s + _ARRIVAL_S
         self.metrics = ShieldMetrics(telemetry.registry)
         self.ledger = self._ledger(store, allowance(budget.calls, budget.per_s), telemetry)
-        self._turns = Turns(
-            self.ledger,
-            most=settings.upstream.max_connections,
-            hold_s=self._hold_s,
-            clock=time.monotonic,
-            metrics=self.metrics,
-        )
-        self.limiter = Limiter(
+        self._all = _ALL if budget.scope == "upstream" else None
+        self._turns = self._queue(self.metrics)
+        self._iam_turns = self._queue(ShieldMetrics(CollectorRegistry()))
+        self.limiter = self._limiter(upstream, self._turns, scope=self._all, max_wait_s=budget.max_wait_s)
+
+    def before_iam(self, iam: Upstream) -> Limiter:
+        """Return the limiter before *iam*: its calls count where there is one budget for all, else towards one of its
+        own.
+
+        It has a queue, a breaker and a concurrency of its own, for it is another server. Their gauges would stand in
+        the image API's, so they are kept apart and shown nowhere; how its calls end is counted like all others.
+        """
+        wait_s = min(_IAM_WAIT_S, self._settings.budget.max_wait_s)
+        return self._limiter(iam, self._iam_turns, scope=self._all or _IAM, max_wait_s=wait_s)
+
+    def _queue(self, metrics: ShieldMetrics) -> Turns:
+        most = self._settings.upstream.max_connections
+        return Turns(self.ledger, most=most, hold_s=self._hold_s, clock=time.monotonic, metrics=metrics)
+
+    def _limiter(self, upstream: Upstream, turns: Turns, *, scope: str | None, max_wait_s: float) -> Limiter:
+        return Limiter(
             upstream,
-            self._turns,
-            max_wait_s=budget.max_wait_s,
-            scope=_ALL if budget.scope == "upstream" else None,
-            metrics=self.metrics,
+            turns,
+            max_wait_s=max_wait_s,
+            scope=scope,
+            metrics=turns.metrics,
             clock=time.monotonic,
             now=time.time,
             dice=random,
@@ -103,6 +120,7 @@ class Shield:
     async def close(self) -> None:
         """Give no more turns, and close the books."""
         await self._turns.close()
+        await self._iam_turns.close()
         await self.ledger.close()
 
     def _ledger(self, store: SpanStore, configured: Allowance | None, telemetry: Telemetry) -> Ledger:
