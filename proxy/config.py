@@ -154,6 +154,10 @@ class IdentitySection(Section):
     access_key_file: Path | None = Field(None, description="a file that holds `access_key`, read again when it changes")
     secret_key: SecretStr | None = Field(None, min_length=1, description="`gateway`: the secret of `access_key`")
     secret_key_file: Path | None = Field(None, description="a file that holds `secret_key`, read again when it changes")
+    key_use: Literal["sign", "token"] = Field(
+        "sign",
+        description="`gateway`: what `access_key` is for: it signs what goes upstream, or a `token` is fetched by it",
+    )
     security_token: SecretStr | None = Field(
         None, min_length=1, description="`gateway`: the token of a temporary `access_key`"
     )
@@ -165,7 +169,7 @@ class IdentitySection(Section):
     )
     domain: str | None = Field(None, min_length=1, description="the name of the domain, or account, of `user`")
     password: SecretStr | None = Field(None, min_length=1, description="the password of `user`")
-    password_file: Path | None = Field(None, description="a file that holds `password`")
+    password_file: Path | None = Field(None, description="a file that holds `password`, read again when it changes")
     project_id: str | None = Field(
         None, min_length=1, pattern=r"^[!-~]*$", description="`gateway`: the project that the proxy speaks for"
     )
@@ -243,6 +247,11 @@ class StoreSection(Section):
         None, min_length=16, description="the `key` before, still accepted while it is replaced"
     )
     key_previous_file: Path | None = Field(None, description="a file that holds `key_previous`")
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that values are sealed with, the present one first."""
+        return [key.get_secret_value() for key in (self.key, self.key_previous) if key is not None]
 
 
 class BudgetSection(Section):

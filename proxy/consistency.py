@@ -40,6 +40,8 @@ def _own(identity: IdentitySection) -> Iterator[Fact]:
         yield ("identity", "mode"), "'gateway', which needs identity.access_key or identity.user, one of them"
     elif identity.access_key is not None and identity.secret_key is None:
         yield ("identity", "access_key"), "given without identity.secret_key"
+    elif identity.access_key is not None and identity.key_use == "token":
+        yield from _exchanged(identity)
     elif identity.user is not None:
         needed = {
             "password": identity.password,
@@ -54,12 +56,23 @@ def _own(identity: IdentitySection) -> Iterator[Fact]:
         yield ("identity", "keys"), "given in mode 'gateway', where callers' signatures don't count"
 
 
+def _exchanged(identity: IdentitySection) -> Iterator[Fact]:
+    """Yield what lacks of a token by access key."""
+    lacking = [f"identity.{name}" for name in ("project_id", "iam_url") if not getattr(identity, name)]
+    if lacking:
+        yield ("identity", "key_use"), f"'token', given without {', '.join(lacking)}"
+    if identity.security_token is not None:
+        yield ("identity", "security_token"), "given, but IAM takes no temporary key for a token: only 'sign' does"
+
+
 def _without_gateway(identity: IdentitySection) -> Iterator[Fact]:
     for name in ("access_key", "secret_key", "security_token", "user", "domain", "password", "project_id", "callers"):
         if getattr(identity, name):
             yield ("identity", name), "given, which only mode 'gateway' uses"
     if identity.writes:
         yield ("identity", "writes"), "true, which only mode 'gateway' uses"
+    if identity.key_use != "sign":
+        yield ("identity", "key_use"), f"{identity.key_use!r}, which only mode 'gateway' uses"
 
 
 def _files(identity: IdentitySection) -> Iterator[Fact]:

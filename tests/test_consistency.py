@@ -9,6 +9,7 @@ import pytest
 from proxy.configuration import ConfigurationError, loaded
 
 SIGNING = {"MODE": "gateway", "ACCESS_KEY": "AK", "SECRET_KEY": "a made-up secret"}
+EXCHANGED = {"KEY_USE": "token", "PROJECT_ID": "p", "IAM_URL": "http://iam"}
 PASSWORD = {
     "MODE": "gateway",
     "USER": "u",
@@ -41,6 +42,12 @@ def problems(identity: dict[str, str], **others: str) -> list[str]:
         pytest.param({"SHARE_PUBLIC": "true"}, ["identity.share_public"], id="public lists of the unverified"),
         pytest.param(SIGNING, [], id="a key"),
         pytest.param(PASSWORD, [], id="a password"),
+        pytest.param(SIGNING | EXCHANGED, [], id="a token by key"),
+        pytest.param(SIGNING | {"KEY_USE": "token"}, ["identity.key_use"], id="a token by key without IAM"),
+        pytest.param(
+            SIGNING | EXCHANGED | {"SECURITY_TOKEN": "t"}, ["identity.security_token"], id="a token by a temporary key"
+        ),
+        pytest.param({"KEY_USE": "token"}, ["identity.key_use"], id="a token by key in token mode"),
         pytest.param({"MODE": "gateway"}, ["identity.mode"], id="no credentials"),
         pytest.param(SIGNING | PASSWORD, ["identity.mode"], id="two kinds of credentials"),
         pytest.param({"MODE": "gateway", "ACCESS_KEY": "AK"}, ["identity.access_key"], id="a key without its secret"),

@@ -47,6 +47,10 @@ class Names:
         """The partitions' shared secret."""
         return f"{self.prefix}secret"
 
+    def own(self, identity: str) -> str:
+        """The token of the proxy's own, sealed, of the identity with that digest."""
+        return f"{self.prefix}own:{identity}"
+
     @property
     def run(self) -> str:
         """The run of the server whose contents are believed."""

@@ -190,6 +190,22 @@ class RedisStore:
             secret = await redis.get(self.names.secret)
         return secret if isinstance(secret, bytes) and len(secret) >= 16 else candidate
 
+    async def get(self, name: str) -> bytes | None:
+        """Return the value of *name*."""
+        async with self._translated() as redis:
+            value = await redis.get(name)
+        return value if isinstance(value, bytes) else None
+
+    async def set(self, name: str, value: bytes, *, for_ms: int, new: bool = False) -> bool:
+        """Give *name* this value for so long, and return whether that was done: if *new*, only where it has none."""
+        async with self._translated() as redis:
+            return bool(await redis.set(name, value, px=for_ms, nx=new))
+
+    async def delete(self, name: str) -> None:
+        """Take *name* and its value out."""
+        async with self._translated() as redis:
+            await redis.delete(name)
+
     async def ping(self) -> None:
         """See `SpanStore.ping`."""
         async with self._translated() as redis:

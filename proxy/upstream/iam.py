@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Final
 
 from proxy.core.messages import Fields, Request, Response
@@ -15,22 +15,35 @@ from proxy.upstream.base import Upstream
 
 # What says that the token is not valid; anything else but a 200 says nothing of it.
 _REFUSED: Final = frozenset({400, 401, 404})
+# A token is renewed when so much of its life is left, or so many seconds if that is less.
+_RENEWED_FRACTION: Final = 0.1
+_RENEWED_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A token of our own, and when it ends, epoch seconds."""
+    """A token of our own, when it was issued and when it ends, epoch seconds."""
 
     token: str = field(repr=False)
+    issued_at: float
     expires_at: float
+
+    @property
+    def renew_at(self) -> float:
+        """When to fetch the next one: the same for all who have it, whenever they came by it."""
+        return self.expires_at - min(_RENEWED_S, _RENEWED_FRACTION * (self.expires_at - self.issued_at))
 
 
 class Iam:
-    """Asks IAM by *upstream*, a client of its endpoint. Every call raises `ProxyError` where it gives no answer."""
+    """Asks IAM by *upstream*, a client of its endpoint; *clock* gives epoch seconds.
 
-    def __init__(self, upstream: Upstream, *, telemetry: Telemetry) -> None:
+    Every call raises `ProxyError` where it gives no answer.
+    """
+
+    def __init__(self, upstream: Upstream, *, telemetry: Telemetry, clock: Callable[[], float] = time.time) -> None:
         self._upstream = upstream
         self._telemetry = telemetry
+        self._clock = clock
 
     async def verdict(self, token: str) -> Verdict | None:
         """Return what *token* stands for, None where it is not valid. A token may always validate itself."""
@@ -47,16 +60,17 @@ class Iam:
         """Return the token that *order* asks for."""
         fields = Fields([("Content-Type", "application/json"), ("Accept", "application/json")])
         request = Request("POST", f"{TOKENS_PATH}?nocatalog=1", fields, request_id="", body=_once(order))
+        asked_at = self._clock()
         answer = await self._answered(request)
         token = answer.fields.get("x-subject-token")
         found = verdict(answer.body) if answer.status == 201 else None
         if found is None or not token:
             raise UpstreamUnreachableError(f"IAM: no token issued, status {answer.status}")
-        return Issued(token, found.expires_at)
+        return Issued(token, asked_at, found.expires_at)
 
     async def _answered(self, request: Request) -> Response:
         """Return IAM's answer to *request*; it is a call like those to the image API, and counted with them."""
-        started, status = monotonic(), "aborted"
+        started, status = time.monotonic(), "aborted"
         try:
             answer = await self._upstream.fetch(request)
             status = str(answer.status)
@@ -64,7 +78,7 @@ class Iam:
             status = error.code
             raise
         finally:
-            self._telemetry.called(purpose="iam", status=status, elapsed_s=monotonic() - started)
+            self._telemetry.called(purpose="iam", status=status, elapsed_s=time.monotonic() - started)
         return answer
 
 

@@ -14,9 +14,11 @@ from proxy.errors import ProxyError
 from proxy.upstream.base import Exchange, Upstream
 from proxy.upstream.iam import Issued
 
-# A token is renewed when so much of its life is left, or so many seconds if that is less.
-_RENEWED_FRACTION: Final = 0.1
-_RENEWED_S: Final = 600.0
+# After a login that failed none is tried for so long, then for twice as long, up to the longest: IAM locks a user who
+# fails five times in a row.
+_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 300.0
+_TRIED_S: Final = 60.0
 
 
 class Credential(Protocol):
@@ -53,44 +55,78 @@ class KeyCredential:
 
 
 class TokenCredential:
-    """A token that *issue* gives, renewed before it ends by one caller while the others wait."""
+    """A token that *issue* gives, renewed before it ends by one caller while the others wait.
 
-    def __init__(self, issue: Callable[[], Awaitable[Issued]], *, clock: Callable[[], float]) -> None:
+    *issue* is told the token that the upstream refused, if that is why. *whose* says whose token it is: when that
+    changes, because a key was replaced, the token of before counts no more.
+    """
+
+    def __init__(
+        self,
+        issue: Callable[[str | None], Awaitable[Issued]],
+        *,
+        whose: Callable[[], object],
+        clock: Callable[[], float],
+    ) -> None:
         self._issue = issue
+        self._whose = whose
         self._clock = clock
         self._turn = asyncio.Lock()
         self._issued: Issued | None = None
-        self._renew_at = 0.0
+        self._of: object = None
+        self._refused: str | None = None
+        self._pause_s = _PAUSE_S
+        self._failed: tuple[float, ProxyError] | None = None  # until when not to try again, and why
 
     async def put(self, request: Request) -> Request:
         """See `Credential.put`."""
         return replace(request, fields=request.fields.plus(("X-Auth-Token", await self._token())))
 
     def refused(self, request: Request) -> bool:
-        """See `Credential.refused`: the token may have been revoked; another that was fetched meanwhile stays."""
-        if self._issued is not None and request.fields.get("x-auth-token") == self._issued.token:
-            self._issued = None
+        """See `Credential.refused`: the token may have been revoked; another that was fetched meanwhile stays.
+
+        One that was fetched in the place of a refused one a moment ago is not given up: a third would fare no better.
+        """
+        sent, issued = request.fields.get("x-auth-token"), self._issued
+        if issued is not None and sent == issued.token:
+            if self._refused is not None and self._clock() < issued.issued_at + _TRIED_S:
+                return False
+            self._refused, self._issued = sent, None
         return True
 
     async def _token(self) -> str:
-        if self._issued is None or self._clock() >= self._renew_at:
+        held = self._held()
+        # Who comes while the next one is fetched goes on with the one that still holds.
+        if held is None or (self._clock() >= held.renew_at and not self._turn.locked()):
             async with self._turn:
-                if self._issued is None or self._clock() >= self._renew_at:
-                    await self._renew()
-        assert self._issued is not None
-        return self._issued.token
+                held = self._held()
+                if held is None or self._clock() >= held.renew_at:
+                    held = await self._renewed(held)
+        return held.token
 
-    async def _renew(self) -> None:
+    def _held(self) -> Issued | None:
+        """Return the token that there is, if it still holds."""
+        issued = self._issued if self._of == self._whose() else None
+        return issued if issued is not None and self._clock() < issued.expires_at else None
+
+    async def _renewed(self, held: Issued | None) -> Issued:
+        """Return a new token, or *held* where there is none to be had."""
+        whose, now = self._whose(), self._clock()
+        if self._failed is not None and self._of == whose and 0 < self._failed[0] - now <= _LONGEST_PAUSE_S:
+            if held is not None:
+                return held
+            raise self._failed[1]
+        self._of = whose
         try:
-            issued = await self._issue()
-        except ProxyError:
-            if self._issued is not None and self._clock() < self._issued.expires_at:
-                return  # it still holds; the next request tries again
+            self._issued = await self._issue(self._refused)
+        except ProxyError as error:
+            self._failed = (self._clock() + self._pause_s, error)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            if held is not None:
+                return held  # it still holds; a later request tries again
             raise
-        now = self._clock()
-        left_s = issued.expires_at - now
-        self._renew_at = issued.expires_at - min(_RENEWED_S, _RENEWED_FRACTION * left_s)
-        self._issued = issued
+        self._failed, self._pause_s = None, _PAUSE_S
+        return self._issued
 
 
 class OwnUpstream:

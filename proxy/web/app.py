@@ -16,7 +16,7 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.config import Settings, StoreSection, UpstreamSection
+from proxy.config import Settings, UpstreamSection
 from proxy.core.freshness import Verdicts
 from proxy.core.links import LinkStyle
 from proxy.core.readahead import Readahead
@@ -37,6 +37,7 @@ from proxy.web import admin
 from proxy.web.asking import asking, rules
 from proxy.web.entrance import Entrance
 from proxy.web.memo import HeadMemo
+from proxy.web.own import vaults
 from proxy.web.server import Front
 from proxy.web.shield import Shield
 from proxy.web.statistics import Statistics
@@ -84,8 +85,8 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         iam=Iam(shield.before_iam(iam), telemetry=telemetry) if iam else None,
         tell=lambda scopes: store.invalidate(scopes, now=time.time()),
     )
-    upstream = entrance.asked(shield.limiter)
     asks = asking(settings, await _secret(settings, store, place.secret if place else secrets.token_bytes(32)))
+    upstream = entrance.asked(shield.limiter, vaults(settings.store, store, asks.partitioner, telemetry))
     listings = ListingGateway(
         Fetcher(upstream, store, telemetry=telemetry, clock=time.time, dice=random),
         store,
@@ -218,7 +219,7 @@ def _store(settings: Settings, telemetry: Telemetry, heard: Callable[[Iterable[s
         prefix=settings.store.prefix,
         keep_s=lifetimes.longest_s,
         timeout_s=timeout_s,
-        seal=sealing(settings.store.seal, _keys(settings.store)),
+        seal=sealing(settings.store.seal, settings.store.keys),
     )
     store = TieredStore(
         memory,
@@ -231,11 +232,6 @@ def _store(settings: Settings, telemetry: Telemetry, heard: Callable[[Iterable[s
     )
     store.start()
     return store
-
-
-def _keys(store: StoreSection) -> list[str]:
-    """Return the keys that values are sealed with, the present one first."""
-    return [key.get_secret_value() for key in (store.key, store.key_previous) if key is not None]
 
 
 async def _secret(settings: Settings, store: SpanStore, candidate: bytes) -> bytes:

@@ -15,6 +15,7 @@ import orjson
 from aiohttp import web
 
 PASSWORD = "a made-up password of the proxy"
+SECRET_KEY = "a made-up secret of the proxy's access key"
 
 
 @dataclass(slots=True)
@@ -33,7 +34,8 @@ def of_project(project: str, *, user: str = "u1", roles: tuple[str, ...] = ("mem
 
 
 class IamLookalike:
-    """Keystone's token API on a free port. *validated* is each token that was asked about, in order.
+    """Keystone's token API on a free port. *validated* is each token that was asked about, in order,
+    *logins* and *issued* how often a token was asked for and given.
 
     While *gate* is shut answers wait; with *failing* set that status is answered to everything.
     """
@@ -41,6 +43,7 @@ class IamLookalike:
     def __init__(self, tokens: Mapping[str, Token]) -> None:
         self.tokens = dict(tokens)
         self.validated: list[str] = []
+        self.logins = 0
         self.issued = 0
         self.failing: int | None = None
         self.gate = asyncio.Event()
@@ -84,12 +87,13 @@ class IamLookalike:
 
     async def _issue(self, request: web.BaseRequest) -> web.Response:
         asked = (await _json(request))["auth"]
-        user = asked["identity"]["password"]["user"]
-        if user["password"] != PASSWORD:
+        self.logins += 1
+        user = _logged_in(asked["identity"])
+        if user is None:
             return web.json_response({"error": {"code": 401}}, status=401)
         self.issued += 1
         name = f"issued-{uuid.uuid4().hex}"
-        token = of_project(asked["scope"]["project"]["id"], user=user["name"])
+        token = of_project(asked["scope"]["project"]["id"], user=user)
         token.expires_at = time.time() + self.lifetime_s
         self.tokens[name] = token
         return web.json_response(self._document(token), status=201, headers={"X-Subject-Token": name})
@@ -106,6 +110,17 @@ class IamLookalike:
                 **token.scope,
             }
         }
+
+
+def _logged_in(identity: dict[str, Any]) -> str | None:
+    """Return whom *identity* proves to be, by the password or by the secret of an access key."""
+    match identity:
+        case {"methods": ["password"], "password": {"user": {"name": str(name), "password": password}}}:
+            return name if password == PASSWORD else None
+        case {"methods": ["hw_ak_sk"], "hw_ak_sk": {"access": {"key": str(key)}, "secret": {"key": secret}}}:
+            return f"owner of {key}" if secret == SECRET_KEY else None
+        case _:
+            return None
 
 
 async def _json(request: web.BaseRequest) -> Any:

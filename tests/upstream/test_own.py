@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -24,14 +25,17 @@ class World:
         self.lifetime_s = lifetime_s
         self.gate = asyncio.Event()
         self.gate.set()
-        self.credential = TokenCredential(self._issue, clock=lambda: self.now)
+        self.whose = "a user"
+        self.refused: list[str | None] = []
+        self.credential = TokenCredential(self._issue, whose=lambda: self.whose, clock=lambda: self.now)
 
-    async def _issue(self) -> Issued:
+    async def _issue(self, refused: str | None) -> Issued:
         self.issued += 1
+        self.refused.append(refused)
         await self.gate.wait()
         if self.away:
             raise UpstreamUnreachableError("iam: away")
-        return Issued(f"token-{self.issued}", self.now + self.lifetime_s)
+        return Issued(f"token-{self.issued}", self.now, self.now + self.lifetime_s)
 
     async def sent(self) -> Request:
         """Return a request as it goes up."""
@@ -84,3 +88,55 @@ async def test_only_the_token_that_was_refused_is_given_up() -> None:
     assert await world.token() == "token-2"
     assert world.credential.refused(first)
     assert await world.token() == "token-2"
+    assert world.refused == [None, "token-1"]
+
+
+async def test_tokens_that_are_all_refused_are_not_fetched_for_each_request() -> None:
+    """Where the upstream refuses the token that replaced a refused one too, it is kept for a minute."""
+    world = World()
+    assert world.credential.refused(await world.sent())
+    for _ in range(20):
+        assert not world.credential.refused(await world.sent())
+    assert world.issued == 2
+    world.now += 60.0
+    assert world.credential.refused(await world.sent())
+    assert await world.token() == "token-3"
+
+
+async def test_a_token_of_whom_the_proxy_no_longer_is_goes_up_no_more() -> None:
+    """When its key is replaced, a token is fetched by the new one at once."""
+    world = World()
+    await world.token()
+    world.whose = "another user"
+    assert await world.token() == "token-2"
+
+
+async def test_a_renewal_holds_nobody_up() -> None:
+    """While one caller fetches the next token, others go on with the one that still holds."""
+    world = World()
+    await world.token()
+    world.now += world.lifetime_s - 1
+    world.gate.clear()
+    renewing = asyncio.ensure_future(world.token())
+    await asyncio.sleep(0)
+    assert await world.token() == "token-1"
+    world.gate.set()
+    assert await renewing == "token-2"
+
+
+async def test_a_login_that_fails_is_tried_ever_less_often() -> None:
+    """IAM locks who fails five times in a row: in five minutes at most nine are tried, with no token or an old one."""
+    for begins_with_one in (False, True):
+        world = World(1000.0)
+        if begins_with_one:
+            await world.token()
+            world.now += 950.0
+        world.away, world.issued = True, 0
+        for _ in range(3000):
+            with suppress(ProxyError):
+                await world.token()
+            world.now += 0.1
+        assert 5 <= world.issued <= 9
+        world.away = False
+        world.now += 300.0
+        await world.token()

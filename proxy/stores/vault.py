@@ -1,0 +1,59 @@
+"""A secret that replicas share, in Redis: encrypted whatever `store.seal` is, for it opens more than lists."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from proxy.stores.guarded import Guard
+from proxy.stores.redis import RedisStore
+from proxy.stores.seal import Encryption
+
+# Longer than IAM takes to answer; a replica that died while it asked holds the others up for no longer.
+_CLAIM_MS: Final = 5_000
+
+
+class RedisVault:
+    """A `proxy.upstream.login.Vault` in the Redis of *store*, under the first of *keys*.
+
+    *name* gives what the secret is kept under; it is another one for each identity. Raises `ImportError` without
+    `cryptography`.
+    """
+
+    def __init__(
+        self,
+        store: RedisStore,
+        name: Callable[[], str],
+        keys: Sequence[bytes],
+        *,
+        timeout_s: float,
+        failed: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._seal = Encryption(keys)
+        self._guard = Guard(timeout_s=timeout_s, clock=time.monotonic, failed=failed)
+
+    async def kept(self) -> bytes | None:
+        """See `Vault.kept`; what was altered, or sealed by another key, is nothing."""
+        name = self._store.names.own(self._name())
+        value = await self._guard.call("vault", lambda: self._store.get(name))
+        return None if value is None else self._seal.opened(value, name=name.encode(), bound=b"")
+
+    async def keep(self, value: bytes, *, for_s: float) -> None:
+        """See `Vault.keep`. It ends the claim; that of who got nothing lapses, and until then nobody else tries."""
+        name, for_ms = self._store.names.own(self._name()), int(for_s * 1000)
+        if for_ms > 0:
+            sealed = self._seal.closed(value, name=name.encode(), bound=b"")
+            await self._guard.call("vault", lambda: self._store.set(name, sealed, for_ms=for_ms))
+            await self._guard.call("vault", lambda: self._store.delete(_claim(name)))
+
+    async def claimed(self) -> bool:
+        """See `Vault.claimed`."""
+        name = _claim(self._store.names.own(self._name()))
+        return await self._guard.call("vault", lambda: self._store.set(name, b"", for_ms=_CLAIM_MS, new=True))
+
+
+def _claim(name: str) -> str:
+    return f"{name}:c"
