@@ -163,7 +163,9 @@ class ListingGateway:
 
     async def _found(self, ask: ListAsk, gap: Gap) -> Found:
         try:
-            return await self._store.chain(ask.key, gap.after, gap.count, now=self._clock())
+            return await self._store.chain(
+                ask.key, gap.after, gap.count, joinable=ask.sort.immovable, now=self._clock()
+            )
         except StoreUnavailableError:
             return Found((), State(""))
 
@@ -242,9 +244,22 @@ class ListingGateway:
     def _wanted(self, ask: ListAsk, gap: Gap, found: Found) -> Wanted:
         size = gap.count
         if ask.key.page is None and not self._exact.get(ask.key.digest, now=self._clock()):
-            previous = gap.pieces[-1].span.asked if gap.pieces else found.behind
+            previous = gap.pieces[-1].span.asked if gap.pieces else max(found.behind, self._too_short(ask, gap, found))
             size = self._readahead.next(gap.count, previous=previous, whole_pages=not ask.sort.immovable)
         return Wanted(gap.after, size, found.moment)
+
+    def _too_short(self, ask: ListAsk, gap: Gap, found: Found) -> int:
+        """Return how many rows were asked for with a fresh span that begins where *gap* does and lacks its last rows.
+
+        Where pages can't be joined it is fetched anew; whoever fetched it has paged on since, and so may others.
+        """
+        if (
+            ask.sort.immovable
+            or not found.pieces
+            or self._standing(ask, found.pieces[0].span, found.state) < Standing.FRESH
+        ):
+            return 0
+        return found.pieces[0].span.asked if found.pieces[0].count < gap.count else 0
 
     def _if_error(self, ask: ListAsk, gap: Gap, found: Found, trail: _Trail) -> Listed | None:
         page = self._covered(ask, gap, found, Standing.IF_ERROR)

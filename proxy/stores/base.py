@@ -70,8 +70,12 @@ class Health:
 class SpanStore(Protocol):
     """Keeps spans by listing and marker. Every method may raise `StoreUnavailableError`."""
 
-    async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
-        """Return the pieces that follow the marker *after*, up to *count* images or the first gap."""
+    async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
+        """Return the pieces that follow the marker *after*, up to *count* images or the first gap.
+
+        Of two spans that go on behind a marker the one fetched later is taken; unless *joinable*, where one span has to
+        hold all, the one that does.
+        """
         ...
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:

@@ -1,10 +1,12 @@
 -- The spans that follow a marker without a gap, in one round trip.
 -- KEYS[1]  the listing's index: image id -> "<position behind the image>:<marker its span starts after>"
--- ARGV     prefix of the listing's spans; the marker; how many images are wanted; how many spans at the most
+-- ARGV     prefix of the listing's spans; the marker; how many images are wanted; how many spans at the most; 1 where
+--          spans may be joined, 0 where one has to hold all
 -- Returns  rows asked for with the span that holds the marker, 0 for none; then position, start marker, span; ...
 -- Mirrors MemoryStore._piece and core.listing.chain; codec.py lays out the span. A foreign value is no span.
 local index, prefix, marker = KEYS[1], ARGV[1], ARGV[2]
 local wanted, hops = tonumber(ARGV[3]), tonumber(ARGV[4])
+local least = ARGV[5] == '0' and wanted or 0
 local chain = {0}
 
 local function span(after)
@@ -36,13 +38,24 @@ local function holding(id)
   return found or nil
 end
 
+local function enough(piece)
+  return piece.ends or piece.count - piece.position >= least
+end
+
+local function rather(one, other)
+  if enough(one) ~= enough(other) then
+    return enough(one)
+  end
+  return one.fetched_at > other.fetched_at
+end
+
 for hop = 1, hops do
   local found, home = span(marker), holding(marker)
   if home and hop == 1 then
     chain[1] = home.asked
   end
   if home and home.position <= home.count and (home.position < home.count or home.ends or home.marker ~= marker)
-      and (not found or home.fetched_at > found.fetched_at) then
+      and (not found or rather(home, found)) then
     found = home
   end
   if not found or (found.count == found.position and not found.ends and found.marker == marker) then

@@ -52,13 +52,14 @@ class MemoryStore:
         """See `SpanStore.health`."""
         return Health({"memory": "ok"}, len({listing for listing, _ in self._kept}), len(self._kept))
 
-    async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
+    async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """See `SpanStore.chain`."""
-        return self.chain_now(key, after, count, now=now)
+        return self.chain_now(key, after, count, joinable=joinable, now=now)
 
-    def chain_now(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
+    def chain_now(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """Return what `chain` returns, without waiting for a turn."""
-        pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, now))
+        least = 0 if joinable else count
+        pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, least, now))
         home = self._home(key.digest, after, now)
         return Found(tuple(pieces), self.state(key, now=now), home.span.asked if home else 0)
 
@@ -137,19 +138,22 @@ class MemoryStore:
     def _generation(self, key: ListingKey) -> str:
         return ".".join(self._generations.get(scope, self._era) for scope in key.scopes)
 
-    def _piece(self, listing: str, marker: str, now: float) -> Piece | None:
+    def _piece(self, listing: str, marker: str, least: int, now: float) -> Piece | None:
         """Return what follows *marker*: the span that starts there, or the rest of one that holds that image.
 
-        Of the two, the one fetched later.
+        Of the two, the one that has *least* images or ends the listing, else the one fetched later.
         """
         kept = self._alive((listing, marker), now)
         starting = Piece(kept.span, 0) if kept else None
         holding = self._home(listing, marker, now)
         if holding is None or (holding.count == 0 and holding.span.end == marker):
             return starting
-        if starting is None or holding.span.fetched_at > starting.span.fetched_at:
+        if starting is None:
             return holding
-        return starting
+        enough = [piece.count >= least or piece.span.end is None for piece in (starting, holding)]
+        if enough[0] != enough[1]:
+            return starting if enough[0] else holding
+        return holding if holding.span.fetched_at > starting.span.fetched_at else starting
 
     def _home(self, listing: str, image_id: str, now: float) -> Piece | None:
         """Return the span that holds the image, from behind it on."""

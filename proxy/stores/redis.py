@@ -57,10 +57,10 @@ class RedisStore:
         """See `SpanStore.health`; whether it answers is known to who asks it."""
         return Health({}, 0, 0)
 
-    async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
+    async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """See `SpanStore.chain`."""
         spans = self.names.spans(key)
-        words: list[Word] = [spans, after, count, _MAX_SPANS]
+        words: list[Word] = [spans, after, count, _MAX_SPANS, int(joinable)]
         state, (behind, *found) = await self._stated(key, "chain", [self.names.index(key)], words, now=now)
         pieces: list[Piece] = []
         for position, start, value in zip(found[::3], found[1::3], found[2::3], strict=True):

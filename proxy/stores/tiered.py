@@ -95,15 +95,17 @@ class TieredStore:
         """What this replica hears of the others by."""
         return self._channel
 
-    async def chain(self, key: ListingKey, after: str, count: int, *, now: float) -> Found:
+    async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """See `SpanStore.chain`: from memory where it has all of the window, fresh."""
-        near = self._near.chain_now(key, after, count, now=now)
+        near = self._near.chain_now(key, after, count, joinable=joinable, now=now)
         if self._suffices(near, count, now=now) and (self._trusts(key) or self._just_fetched(near, now=now)):
             return near
         heard = self._heard
         try:
             await self._debts.paid(wait_s=self._timeout_s)
-            far = await self._guard.call("chain", lambda: self._far.chain(key, after, count, now=now))
+            far = await self._guard.call(
+                "chain", lambda: self._far.chain(key, after, count, joinable=joinable, now=now)
+            )
         except StoreUnavailableError:
             # Nobody tells of other replicas' writes now, but their writers wait: what began longer ago is not joined.
             doubt = f"~{now // self._near_ttl_s:.0f}"

@@ -21,14 +21,20 @@ SECRET = "a secret of the fleet's own"
 
 
 def settings(
-    upstream: str, *, store: str = "memory://", timeout_ms: float = 50.0, ttl_s: float = 60.0, near_ttl_s: float = 1.0
+    upstream: str,
+    *,
+    store: str = "memory://",
+    timeout_ms: float = 50.0,
+    ttl_s: float = 60.0,
+    near_ttl_s: float = 1.0,
+    iam_url: str = "",
 ) -> Settings:
-    """Return the settings of a replica on free ports before *upstream*."""
+    """Return the settings of a replica on free ports before *upstream*: by project where there is an IAM to ask."""
     return Settings(
         upstream=UpstreamSection(url=upstream),
         server=Server(listen=ANYWHERE, drain_s=0.0),
         admin=Admin(listen=ANYWHERE),
-        identity=IdentitySection(secret=SECRET),
+        identity=IdentitySection(secret=SECRET, mode="project" if iam_url else "token", iam_url=iam_url),
         cache=CacheSection(ttl_s=ttl_s),
         store=StoreSection(url=store, timeout_ms=timeout_ms, near_ttl_s=near_ttl_s),
     )

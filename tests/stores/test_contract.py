@@ -97,6 +97,14 @@ async def test_of_two_ways_on_the_later_fetched_is_taken(
     assert await chained(store, "c", 3, now=NOW + 1) == expected
 
 
+@pytest.mark.parametrize("inner_s", [1.0, -1.0])
+async def test_where_one_span_has_to_hold_all_the_one_that_does_is_taken(store: SpanStore, inner_s: float) -> None:
+    """Newer or older, a span that ends too soon is of no use there."""
+    await keep(store, a_span(HEAD, 8), a_span("c", 3, fetched_at=NOW + inner_s))
+    found = await store.chain(KEY, "c", 5, joinable=False, now=NOW + 1)
+    assert [(piece.span.after, piece.start) for piece in found.pieces] == [(HEAD, 3)]
+
+
 async def test_the_span_that_holds_an_image_is_found(store: SpanStore) -> None:
     """An image leads to its span and to what is behind it there."""
     await keep(store, a_span(HEAD, 6))
@@ -227,9 +235,9 @@ async def test_every_store_finds_what_memory_finds(store: SpanStore, seed: int) 
         for each in (store, memory):
             await keep(each, span, now=NOW + moment)
     for after in (HEAD, *ROWS):
-        count = dice.randrange(1, 15)
-        here = await store.chain(KEY, after, count, now=NOW + 9)
-        there = await memory.chain(KEY, after, count, now=NOW + 9)
+        count, joinable = dice.randrange(1, 15), dice.random() < 0.5
+        here = await store.chain(KEY, after, count, joinable=joinable, now=NOW + 9)
+        there = await memory.chain(KEY, after, count, joinable=joinable, now=NOW + 9)
         assert [(p.span.after, p.span.ids, p.start) for p in here.pieces] == [
             (p.span.after, p.span.ids, p.start) for p in there.pieces
         ]
