@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from math import inf
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import Metric
 
 from proxy.core.quantile import quantile
 
@@ -14,11 +14,11 @@ Labels = Mapping[str, str]
 
 
 class Samples:
-    """The samples of *registry*, read once."""
+    """The samples of *families*."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, families: Iterable[Metric]) -> None:
         self._samples: dict[str, list[tuple[Labels, float]]] = defaultdict(list)
-        for family in registry.collect():
+        for family in families:
             for sample in family.samples:
                 self._samples[sample.name].append((sample.labels, sample.value))
 

@@ -1,4 +1,4 @@
-"""`GET /stats`: what the proxy does and saves, how its budget and its parts stand; figures of this process."""
+"""`GET /stats`: what the proxy does and saves, how its budget and its parts stand."""
 
 from __future__ import annotations
 
@@ -45,15 +45,14 @@ class Statistics:
 
     def __call__(self) -> Figures:
         """Return all figures, fit for JSON."""
-        samples = Samples(self._registry)
+        samples = Samples(self._registry.collect())
         now = self._clock()
         standing = self._shield.standing()
         return {
             "version": __version__,
             "at": round(now, 3),
             "uptime_s": round(max(0.0, now - self._started_at), 3),
-            "requests": _requests(samples),
-            "upstream": _upstream(samples),
+            **counted(samples),
             "budget": _budget(samples, standing),
             "breaker": {
                 "open": standing.left_alone_s is not None,
@@ -61,6 +60,7 @@ class Statistics:
             },
             "concurrency": {"limit": standing.concurrency_limit, "under_way": standing.under_way},
             "store": self._stored(samples),
+            "processes": 1,
         }
 
     def _stored(self, samples: Samples) -> Figures:
@@ -74,6 +74,11 @@ class Statistics:
             "replicas": health.replicas,
             "errors": samples.by("ims_proxy_store_errors_total", "operation"),
         }
+
+
+def counted(samples: Samples) -> Figures:
+    """Return what can be told from the metrics alone, so of several processes too."""
+    return {"requests": _requests(samples), "upstream": _upstream(samples)}
 
 
 def _requests(samples: Samples) -> Figures:

@@ -5,6 +5,7 @@
 | `/healthz` | this process's own |
 | `/readyz` | 200 when every worker is ready; what each says, part by part |
 | `/metrics` | sums over the workers; of what can't be added, the least or the most |
+| `/stats` | the same for its figures |
 | any other | the first worker's that answers: what it is told of the store, all of them hear |
 
 A worker guards its own port too, which is on loopback: it is asked with the same credentials.
@@ -25,6 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from proxy.web.guard import RefusedError, guard
+from proxy.web.merged import merged
+from proxy.web.samples import Samples
 
 _WAIT_S: Final = 5.0
 _PURGE_WAIT_S: Final = 60.0
@@ -97,11 +100,21 @@ def application(workers: Workers, *, token: str | None) -> web.Application:
             return _passed(refused)
         return web.Response(body=added(each.body.decode() for each in said), headers=said[0].headers)
 
+    async def stats(request: web.Request) -> web.Response:
+        said, told = await asyncio.gather(workers.all("/metrics", request), workers.all("/stats", request))
+        refused = next((each for each in (*said, *told) if each is not None and each.status != 200), None)
+        figures = [orjson.loads(each.body) for each in told if each is not None]
+        if refused is not None or not figures:
+            return _passed(refused)
+        samples = Samples(_families(each.body.decode() for each in said if each is not None).collect())
+        return web.Response(body=orjson.dumps(merged(samples, figures)), content_type="application/json")
+
     async def other(request: web.Request) -> web.Response:
         return _passed(await workers.any(request))
 
     app = web.Application(middlewares=[guard(token)])
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    own = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics, "/stats": stats}
+    app.add_routes([web.get(path, handler) for path, handler in own.items()])
     app.router.add_route("*", "/{path:.*}", other)
     return app
 
@@ -121,8 +134,12 @@ def readiness(said: Sequence[Said | None]) -> tuple[bool, dict[str, str]]:
 def added(expositions: Iterable[str]) -> bytes:
     """Return the sums of *expositions* in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Added([list(text_string_to_metric_families(each)) for each in expositions]))
+    registry.register(_families(expositions))
     return generate_latest(registry)
+
+
+def _families(expositions: Iterable[str]) -> _Added:
+    return _Added([list(text_string_to_metric_families(each)) for each in expositions])
 
 
 class _Added(Collector):

@@ -97,6 +97,9 @@ async def test_operators(upstream: Lookalike, tmp_path: Path, redis: RedisServer
             metrics = (await operator.ask("/metrics", token=None, Authorization=key)).body.decode()
             assert 'ims_proxy_requests_total{cache_status="hit",route="list",status="200"} 1.0' in metrics
             assert 'ims_proxy_requests_total{cache_status="uri-miss",route="list",status="200"} 1.0' in metrics
+            stats = (await operator.ask("/stats", token=None, Authorization=key)).json()
+            assert (stats["processes"], stats["requests"]["total"], stats["upstream"]["calls"]) == (2, 2, 1)
+            assert stats["store"]["replicas"] == 2
             purged = await operator.ask(
                 "/purge",
                 method="POST",

@@ -1,0 +1,92 @@
+"""The figures of several processes as those of one proxy."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from proxy.telemetry import Telemetry
+from proxy.web.merged import merged
+from proxy.web.samples import Samples
+
+ONE: dict[str, Any] = {
+    "version": "1",
+    "at": 100.0,
+    "uptime_s": 50.0,
+    "requests": {},
+    "upstream": {},
+    "budget": {
+        "allowance": {"calls": 10, "per_s": 60.0},
+        "used": 3,
+        "left_ratio": 0.7,
+        "learnt": {},
+        "budgets": 1,
+        "low": 0,
+        "gates_closed": 0,
+        "closed_for_s": None,
+        "waiting": 1,
+        "refused": 2,
+        "thrift": {"readahead": 1},
+    },
+    "breaker": {"open": False, "retry_in_s": None},
+    "concurrency": {"limit": 8, "under_way": 1},
+    "store": {
+        "parts": {"memory": "ok", "redis": "ok"},
+        "listings": 1,
+        "spans": 2,
+        "bytes": 100,
+        "max_bytes": 1000,
+        "replicas": 2,
+        "errors": {"chain": 1},
+    },
+    "processes": 1,
+}
+
+
+def another() -> dict[str, Any]:
+    """Return the figures of a process in trouble."""
+    figures = deepcopy(ONE) | {"at": 101.0, "uptime_s": 9.0}
+    figures["budget"] |= {
+        "used": 5,
+        "left_ratio": 0.5,
+        "gates_closed": 1,
+        "closed_for_s": 7.0,
+        "thrift": {"readahead": 4},
+    }
+    figures["breaker"] = {"open": True, "retry_in_s": 3.0}
+    figures["store"]["parts"] = {"memory": "ok", "redis": "left alone"}
+    return figures
+
+
+def test_what_is_counted_is_added() -> None:
+    """Requests and calls come from the metrics, and so do the quantiles."""
+    telemetry = Telemetry()
+    telemetry.served(method="GET", route="list", status=200, cache_status="hit", elapsed_s=0.002, request_id="r")
+    telemetry.called(purpose="list", status="200", elapsed_s=0.1)
+    told = merged(Samples(telemetry.registry.collect()), [ONE, another()])
+    assert (told["requests"]["total"], told["upstream"]["calls"]) == (1, 1)
+    assert told["requests"]["seconds"]["hit"]["p50_s"] is not None
+    assert (told["processes"], told["uptime_s"], told["at"]) == (2, 50.0, 101.0)
+
+
+def test_how_each_stands_is_put_together() -> None:
+    """The budget's books are shared, and each process tells its own calls; trouble of one is trouble."""
+    told = merged(Samples([]), [ONE, another()])
+    assert (told["budget"]["used"], told["budget"]["left_ratio"]) == (8, 0.2)
+    assert (told["budget"]["gates_closed"], told["budget"]["closed_for_s"]) == (1, 7.0)
+    assert (told["budget"]["waiting"], told["budget"]["refused"], told["budget"]["thrift"]) == (2, 4, {"readahead": 5})
+    assert told["breaker"] == {"open": True, "retry_in_s": 3.0}
+    assert told["concurrency"] == {"limit": 16, "under_way": 2}
+    assert told["store"]["parts"] == {"memory": "ok", "redis": "left alone"}
+    assert (told["store"]["bytes"], told["store"]["replicas"], told["store"]["errors"]) == (200, 2, {"chain": 2})
+
+
+def test_one_process_stays_as_it_is() -> None:
+    """Nothing is lost or made up where there is nothing to add, nor where no limit is known."""
+    told = merged(Samples([]), [ONE])
+    assert {name: told[name] for name in ("budget", "breaker", "concurrency", "store")} == {
+        name: ONE[name] for name in ("budget", "breaker", "concurrency", "store")
+    }
+    unlimited = deepcopy(ONE)
+    unlimited["budget"] |= {"allowance": None, "used": None, "left_ratio": None}
+    assert merged(Samples([]), [unlimited, unlimited])["budget"]["used"] is None
