@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -14,7 +19,8 @@ from hypothesis import strategies as st
 
 from proxy.demo.server import Call, Lookalike
 from tests.harness.iam import IamLookalike, Token, of_project
-from tests.web.conftest import Proxy, a_proxy
+from tests.harness.redis import RedisServer
+from tests.web.conftest import Answer, Proxy, a_proxy
 
 USERS = [
     (token_of, scope_of)
@@ -34,6 +40,7 @@ USERS = [
 ]
 TOKENS = [token for token, _ in USERS]
 SCOPES = dict(USERS)
+PATHS = ["/v2/images", "/v2/cloudimages"]
 QUERIES = ["", "limit=3", "visibility=private&limit=3", "limit=3&sort_key=name", "name=x", "limit=0"]
 LINES: list[tuple[tuple[str, str], ...]] = [
     (),
@@ -42,6 +49,9 @@ LINES: list[tuple[tuple[str, str], ...]] = [
     (("X-Api-Version", "Q"),),
     (("Cache-Control", "no-cache"),),
 ]
+
+
+Asked = tuple[str, str, str, tuple[tuple[str, str], ...]]
 
 
 def identity(token: str, path: str) -> object:
@@ -59,63 +69,138 @@ class World:
     upstream: Lookalike
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    failing: bool = False
     number: int = 0
 
     async def signed(self, call: Call) -> web.StreamResponse:
         """Answer *call* with images that say who asked."""
         self.arrived.set()
         await self.gate.wait()
+        if self.failing:
+            return web.json_response({}, status=503)
         token = call.headers["X-Auth-Token"]
         images = [{"id": f"i{n}", "name": f"image of <{token}>", "visibility": "private"} for n in range(3)]
         return web.json_response({"images": images})
 
-    async def asked(self, token: str, path: str, query: str, lines: tuple[tuple[str, str], ...]) -> bytes:
-        """Return what the caller with *token* is answered, for a listing that only this example asks for."""
+    async def asked(self, request: Asked, *, at: Proxy | None = None) -> Answer:
+        """Return what *request* is answered, for a listing that only this example asks for."""
+        token, path, query, lines = request
         target = f"{path}?{query}{'&' if query else ''}tag=example-{self.number}"
-        return (await self.proxy.client.ask(target, token=token, fields=lines)).body
+        return await (at or self.proxy).client.ask(target, token=token, fields=lines)
+
+    def begin(self) -> None:
+        """Begin an example: nobody has asked for its listings."""
+        self.number += 1
+        self.failing = False
+        self.arrived.clear()
+        self.gate.set()
 
 
-@pytest.fixture(params=["token", "project"])
-async def world(request: pytest.FixtureRequest, upstream: Lookalike, iam: IamLookalike) -> AsyncIterator[World]:
-    """A world in each mode."""
+@asynccontextmanager
+async def a_world(
+    mode: str, upstream: Lookalike, iam: IamLookalike, *, cache: dict[str, Any], **sections: dict[str, Any]
+) -> AsyncIterator[World]:
+    """Run a world in that mode, its lists kept as *cache* says."""
     iam.tokens = dict(SCOPES)
-    mode = {"mode": "project", "iam_url": iam.url} if request.param == "project" else {}
-    cache = {"readahead": True, "ttl_s": 3600, "transient_ttl_s": 3600}
-    async with a_proxy(upstream.base_url, identity=mode | {"share_public": bool(mode)}, cache=cache) as proxy:
+    identity = {"mode": "project", "iam_url": iam.url, "share_public": True} if mode == "project" else {}
+    async with a_proxy(upstream.base_url, identity=identity, cache={"readahead": True} | cache, **sections) as proxy:
         made = World(proxy, upstream)
         upstream.script = made.signed
         yield made
 
 
-Asked = tuple[str, str, str, tuple[tuple[str, str], ...]]
-
-REQUESTS = st.tuples(
-    st.sampled_from(TOKENS),
-    st.sampled_from(["/v2/images", "/v2/cloudimages"]),
-    st.sampled_from(QUERIES),
-    st.sampled_from(LINES),
-)
+@pytest.fixture(params=["token", "project"])
+async def world(request: pytest.FixtureRequest, upstream: Lookalike, iam: IamLookalike) -> AsyncIterator[World]:
+    """A world in each mode, where lists stay fresh."""
+    async with a_world(request.param, upstream, iam, cache={"ttl_s": 3600, "transient_ttl_s": 3600}) as made:
+        yield made
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(REQUESTS, REQUESTS, st.booleans())
+@pytest.fixture(params=["token", "project"])
+async def stale_world(request: pytest.FixtureRequest, upstream: Lookalike, iam: IamLookalike) -> AsyncIterator[World]:
+    """A world in each mode, where lists are stale at once; they may be given while they are fetched anew for 3 ms."""
+    cache = {"ttl_s": 0.001, "transient_ttl_s": 0.001, "stale_while_revalidate_s": 0.003, "negative_ttl_s": 0}
+    async with a_world(request.param, upstream, iam, cache=cache) as made:
+        yield made
+
+
+SHAPES = st.tuples(st.sampled_from(PATHS), st.sampled_from(QUERIES), st.sampled_from(LINES))
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Asked, Asked]:
+    """Two requests; more often than not they differ in who asks alone, for only then could they share."""
+    one = draw(SHAPES)
+    other = draw(SHAPES) if draw(st.integers(0, 3)) == 0 else one
+    return (draw(st.sampled_from(TOKENS)), *one), (draw(st.sampled_from(TOKENS)), *other)
+
+
+FEW = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def told_apart(asked: Sequence[Asked], answers: Sequence[Answer]) -> int:
+    """Assert that each list names tokens of the asker's own identity alone, and return how many lists there are."""
+    lists = [(each, answer.body) for each, answer in zip(asked, answers, strict=True) if answer.status == 200]
+    for (token, path, query, _), body in lists:
+        named = [each for each in TOKENS if f"<{each}>".encode() in body]
+        assert named or query == "limit=0", body
+        assert all(identity(each, path) == identity(token, path) for each in named), (token, named)
+    return len(lists)
+
+
+@FEW
+@given(pairs(), st.booleans())
 async def test_pairs_share_no_byte_cold_warm_or_collapsed(
-    world: World, one: Asked, other: Asked, at_once: bool
+    world: World, pair: tuple[Asked, Asked], at_once: bool
 ) -> None:
     """One after the other and at once: a list names only tokens that are the asker's own identity."""
-    world.number += 1
-    world.arrived.clear()
-    world.gate.clear()
-    asked = (one, other, one, other)
+    world.begin()
+    asked = pair * 2
     if at_once:
-        waiting = [asyncio.ensure_future(world.asked(*request)) for request in asked]
+        world.gate.clear()
+        waiting = [asyncio.ensure_future(world.asked(request)) for request in asked]
         await world.arrived.wait()
         world.gate.set()
         answers = await asyncio.gather(*waiting)
     else:
-        world.gate.set()
-        answers = [await world.asked(*request) for request in asked]
-    for (token, path, query, _), body in zip(asked, answers, strict=True):
-        named = [each for each in TOKENS if f"<{each}>".encode() in body]
-        assert named or query == "limit=0", body
-        assert all(identity(each, path) == identity(token, path) for each in named), (token, named)
+        answers = [await world.asked(request) for request in asked]
+    assert told_apart(asked, answers) == 4
+
+
+@FEW
+@given(pairs(), st.booleans())
+async def test_pairs_share_no_byte_that_is_stale(stale_world: World, pair: tuple[Asked, Asked], failing: bool) -> None:
+    """What is given of a list that went stale, with an upstream that answers or one that fails, is the asker's own."""
+    world = stale_world
+    world.begin()
+    asked = pair * 2
+    answers = [await world.asked(request) for request in asked[:2]]
+    world.failing = failing
+    answers += await asyncio.gather(*(world.asked(request) for request in asked[2:]))
+    lists = told_apart(asked, answers)
+    assert lists == 4 or (failing and any(query == "limit=0" or lines for _, _, query, lines in asked))
+
+
+@pytest.mark.parametrize("mode", ["token", "project"])
+async def test_a_redis_that_restarts_mixes_nobody_up(
+    mode: str, upstream: Lookalike, iam: IamLookalike, tmp_path: Path
+) -> None:
+    """Two replicas on a Redis that comes back with what it had, or with nothing: whom they ask for sees its own."""
+    every = [(token, path, query, ()) for token, path, query in product(TOKENS, PATHS, QUERIES)]
+    asked = random.Random(mode).choices(every, k=80)
+    cache = {"ttl_s": 3600, "transient_ttl_s": 3600}
+    for options in (("--appendonly", "yes", "--appendfsync", "always"), ()):
+        with RedisServer(tmp_path, options=options) as redis:
+            store = {"url": redis.url, "timeout_ms": 2000}
+            async with (
+                a_world(mode, upstream, iam, cache=cache, store=store) as another,
+                a_world(mode, upstream, iam, cache=cache, store=store) as world,
+            ):
+                replicas = (world.proxy, another.proxy)
+                world.begin()
+                for replica in replicas:
+                    told_apart(asked, [await world.asked(each, at=replica) for each in asked])
+                redis.restart()
+                for replica in reversed(replicas):
+                    answers = await asyncio.gather(*(world.asked(each, at=replica) for each in asked))
+                    assert told_apart(asked, answers) == len(asked)
