@@ -19,7 +19,7 @@ from proxy.core.listing import Span
 from proxy.core.scan import ScanError, image_bounds
 
 # An image in one of these is about to change (IMS API reference, "Image Attributes"; Glance image statuses).
-TRANSIENT_STATUSES: Final = frozenset({"queued", "saving", "importing", "uploading", "pending_delete"})
+TRANSIENT_STATUSES: Final = ("queued", "saving", "importing", "uploading", "pending_delete")
 
 _IMAGE_LINKS: Final = ("self", "file", "schema")
 
@@ -76,7 +76,9 @@ def listed(body: bytes, *, sort_keys: Iterable[str] = (), public: bool = False) 
     try:
         answer = orjson.loads(body)
         images = answer["images"]
-        bounds = image_bounds(body)
+        if not all(type(image) is dict for image in images):
+            return NotAList("not-a-list")
+        bounds = image_bounds(body, len(images))
     except (orjson.JSONDecodeError, TypeError, KeyError, ScanError):
         return NotAList("not-a-list")
     if len(bounds) != len(images):
@@ -97,12 +99,10 @@ def listed(body: bytes, *, sort_keys: Iterable[str] = (), public: bool = False) 
         starts=starts,
         ends=ends,
         nulls=any(image.get(key) is None for key in sort_keys for image in images),
-        transient_since=max((_changed_at(image) for image in images if _transient(image.get("status"))), default=None),
+        transient_since=max(
+            (_changed_at(image) for image in images if image.get("status") in TRANSIENT_STATUSES), default=None
+        ),
     )
-
-
-def _transient(status: object) -> bool:
-    return isinstance(status, str) and status in TRANSIENT_STATUSES
 
 
 def _changed_at(image: dict[str, Any]) -> float:
@@ -137,7 +137,7 @@ def _run(body: bytes, images: list[Any], bounds: list[tuple[int, int]]) -> tuple
     """
     if not bounds:
         return b"", array("I"), array("I")
-    if all(_links_home(image) for image in images):
+    if _all_links_home(images):
         first = bounds[0][0]
         starts = array("I", (start - first for start, _ in bounds))
         ends = array("I", (end - first for _, end in bounds))
@@ -152,6 +152,16 @@ def _run(body: bytes, images: list[Any], bounds: list[tuple[int, int]]) -> tuple
         ends.append(at + len(piece))
         at += len(piece) + 1
     return b",".join(pieces), starts, ends
+
+
+def _all_links_home(images: list[Any]) -> bool:
+    """Whether every image's own links are relative: looked at as one text, for they almost always are."""
+    links = [link for name in _IMAGE_LINKS for image in images if (link := image.get(name)) is not None]
+    if not all(type(link) is str for link in links):
+        return False
+    text = "\n" + "\n".join(links)
+    foreign = "\n//" in text or "\n/\\" in text or text.count("\n/") < len(links)
+    return not foreign and text.count("\n") == max(1, len(links)) and text.replace("\n", "").isprintable()
 
 
 def _links_home(image: dict[str, Any]) -> bool:

@@ -43,7 +43,7 @@ def test_slices_are_the_images(around: dict[str, object], images: list[object], 
     """Whatever the spacing, and whatever braces and quotes stand in strings, each slice parses to its image."""
     names = data.draw(st.permutations([*around, "images"]))
     body = data.draw(spelt({name: images if name == "images" else around[name] for name in names})).encode()
-    slices = [body[start:end] for start, end in image_bounds(body)]
+    slices = [body[start:end] for start, end in image_bounds(body, len(images))]
     assert [json.loads(piece) for piece in slices] == json.loads(body)["images"]
     assert all(piece[:1] == b"{" and piece[-1:] == b"}" for piece in slices)
 
@@ -69,15 +69,30 @@ def test_slices_are_the_images(around: dict[str, object], images: list[object], 
         pytest.param(b'{"images":[{"a":' + b"[" * 20 + b"]" * 20 + b"}]}", id="nested deeper than any image"),
     ],
 )
-def test_what_is_no_list_of_objects_is_refused(body: bytes) -> None:
-    """Anything but one array of objects under one plain name raises."""
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_what_is_no_list_of_objects_is_refused(body: bytes, count: int) -> None:
+    """Anything but one array of objects under one plain name raises, whatever it was parsed to."""
     with pytest.raises(ScanError):
-        image_bounds(body)
+        image_bounds(body, count)
+
+
+@pytest.mark.parametrize("name", [b"images", b"im\\u0061ges", b"\\u0069mages", b"image\\u0073"])
+def test_a_second_array_hides_in_no_image(name: bytes) -> None:
+    """Where two arrays have one boundary between them, it is not taken for one of the first array."""
+    with pytest.raises(ScanError):
+        image_bounds(b'{"images":[{"a":1}],"%b":[{"c":3},{"d":4}]}' % name, 2)
+
+
+def test_boundaries_that_are_none() -> None:
+    """What looks like a boundary in a string, or deeper down, is none; where it makes up for one, images are walked."""
+    images = [{"a": "},{", "b": [{"c": 1}, {"d": 2}]}, {"e": "} , {"}]
+    body = json.dumps({"images": images}).encode()
+    assert [json.loads(body[start:end]) for start, end in image_bounds(body, 2)] == images
 
 
 def test_names_with_escapes_may_stand_beside_images() -> None:
     """Only a second spelling of `images` is ambiguous."""
-    assert image_bounds(b'{"\\u0061":1,"a\\"b":[],"images":[{}]}') == [(32, 34)]
+    assert image_bounds(b'{"\\u0061":1,"a\\"b":[],"images":[{}]}', 1) == [(32, 34)]
 
 
 _SMALL_BYTES = 1 << 16
@@ -104,7 +119,7 @@ def test_hostile_input_costs_time_in_proportion(hostile: Callable[[int], bytes])
     def seconds(repeats: int) -> float:
         began = time.perf_counter()
         with contextlib.suppress(ScanError):
-            image_bounds(hostile(repeats))
+            image_bounds(hostile(repeats), 2)
         return time.perf_counter() - began
 
     unit = len(hostile(2)) - len(hostile(1))
@@ -117,7 +132,7 @@ def test_a_body_that_parses_is_scanned_whatever_its_size() -> None:
     """Ten thousand images, each with hostile text, are found in order."""
     text = '"}],{[\\' * 20
     body = orjson.dumps({"images": [{"id": str(number), "name": text} for number in range(10_000)]})
-    bounds = image_bounds(body)
+    bounds = image_bounds(body, 10_000)
     assert [orjson.loads(body[start:end])["id"] for start, end in bounds[::999]] == [
         str(number) for number in range(0, 10_000, 999)
     ]
