@@ -40,8 +40,9 @@ class ScanError(ValueError):
 
 
 def image_bounds(body: bytes, count: int) -> list[tuple[int, int]]:
-    """Return the (start, end) offsets of each image in the list answer *body*, in order; it was parsed to *count* objects.
+    """Return the (start, end) offsets of each image in the list answer *body*, in order.
 
+    It has been parsed, to *count* images that are objects.
     Raises `ScanError` where `images` is missing, stands twice, or holds something else than objects.
     """
     at = _match(_OPEN, body, 0).end()
