@@ -56,6 +56,12 @@ def _address(value: str) -> str:
     return value
 
 
+def _pattern(value: str) -> str:
+    if not value.startswith("/") or not value.isascii() or not value.isprintable() or set(value) & set(" ?#%"):
+        raise ValueError("a path that begins with /, without a query, spaces or escapes")
+    return value
+
+
 def _store_url(value: str) -> str:
     if urlsplit(value).scheme not in ("memory", "redis", "rediss"):
         raise ValueError("memory://, redis://HOST:PORT/DB or rediss://…")
@@ -108,6 +114,12 @@ class UpstreamSection(Section):
     read_timeout_s: Wait = Field(30.0, description="longest wait for the next bytes of an answer")
     max_connections: int = Field(
         64, ge=1, le=10_000, description="connections open at once; the calls under way follow latency, up to as many"
+    )
+    retries: int = Field(
+        2, ge=0, le=10, description="how often a read that failed is tried again, within the budget; 0 never"
+    )
+    tolerated_failures: int = Field(
+        10, ge=1, le=1_000_000, description="calls that fail in a row until no more are made for a while"
     )
     max_page: int = Field(1000, ge=1, le=100_000, description="the longest page the upstream gives")
     list_api: Literal["native", "cloudimages"] = Field(
@@ -202,6 +214,29 @@ class RuleSection(Section):
         return value
 
 
+class RouteSection(Section):
+    """A route of `cache.routes`: single resources that are answered from the store by RFC 9111."""
+
+    path: Annotated[str, AfterValidator(_pattern)] = Field(
+        description="what their path is like: `*` stands for a segment or a part of one, `**` for any number of them"
+    )
+    ttl_s: Seconds = Field(0.0, description="lifetime of a 200 where the upstream states none")
+    heuristic_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="lifetime where neither is there: this share of the time since `Last-Modified` (RFC 9111 §4.2.2)",
+    )
+    stale_while_revalidate_s: Seconds | None = Field(None, description="as `cache.stale_while_revalidate_s`")
+    stale_if_error_s: Seconds | None = Field(None, description="as `cache.stale_if_error_s`")
+    public: bool = Field(False, description="whether one answer is everyone's, whatever credentials they have")
+    vary: bool = Field(
+        False,
+        description="whether all that callers send goes up, and the upstream's `Vary` tells what of it counts; "
+        "without it only what counts goes up",
+    )
+
+
 class CacheSection(Section):
     """How long answers are kept."""
 
@@ -218,6 +253,17 @@ class CacheSection(Section):
     readahead: bool = Field(True, description="whether spans may be longer than the caller's page")
     rules: tuple[RuleSection, ...] = Field(
         (), description="lifetimes of some lists, the first rule that matches counts"
+    )
+    routes: tuple[RouteSection, ...] = Field(
+        (),
+        description="more resources to be answered from the store, the first route that matches counts; "
+        "images, schemas, `os_version` and `quota` come after them",
+    )
+    max_resource_bytes: int = Field(
+        1024 * 1024,
+        ge=0,
+        le=64 * 1024 * 1024,
+        description="longest body of a resource that is kept; others are streamed",
     )
 
 

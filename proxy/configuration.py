@@ -18,7 +18,7 @@ from typing import Any, Final
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.config import RuleSection, Section, Settings
+from proxy.config import RouteSection, RuleSection, Section, Settings
 from proxy.consistency import facts, is_loopback
 
 ENVIRONMENT_PREFIX: Final = "IMS_PROXY_"
@@ -199,7 +199,8 @@ def _allowed(details: ErrorDetails) -> str:
         case "too_short" | "string_too_short":
             return f"at least {details['ctx']['min_length']} characters"
         case "extra_forbidden":
-            return f"only {', '.join(RuleSection.model_fields)}, not {details['loc'][-1]}"
+            table = RouteSection if details["loc"][1] == "routes" else RuleSection
+            return f"only {', '.join(table.model_fields)}, not {details['loc'][-1]}"
         case _:
             return details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
 

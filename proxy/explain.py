@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from proxy.config import Settings
-from proxy.core.identity import Partitioner, Scope, Unshared, Who
+from proxy.core.identity import Partition, Partitioner, Scope, Unshared, Who
 from proxy.core.messages import Fields, Request
 from proxy.core.page import EXTENSION_PATH
 from proxy.core.query import ListQuery, Sort, parsed
 from proxy.core.routes import Route, route
 from proxy.gateway.asked import ListAsk, asked, shared_by_all
+from proxy.gateway.resource_asking import resource_asked
 from proxy.web.asking import asking, rules
+from proxy.web.resources import resource_routes
 
 # Why a list request goes through as it came, in a sentence each; the tokens stand in `Cache-Status` details.
 REASONS = {
@@ -65,8 +67,11 @@ def explanation(
     kind = route(request.path)
     yield "request", f"{request.method} {target}"
     yield "route", kind.value
-    if kind not in (Route.LIST, Route.EXTENSION_LIST) or request.method not in ("GET", "HEAD"):
-        yield "cacheable", "no: only GET and HEAD of /v2/images and /v2/cloudimages are answered from the store"
+    if request.method not in ("GET", "HEAD"):
+        yield "cacheable", "no: only GET and HEAD are answered from the store"
+        return
+    if kind not in (Route.LIST, Route.EXTENSION_LIST):
+        yield from _resource(request, settings)
         return
     query = parsed(request.query)
     if isinstance(query, ListQuery):
@@ -79,6 +84,27 @@ def explanation(
         yield from _answered(ask, settings)
     else:
         yield "cacheable", f"no: {REASONS[ask]} (detail={ask}); it goes through as it came"
+
+
+def _resource(request: Request, settings: Settings) -> Iterator[tuple[str, str]]:
+    on = resource_routes(settings.cache).route(request.path)
+    if on is None:
+        yield "cacheable", "no: neither a list nor a resource that a route names"
+        return
+    yield "resource", f"route {on.path}"
+    partitioner = Partitioner(_ANY_SECRET)
+    who = _who(request, partitioner, settings)
+    if who is None:
+        partition = partitioner.of(request.fields)
+        who = Who(partition, partition) if isinstance(partition, Partition) else partition
+    ask = resource_asked(request, on, partitioner, who)
+    if isinstance(ask, str):
+        yield "cacheable", f"no: {REASONS[ask]} (detail={ask}); it goes through as it came"
+        return
+    shared = "shared by everyone, for the route says so" if on.public else _SHARED[ask.key.partition.kind]
+    yield "partition", f"{ask.key.partition.kind}: {shared}"
+    yield "lifetime", f"what the answer says, else {on.policy.ttl_s:g} s"
+    yield "cacheable", "yes"
 
 
 def _listing(request: Request, query: ListQuery) -> Iterator[tuple[str, str]]:

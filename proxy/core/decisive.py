@@ -25,13 +25,17 @@ DECISIVE: Final = frozenset(
         # for what, and in which form
         "accept",
         "accept-encoding",
+        "accept-language",
         "x-api-version",
         # under which conditions, and how urgently
         "cache-control",
         "if-match",
+        "if-modified-since",
         "if-none-match",
+        "if-range",
         "if-unmodified-since",
         "pragma",
+        "range",
         "x-request-priority",
         # by which way, which a trusted proxy may say
         "forwarded",

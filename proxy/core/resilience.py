@@ -83,3 +83,6 @@ class Breaker:
     def succeeded(self) -> Breaker:
         """Return the breaker after a call that was answered."""
         return Breaker(tolerated=self.tolerated, longest_s=self.longest_s) if self.failures else self
+
+
+CLOSED: Final = Breaker()

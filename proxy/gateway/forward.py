@@ -26,12 +26,12 @@ class Forwarder:
         self._clock = clock
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
-        """Give the upstream's answer to *request*, its body still to come.
+    async def exchange(self, request: Request, *, purpose: str = "forward") -> AsyncIterator[Exchange]:
+        """Give the upstream's answer to *request*, its body still to come. *purpose* is what the call is counted as.
 
         Raises `ProxyError` where there is none.
         """
-        with self._counted() as count:
+        with self._counted(purpose) as count:
             async with self._upstream.exchange(sent(request)) as answer:
                 count.status = str(answer.status)
                 yield Exchange(answer.status, answer.reason, _returned(answer.fields), answer.chunks)
@@ -40,13 +40,13 @@ class Forwarder:
         """Return the upstream's answer to *request* once all of it is here, its content coding undone."""
         upward = sent(request)
         fields = upward.fields.without(["accept-encoding", "range"]).plus(("Accept-Encoding", READABLE))
-        with self._counted() as count:
+        with self._counted("forward") as count:
             answer = await self._upstream.fetch(replace(upward, fields=fields))
             count.status = str(answer.status)
         return replace(answer, fields=_returned(answer.fields))
 
     @contextmanager
-    def _counted(self) -> Iterator[_Call]:
+    def _counted(self, purpose: str) -> Iterator[_Call]:
         call = _Call()
         started = self._clock()
         try:
@@ -55,7 +55,8 @@ class Forwarder:
             call.status = error.code if call.status == "aborted" else call.status
             raise
         finally:
-            self._telemetry.called(purpose="forward", status=call.status, elapsed_s=max(0.0, self._clock() - started))
+            elapsed_s = max(0.0, self._clock() - started)
+            self._telemetry.called(purpose=purpose, status=call.status, elapsed_s=elapsed_s)
 
 
 @dataclass(slots=True)

@@ -19,6 +19,8 @@ from proxy.core.links import LinkStyle
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.purging import Purge
+from proxy.core.rfc9111.invalidation import changed_resources
+from proxy.core.rfc9111.routes import NO_RESOURCES, ResourceRoutes
 from proxy.core.routes import Route, route
 from proxy.core.tokens import TOKENS_PATH
 from proxy.core.validators import none_match
@@ -32,6 +34,8 @@ from proxy.gateway.doors import Door, TokenDoor
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.listing import Listed, ListingGateway, Repeatable
 from proxy.gateway.pages import PageRenderer
+from proxy.gateway.resource import ResourceGateway
+from proxy.gateway.resource_asking import resource_asked
 from proxy.stores.base import SpanStore
 from proxy.upstream.base import Exchange
 
@@ -40,6 +44,7 @@ _VARY: Final = "X-Auth-Token, X-Api-Version, Accept-Encoding"
 _VARY_FORWARDED: Final = _VARY + ", Forwarded, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Prefix"
 # How long lists live shortly after a write that began a job, seconds: what IMS's image jobs take, and some more.
 UNSETTLED_S: Final = 120.0
+NOTHING_SAID: Final = Fields()
 _OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
 
 
@@ -78,8 +83,12 @@ class Gateway:
         door: Door | None = None,
         claims: Claims | None = None,
         admission: Admission | None = None,
+        resources: ResourceGateway | None = None,
+        routes: ResourceRoutes = NO_RESOURCES,
     ) -> None:
         self._listings = listings
+        self._resources = resources
+        self._routes = routes
         self._forwarder = forwarder
         self._renderer = renderer
         self._asking = asking
@@ -122,10 +131,37 @@ class Gateway:
         elif kind is Route.VERSIONS and request.method == "GET":
             yield await self._versions(request, caller)
             return
+        elif request.method in ("GET", "HEAD"):
+            resource = await self._resource(request, asked, caller, kind)
+            if isinstance(resource, Answer):
+                yield resource
+                return
+            reason = resource
         async with self._through(await self._onward(request, caller), asked=request) as exchange:
             safe = request.method in ("GET", "HEAD")
             fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=reason if safe else None)
             yield Answer(kind, fwd, exchange=exchange)
+
+    async def _resource(self, request: Request, asked: Request, caller: Caller, kind: Route) -> Answer | str:
+        """Return the answer to a request for a resource, or why it must go through as it came.
+
+        What is decisive of it is *asked*, unless the upstream's `Vary` is to tell.
+        """
+        on = self._routes.route(request.path)
+        if on is None or self._resources is None:
+            return "other-path"
+        request = request if on.vary else asked
+        who = await self._door.who(request)
+        ask = resource_asked(self._door.onward(request) if on.public else request, on, self._asking.partitioner, who)
+        if isinstance(ask, str):
+            return ask
+        ask = replace(ask, claimant=self._claims.claimant(request, who, peer=caller.peer))
+        got = await self._resources.answer(ask)
+        if isinstance(got, str):
+            return got
+        if ask.who.expires_at <= self._clock():
+            return "token-expired"
+        return Answer(kind, got.cache_status, response=got.response, repeatable=got.repeatable)
 
     @asynccontextmanager
     async def _through(self, onward: Request, *, asked: Request) -> AsyncIterator[Exchange]:
@@ -140,7 +176,7 @@ class Gateway:
         try:
             async with self._forwarder.exchange(onward) as exchange:
                 answered = True
-                await asyncio.shield(self._learns(asked, exchange.status))
+                await asyncio.shield(self._learns(asked, exchange.status, exchange.fields))
                 yield exchange
         except asyncio.CancelledError:
             if not answered:
@@ -151,8 +187,8 @@ class Gateway:
                 await asyncio.shield(self._learns(asked, 200))
             raise
 
-    def _learns(self, request: Request, status: int) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._learn(request, status))
+    def _learns(self, request: Request, status: int, fields: Fields = NOTHING_SAID) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._learn(request, status, fields))
         self._learning.add(task)
         task.add_done_callback(self._learning.discard)
         return task
@@ -195,15 +231,18 @@ class Gateway:
             await self._listings.credentials.rejected(self._door.holder(partitions.hashed(order.token)), surely=True)
         return dropped
 
-    async def _learn(self, request: Request, status: int) -> None:
-        """Take from what was passed through what it says of stored lists, before its answer is.
+    async def _learn(self, request: Request, status: int, fields: Fields) -> None:
+        """Take from what was passed through what it says of stored answers, before its answer is.
 
-        Which projects see the image that a write changed stands in no request, so every list counts as changed.
+        Which projects see the image that a write changed stands in no request, so every list counts as changed, and
+        every resource with them.
         """
         touched = touch(request.method, request.path, status)
         if touched is not Touch.NOTHING:
             unsettled_s = UNSETTLED_S if touched is Touch.BEGINS else 0.0
             await self._store.invalidate([EVERYTHING], unsettled_s=unsettled_s, now=self._clock())
+        elif changed := changed_resources(request, status, fields, self._routes):
+            await self._store.invalidate(changed, now=self._clock())
         partitions, credentials = self._asking.partitioner, self._listings.credentials
         if status == 401 and isinstance(partition := partitions.of(request.fields), Partition):
             await credentials.rejected(self._door.holder(partition))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.resilience import SAFE, TRANSIENT, Breaker, Retries, backoff_s
+from proxy.core.resilience import CLOSED, SAFE, TRANSIENT, Breaker, Retries, backoff_s
 from proxy.core.throttling import Heard, heard
 from proxy.errors import (
     BrokenBodyError,
@@ -28,7 +28,6 @@ from proxy.upstream.bodies import beginning, replayable
 from proxy.upstream.metrics import ShieldMetrics
 from proxy.upstream.turns import Turn, Turns
 
-_TRIES: Final = 3
 _PROBE_S: Final = 60.0
 _MOST_SCOPES: Final = 10_000
 _GATE_S: Final = 60.0  # the longest that an upstream which does not say for how long is left alone
@@ -58,6 +57,7 @@ class _Call:
 class Limiter:
     """An `Upstream` before *upstream*; a call counts towards the budget of its partition, or of *scope* for all.
 
+    A call that failed is made *retries* times more at the most; *breaker* says when no more calls are made.
     *now* gives epoch seconds, *clock* never steps back, *dice* a number from 0 to 1.
     """
 
@@ -72,16 +72,19 @@ class Limiter:
         clock: Callable[[], float],
         now: Callable[[], float],
         dice: Callable[[], float],
+        retries: int = 2,
+        breaker: Breaker = CLOSED,
     ) -> None:
         self._upstream = upstream
         self._turns = turns
+        self._most_retries = retries
         self._max_wait_s = max_wait_s
         self._scope = scope
         self._metrics = metrics
         self._clock = clock
         self._now = now
         self._dice = dice
-        self._breaker = Breaker()
+        self._breaker = breaker
         self._retries = Retries()
         self._throttled: dict[str, int] = {}  # refusals in a row that did not say for how long
 
@@ -220,7 +223,11 @@ class Limiter:
     async def _again(self, trial: _Trial, reason: str) -> bool:
         """Whether to make a call again that failed, after a pause; a share of the traffic may be such calls."""
         pause_s = backoff_s(trial.tries, dice=self._dice())
-        if not (trial.again and trial.safe) or trial.tries >= _TRIES or self._clock() + pause_s >= trial.deadline:
+        if (
+            not (trial.again and trial.safe)
+            or trial.tries > self._most_retries
+            or self._clock() + pause_s >= trial.deadline
+        ):
             return False
         left = self._retries.taken()
         if left is None or self._breaker.opened:

@@ -27,6 +27,8 @@ from proxy.gateway.forward import Forwarder
 from proxy.gateway.gateway import Gateway
 from proxy.gateway.listing import ListingGateway
 from proxy.gateway.pages import PageRenderer
+from proxy.gateway.resource import ResourceGateway
+from proxy.gateway.resource_fetching import ResourceFetcher
 from proxy.stores.base import SpanStore
 from proxy.stores.memory import MemoryStore
 from proxy.stores.seal import derived, sealing
@@ -38,6 +40,7 @@ from proxy.web.asking import asking, rules
 from proxy.web.entrance import Entrance
 from proxy.web.memo import HeadMemo
 from proxy.web.own import vaults
+from proxy.web.resources import resource_routes
 from proxy.web.server import Front
 from proxy.web.shield import Shield
 from proxy.web.statistics import Statistics
@@ -99,9 +102,18 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         thrift=shield.thrift,
     )
     admission = shield.admission()
+    forwarder = Forwarder(upstream, telemetry=telemetry, clock=time.time)
+    resources = ResourceGateway(
+        ResourceFetcher(
+            forwarder, store, most_bytes=settings.cache.max_resource_bytes, telemetry=telemetry, clock=time.time
+        ),
+        listings.credentials,
+        negative_s=settings.cache.negative_ttl_s,
+        clock=time.time,
+    )
     gateway = Gateway(
         listings,
-        Forwarder(upstream, telemetry=telemetry, clock=time.time),
+        forwarder,
         PageRenderer(int(settings.store.max_bytes * _RENDERED_SHARE)),
         asking=asks,
         links=LinkStyle(
@@ -112,6 +124,8 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         door=entrance.door(asks.partitioner),
         claims=shield.claims(asks.partitioner),
         admission=admission,
+        resources=resources,
+        routes=resource_routes(settings.cache),
     )
     draining = asyncio.Event()
     operators = web.AppRunner(
@@ -153,6 +167,7 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         event("draining", at_most_s=settings.server.drain_s)
         await callers.cleanup()
         await gateway.close()
+        await resources.close()
         await listings.close()
         await entrance.close()
         await shield.close()

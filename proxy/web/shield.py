@@ -12,6 +12,7 @@ from proxy.config import Settings
 from proxy.core.budget import Allowance, Usage
 from proxy.core.claimant import Priority
 from proxy.core.identity import Partitioner
+from proxy.core.resilience import Breaker
 from proxy.gateway.admission import Admission
 from proxy.gateway.claims import Claims
 from proxy.stores.base import SpanStore
@@ -80,6 +81,8 @@ class Shield:
             clock=time.monotonic,
             now=time.time,
             dice=random,
+            retries=self._settings.upstream.retries,
+            breaker=Breaker(tolerated=self._settings.upstream.tolerated_failures),
         )
 
     def claims(self, partitioner: Partitioner) -> Claims:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from proxy.core.budget import Allowance
 from proxy.core.claimant import Claimant, Priority
 from proxy.core.messages import Fields, Request, Response
+from proxy.core.resilience import CLOSED, Breaker
 from proxy.stores.ledger import MemoryLedger
 from proxy.upstream.base import Exchange
 from proxy.upstream.limiter import Limiter
@@ -83,6 +84,8 @@ class Shielded:
         most: int = 64,
         scope: str | None = "all",
         clock: Callable[[], float] = time.monotonic,
+        retries: int = 2,
+        breaker: Breaker = CLOSED,
     ) -> None:
         self.upstream = Scripted()
         self.registry = CollectorRegistry()
@@ -99,6 +102,8 @@ class Shielded:
             clock=clock,
             now=time.time,
             dice=lambda: 0.0,
+            retries=retries,
+            breaker=breaker,
         )
 
     async def get(

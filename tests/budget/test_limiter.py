@@ -10,6 +10,7 @@ import pytest
 from proxy.core.budget import Allowance
 from proxy.core.claimant import Priority
 from proxy.core.messages import Fields, Request, Response
+from proxy.core.resilience import Breaker
 from proxy.errors import TooManyCallsError, UpstreamFailingError, UpstreamUnreachableError
 from tests.budget.shielded import OK, THROTTLED, Shielded, turns_pass
 from tests.budget.windows import most_in_a_window
@@ -173,6 +174,27 @@ async def test_what_failed_on_the_way_is_tried_again(said: Response | Exception)
     assert await shielded.get() is OK
     with pytest.raises(TooManyCallsError):
         await shielded.get()
+    await closed(shielded)
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+async def test_how_often_it_is_tried_again_is_the_configuration_s(retries: int) -> None:
+    """So often, and then its failure is the caller's."""
+    shielded = Shielded(retries=retries)
+    shielded.upstream.script = [BROKEN] * 9
+    with pytest.raises(UpstreamUnreachableError):
+        await shielded.get()
+    assert len(shielded.upstream.asked) == 1 + retries
+    await closed(shielded)
+
+
+async def test_how_much_is_tolerated_is_the_configuration_s() -> None:
+    """After two failures in a row the third call is not made."""
+    shielded = Shielded(breaker=Breaker(tolerated=2))
+    shielded.upstream.script = [BROKEN] * 2
+    for expected in (UpstreamUnreachableError, UpstreamUnreachableError, UpstreamFailingError):
+        with pytest.raises(expected):
+            await shielded.get(method="POST")
     await closed(shielded)
 
 

@@ -28,6 +28,16 @@ _RULE = """\
 #   query = "visibility=public"
 #   ttl_s = 600
 """
+_ROUTE = """\
+# A route names resources, and what holds for them; `*` stands for one segment, `**` for any number:
+#   [[cache.routes]]
+#   path = "/v2/schemas/*"
+#   ttl_s = 86400                     # where the upstream states none
+#   public = true                     # one answer for everyone, whatever credentials they have
+# Also `stale_while_revalidate_s` and `stale_if_error_s`; `heuristic_fraction`, a lifetime by the age of the last change
+# (RFC 9111 §4.2.2); `vary = true`: all that callers send goes up, and the upstream's `Vary` tells what of it counts.
+"""
+_TABLES = {"rules": _RULE, "routes": _ROUTE}
 
 
 def example() -> str:
@@ -40,8 +50,7 @@ def example() -> str:
             told = f"{_told(field)[0].upper()}{_told(field)[1:]}."
             parts.append("\n".join(textwrap.wrap(told, 116, initial_indent="# ", subsequent_indent="# ")))
             parts.append(_example_line(name, field))
-            if name == "rules":
-                parts[-1] += _RULE
+            parts[-1] += _TABLES.get(name, "")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
 
 

@@ -83,7 +83,7 @@ async def test_what_was_fetched_for_someone_who_left_is_stored(client: Client, u
 
 async def test_a_forwarded_request_ends_with_its_caller(client: Client, upstream: Lookalike, gate: Gate) -> None:
     """Nobody else waits for it, so the call upstream is given up."""
-    gone = asyncio.create_task(client.ask("/v2/schemas/image"))
+    gone = asyncio.create_task(client.ask("/v2/images/x/members"))
     async with asyncio.timeout(10):
         await gate.arrived.wait()
         (call,) = upstream.calls

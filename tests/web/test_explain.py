@@ -78,7 +78,9 @@ def test_who_shares_nothing_is_told_why(words: tuple[str, ...], reason: str) -> 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (("/v2/images/abc",), "no"),
+        (("/v2/images/abc",), "yes"),
+        (("/v2/images/abc/file",), "no"),
+        (("/v2/schemas/image",), "yes"),
         (("/v2/images/",), "no"),
         (("/v2/%69mages",), "no"),
         (("/v2/images", "-X", "POST"), "no"),
@@ -88,8 +90,16 @@ def test_who_shares_nothing_is_told_why(words: tuple[str, ...], reason: str) -> 
     ],
 )
 def test_other_requests_are_told_apart(words: tuple[str, ...], part: str) -> None:
-    """Only GET and HEAD of the two lists are answered from the store."""
+    """Only GET and HEAD of the two lists, and of resources on a route, are answered from the store."""
     assert told(*words, *TOKEN)["cacheable"][0].startswith(part)
+
+
+def test_a_resource_is_told_its_route() -> None:
+    """With whom it is shared, how long it lives, and why it is not shared at all."""
+    said = told("/v2/schemas/image", *TOKEN)
+    assert (said["resource"], said["partition"][0].split(":")[0]) == (["route /v2/schemas/*"], "token")
+    assert said["lifetime"] == ["what the answer says, else 3600 s"]
+    assert "(detail=no-token)" in told("/v2/schemas/image")["cacheable"][0]
 
 
 def test_orders_are_told_by_how_their_pages_may_be_cut() -> None:

@@ -1,0 +1,77 @@
+"""Conditional requests: a caller's, answered from a stored answer, and our own (RFC 9110 §13, RFC 9111 §4.3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from proxy.core.messages import Fields, Response
+from proxy.core.rfc9111.dates import http_date
+from proxy.core.rfc9111.stored import Policy, StoredAnswer, freshness_lifetime_s
+from proxy.core.validators import none_match
+
+# What a request may be made conditional or partial by; the cache asks for whole answers, on conditions of its own.
+CONDITIONS: Final = ("if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range")
+# What describes the body that was stored, not the one that was not sent (RFC 9111 §3.2).
+_OF_THE_BODY: Final = frozenset({"content-length", "content-encoding", "content-range", "content-type"})
+# What a 304 carries (RFC 9110 §15.4.5), besides what no cache would know to leave out.
+_NOT_IN_304: Final = ("content-length", "content-encoding", "content-range", "content-type")
+
+
+def unmodified(request: Fields, fields: Fields, *, now: float) -> bool:
+    """Whether a caller who has what its *request* says needs no body of the answer with *fields*: then it is a 304.
+
+    `If-None-Match` takes the place of `If-Modified-Since` (RFC 9110 §13.2.2). Where the answer has no date of last
+    change, the one it was made on stands in (RFC 9111 §4.3.2).
+    """
+    if named := request.all("if-none-match"):
+        tag = fields.get("etag")
+        return tag is not None and none_match(named, tag.removeprefix("W/"))
+    since = _date(request.get("if-modified-since"), now)
+    changed = _date(fields.get("last-modified") or fields.get("date"), now)
+    return since is not None and changed is not None and changed <= since
+
+
+def not_modified(whole: Response) -> Response:
+    """Return the 304 in the place of *whole*."""
+    return Response(304, whole.fields.without(_NOT_IN_304))
+
+
+def conditions(stored: StoredAnswer) -> tuple[tuple[str, str], ...]:
+    """Return the fields that ask the upstream whether *stored* still holds; none where it has no validator."""
+    tag, changed = stored.validators
+    asked = []
+    if tag is not None:
+        asked.append(("If-None-Match", tag))
+    if changed is not None:
+        asked.append(("If-Modified-Since", changed))
+    return tuple(asked)
+
+
+def freshened(
+    stored: StoredAnswer, fields: Fields, policy: Policy, *, request_time: float, response_time: float
+) -> StoredAnswer:
+    """Return *stored* with the fields of the 304 that says it still holds (RFC 9111 §3.2, §4.3.4).
+
+    What the 304 has replaces every line of that name; what describes the body stays as the body does.
+    """
+    newer = fields.without(_OF_THE_BODY)
+    merged = stored.fields.without([*{name.lower() for name, _ in newer}, "age"]).plus(*newer)
+    lifetime_s = freshness_lifetime_s(stored.status, merged, policy, response_time=response_time)
+    return replace(
+        stored,
+        fields=merged,
+        lifetime_s=lifetime_s or 0.0,
+        request_time=request_time,
+        response_time=response_time,
+    )
+
+
+def validated(stored: StoredAnswer, fields: Fields) -> bool:
+    """Whether a 304 with *fields* speaks of *stored*: it names no other strong entity tag (RFC 9111 §4.3.4)."""
+    said, (tag, _) = fields.get("etag"), stored.validators
+    return said is None or tag is None or said.startswith("W/") or said == tag
+
+
+def _date(text: str | None, now: float) -> float | None:
+    return http_date(text, now=now) if text else None

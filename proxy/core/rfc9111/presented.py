@@ -1,0 +1,58 @@
+"""A stored answer as one caller gets it: its age, whole or a part of it, or that the caller has it already."""
+
+from __future__ import annotations
+
+from math import floor
+from typing import Final
+
+from proxy.core.messages import Fields, Request, Response
+from proxy.core.rfc9111.conditional import not_modified, unmodified
+from proxy.core.rfc9111.control import control
+from proxy.core.rfc9111.ranges import cut
+from proxy.core.rfc9111.routes import ResourceRoute
+from proxy.core.rfc9111.stored import StoredAnswer
+from proxy.core.validators import entity_tag
+
+_VARY: Final = "X-Api-Version, Accept, Accept-Language"
+# What the upstream says of being cached is said to us; what callers may do follows from whom an answer belongs to.
+_SAID_TO_US: Final = ("cache-control", "cdn-cache-control", "expires", "pragma", "vary")
+
+
+def presented(answer: StoredAnswer, request: Request, route: ResourceRoute, *, hit: bool, now: float) -> Response:
+    """Return *answer* for the caller of *request*; it is a *hit* where the upstream was not asked for it."""
+    fields = answer.fields.without(["age", "content-length"])
+    if not route.vary:
+        fields = _for_callers(answer, fields, route, now=now)
+    age_s = answer.current_age_s(now=now)
+    if hit or age_s >= 1.0:
+        fields = fields.plus(("Age", str(floor(age_s))))
+    # What a caller may do counts from now where we say it, so there the answer is dated when it is given.
+    given = fields if route.vary else fields.without(["date"])
+    whole = Response(answer.status, given, answer.body, answer.reason)
+    if answer.status != 200:
+        return whole
+    if unmodified(request.fields, fields, now=now):
+        return not_modified(whole)
+    return cut(request.fields, whole, now=now) if request.method == "GET" else whole
+
+
+def _for_callers(answer: StoredAnswer, fields: Fields, route: ResourceRoute, *, now: float) -> Fields:
+    """Return *fields* for a caller with credentials, or of a public route that is the same for all who ask alike."""
+    said = [] if route.public else ["private"]
+    said.append(_cache_control(answer, now=now))
+    lines = [("Cache-Control", ", ".join(said)), ("Vary", _VARY if route.public else f"X-Auth-Token, {_VARY}")]
+    if fields.get("etag") is None and answer.status == 200:
+        lines.append(("ETag", f'"{entity_tag(answer.body)}"'))
+    return fields.without(_SAID_TO_US).plus(*lines)
+
+
+def _cache_control(answer: StoredAnswer, *, now: float) -> str:
+    """Return what a caller may do: what is left to do for us, and no more than is said to all (RFC 9213 §2.2)."""
+    to_us, to_all = answer.control, control(answer.fields, targets=())
+    if to_all.no_store and not to_all.must_understand:
+        return "no-store"
+    left_s = answer.fresh_until - now
+    if to_us.targeted and to_all.max_age_s is not None:
+        left_s = min(left_s, to_all.max_age_s - answer.current_age_s(now=now))
+    use = "no-cache" if to_us.no_cache or to_all.no_cache else f"max-age={max(0, floor(left_s))}"
+    return f"{use}, must-revalidate" if to_us.must_revalidate or to_all.must_revalidate else use

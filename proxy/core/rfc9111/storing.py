@@ -1,0 +1,56 @@
+"""Whether an answer may be stored (RFC 9111 §3), and why not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxy.core.messages import Fields
+from proxy.core.rfc9111.control import Control
+from proxy.core.rfc9111.stored import HEURISTIC, StoredAnswer
+
+# What is about who asks, or how often, and what is no whole answer: never stored, whatever the answer says.
+_NEVER: Final = frozenset({206, 304, 401, 403, 407, 429})
+# Statuses whose meaning for a cache is known here (RFC 9111 §5.2.2.3).
+_UNDERSTOOD: Final = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 501})
+# What is kept for callers with credentials: an error of the upstream's must not outlive it.
+_FOR_CALLERS: Final = frozenset({200, 203, 300, 301, 308})
+
+
+def unstorable(answer: StoredAnswer, *, stated: bool, authorized: bool, by_rfc: bool) -> str | None:
+    """Return why *answer* must not be stored, in a word for `Cache-Status`, None where it may.
+
+    *stated* says that something gave it a lifetime, *authorized* that the request had `Authorization` (RFC 9111 §3.5).
+    Unless the standard alone decides, *by_rfc*, fewer statuses count, and no answer that sets a cookie.
+    """
+    fields = answer.fields
+    if answer.status < 200 or answer.status in _NEVER:
+        return "status"
+    if not by_rfc and (reason := _unfit_for_callers(answer.status, fields)):
+        return reason
+    if reason := _forbidden(answer.status, answer.control, authorized=authorized):
+        return reason
+    if any(name.strip() == "*" for value in fields.all("vary") for name in value.split(",")):
+        return "vary"
+    useless = answer.lifetime_s <= 0 and not any(answer.validators)
+    by_default = answer.status in HEURISTIC or answer.control.public
+    return "no-lifetime" if useless or not (stated or by_default) else None
+
+
+def _unfit_for_callers(status: int, fields: Fields) -> str | None:
+    if status not in _FOR_CALLERS:
+        return "status"
+    if fields.get("set-cookie") is not None:
+        return "cookie"
+    return "coding" if fields.get("content-encoding") is not None else None
+
+
+def _forbidden(status: int, said: Control, *, authorized: bool) -> str | None:
+    if said.must_understand and status not in _UNDERSTOOD:
+        return "must-understand"
+    if said.no_store and not said.must_understand:
+        return "no-store"
+    if said.private:
+        return "private"
+    if authorized and not (said.public or said.must_revalidate or said.shared_max_age):
+        return "authorization"
+    return None

@@ -1,0 +1,186 @@
+"""Single resources: an image, a schema, a quota, and whatever a route in the configuration names (RFC 9111)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import floor
+from typing import Final
+
+from proxy.core.directives import NONE
+from proxy.core.freshness import Standing
+from proxy.core.messages import Response
+from proxy.core.policy import CacheStatus, Fwd
+from proxy.core.rfc9111.presented import presented
+from proxy.core.rfc9111.stored import StoredAnswer
+from proxy.errors import NotInStoreError, ProxyError
+from proxy.gateway.background import Background
+from proxy.gateway.credentials import Credentials
+from proxy.gateway.listing import Repeatable
+from proxy.gateway.memos import Memo
+from proxy.gateway.resource_asking import ResourceAsk
+from proxy.gateway.resource_fetching import FetchedAnswer, ResourceFetcher, chosen
+from proxy.stores.answers import FoundAnswers
+
+_MAX_BACKGROUND: Final = 64
+_REMEMBERED: Final = 2_000
+_MOST_REFUSAL_BYTES: Final = 8 * 1024
+_LARGE_S: Final = 300.0  # how long it is remembered that a resource is too large to be kept
+# What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
+_ERRORS: Final = frozenset({429, 500, 502, 503, 504})
+_NEGATIVE: Final = frozenset({400, 404})
+
+
+@dataclass(frozen=True, slots=True)
+class Resourced:
+    """An answer to a request for a resource, and how it came about."""
+
+    response: Response
+    cache_status: CacheStatus
+    repeatable: Repeatable | None = None
+
+
+class ResourceGateway:
+    """Answers requests for resources. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept."""
+
+    def __init__(
+        self,
+        fetcher: ResourceFetcher,
+        credentials: Credentials,
+        *,
+        negative_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._fetcher = fetcher
+        self._credentials = credentials
+        self._negative_s = negative_s
+        self._clock = clock
+        self._refused: Memo[Response] = Memo(_REMEMBERED)
+        self._large: Memo[bool] = Memo(_REMEMBERED)
+        self.background = Background(_MAX_BACKGROUND)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self.background.close()
+        await self._fetcher.close()
+
+    async def answer(self, ask: ResourceAsk) -> Resourced | str:
+        """Return the answer to *ask*, or why its request has to go through on its own.
+
+        Raises `ProxyError` where the upstream gave none and nothing stored may stand in for it.
+        """
+        if self._large.get(ask.key.digest, now=self._clock()):
+            return "large"
+        found = await self._fetcher.found(ask)
+        answer = chosen(ask, found)
+        stands = self._standing(ask, answer, found)
+        if answer is not None and stands is Standing.FRESH:
+            return self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer)))
+        if answer is not None and stands is Standing.REVALIDATE:
+            self.background.do(self._revalidated(ask, found))
+            return self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer), detail="stale-while-revalidate"))
+        refused = self._refused.get(_refusal(ask, found), now=self._clock())
+        if refused is not None and ask.directives.max_age_s is None:
+            return Resourced(refused, CacheStatus(detail="negative"))
+        if ask.directives.only_if_cached:
+            raise NotInStoreError("resource: not in the store, and the caller sent only-if-cached")
+        return await self._got(ask, answer, found, stands)
+
+    def _standing(self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers) -> Standing:
+        """Return what *answer* may be used for: by itself, by its caller's credentials, by the caller's wishes."""
+        if answer is None or not found.current:
+            return Standing.GONE
+        now = self._clock()
+        stands = answer.standing(ask.route.policy, now=now)
+        stands = self._credentials.bound(stands, ask.who, fetched_at=answer.request_time)
+        wishes, age_s = ask.directives, answer.current_age_s(now=now)
+        too_old = wishes.max_age_s is not None and (age_s > wishes.max_age_s or wishes.max_age_s == 0)
+        too_short = 0 < wishes.min_fresh_s > answer.lifetime_s - age_s
+        return Standing.GONE if too_old or too_short else stands
+
+    async def _got(
+        self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers, stands: Standing
+    ) -> Resourced | str:
+        """Return what a fetch brings, or *answer* in its place while the upstream fails."""
+        if_error = answer if stands is Standing.IF_ERROR else None
+        patient = ask if if_error is None else replace(ask, claimant=replace(ask.claimant, patient=False))
+        try:
+            fetched, follows = await self._fetcher.fetched(patient, found)
+        except ProxyError:
+            if if_error is None:
+                raise
+            return self._hit(ask, if_error, CacheStatus(_why(answer, found), None, detail="stale-if-error"))
+        if fetched.large:
+            self._large.put(ask.key.digest, True, until=self._clock() + _LARGE_S)
+            return "large"
+        await self._learn(ask, fetched)
+        if if_error is not None and fetched.status in _ERRORS and fetched.answer is None:
+            status = CacheStatus(_why(answer, found), fetched.status, detail="stale-if-error")
+            return self._hit(ask, if_error, status)
+        return self._given(ask, fetched, found, why=_why(answer, found), follows=follows)
+
+    def _given(
+        self, ask: ResourceAsk, fetched: FetchedAnswer, found: FoundAnswers, *, why: Fwd, follows: bool
+    ) -> Resourced:
+        status = CacheStatus(
+            why, fetched.status, stored=fetched.stored and not follows, collapsed=follows, detail=fetched.detail
+        )
+        if fetched.answer is None:
+            assert fetched.response is not None
+            if self._brief(ask, fetched.response):
+                until = self._clock() + self._negative_s
+                self._refused.put(_refusal(ask, found), fetched.response, until=until)
+            return Resourced(fetched.response, status)
+        answer = fetched.answer
+        if not follows:
+            answer = replace(answer, fields=answer.fields.plus(*fetched.withheld))
+        status = replace(status, ttl_s=self._ttl_s(answer))
+        now = self._clock()
+        return Resourced(presented(answer, ask.asked, ask.route, hit=False, now=now), status)
+
+    def _brief(self, ask: ResourceAsk, response: Response) -> bool:
+        """Whether a refusal is remembered for those who ask the same: in its partition only."""
+        if ask.route.public or response.status not in _NEGATIVE or self._negative_s <= 0:
+            return False
+        return len(response.body) <= _MOST_REFUSAL_BYTES and response.fields.get("set-cookie") is None
+
+    def _hit(self, ask: ResourceAsk, answer: StoredAnswer, status: CacheStatus) -> Resourced:
+        now = self._clock()
+        response = presented(answer, ask.asked, ask.route, hit=True, now=now)
+        fresh = status.fwd is None and status.detail is None
+        return Resourced(response, status, self._repeatable(ask, answer, response, now) if fresh else None)
+
+    def _repeatable(self, ask: ResourceAsk, answer: StoredAnswer, response: Response, now: float) -> Repeatable | None:
+        """Return how far *response* may be repeated: one whose seconds are told as those of a list."""
+        told = [f"private, max-age={max(0, floor(answer.fresh_until - now))}"]
+        if ask.directives != NONE or response.fields.all("cache-control") != told:
+            return None  # what the caller demands of age and lifetime is looked at each time
+        fetched_at, fresh_until = now - answer.current_age_s(now=now), answer.fresh_until
+        believed_until = self._credentials.believed_until(ask.who, fetched_at=answer.request_time)
+        return Repeatable(fetched_at, fresh_until, min(fresh_until, believed_until, ask.who.expires_at))
+
+    def _ttl_s(self, answer: StoredAnswer) -> float:
+        return answer.fresh_until - self._clock()
+
+    async def _revalidated(self, ask: ResourceAsk, found: FoundAnswers) -> None:
+        fetched, _ = await self._fetcher.fetched(ask, found, purpose="revalidate")
+        await self._learn(ask, fetched)
+
+    async def _learn(self, ask: ResourceAsk, fetched: FetchedAnswer) -> None:
+        """Take from an answer what it says of the caller's credential."""
+        if ask.route.public:
+            return
+        if fetched.answer is not None:
+            self._credentials.accepted(ask.who)
+        elif fetched.status == 401:
+            await self._credentials.rejected(ask.who)
+
+
+def _why(answer: StoredAnswer | None, found: FoundAnswers) -> Fwd:
+    if answer is not None:
+        return Fwd.STALE
+    return Fwd.MISS if found.answers else Fwd.URI_MISS  # RFC 9211 §2.2: other answers are there, none for this request
+
+
+def _refusal(ask: ResourceAsk, found: FoundAnswers) -> tuple[str, str]:
+    return (ask.key.digest, found.moment)

@@ -1,0 +1,286 @@
+"""Fetches resources: at most one fetch of an answer is in flight, in this process and among replicas.
+
+How a fetch can end is as for spans (see `proxy.gateway.fetching`), and one way more: the answer is longer than what is
+kept. Then nobody gets it from here: who asked is told so, and everyone's request goes through on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from proxy.core.claimant import Claimant, Priority
+from proxy.core.freshness import Standing
+from proxy.core.image import about_to_change
+from proxy.core.messages import Request, Response
+from proxy.core.rfc9111.conditional import conditions, freshened, validated
+from proxy.core.rfc9111.control import control
+from proxy.core.rfc9111.dates import dated
+from proxy.core.rfc9111.stored import StoredAnswer, freshness_lifetime_s
+from proxy.core.rfc9111.storing import unstorable
+from proxy.core.rfc9111.vary import nominated, selected, selects, varies
+from proxy.errors import ProxyError, StoreUnavailableError, TooManyCallsError, UpstreamUnreachableError
+from proxy.gateway.coalescer import Coalescer
+from proxy.gateway.forward import Forwarder
+from proxy.gateway.resource_asking import ResourceAsk
+from proxy.stores.answers import Answers, FoundAnswers
+from proxy.stores.base import Claim, SpanStore
+from proxy.telemetry import Telemetry
+from proxy.upstream.base import Exchange
+
+_JOINS: Final = 8
+_CLAIM_WAITS: Final = 12
+_CLAIM_WAIT_S: Final = 6.0
+# What tells of one call: the budget that it left, the name that it went by.
+_OF_THE_CALL: Final = frozenset(
+    {
+        "x-request-id",
+        "x-openstack-request-id",
+        *(f"x-apig-ratelimit-{policy}" for policy in ("user", "api", "app", "ip")),
+    }
+)
+_PERSONAL: Final = frozenset({401, 403})
+_FORGOTTEN_S: Final = 1.0  # how long it stands that nothing is kept
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedAnswer:
+    """How a fetch ended: an *answer* that those with the same request may share, or a *response* for one alone.
+
+    Neither is there where the upstream's answer is too *large* to be kept. *withheld* are lines for who asked alone.
+    """
+
+    status: int
+    answer: StoredAnswer | None = None
+    response: Response | None = None
+    stored: bool = False
+    shared: bool = False
+    large: bool = False
+    withheld: tuple[tuple[str, str], ...] = ()
+    detail: str | None = None
+
+
+class ResourceFetcher:
+    """Fetches answers and stores them. *clock* gives epoch seconds; a body longer than *most_bytes* is not kept."""
+
+    def __init__(
+        self,
+        forwarder: Forwarder,
+        store: SpanStore,
+        *,
+        most_bytes: int,
+        telemetry: Telemetry,
+        clock: Callable[[], float],
+    ) -> None:
+        self._forwarder = forwarder
+        self._store = store
+        self._answers = Answers(store)
+        self._most_bytes = most_bytes
+        self._telemetry = telemetry
+        self._clock = clock
+        self._flights: Coalescer[FetchedAnswer] = Coalescer()
+
+    async def close(self) -> None:
+        """End the fetches that are under way."""
+        await self._flights.close()
+
+    async def found(self, ask: ResourceAsk) -> FoundAnswers:
+        """Return what is kept of the resource."""
+        return await self._answers.found(ask.key, now=self._clock())
+
+    async def fetched(
+        self, ask: ResourceAsk, found: FoundAnswers, *, purpose: str = "resource"
+    ) -> tuple[FetchedAnswer, bool]:
+        """Return how fetching *ask* ended, and whether another caller's fetch did it.
+
+        Raises `ProxyError` where the upstream gave no answer.
+        """
+        at = (ask.key.digest, found.moment, ask.flight)
+        failed = False
+        for _ in range(_JOINS):
+            follows = self._flights.flying(at)
+            if follows:
+                self._telemetry.collapsed()
+            try:
+                fetched = await self._flights.join(at, lambda: self._claimed(ask, found, purpose))
+            except TooManyCallsError:
+                if not follows:
+                    raise
+                continue  # who led may have had less patience or a lower rank than this caller
+            except ProxyError:
+                if not follows or failed:
+                    raise
+                failed = True
+                continue
+            if fetched.large or not follows or self._serves(ask, fetched, failed=failed):
+                return fetched, follows or fetched.shared
+            failed = True
+        return await self._fetch(ask, found, Claim(found.state, 0), purpose), False
+
+    def _serves(self, ask: ResourceAsk, fetched: FetchedAnswer, *, failed: bool) -> bool:
+        """Whether a caller may take what another's fetch has brought; the second refusal in a row is shared too."""
+        if fetched.answer is not None:
+            return selects(ask.fields, fetched.answer)
+        refused = fetched.status == 401 and ask.who.signing is not None
+        said = control(fetched.response.fields) if fetched.response else None
+        withheld = said is not None and (said.no_store or said.private)
+        return refused or (failed and fetched.status not in _PERSONAL and not withheld)
+
+    async def _claimed(self, ask: ResourceAsk, found: FoundAnswers, purpose: str) -> FetchedAnswer:
+        """Fetch under a claim, or take what the replica that holds it has fetched."""
+        claim = None
+        for _ in range(_CLAIM_WAITS):
+            claim = await self._claim(ask, found)
+            if claim.fence is not None:
+                break
+            await self._settled(ask)
+            if answer := await self._elsewhere(ask):
+                return FetchedAnswer(answer.status, answer, stored=True, shared=True)
+        assert claim is not None
+        try:
+            return await self._fetch(ask, found, claim, purpose)
+        finally:
+            await self._settle(ask, claim)
+
+    async def _fetch(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, purpose: str) -> FetchedAnswer:
+        known = chosen(ask, found)
+        received = await self._received(ask, conditions(known) if known else (), purpose)
+        if received.response.status == 304 and known and not validated(known, received.response.fields):
+            known, received = None, await self._received(ask, (), purpose)
+        if received.whole is False:
+            return FetchedAnswer(received.response.status, large=True, detail="large")
+        if received.response.status != 304:
+            return await self._judged(ask, found, claim, received)
+        if known is None:
+            raise UpstreamUnreachableError("upstream: 304 to a request without a condition")
+        answer = freshened(
+            known,
+            received.response.fields,
+            ask.route.policy,
+            request_time=received.request_time,
+            response_time=received.response_time,
+        )
+        return await self._shareable(304, ask, found, claim, answer)
+
+    async def _received(self, ask: ResourceAsk, asked: Iterable[tuple[str, str]], purpose: str) -> _Received:
+        """Return what the upstream answers to *ask* on the conditions that were *asked*."""
+        request_time = self._clock()
+        request = Request("GET", ask.target, ask.fields.plus(*asked), ask.asked.request_id)
+        request = replace(request, claimant=_claimant(ask, purpose))
+        if ask.who.signing is not None:
+            request = ask.who.signing.signed(request, now=request_time)
+        async with self._forwarder.exchange(request, purpose=purpose) as exchange:
+            response_time = self._clock()
+            body = await self._body(exchange)
+        fields = dated(exchange.fields, now=response_time)
+        response = Response(exchange.status, fields, body or b"", exchange.reason)
+        return _Received(response, request_time, response_time, whole=body is not None)
+
+    async def _body(self, exchange: Exchange) -> bytes | None:
+        """Return the whole body, None where it is too long to be kept."""
+        length = exchange.fields.get("content-length") or "0"
+        if length.isascii() and length.isdecimal() and int(length) > self._most_bytes:
+            return None
+        chunks, size = [], 0
+        async for chunk in exchange.chunks:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > self._most_bytes:
+                return None
+        return b"".join(chunks)
+
+    async def _judged(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, received: _Received) -> FetchedAnswer:
+        """Return what a whole response is to others, and keep it where it may be kept."""
+        response = received.response
+        policy = ask.route.policy
+        lifetime_s = freshness_lifetime_s(
+            response.status, response.fields, policy, response_time=received.response_time
+        )
+        answer = StoredAnswer(
+            status=response.status,
+            reason=response.reason,
+            fields=response.fields,
+            body=response.body,
+            request_time=received.request_time,
+            response_time=received.response_time,
+            lifetime_s=lifetime_s or 0.0,
+            nominated=nominated(ask.fields, varies(response.fields)) if ask.route.vary else (),
+        )
+        why_not = unstorable(answer, stated=lifetime_s is not None, authorized=ask.authorized, by_rfc=ask.route.vary)
+        if why_not is None and ask.route.images and about_to_change(response.body):
+            why_not = "transient"
+        if why_not is None:
+            return await self._shareable(response.status, ask, found, claim, answer)
+        if response.status < 500 and found.answers:
+            await self._keep(ask, found, claim, None)  # what was kept of it holds no longer
+        return FetchedAnswer(response.status, response=response, detail=why_not)
+
+    async def _shareable(
+        self, status: int, ask: ResourceAsk, found: FoundAnswers, claim: Claim, answer: StoredAnswer
+    ) -> FetchedAnswer:
+        """Return *answer* for all who may share it, without what only who asked may see, and keep it so."""
+        if ask.route.images and claim.state.unsettled:
+            answer = replace(answer, lifetime_s=min(answer.lifetime_s, ask.route.transient_ttl_s))
+        named = answer.control.withheld if ask.route.vary else answer.control.withheld | _OF_THE_CALL
+        shared = replace(answer, fields=answer.fields.without(named))
+        stored = await self._keep(ask, found, claim, shared)
+        return FetchedAnswer(status, shared, stored=stored, withheld=answer.fields.only(named).lines)
+
+    async def _keep(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, answer: StoredAnswer | None) -> bool:
+        """Keep *answer* in the place of what was kept for such a request, beside what was kept for others."""
+        now = self._clock()
+        as_current = found.current and found.state.generation == claim.state.generation
+        replaced = chosen(ask, found)
+        answers = [each for each in found.answers if as_current and each is not replaced]
+        if answer is not None:
+            answers.append(answer)
+        keep_s = max((each.of_use_s(ask.route.policy, now=now) for each in answers), default=_FORGOTTEN_S)
+        return await self._answers.put(ask.key, answers, keep_s=keep_s, now=now, claim=claim)
+
+    async def _claim(self, ask: ResourceAsk, found: FoundAnswers) -> Claim:
+        try:
+            return await self._store.claim(ask.key, ask.flight, now=self._clock())
+        except StoreUnavailableError:
+            return Claim(found.state, 0)
+
+    async def _settle(self, ask: ResourceAsk, claim: Claim) -> None:
+        try:
+            await self._store.settle(ask.key, ask.flight, claim)
+        except StoreUnavailableError:
+            return  # the claim lapses by itself
+
+    async def _settled(self, ask: ResourceAsk) -> None:
+        try:
+            await self._store.settled(ask.key, ask.flight, timeout_s=_CLAIM_WAIT_S)
+        except StoreUnavailableError:
+            return  # the next claim says how it stands
+
+    async def _elsewhere(self, ask: ResourceAsk) -> StoredAnswer | None:
+        """Return the answer that another replica has fetched, if it is one to use."""
+        found = await self.found(ask)
+        answer = chosen(ask, found)
+        fresh = answer is not None and answer.standing(ask.route.policy, now=self._clock()) is Standing.FRESH
+        return answer if found.current and fresh else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """A response, and when: its body is here unless it is not *whole*."""
+
+    response: Response
+    request_time: float
+    response_time: float
+    whole: bool
+
+
+def chosen(ask: ResourceAsk, found: FoundAnswers) -> StoredAnswer | None:
+    """Return the latest answer that *ask* selects, whatever it may still be used for."""
+    return selected(ask.fields, found.answers)
+
+
+def _claimant(ask: ResourceAsk, purpose: str) -> Claimant:
+    """Return for whom *ask* is fetched; what nobody waits for takes a call that is free, or none."""
+    if purpose != "revalidate":
+        return ask.claimant
+    return replace(ask.claimant, priority=Priority.REVALIDATION, patient=False)

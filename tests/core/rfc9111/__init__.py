@@ -1,0 +1,1 @@
+"""Decisions of RFC 9111."""

@@ -1,0 +1,53 @@
+"""What a write makes of stored resources."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.core.keys import listing_scope
+from proxy.core.messages import Fields, Request
+from proxy.core.rfc9111.invalidation import changed_resources
+from proxy.core.rfc9111.routes import ResourceRoute, ResourceRoutes
+from proxy.core.rfc9111.stored import Policy
+
+ROUTES = ResourceRoutes((ResourceRoute("/a/**", Policy()),))
+
+
+def changed(method: str, status: int, *lines: tuple[str, str], target: str = "/a/b?c=d") -> list[str]:
+    """Return the scopes that a request changes."""
+    request = Request(method, target, Fields([("Host", "ims.example")]), "id")
+    return changed_resources(request, status, Fields(lines), ROUTES)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "M-SEARCH"])
+@pytest.mark.parametrize(("status", "count"), [(200, 1), (204, 1), (303, 1), (404, 0), (500, 0)])
+def test_an_accepted_write_changes_its_target(method: str, status: int, count: int) -> None:
+    """An error changes nothing, a redirect may have."""
+    assert changed(method, status) == [listing_scope("/a/b", "c=d")] * count
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
+def test_a_safe_method_changes_nothing(method: str) -> None:
+    """RFC 9110 §9.2.1."""
+    assert changed(method, 200) == []
+
+
+def test_what_it_names_on_its_own_origin_is_changed_too() -> None:
+    """Relative or absolute, and nothing elsewhere, nor what is no resource."""
+    scopes = changed(
+        "POST",
+        201,
+        ("Location", "e"),
+        ("Content-Location", "http://IMS.example/a/f?g"),
+        ("Location", "http://evil.example/a/h"),
+        ("Location", "//evil.example/a/i"),
+        ("Location", "/other"),
+        ("Location", "http://[malformed"),
+    )
+    expected = [listing_scope("/a/b", "c=d"), listing_scope("/a/e", ""), listing_scope("/a/f", "g")]
+    assert sorted(scopes) == sorted(expected)
+
+
+def test_a_write_elsewhere_changes_no_resource() -> None:
+    """Only what can be stored can be dropped."""
+    assert changed("POST", 200, target="/v2/images/x") == []

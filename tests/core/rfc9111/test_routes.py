@@ -1,0 +1,60 @@
+"""Which paths name resources."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.core.rfc9111.routes import IMAGES, ResourceRoute, ResourceRoutes
+from proxy.core.rfc9111.stored import Policy
+
+EVERYTHING = ResourceRoutes((ResourceRoute("/**", Policy(1.0)),))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("/v2/schemas/*", "/v2/schemas/image", True),
+        ("/v2/schemas/*", "/v2/schemas/", False),
+        ("/v2/schemas/*", "/v2/schemas/a/b", False),
+        ("/v2/schemas/*", "/x/v2/schemas/a", False),
+        ("/v1/*/jobs/*", "/v1/p/jobs/j", True),
+        ("/test/**", "/test/a/b", True),
+        ("/test/**", "/tested", False),
+        ("/a.c/*x", "/a.c/yx", True),
+        ("/a.c/*x", "/abc/yx", False),
+    ],
+)
+def test_stars_stand_for_segments(pattern: str, path: str, matches: bool) -> None:
+    """One star for one segment or a part of it, two for any number; all else stands for itself."""
+    routes = ResourceRoutes((ResourceRoute(pattern, Policy()),))
+    assert (routes.route(path) is not None) is matches
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/images",
+        "/v2/cloudimages",
+        "/v2/images/abc/file",
+        "/v2/schemas/..%2fimages",
+        "/v2/schemas/../images",
+        "/v2/schemas/.",
+        "/v2/schemas/..",
+        "/v2//images",
+        "/v2/images;x",
+        "/v2/%69mages",
+        "/v2\\images",
+    ],
+)
+def test_no_pattern_reaches_lists_data_or_odd_paths(path: str) -> None:
+    """What another server may read otherwise than it is spelt is never stored."""
+    assert EVERYTHING.route(path) is None
+    assert EVERYTHING.route("/v2/images/abc") is not None
+
+
+def test_the_first_route_counts() -> None:
+    """A route that is named before others stands in their place."""
+    first, second = ResourceRoute("/v2/images/a", Policy(1.0)), ResourceRoute(IMAGES, Policy(2.0))
+    routes = ResourceRoutes((first, second))
+    assert [routes.route(path) for path in ("/v2/images/a", "/v2/images/b")] == [first, second]
+    assert [first.images, second.images] == [False, True]

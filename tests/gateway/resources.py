@@ -1,0 +1,122 @@
+"""A gateway of resources over process memory, an upstream that says what it is told to, and a clock held by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from proxy.core.freshness import Verdicts
+from proxy.core.identity import Partition, Partitioner, Who
+from proxy.core.messages import Fields, Request, Response
+from proxy.core.rfc9111.routes import IMAGES, ResourceRoute, ResourceRoutes
+from proxy.core.rfc9111.stored import Policy
+from proxy.gateway.credentials import Credentials
+from proxy.gateway.forward import Forwarder
+from proxy.gateway.resource import Resourced, ResourceGateway
+from proxy.gateway.resource_asking import ResourceAsk, resource_asked
+from proxy.gateway.resource_fetching import ResourceFetcher
+from proxy.stores.memory import MemoryStore
+from proxy.telemetry import Telemetry
+from proxy.upstream.base import Exchange
+from tests.gateway.conftest import SECRET, Hand
+
+MOST_BYTES = 1000
+IMAGE = b'{"id":"a","status":"active"}'
+TTL = Policy(ttl_s=60.0, stale_while_revalidate_s=10.0, stale_if_error_s=100.0)
+ROUTES = ResourceRoutes(
+    (
+        ResourceRoute(IMAGES, TTL, transient_ttl_s=2.0),
+        ResourceRoute("/own/*", Policy()),
+        ResourceRoute("/public/*", TTL, public=True),
+        ResourceRoute("/vary/*", Policy(), public=True, vary=True),
+    )
+)
+
+
+def says(*lines: tuple[str, str], body: bytes = IMAGE, status: int = 200) -> Response:
+    """Return an answer of the upstream's."""
+    return Response(status, Fields(lines), body)
+
+
+@dataclass
+class Telling:
+    """Answers what the *script* says next, then *usual*; while the *gate* is shut answers wait."""
+
+    usual: Response = field(default_factory=says)
+    script: list[Response | Exception] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def fetch(self, request: Request) -> Response:
+        """Fetch nothing: resources are streamed until it is clear that they are short."""
+        raise AssertionError(request)
+
+    @asynccontextmanager
+    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+        """Give the next answer, in chunks of 100 bytes."""
+        self.requests.append(request)
+        self.asked.set()
+        await self.gate.wait()
+        said = self.script.pop(0) if self.script else self.usual
+        if isinstance(said, Exception):
+            raise said
+        yield Exchange(said.status, said.reason, said.fields, _chunks(said.body))
+
+    def last(self, name: str) -> list[str]:
+        """Return what the last request had for a field."""
+        return self.requests[-1].fields.all(name)
+
+
+async def _chunks(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), 100):
+        yield body[at : at + 100]
+
+
+class Resources:
+    """Everything that a gateway of resources stands in; tokens are believed for *verdict_ttl_s*."""
+
+    def __init__(self, verdict_ttl_s: float = 1e9) -> None:
+        self.upstream = Telling()
+        self.upstream.gate.set()
+        self.hand = Hand()
+        self.store = MemoryStore(1 << 24)
+        self.partitioner = Partitioner(SECRET)
+        telemetry = Telemetry()
+        forwarder = Forwarder(self.upstream, telemetry=telemetry, clock=self.hand)
+        fetcher = ResourceFetcher(forwarder, self.store, most_bytes=MOST_BYTES, telemetry=telemetry, clock=self.hand)
+        credentials = Credentials(self.store, verdicts=Verdicts(verdict_ttl_s), clock=self.hand)
+        self.gateway = ResourceGateway(fetcher, credentials, negative_s=5.0, clock=self.hand)
+
+    def ask(
+        self, target: str = "/v2/images/a", *, method: str = "GET", token: str = "alpha", **fields: str
+    ) -> ResourceAsk | str:
+        """Return what a request asks for, or why it goes through."""
+        lines = [("X-Auth-Token", token), *((name.replace("_", "-"), value) for name, value in fields.items())]
+        request = Request(method, target, Fields(lines), "request-id")
+        route = ROUTES.route(request.path)
+        assert route is not None
+        partition = self.partitioner.of(request.fields)
+        who = Who(partition, partition) if isinstance(partition, Partition) else partition
+        return resource_asked(request, route, self.partitioner, who)
+
+    async def got(self, target: str = "/v2/images/a", **named: str) -> Resourced | str:
+        """Return the answer to a request, or why it goes through, bounded in time."""
+        ask = self.ask(target, **named)
+        assert isinstance(ask, ResourceAsk), ask
+        async with asyncio.timeout(10):
+            return await self.gateway.answer(ask)
+
+    async def get(self, target: str = "/v2/images/a", **named: str) -> Resourced:
+        """Return the answer to a request that has one here."""
+        got = await self.got(target, **named)
+        assert isinstance(got, Resourced), got
+        return got
+
+    async def settled(self) -> None:
+        """Return when nothing is done in the background any more."""
+        async with asyncio.timeout(10):
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others)

@@ -1,0 +1,414 @@
+"""What a request for a resource costs upstream, and what its callers get."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.core.keys import EVERYTHING
+from proxy.core.policy import Fwd
+from proxy.errors import NotInStoreError, TooManyCallsError, UpstreamTimeoutError, UpstreamUnreachableError
+from tests.gateway.conftest import unreachable
+from tests.gateway.resources import IMAGE, MOST_BYTES, Resources, says
+
+TAGGED = ("ETag", '"a"')
+LASTS = ("Cache-Control", "max-age=60")
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[Resources]:
+    """Resources with a lifetime of 60 s, given stale for 10, and for 100 while the upstream fails."""
+    made = Resources()
+    yield made
+    made.upstream.gate.set()
+    await made.gateway.close()
+
+
+async def test_a_miss_asks_once_and_a_hit_not_at_all(world: Resources) -> None:
+    """The second tells its age and what is left."""
+    first = await world.get()
+    assert (first.cache_status.fwd, first.cache_status.fwd_status) == (Fwd.URI_MISS, 200)
+    assert first.cache_status.stored
+    world.hand.now += 7
+    second = await world.get()
+    assert (second.response.body, second.response.fields.get("age")) == (IMAGE, "7")
+    assert (second.cache_status.fwd, second.cache_status.ttl_s) == (None, 53.0)
+    assert second.repeatable is not None
+    assert len(world.upstream.requests) == 1
+
+
+async def test_only_what_is_keyed_goes_upstream(world: Resources) -> None:
+    """The token, the form of the API and what an answer may be negotiated by; nothing that could poison one."""
+    await world.get(
+        "/v2/images/a?x=1",
+        X_Forwarded_Host="evil.example",
+        X_Original_URL="/v2/other",
+        X_Project_Id="beta",
+        Accept="text/html;q=0.5,  application/JSON",
+        X_Api_Version="S",
+        User_Agent="a client",
+        If_None_Match='"theirs"',
+        Range="bytes=0-1",
+        Accept_Encoding="br",
+    )
+    (request,) = world.upstream.requests
+    assert (request.method, request.target) == ("GET", "/v2/images/a?x=1")
+    assert {name.lower(): value for name, value in request.fields} == {
+        "x-auth-token": "alpha",
+        "accept": "application/json,text/html;q=0.5",
+        "x-api-version": "Q",
+        "accept-encoding": "identity",
+        "user-agent": "ims-cache-proxy",
+        "x-request-id": "request-id",
+        "via": "1.1 ims-proxy",
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"token": "beta"},
+        {"X_Api_Version": "A"},
+        {"Accept": "text/plain"},
+        {"Accept_Language": "de"},
+        {"target": "/v2/images/a?b"},
+    ],
+)
+async def test_what_may_make_an_answer_another_is_never_shared(world: Resources, other: dict[str, str]) -> None:
+    """Partition, form, negotiation, query."""
+    await world.get()
+    await world.get(**other)
+    assert len(world.upstream.requests) == 2
+
+
+async def test_head_is_answered_by_the_same(world: Resources) -> None:
+    """And a miss by HEAD brings the whole, for whoever comes next."""
+    first = await world.get(method="HEAD")
+    assert (first.response.body, world.upstream.requests[0].method) == (IMAGE, "GET")
+    assert (await world.get()).cache_status.fwd is None
+    assert len(world.upstream.requests) == 1
+
+
+async def test_who_has_an_answer_is_told_so(world: Resources) -> None:
+    """By the tag that it got, on a miss and on a hit; and a part of it is cut out here."""
+    tag = (await world.get()).response.fields.get("etag") or ""
+    assert (await world.get(If_None_Match=tag)).response.status == 304
+    world.hand.now += 1000
+    assert (await world.get(If_None_Match=tag)).response.status == 304
+    assert (await world.get(Range="bytes=0-4")).response.body == IMAGE[:5]
+    assert len(world.upstream.requests) == 2
+
+
+async def test_a_stale_answer_is_asked_about_by_its_validators(world: Resources) -> None:
+    """A 304 makes it fresh again, with the newer fields, and costs no body."""
+    world.upstream.script = [says(TAGGED, LASTS, ("A", "1")), says(TAGGED, LASTS, ("A", "2"), status=304, body=b"")]
+    await world.get("/own/a")
+    world.hand.now += 61
+    got = await world.get("/own/a")
+    assert world.upstream.last("if-none-match") == ['"a"']
+    assert (got.response.status, got.response.body, got.response.fields.all("a")) == (200, IMAGE, ["2"])
+    assert (got.cache_status.fwd, got.cache_status.fwd_status, got.cache_status.stored) == (Fwd.STALE, 304, True)
+    world.hand.now += 59
+    assert (await world.get("/own/a")).cache_status.fwd is None
+
+
+async def test_a_304_that_names_another_answer_is_not_believed(world: Resources) -> None:
+    """The resource is asked for anew, without a condition."""
+    world.upstream.script = [says(TAGGED, LASTS), says(("ETag", '"b"'), status=304, body=b""), says(LASTS, body=b"new")]
+    await world.get("/own/a")
+    world.hand.now += 61
+    assert (await world.get("/own/a")).response.body == b"new"
+    assert [request.fields.all("if-none-match") for request in world.upstream.requests] == [[], ['"a"'], []]
+
+
+async def test_a_304_that_nobody_asked_for_is_an_error(world: Resources) -> None:
+    """There is nothing that it could speak of."""
+    world.upstream.script = [says(status=304, body=b"")]
+    with pytest.raises(UpstreamUnreachableError):
+        await world.get("/own/a")
+
+
+async def test_a_newer_answer_that_may_not_be_kept_takes_the_place_of_the_old(world: Resources) -> None:
+    """What the upstream no longer says is given to nobody, not even while it fails."""
+    await world.get()
+    world.hand.now += 80
+    world.upstream.script = [says(("Cache-Control", "no-store"), body=b"new"), unreachable()]
+    assert (await world.get()).response.body == b"new"
+    with pytest.raises(UpstreamTimeoutError):
+        await world.get()
+
+
+async def test_an_answer_is_given_stale_while_it_is_fetched_anew(world: Resources) -> None:
+    """In its window, and the next caller gets the new one."""
+    await world.get()
+    world.hand.now += 65
+    world.upstream.usual = says(body=b'{"status":"active","name":"new"}')
+    stale = await world.get()
+    assert (stale.response.body, stale.cache_status.detail) == (IMAGE, "stale-while-revalidate")
+    assert stale.cache_status.ttl_s == -5.0
+    assert stale.repeatable is None
+    await world.settled()
+    assert b"new" in (await world.get()).response.body
+    assert len(world.upstream.requests) == 2
+
+
+@pytest.mark.parametrize("failure", [unreachable(), says(status=503, body=b"no"), says(status=429, body=b"no")])
+async def test_an_answer_is_given_stale_while_the_upstream_fails(
+    world: Resources, failure: UpstreamTimeoutError
+) -> None:
+    """In its window, whichever way it fails; after it, the failure is told."""
+    await world.get()
+    world.hand.now += 159
+    world.upstream.script = [failure]
+    got = await world.get()
+    assert (got.response.body, got.cache_status.detail, got.cache_status.fwd) == (IMAGE, "stale-if-error", Fwd.STALE)
+    assert not world.upstream.requests[-1].claimant.patient
+    world.hand.now += 1
+    world.upstream.script = [unreachable()]
+    with pytest.raises(UpstreamTimeoutError):
+        await world.get()
+
+
+async def test_a_write_makes_every_answer_one_to_be_asked_about(world: Resources) -> None:
+    """Law 8: nothing from before it is given after it, also not while the upstream fails."""
+    world.upstream.script = [says(TAGGED), unreachable(), says(TAGGED, status=304, body=b"")]
+    await world.get()
+    await world.store.invalidate([EVERYTHING], now=world.hand.now)
+    with pytest.raises(UpstreamTimeoutError):
+        await world.get()
+    assert (await world.get()).cache_status.fwd_status == 304
+    assert (await world.get()).cache_status.fwd is None
+
+
+@pytest.mark.parametrize("status", ["queued", "saving", "importing", "uploading", "pending_delete"])
+async def test_an_image_about_to_change_is_not_held(world: Resources, status: str) -> None:
+    """Whoever waits for it sees each change."""
+    world.upstream.usual = says(body=b'{"status":"%b"}' % status.encode())
+    for _ in range(2):
+        assert (await world.get()).cache_status.detail == "transient"
+    assert len(world.upstream.requests) == 2
+
+
+async def test_an_image_is_held_briefly_while_a_job_runs(world: Resources) -> None:
+    """A write has lately begun one whose end will change images."""
+    await world.store.invalidate([EVERYTHING], unsettled_s=30.0, now=world.hand.now)
+    assert (await world.get()).cache_status.ttl_s == 2.0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+async def test_errors_reach_who_asked_and_are_not_stored(world: Resources, status: int) -> None:
+    """As they came; a 404 is remembered for some seconds in its partition."""
+    world.upstream.script = [says(("X-Own", "1"), status=status, body=b"no")] * 2
+    for _ in range(2):
+        got = await world.get()
+        assert (got.response.status, got.response.body, got.response.fields.get("x-own")) == (status, b"no", "1")
+        assert not got.cache_status.stored
+    assert len(world.upstream.requests) == (1 if status == 404 else 2)
+    await world.get(token="beta")
+    world.hand.now += 6
+    world.upstream.script = []
+    assert (await world.get()).response.status == 200
+
+
+async def test_what_tells_of_one_call_is_for_who_made_it(world: Resources) -> None:
+    """So is what `no-cache` names; others get the rest."""
+    lines = (
+        ("X-Apig-RateLimit-User", "remain:1"),
+        ("Cache-Control", 'max-age=9, no-cache="a"'),
+        ("A", "1"),
+        ("B", "2"),
+    )
+    world.upstream.usual = says(*lines)
+    first, second = await world.get(), await world.get()
+    assert [got.response.fields.all("b") for got in (first, second)] == [["2"], ["2"]]
+    for name in ("x-apig-ratelimit-user", "a"):
+        assert (len(first.response.fields.all(name)), second.response.fields.all(name)) == (1, [])
+
+
+@pytest.mark.parametrize("stated", [True, False])
+async def test_what_is_too_long_goes_through(world: Resources, stated: bool) -> None:
+    """Whether it says so or not; for a while nobody tries again."""
+    body = b"x" * (MOST_BYTES + 1)
+    world.upstream.usual = says(*([("Content-Length", str(len(body)))] if stated else []), body=body)
+    assert await world.got("/public/a") == "large"
+    assert await world.got("/public/a") == "large"
+    assert len(world.upstream.requests) == 1
+    world.hand.now += 301
+    world.upstream.usual = says(body=body[1:])
+    assert (await world.get("/public/a")).response.body == body[1:]
+
+
+@pytest.mark.parametrize(
+    ("fields", "asks"),
+    [
+        ({"Cache_Control": "no-cache"}, True),
+        ({"Cache_Control": "max-age=6"}, True),
+        ({"Cache_Control": "max-age=7"}, False),
+        ({"Cache_Control": "min-fresh=54"}, True),
+        ({"Cache_Control": "min-fresh=53"}, False),
+        ({"Pragma": "no-cache"}, True),
+        ({"Cache_Control": "only-if-cached"}, False),
+    ],
+)
+async def test_what_the_caller_demands_is_met(world: Resources, fields: dict[str, str], asks: bool) -> None:
+    """By an answer of 7 s with 53 s left."""
+    await world.get()
+    world.hand.now += 7
+    got = await world.get(**fields)
+    assert len(world.upstream.requests) == (2 if asks else 1)
+    assert got.repeatable is None
+
+
+async def test_who_wants_only_what_is_stored_is_told_when_there_is_nothing(world: Resources) -> None:
+    """504, and nothing was asked."""
+    with pytest.raises(NotInStoreError):
+        await world.get(Cache_Control="only-if-cached")
+    assert world.upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"Cache_Control": "no-store"}, "no-store"),
+        ({"If_Match": '"a"'}, "precondition"),
+        ({"Authorization": "x"}, "two-credentials"),
+        ({"token": ""}, "no-token"),
+        ({"Cookie": "a=b"}, "two-credentials"),
+    ],
+)
+def test_what_can_t_be_shared_goes_through(fields: dict[str, str], reason: str) -> None:
+    """And says why."""
+    assert Resources().ask(**fields) == reason
+
+
+async def test_a_crowd_costs_one_call(world: Resources) -> None:
+    """A hundred callers with one token wait for one fetch."""
+    world.upstream.gate.clear()
+    crowd = [asyncio.create_task(world.get()) for _ in range(100)]
+    await world.upstream.asked.wait()
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    got = await asyncio.gather(*crowd)
+    assert len(world.upstream.requests) == 1
+    assert sorted(each.cache_status.collapsed for each in got) == [False] + [True] * 99
+
+
+async def test_who_leads_may_go_away(world: Resources) -> None:
+    """The fetch goes on for those who wait for it."""
+    world.upstream.gate.clear()
+    leader = asyncio.create_task(world.get())
+    await world.upstream.asked.wait()
+    follower = asyncio.create_task(world.get())
+    await asyncio.sleep(0)
+    leader.cancel()
+    await asyncio.gather(leader, return_exceptions=True)
+    world.upstream.gate.set()
+    assert (await follower).response.body == IMAGE
+    assert len(world.upstream.requests) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_nobody_is_refused_in_another_s_place(world: Resources, status: int) -> None:
+    """Who waited asks with its own credential."""
+    world.upstream.gate.clear()
+    world.upstream.script = [says(status=status, body=b"no")]
+    leader = asyncio.create_task(world.get())
+    await world.upstream.asked.wait()
+    follower = asyncio.create_task(world.get())
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    assert (await leader).response.status == status
+    assert (await follower).response.status == 200
+
+
+async def test_a_crowd_on_an_upstream_that_fails_is_no_crowd(world: Resources) -> None:
+    """Who led is told of the failure, and those who waited share the next."""
+    world.upstream.gate.clear()
+    world.upstream.usual = says(status=500, body=b"no")
+    crowd = [asyncio.create_task(world.get()) for _ in range(20)]
+    await world.upstream.asked.wait()
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    assert {each.response.status for each in await asyncio.gather(*crowd)} == {500}
+    assert len(world.upstream.requests) <= 3
+
+
+async def test_what_is_no_store_is_never_shared_with_who_waited(world: Resources) -> None:
+    """Not even the second time: each asks alone."""
+    world.upstream.gate.clear()
+    world.upstream.usual = says(("Cache-Control", "no-store"))
+    crowd = [asyncio.create_task(world.get()) for _ in range(5)]
+    await world.upstream.asked.wait()
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    got = await asyncio.gather(*crowd)
+    assert len(world.upstream.requests) == 5
+    assert not any(each.cache_status.collapsed for each in got)
+
+
+async def test_who_had_no_patience_does_not_decide_for_others(world: Resources) -> None:
+    """A leader that was refused a call is followed by one who may wait longer."""
+    world.upstream.gate.clear()
+    world.upstream.script = [TooManyCallsError("budget: no call")]
+    leader = asyncio.create_task(world.get())
+    await world.upstream.asked.wait()
+    follower = asyncio.create_task(world.get())
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    with pytest.raises(TooManyCallsError):
+        await leader
+    assert (await follower).response.status == 200
+
+
+async def test_a_token_is_believed_for_as_long_as_verdicts_are() -> None:
+    """Then the upstream is asked again, whatever the answer's lifetime, and what it refuses is dropped."""
+    world = Resources(verdict_ttl_s=30.0)
+    await world.get()
+    world.hand.now += 29
+    assert (await world.get()).cache_status.fwd is None
+    world.hand.now += 1
+    world.upstream.script = [says(status=401, body=b"revoked")]
+    assert (await world.get()).response.status == 401
+    assert (await world.get()).cache_status.fwd_status == 200
+    await world.gateway.close()
+
+
+async def test_a_public_answer_is_everyone_s(world: Resources) -> None:
+    """By configuration only: no partition, whatever the token; and a refusal is still nobody else's."""
+    world.upstream.script = [says(status=404, body=b"no")]
+    assert (await world.get("/public/a")).response.status == 404
+    assert (await world.get("/public/a", token="alpha")).cache_status.fwd is Fwd.URI_MISS
+    assert (await world.get("/public/a", token="beta")).cache_status.fwd is None
+    assert (await world.get("/public/a", token="")).cache_status.fwd is None
+    assert world.upstream.last("x-auth-token") == ["alpha"]
+
+
+async def test_an_answer_to_authorization_is_public_only_if_it_says_so(world: Resources) -> None:
+    """RFC 9111 §3.5, on a public route too."""
+    for lines, others in (((), Fwd.URI_MISS), ((("Cache-Control", "public, max-age=9"),), None)):
+        world.upstream.usual = says(*lines)
+        target = f"/public/{len(lines)}"
+        await world.get(target, token="", Authorization="Basic x")
+        assert (await world.get(target, token="beta")).cache_status.fwd is others
+
+
+def test_a_signed_request_is_not_altered() -> None:
+    """Nor is its answer stored, though the route is public."""
+    signed = "SDK-HMAC-SHA256 Access=a, SignedHeaders=host, Signature=b"
+    assert Resources().ask("/public/a", token="", Authorization=signed) == "signed"
+
+
+async def test_where_vary_counts_the_upstream_s_vary_selects(world: Resources) -> None:
+    """All goes up but conditions, and what proxies say of a request; one resource has several answers."""
+    world.upstream.usual = says(LASTS, ("Vary", "Foo"))
+    await world.get("/vary/a", Foo="1", Other="x", X_Forwarded_Host="evil", Forwarded="host=evil", Range="bytes=0-1")
+    sent = {name.lower() for name, _ in world.upstream.requests[0].fields}
+    assert {"foo", "other"} <= sent
+    assert not {"range", "forwarded", "x-forwarded-host"} & sent
+    other = await world.get("/vary/a", Foo="2")
+    assert other.cache_status.fwd is Fwd.MISS
+    assert (await world.get("/vary/a", Foo="1", Other="y")).cache_status.fwd is None
+    assert (await world.get("/vary/a", Foo="2")).cache_status.fwd is None
+    assert len(world.upstream.requests) == 2
