@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
 from typing import Final
@@ -18,6 +18,7 @@ from proxy.core.messages import Fields
 from proxy.core.signing import SPEAKING, Flaw, Signing
 
 _CHALLENGED: Final = ("authorization", "proxy-authorization", "cookie", "x-subject-token", "x-security-token")
+UNPLACED: Final = "any"
 _MOST_TOKENS: Final = 4096
 _ESCAPED: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 
@@ -38,21 +39,33 @@ class Unshared(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Who may share an answer: *kind* of identity and a keyed digest that gives nothing of it away."""
+    """Who may share an answer: *kind* of identity and a keyed digest that gives nothing of it away.
+
+    *project* is the same of the project whose images it sees, `UNPLACED` where it may be any, None where nobody asks.
+    """
 
     kind: str
     digest: str
+    project: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a token stands for, as IAM says it: *reach* is `project`, `domain`, `system` or `unscoped`."""
+    """What a token stands for, as IAM says it.
+
+    *reach* is `project`, `admin-project`, `domain`, `system` or `unscoped`.
+    """
 
     reach: str
     domain: str
     project: str
     roles: tuple[str, ...]
     user: str
+
+    @property
+    def placed(self) -> bool:
+        """Whether it reaches one project."""
+        return self.reach in ("project", "admin-project")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +134,22 @@ class Partitioner:
     def scoped(self, scope: Scope, *, user: bool) -> Partition:
         """Return the partition of all tokens with *scope*; with *user*, of one user's."""
         who = (scope.user,) if user else ()
-        return self._made("project", scope.reach, scope.domain, scope.project, str(len(who)), *who, *scope.roles)
+        made = self._made("project", scope.reach, scope.domain, scope.project, str(len(who)), *who, *scope.roles)
+        return replace(made, project=self.project(scope.project) if scope.placed else UNPLACED)
 
     def keyed(self, access: str, fields: Fields) -> Partition:
         """Return the partition of requests that the key *access* signed, speaking for whom *fields* say."""
-        return self._made("key", access, *(each for name in SPEAKING for each in (name, ",".join(fields.all(name)))))
+        made = self._made("key", access, *(each for name in SPEAKING for each in (name, ",".join(fields.all(name)))))
+        project = fields.get("x-project-id")
+        return replace(made, project=self.project(project) if project else UNPLACED)
 
     def own(self, *names: str) -> Partition:
         """Return the partition of the proxy's own identity, which *names* tell apart from others."""
         return self._made("gateway", *names)
+
+    def project(self, project_id: str) -> str:
+        """Return what stands for the project with that id."""
+        return self._made("project-id", project_id).digest
 
     @property
     def public(self) -> Partition:

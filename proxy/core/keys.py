@@ -33,7 +33,8 @@ class ListingKey:
     def __post_init__(self) -> None:
         page = () if self.page is None else (str(self.page.limit), self.page.marker or "")
         parts = (self.partition.kind, self.partition.digest, self.variant, self.path, self.query, *page)
-        scopes = (EVERYTHING, partition_scope(self.partition), listing_scope(self.path, self.query))
+        of_project = () if self.partition.project is None else (project_scope(self.partition.project),)
+        scopes = (EVERYTHING, partition_scope(self.partition), *of_project, listing_scope(self.path, self.query))
         object.__setattr__(self, "digest", digest(parts))
         object.__setattr__(self, "scopes", scopes)
 
@@ -41,6 +42,11 @@ class ListingKey:
 def partition_scope(partition: Partition) -> str:
     """Return the scope of all listings of *partition*."""
     return f"partition:{partition.digest}"
+
+
+def project_scope(project: str) -> str:
+    """Return the scope of all listings whose partitions see *project*; see `Partition.project`."""
+    return f"project:{project}"
 
 
 def listing_scope(path: str, query: str) -> str:

@@ -17,14 +17,23 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """Listings to drop: those under any of *scopes*, and what the *token* with this SHA-256 lets its holder see.
+    """Listings to drop: those under any of *scopes*, what *project* sees, what the *token* with this SHA-256 does.
 
     *because* says why these, where that is not plain.
     """
 
-    scopes: tuple[str, ...]
+    scopes: tuple[str, ...] = ()
     because: str | None = None
+    project: str | None = None
     token: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """About how many listings were *dropped*, and why these, where that is not plain."""
+
+    dropped: int
+    because: str | None = None
 
 
 class PurgeError(ValueError):
@@ -35,7 +44,7 @@ def purge(order: object) -> Purge:
     """Return what the JSON value *order* drops: `{"all": true}`, `{"project": ID}`, `{"image": ID}`,
     `{"listing": QUERY}`, or `{"token_digest": SHA256}`, the hash of a token in hex.
 
-    Tokens tell neither projects nor who sees an image, so for these two every listing goes. Raises `PurgeError`.
+    Nothing tells who sees an image, so for that every listing goes. Raises `PurgeError`.
     """
     if not isinstance(order, dict) or len(order) != 1 or next(iter(order)) not in KINDS:
         raise PurgeError(f"purge: one of {', '.join(KINDS)} is allowed")
@@ -51,7 +60,9 @@ def purge(order: object) -> Purge:
     if kind == "token_digest":
         if not _SHA256.fullmatch(value):
             raise PurgeError("purge: token_digest: the SHA-256 of a token in 64 hexadecimal digits is allowed")
-        return Purge((), token=bytes.fromhex(value))
+        return Purge(token=bytes.fromhex(value))
+    if kind == "project":
+        return Purge(project=value)
     return Purge((EVERYTHING,), f"the proxy can't tell which listings show {kind} {value}, so all went")
 
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from proxy.core.callers import CLAIMS, Caller, recognised
-from proxy.core.identity import Partition, Partitioner, Unshared, Who, spelt
+from proxy.core.identity import UNPLACED, Partition, Partitioner, Unshared, Who, spelt
+from proxy.core.keys import EVERYTHING, project_scope
 from proxy.core.messages import Request
+from proxy.core.purging import Purge
 from proxy.core.signing import SPEAKING, Signing, SigningKey, flaw, signature
 from proxy.errors import ForbiddenError, ProxyError, UnauthorizedError
 from proxy.gateway.verifier import TokenVerifier
@@ -35,6 +37,10 @@ class Door(Protocol):
 
     def holder(self, partition: Partition) -> Who:
         """Return who has the token with the partition *partition*, before anything else is known of it."""
+        ...
+
+    def seen_by(self, project: str) -> Purge:
+        """Return which listings to drop for all that *project* sees to be gone."""
         ...
 
 
@@ -101,6 +107,10 @@ class TokenDoor:
         """See `Door.holder`."""
         return Who(partition, partition)
 
+    def seen_by(self, project: str) -> Purge:
+        """See `Door.seen_by`: tokens tell no projects."""
+        return Purge((EVERYTHING,), f"tokens don't tell which of them see project {project}, so all went")
+
 
 class ProjectDoor(TokenDoor):
     """An answer is shared among tokens that IAM says to be of the same scope and roles."""
@@ -126,7 +136,7 @@ class ProjectDoor(TokenDoor):
             self._partitioner.scoped(scope, user=False),
             self._partitioner.scoped(scope, user=True),
             verified=True,
-            public=scope.reach in ("project", "admin-project"),
+            public=scope.placed,
             token=partition.digest,
             expires_at=known.verdict.expires_at,
             believed_until=known.until,
@@ -135,6 +145,10 @@ class ProjectDoor(TokenDoor):
     def holder(self, partition: Partition) -> Who:
         """See `Door.holder`."""
         return Who(partition, partition, verified=True, token=partition.digest)
+
+    def seen_by(self, project: str) -> Purge:
+        """See `Door.seen_by`: those of the project, and of who may see it though it is not theirs alone."""
+        return Purge((project_scope(self._partitioner.project(project)), project_scope(UNPLACED)))
 
 
 class OwnDoor:
@@ -184,3 +198,7 @@ class OwnDoor:
     def holder(self, partition: Partition) -> Who:
         """See `Door.holder`: no token of a caller counts here."""
         return Who(partition, partition, verified=True)
+
+    def seen_by(self, project: str) -> Purge:
+        """See `Door.seen_by`: there is one identity, and all is stored for it."""
+        return Purge((EVERYTHING,), f"all is seen by the proxy's own identity, which may see project {project}")

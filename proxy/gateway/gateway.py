@@ -18,7 +18,7 @@ from proxy.core.keys import EVERYTHING, partition_scope
 from proxy.core.links import LinkStyle
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.policy import CacheStatus, Fwd
-from proxy.core.purging import Purge
+from proxy.core.purging import Purge, Purged
 from proxy.core.rfc9111.invalidation import changed_resources
 from proxy.core.rfc9111.routes import NO_RESOURCES, ResourceRoutes
 from proxy.core.routes import Route, route
@@ -216,10 +216,11 @@ class Gateway:
             return shared if await self._listings.shows(shared) else ask
         return ask
 
-    async def purge(self, order: Purge) -> int:
-        """Drop what *order* names, in every replica, and return about how many listings it was."""
+    async def purge(self, order: Purge) -> Purged:
+        """Drop what *order* names, in every replica, and return what that was."""
         now = self._clock()
         partitions = self._asking.partitioner
+        order = order if order.project is None else self._door.seen_by(order.project)
         scopes = order.scopes or (partition_scope(partitions.hashed(order.token or b"")),)
         try:
             dropped = sum([await self._store.count(scope, now=now) for scope in scopes])
@@ -229,7 +230,7 @@ class Gateway:
             await self._store.invalidate(order.scopes, now=now)
         if order.token is not None:
             await self._listings.credentials.rejected(self._door.holder(partitions.hashed(order.token)), surely=True)
-        return dropped
+        return Purged(dropped, order.because)
 
     async def _learn(self, request: Request, status: int, fields: Fields) -> None:
         """Take from what was passed through what it says of stored answers, before its answer is.

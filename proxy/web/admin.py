@@ -9,13 +9,13 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
-from proxy.core.purging import Purge, PurgeError, purge
+from proxy.core.purging import Purge, Purged, PurgeError, purge
 from proxy.telemetry import Telemetry
 from proxy.web.dashboard import Page
 from proxy.web.guard import RefusedError, guard
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
-Purging = Callable[[Purge], Awaitable[int]]
+Purging = Callable[[Purge], Awaitable[Purged]]
 Explanation = Iterable[tuple[str, str]]
 
 _TARGET: Final = "target="
@@ -72,7 +72,8 @@ def application(
             raise RefusedError(400, str(error)) from error
         except orjson.JSONDecodeError as error:
             raise RefusedError(400, "purge: no JSON") from error
-        return _json({"dropped": await purging(order)} | ({"because": order.because} if order.because else {}))
+        told = await purging(order)
+        return _json({"dropped": told.dropped} | ({"because": told.because} if told.because else {}))
 
     app = web.Application(middlewares=[guard(token)])
     app.add_routes(

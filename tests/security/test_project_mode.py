@@ -224,6 +224,30 @@ async def test_an_operator_drops_a_verdict_by_the_tokens_hash(
         assert not (await ask(asked, ALPHA)).hit
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["two replicas", "process memory"])
+async def test_a_purge_of_a_project_leaves_the_others_theirs(
+    make_proxy: MakeProxy, iam: IamLookalike, upstream: Lookalike, redis_server: RedisServer, redis: Redis, shared: bool
+) -> None:
+    """What the project's tokens see is dropped, whatever their roles, and what a domain's token sees, which may be any
+    project's; another project keeps its lists.
+    """
+    domain = "a-token-of-a-domain"
+    iam.tokens[domain] = Token("u", {"domain": {"id": "d1"}})
+    upstream.tokens[domain] = upstream.tokens[ALPHA]
+    project = upstream.tokens[ALPHA].project
+    store: dict[str, Any] = {"url": redis_server.url, "timeout_ms": 5000} if shared else {}
+    async with make_proxy(store=store) as first, make_proxy(store=store) as second:
+        asked = second if shared else first
+        for token in (ALPHA, READER, BETA, domain):
+            assert (await ask(asked, token)).status == 200
+        nobody = await first.purge(orjson.dumps({"project": "another"}))
+        assert nobody.json() == {"dropped": 1}
+        purged = await first.purge(orjson.dumps({"project": project}))
+        assert purged.json() == {"dropped": 2}
+        assert [(await ask(asked, token)).hit for token in (ALPHA, READER, BETA, domain)] == [False, False, True, False]
+        assert (await ask(asked, OTHER_USER)).hit
+
+
 async def test_what_is_verified_goes_on_while_iam_is_away(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
     """With IAM failing, known tokens are answered from the store, unknown ones by the upstream, uncached."""
     await ask(proxy, ALPHA)
