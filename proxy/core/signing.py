@@ -24,7 +24,7 @@ UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
 SPEAKING: Final = ("x-domain-id", "x-project-id", "x-security-token")
 
 _ALGORITHM: Final = "SDK-HMAC-SHA256"
-_NO_BODY: Final = hashlib.sha256(b"").hexdigest()
+NO_BODY: Final = hashlib.sha256(b"").hexdigest()
 _DATE: Final = "%Y%m%dT%H%M%SZ"
 _OWN: Final = ("authorization", "host", "x-sdk-date", "x-sdk-content-sha256", "x-security-token")
 _AUTHORIZATION: Final = re.compile(
@@ -65,18 +65,18 @@ class Signing:
     key: SigningKey
     host: str
 
-    def signed(self, request: Request, *, now: float) -> Request:
+    def signed(self, request: Request, *, payload: str = UNSIGNED_PAYLOAD, now: float) -> Request:
         """Return *request* signed at *now*, epoch seconds, in the place of whatever signed it before.
 
-        A body still comes, so it is not covered: `UNSIGNED-PAYLOAD`.
+        *payload* is the hash of its body; one that still comes is not covered: `UNSIGNED-PAYLOAD`.
         """
         date = datetime.fromtimestamp(now, UTC).strftime(_DATE)
         lines = [("Host", self.host), ("X-Sdk-Date", date)]
         if self.key.security_token is not None:
             lines.append(("X-Security-Token", self.key.security_token))
-        payload = _NO_BODY
-        if request.body is not None:
-            payload = UNSIGNED_PAYLOAD
+        if request.body is None:
+            payload = NO_BODY
+        else:
             lines.append(("X-Sdk-Content-Sha256", payload))
         made = replace(request, fields=request.fields.without(_OWN).plus(*lines))
         covered = {name.lower() for name, _ in lines} | {name for name in SPEAKING if made.fields.all(name)}
@@ -93,14 +93,14 @@ def signature(fields: Fields) -> Signature | None:
     return Signature(said[1], tuple(said[2].split(";")), said[3]) if said else None
 
 
-def flaw(request: Request, given: Signature, secret: str, *, now: float) -> Flaw | None:
-    """Return why *given* does not vouch for the bodiless *request*, None where it does.
+def flaw(request: Request, given: Signature, secret: str, *, body: str = NO_BODY, now: float) -> Flaw | None:
+    """Return why *given* does not vouch for *request* with a body of that hash, None where it does.
 
     The date has to be signed and at most 15 minutes off; so does each field that says for whom the request speaks.
     """
     dates = request.fields.all("x-sdk-date")
-    payload = _payload(request.fields)
-    if len(dates) != 1 or payload is None or "x-sdk-date" not in given.names:
+    payload = stated_payload(request.fields, body)
+    if len(dates) != 1 or payload not in (body, UNSIGNED_PAYLOAD) or "x-sdk-date" not in given.names:
         return Flaw.WRONG
     if any(len(request.fields.all(name)) != 1 for name in given.names):
         return Flaw.WRONG
@@ -115,10 +115,10 @@ def flaw(request: Request, given: Signature, secret: str, *, now: float) -> Flaw
     return Flaw.SKEW if abs(now - signed_at) > SKEW_S else None
 
 
-def _payload(fields: Fields) -> str | None:
-    """Return the hash of no body as the signer stated it; None where it stated that of another."""
-    stated = fields.all("x-sdk-content-sha256") or [_NO_BODY]
-    return stated[0] if len(stated) == 1 and stated[0] in (_NO_BODY, UNSIGNED_PAYLOAD) else None
+def stated_payload(fields: Fields, body: str = "") -> str:
+    """Return the hash of the body as *fields* state it, *body* where they don't; `""` where they state two."""
+    stated = fields.all("x-sdk-content-sha256") or [body]
+    return stated[0] if len(stated) == 1 else ""
 
 
 def _digits(request: Request, names: Iterable[str], payload: str, date: str, secret: str) -> str:

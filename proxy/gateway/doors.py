@@ -11,13 +11,12 @@ from proxy.core.identity import UNPLACED, Partition, Partitioner, Unshared, Who,
 from proxy.core.keys import EVERYTHING, project_scope
 from proxy.core.messages import Request
 from proxy.core.purging import Purge
-from proxy.core.signing import SPEAKING, Signing, SigningKey, flaw, signature
 from proxy.errors import ForbiddenError, ProxyError, UnauthorizedError
+from proxy.gateway.signatures import Signatures
 from proxy.gateway.verifier import TokenVerifier
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _BELIEVED_S: Final = 1.0
-_BESIDE: Final = ("cookie", "proxy-authorization", "x-auth-token", "x-subject-token")
 
 
 class Door(Protocol):
@@ -27,7 +26,7 @@ class Door(Protocol):
         """Return if *request* may be carried on; raises `ProxyError` where it may not."""
         ...
 
-    def onward(self, request: Request) -> Request:
+    async def onward(self, request: Request) -> Request:
         """Return *request* as it goes on where it is passed through."""
         ...
 
@@ -44,41 +43,6 @@ class Door(Protocol):
         ...
 
 
-class Signatures:
-    """Verifies requests by the secrets of access keys, and signs them anew for *host*; *clock* gives epoch seconds."""
-
-    def __init__(
-        self, partitioner: Partitioner, *, secret: Callable[[str], str | None], host: str, clock: Callable[[], float]
-    ) -> None:
-        self._partitioner = partitioner
-        self._secret = secret
-        self._host = host
-        self._clock = clock
-
-    def who(self, request: Request) -> Who | Unshared:
-        """Return whose the signed *request* is: the key's, for the project and security token that are signed too."""
-        given = signature(request.fields)
-        if given is None or request.body is not None or any(request.fields.all(name) for name in _BESIDE):
-            return Unshared.SIGNED
-        secret = self._secret(given.access)
-        if secret is None:
-            return Unshared.SIGNED
-        if wrong := flaw(request, given, secret, now=self._clock()):
-            return Unshared(wrong.value)
-        partition = self._partitioner.keyed(given.access, request.fields)
-        key = SigningKey(given.access, secret, request.fields.get("x-security-token"))
-        credentials = tuple(name for name in SPEAKING if name != "x-security-token")
-        signing = Signing(key, self._host)
-        return Who(partition, partition, believed_until=0.0, credentials=credentials, signing=signing)
-
-    def onward(self, request: Request) -> Request:
-        """Return *request* signed anew where its signature is good, else as it came."""
-        found = self.who(request)
-        if isinstance(found, Unshared) or found.signing is None:
-            return request
-        return found.signing.signed(request, now=self._clock())
-
-
 class TokenDoor:
     """An answer is shared among requests with the same token, or signed by the same key."""
 
@@ -89,9 +53,9 @@ class TokenDoor:
     def admit(self, request: Request) -> None:
         """See `Door.admit`: whether it may is for the upstream to say."""
 
-    def onward(self, request: Request) -> Request:
+    async def onward(self, request: Request) -> Request:
         """See `Door.onward`."""
-        return self._signatures.onward(request) if self._signatures else request
+        return await self._signatures.onward(request) if self._signatures else request
 
     async def who(self, request: Request) -> Who | Unshared:
         """See `Door.who`."""
@@ -184,7 +148,7 @@ class OwnDoor:
         if request.method not in _SAFE and not writes:
             raise ForbiddenError(f"caller: may not write, and {request.method} does")
 
-    def onward(self, request: Request) -> Request:
+    async def onward(self, request: Request) -> Request:
         """See `Door.onward`: callers' credentials end here."""
         return replace(request, fields=request.fields.without(CLAIMS))
 

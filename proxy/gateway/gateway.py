@@ -152,7 +152,9 @@ class Gateway:
             return "other-path"
         request = request if on.vary else asked
         who = await self._door.who(request)
-        ask = resource_asked(self._door.onward(request) if on.public else request, on, self._asking.partitioner, who)
+        if on.public and request.body is None:  # with a body it goes through, which is when that is read
+            request = await self._door.onward(request)
+        ask = resource_asked(request, on, self._asking.partitioner, who)
         if isinstance(ask, str):
             return ask
         ask = replace(ask, claimant=self._claims.claimant(request, who, peer=caller.peer))
@@ -200,7 +202,7 @@ class Gateway:
     async def _onward(self, request: Request, caller: Caller) -> Request:
         """Return *request* as it goes through, and for whom."""
         claimant = self._claims.claimant(request, await self._door.who(request), peer=caller.peer)
-        return replace(self._door.onward(request), claimant=claimant)
+        return replace(await self._door.onward(request), claimant=claimant)
 
     async def _asked(self, request: Request, caller: Caller) -> ListAsk | str:
         """Return what the list *request* asks for, or why it must go through as it came.

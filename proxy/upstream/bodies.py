@@ -36,6 +36,21 @@ async def replayable(request: Request) -> tuple[Request, bool]:
     return replace(request, body=Repeatable(body)), True
 
 
+async def whole_if_small(request: Request) -> tuple[bytes | None, Request]:
+    """Return the body of *request*, None where it is not small, and a request that gives it again."""
+    chunks: list[bytes] = []
+    size = 0
+    if request.body is not None:
+        rest = aiter(request.body)
+        async for chunk in rest:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > SMALL_BYTES:
+                return None, replace(request, body=_chained(chunks, rest))
+    body = b"".join(chunks)
+    return body, replace(request, body=Repeatable(body))
+
+
 async def beginning(exchange: Exchange) -> tuple[bytes, Exchange]:
     """Return the first bytes of *exchange*, as many as are small, and an exchange that gives them again."""
     chunks: list[bytes] = []

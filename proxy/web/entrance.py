@@ -11,7 +11,8 @@ from proxy.config import Settings
 from proxy.core.callers import callers
 from proxy.core.freshness import Verdicts
 from proxy.core.identity import Partitioner
-from proxy.gateway.doors import Door, OwnDoor, ProjectDoor, Signatures, TokenDoor
+from proxy.gateway.doors import Door, OwnDoor, ProjectDoor, TokenDoor
+from proxy.gateway.signatures import Signatures
 from proxy.gateway.verifier import TokenVerifier
 from proxy.upstream.base import Upstream
 from proxy.upstream.iam import Iam

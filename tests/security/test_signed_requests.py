@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,9 +13,10 @@ import pytest
 from aiohttp import web
 
 from proxy.core.messages import Fields, Request
-from proxy.core.signing import Signing, SigningKey, flaw, signature
+from proxy.core.signing import UNSIGNED_PAYLOAD, Signing, SigningKey, canonical_request, flaw, signature
 from proxy.demo.server import Call, Lookalike
 from proxy.demo.visibility import Caller
+from proxy.upstream.bodies import SMALL_BYTES
 from tests.web.conftest import Answer, Proxy, a_proxy
 
 SECRETS = {"AKALPHA": "the secret of alpha", "AKBETA": "the secret of beta"}
@@ -177,3 +180,92 @@ async def test_a_signature_of_one_list_opens_no_other(proxy: Proxy, signing_upst
     answer = await send(proxy, moved)
     assert answer.status == 401
     assert "bad-signature" in answer.cache_status
+
+
+def posted(proxy: Proxy, body: bytes, *, stated: str | None) -> Request:
+    """Return a write of AKALPHA's, the body's hash in a field where one is *stated*, or left to be computed."""
+    host = proxy.client.url.removeprefix("http://")
+    signing = Signing(SigningKey("AKALPHA", SECRETS["AKALPHA"]), host)
+    request = Request("POST", "/v2/images", Fields([("Content-Type", "application/json")]), "", body=_Streamed(body))
+    made = signing.signed(request, payload=stated or hashlib.sha256(body).hexdigest(), now=time.time())
+    if stated is not None:
+        return made
+    names = ("content-type", "host", "x-sdk-date")
+    plain = replace(made, fields=made.fields.without(["authorization", "x-sdk-content-sha256"]))
+    canonical = canonical_request(plain, names, hashlib.sha256(body).hexdigest())
+    to_sign = f"SDK-HMAC-SHA256\n{plain.fields.get('x-sdk-date')}\n{hashlib.sha256(canonical).hexdigest()}"
+    digits = hmac.new(SECRETS["AKALPHA"].encode(), to_sign.encode(), "sha256").hexdigest()
+    said = f"SDK-HMAC-SHA256 Access=AKALPHA, SignedHeaders={';'.join(names)}, Signature={digits}"
+    return replace(plain, fields=plain.fields.plus(("Authorization", said)))
+
+
+class _Streamed:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+SMALL = b'{"name":"made by a signed request","disk_format":"qcow2","container_format":"bare"}'
+LARGE = SMALL + b" " * (2 * SMALL_BYTES)
+
+
+@pytest.fixture
+def bodies(signing_upstream: Lookalike) -> list[tuple[str, bool]]:
+    """What the upstream was sent, the hash that was signed and whether the signature is good, by any body."""
+    seen: list[tuple[str, bool]] = []
+
+    async def look(call: Call) -> web.StreamResponse | None:
+        request = Request(call.method, call.target, Fields(call.headers.items()), "")
+        found = signature(request.fields)
+        assert found is not None
+        stated = call.headers.get("X-Sdk-Content-Sha256", "")
+        seen.append((stated, flaw(request, found, SECRETS[found.access], body=stated, now=time.time()) is None))
+        return web.json_response({}, status=201)
+
+    signing_upstream.script = look
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("body", "stated", "goes_up"),
+    [
+        pytest.param(SMALL, None, hashlib.sha256(SMALL).hexdigest(), id="its hash computed"),
+        pytest.param(SMALL, hashlib.sha256(SMALL).hexdigest(), hashlib.sha256(SMALL).hexdigest(), id="its hash stated"),
+        pytest.param(SMALL, UNSIGNED_PAYLOAD, UNSIGNED_PAYLOAD, id="left out of the signature"),
+        pytest.param(LARGE, UNSIGNED_PAYLOAD, UNSIGNED_PAYLOAD, id="long, and left out"),
+    ],
+)
+async def test_a_body_that_is_vouched_for_goes_up_under_a_new_signature(
+    proxy: Proxy, bodies: list[tuple[str, bool]], body: bytes, stated: str | None, goes_up: str
+) -> None:
+    """The signature for the upstream covers the same of the body as the caller's did."""
+    request = posted(proxy, body, stated=stated)
+    answer = await proxy.client.ask(request.target, method="POST", token=None, fields=request.fields, body=body)
+    assert answer.status == 201
+    assert bodies == [(goes_up, True)]
+
+
+@pytest.mark.parametrize(
+    ("signed_body", "body", "stated"),
+    [
+        pytest.param(SMALL, SMALL.replace(b"made", b"evil"), None, id="a body put in the place of another"),
+        pytest.param(SMALL, SMALL + b" ", hashlib.sha256(SMALL).hexdigest(), id="another than is stated"),
+        pytest.param(LARGE, LARGE, None, id="too long to look at"),
+    ],
+)
+async def test_a_body_that_is_not_vouched_for_goes_through_as_it_came(
+    proxy: Proxy,
+    signing_upstream: Lookalike,
+    bodies: list[tuple[str, bool]],
+    signed_body: bytes,
+    body: bytes,
+    stated: str,
+) -> None:
+    """No signature of ours blesses it: it goes up once, whole, under the caller's own."""
+    request = posted(proxy, signed_body, stated=stated)
+    await proxy.client.ask(request.target, method="POST", token=None, fields=request.fields, body=body)
+    (call,) = signing_upstream.calls
+    assert call.headers["Authorization"] == request.fields.get("authorization")
+    assert call.headers["Content-Length"] == str(len(body))
