@@ -271,7 +271,9 @@ class StoreSection(Section):
     """Where answers are kept."""
 
     url: Annotated[str, AfterValidator(_store_url)] = Field(
-        "memory://", description="`memory://`, `redis://HOST:PORT/DB` or `rediss://…`"
+        "memory://",
+        repr=False,  # it may hold a password
+        description="`memory://`, `redis://HOST:PORT/DB` or `rediss://…`",
     )
     max_bytes: int = Field(256 * 1024 * 1024, ge=0, description="bound of process memory, bytes")
     near_ttl_s: Wait = Field(

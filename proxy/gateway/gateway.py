@@ -152,9 +152,9 @@ class Gateway:
             return "other-path"
         request = request if on.vary else asked
         who = await self._door.who(request)
-        if on.public and request.body is None:  # with a body it goes through, which is when that is read
-            request = await self._door.onward(request)
-        ask = resource_asked(request, on, self._asking.partitioner, who)
+        # With a body it goes through, and that is when it is read.
+        sent = await self._door.onward(request) if on.public and request.body is None else request
+        ask = resource_asked(sent, on, self._asking.partitioner, who)
         if isinstance(ask, str):
             return ask
         ask = replace(ask, claimant=self._claims.claimant(request, who, peer=caller.peer))

@@ -13,18 +13,20 @@ from urllib.parse import quote
 
 import orjson
 import pytest
+from aiohttp import web
 from click.testing import CliRunner
 from redis.asyncio import Redis
 
 from proxy.cli import cli
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import Signing, SigningKey
-from proxy.demo.server import Lookalike
+from proxy.demo.server import Call, Lookalike
 from proxy.telemetry import JsonFormatter
-from tests.harness.iam import PASSWORD, IamLookalike
+from proxy.upstream.iam import Issued
+from tests.harness.iam import PASSWORD, SECRET_KEY, IamLookalike
 from tests.harness.redis import RedisServer
 from tests.security.test_attacks import everything
-from tests.web.conftest import Proxy, a_proxy
+from tests.web.conftest import Proxy, a_proxy, settings_for
 
 TOKEN, BAD_TOKEN = "demo-token-alpha", "demo-token-of-nobody"
 KEY_SECRET, OWN_SECRET = "the-secret-of-a-callers-key", "the-secret-of-the-proxys-key"
@@ -32,9 +34,10 @@ CALLER_KEY, ADMIN_TOKEN = "the-key-of-a-caller-0123", "the-token-of-the-operator
 IDENTITY_SECRET, STORE_KEY = "the-secret-of-the-digests", "the-key-that-seals-values"
 SECURITY_TOKEN = "the-security-token-of-a-temporary-key"
 ADMIN_PATHS = ("/metrics", "/readyz", "/stats", "/", f"/explain?target=/v2/images?tag={BAD_TOKEN[:4]}")
+REDIS_PASSWORD = "the-password-of-the-redis"
 SECRETS = (
     *(TOKEN, BAD_TOKEN, KEY_SECRET, OWN_SECRET, CALLER_KEY, ADMIN_TOKEN),
-    *(IDENTITY_SECRET, STORE_KEY, SECURITY_TOKEN, PASSWORD),
+    *(IDENTITY_SECRET, STORE_KEY, SECURITY_TOKEN, PASSWORD, SECRET_KEY, REDIS_PASSWORD),
 )
 
 
@@ -47,9 +50,9 @@ def spellings(secret: str) -> Iterator[bytes]:
         yield from (digest.digest()[:16], digest.hexdigest()[:32].encode())
 
 
-def leaked(said: bytes) -> list[str]:
-    """Return which secrets stand in *said*, by their first letters."""
-    return [secret for secret in SECRETS if any(each in said for each in spellings(secret))]
+def leaked(said: bytes, *more: str) -> list[str]:
+    """Return which secrets stand in *said*; *more* are those that were made during the run."""
+    return [secret for secret in (*SECRETS, *more) if any(each in said for each in spellings(secret))]
 
 
 class Heard(logging.Handler):
@@ -80,10 +83,25 @@ def heard() -> Iterator[Heard]:
 
 
 @pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
+    """A client of a Redis that asks for a password."""
+    with RedisServer(tmp_path, options=("--requirepass", REDIS_PASSWORD)) as server:
+        client: Redis = Redis.from_url(f"redis://:{REDIS_PASSWORD}@127.0.0.1:{server.port}/0")
+        yield client
+        await client.aclose()
+
+
+@pytest.fixture
 async def proxies(
-    upstream: Lookalike, iam: IamLookalike, redis_server: RedisServer, redis: Redis, tmp_path: Path
+    upstream: Lookalike, iam: IamLookalike, redis: Redis, tmp_path: Path
 ) -> AsyncIterator[dict[str, Proxy]]:
-    """A proxy in each mode, over one Redis, sealed with a key."""
+    """A proxy in each mode, over one Redis, sealed with a key; the upstream knows what IAM issues."""
+
+    async def know(_: Call) -> web.StreamResponse | None:
+        upstream.tokens |= dict.fromkeys(issued(iam), upstream.tokens[TOKEN])
+        return None
+
+    upstream.script = know
     files = {"AK": KEY_SECRET, "callers.toml": f'[ci]\nkey = "{CALLER_KEY}"\n'}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -93,8 +111,11 @@ async def proxies(
         "project": {"mode": "project", "iam_url": iam.url, "share_public": True},
         "signing": {**gateway, "access_key": "AKOWN", "secret_key": OWN_SECRET, "security_token": SECURITY_TOKEN},
         "password": {**gateway, "iam_url": iam.url, "user": "u", "domain": "d", "password": PASSWORD},
+        "exchange": {**gateway, "iam_url": iam.url, "access_key": "AK2", "secret_key": SECRET_KEY, "key_use": "token"},
     }
-    store = {"url": redis_server.url, "timeout_ms": 5000, "seal": "mac", "key": STORE_KEY}
+    port = redis.connection_pool.connection_kwargs["port"]
+    url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
+    store = {"url": url, "timeout_ms": 5000, "seal": "mac", "key": STORE_KEY}
     async with AsyncExitStack() as stack:
         yield {
             mode: await stack.enter_async_context(
@@ -110,12 +131,18 @@ async def proxies(
         }
 
 
+def issued(iam: IamLookalike) -> list[str]:
+    """Return the tokens that *iam* gave to proxies."""
+    return [name for name in iam.tokens if name.startswith("issued-")]
+
+
 async def test_no_secret_stands_in_anything_that_is_kept_or_said(
-    proxies: dict[str, Proxy], redis: Redis, heard: Heard
+    proxies: dict[str, Proxy], redis: Redis, iam: IamLookalike, heard: Heard
 ) -> None:
     """Requests good and bad in every mode leave no secret in Redis, logs, metrics, errors or admin answers."""
     said: list[bytes] = []
-    targets = ("/v2/images?limit=5", "/v2/images?visibility=public&limit=5", "/v2/images?limit=x", "/v2/images/none")
+    targets = ["/v2/images?limit=5", "/v2/images?visibility=public&limit=5", "/v2/images?limit=x"]
+    targets += ["/v2/images/none", "/v2/schemas/image", "/v2/schemas/images", "/versions"]
     for proxy in proxies.values():
         signed = Signing(SigningKey("AK", KEY_SECRET, SECURITY_TOKEN), proxy.client.url.removeprefix("http://"))
         for target in targets:
@@ -142,10 +169,29 @@ async def test_no_secret_stands_in_anything_that_is_kept_or_said(
     kept = await everything(redis)
     assert b"IMS2" in kept
     assert b'"images":' in b"".join(said)
-    assert leaked(kept) == []
-    assert leaked(b"\n".join(said)) == []
+    assert b"ims-proxy:own:" in kept
+    made = issued(iam)
+    assert len(made) == 2
+    assert leaked(kept, *made) == []
+    assert leaked(b"\n".join(said), *made) == []
     assert heard.lines
-    assert leaked("\n".join(heard.lines).encode()) == []
+    assert leaked("\n".join(heard.lines).encode(), *made) == []
+
+
+def test_no_secret_stands_in_the_settings_as_python_shows_them(tmp_path: Path) -> None:
+    """A traceback, a debugger or a log of settings shows stars, and no password that stands in a URL."""
+    settings = settings_for(
+        "http://127.0.0.1:1",
+        identity={"secret": IDENTITY_SECRET, "secret_key": OWN_SECRET, "security_token": SECURITY_TOKEN}
+        | {"password": PASSWORD, "keys": {"AK": tmp_path / "AK"}},
+        store={"url": f"redis://:{REDIS_PASSWORD}@127.0.0.1:1/0", "key": STORE_KEY, "key_previous": STORE_KEY},
+        admin={"token": ADMIN_TOKEN},
+    )
+    shown = (repr(settings), str(settings), repr(settings.store), str(settings.identity), repr(vars(settings)))
+    assert "AK" in shown[0]
+    assert leaked("\n".join(shown).encode()) == []
+    issued_token, key = Issued(BAD_TOKEN, 0.0, 1.0), SigningKey("AK", KEY_SECRET, SECURITY_TOKEN)
+    assert leaked(f"{issued_token!r} {key!r} {Signing(key, 'host')!r}".encode()) == []
 
 
 def test_no_secret_stands_in_what_the_command_line_prints(tmp_path: Path) -> None:
@@ -154,6 +200,7 @@ def test_no_secret_stands_in_what_the_command_line_prints(tmp_path: Path) -> Non
         "IMS_PROXY_UPSTREAM__URL": "http://127.0.0.1:1",
         "IMS_PROXY_IDENTITY__SECRET": IDENTITY_SECRET,
         "IMS_PROXY_STORE__KEY": STORE_KEY,
+        "IMS_PROXY_STORE__URL": f"redis://u:{REDIS_PASSWORD}@127.0.0.1:1/0",
         "IMS_PROXY_ADMIN__TOKEN": ADMIN_TOKEN,
     }
     own = {
