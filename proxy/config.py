@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
 from proxy.core.query import Unclear, Window, parsed
+from proxy.stores.address import address
 
 
 def _listed(value: object) -> object:
@@ -63,8 +64,7 @@ def _pattern(value: str) -> str:
 
 
 def _store_url(value: str) -> str:
-    if urlsplit(value).scheme not in ("memory", "redis", "rediss"):
-        raise ValueError("memory://, redis://HOST:PORT/DB or rediss://…")
+    address(value)
     return value
 
 
@@ -273,7 +273,8 @@ class StoreSection(Section):
     url: Annotated[str, AfterValidator(_store_url)] = Field(
         "memory://",
         repr=False,  # it may hold a password
-        description="`memory://`, `redis://HOST:PORT/DB` or `rediss://…`",
+        description="`memory://`; `redis://HOST:PORT/DB`; `redis+sentinel://HOST:PORT,…/SERVICE`; "
+        "`redis+cluster://HOST:PORT,…`; by TLS `rediss://…`, `rediss+sentinel://…`, `rediss+cluster://…`",
     )
     max_bytes: int = Field(256 * 1024 * 1024, ge=0, description="bound of process memory, bytes")
     near_ttl_s: Wait = Field(

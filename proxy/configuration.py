@@ -26,7 +26,7 @@ ENVIRONMENT_PREFIX: Final = "IMS_PROXY_"
 _SERVICE_LINK: Final = re.compile(ENVIRONMENT_PREFIX + r"(?:SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_(?:TCP|UDP)\w*)")
 
 # In a URL: `redis://user:PASSWORD@host`, or what redis-py reads from the query, `?password=PASSWORD`.
-_PASSWORD: Final = re.compile(r"(?:(://[^/:@?#]*:)[^/?#]*(?=@)|([?&]password=)[^&#]*)")
+_PASSWORD: Final = re.compile(r"(?:(://[^/:@?#]*:)[^/?#]*(?=@)|([?&](?:sentinel_)?password=)[^&#]*)")
 
 Setting = tuple[str, str]
 

@@ -50,7 +50,9 @@ def settings_options(command: Command) -> Command:
             click.option("--listen", metavar="HOST:PORT", help="Where callers come. [default: 127.0.0.1:8080]"),
             click.option("--admin", metavar="HOST:PORT", help="Where operators come. [default: 127.0.0.1:9090]"),
             click.option(
-                "--store", metavar="URL", help="memory://, redis://HOST:PORT/DB or rediss://… [default: memory://]"
+                "--store",
+                metavar="URL",
+                help="memory://, redis://HOST:PORT/DB, redis+sentinel://…, … [default: memory://]",
             ),
         ]
     ):

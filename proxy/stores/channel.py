@@ -10,6 +10,9 @@ Law 8 needs more than a message that is sent: when a write is answered, no repli
 A replica that can't be reached answers nothing from memory by then: it trusts its memory only for *trust_s* from the
 sending of its latest ping that came back, and a broken channel brings none back. One whose end of the channel Redis has
 given up, and that has not noticed, is still counted in step 1, for it entered itself before each ping.
+
+Redis itself may be another one than a moment ago: restarted with an older snapshot, or a copy that leads now and lacks
+the last writes. So nothing that it says is believed from when a channel broke until it was looked at again.
 """
 
 from __future__ import annotations
@@ -19,34 +22,22 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from itertools import count
 from math import ceil
 from typing import Final
 
 import orjson
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
+from proxy.core.keys import EVERYTHING
+from proxy.errors import StoreUnavailableError
 from proxy.stores.ending import ended
 from proxy.stores.redis import RedisStore
 
 _PAUSE_S: Final = 0.2
+_AT_ONCE_S: Final = 0.02
 _COUNTED_S: Final = 30.0
-# A replica is counted for longer than it trusts its memory. The clock is Redis', so that replicas' own don't matter.
-_BEAT: Final = """
-local now = redis.call('TIME')[1]
-redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[2])
-return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf')
-"""
-_TELL: Final = """
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1])
-local listening = redis.call('PUBLISH', ARGV[1], ARGV[2])
-return math.max(listening, redis.call('ZCARD', KEYS[1]))
-"""
-_NEW_RUN: Final = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1])
-redis.call('SET', KEYS[2], ARGV[2])
-return 1
-"""
+_ANOTHER_RUN: Final = 2  # see run.lua
 
 Apply = Callable[[Mapping[str, str], float], None]
 
@@ -69,6 +60,23 @@ class Channel:
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._acknowledged: dict[str, asyncio.Semaphore] = {}
         self._task: asyncio.Task[None] | None = None
+        self._sessions = count(1)
+        self._session: int | None = None
+        self._home = ""
+        self._looked = asyncio.Event()  # set when Redis was first looked at, in vain or not
+
+    @property
+    def session(self) -> int | None:
+        """What Redis says is of the same state for as long as this is the same; None, and it is not to be believed."""
+        here = self._store.servers.home(self._store.names.run) == self._home
+        return self._session if here else None
+
+    async def begun(self, *, wait_s: float) -> None:
+        """Return when Redis has been looked at for the first time, or after *wait_s*."""
+        if not self._looked.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._looked.wait()
 
     @property
     def trusted(self) -> bool:
@@ -111,7 +119,8 @@ class Channel:
             {"of": message, "to": self._name, "generations": generations, "unsettled_until": unsettled_until}
         )
         try:
-            listeners = await self._store.told(_TELL, b"i:" + told)
+            names = self._store.names
+            listeners = await self._store.commands.run("tell", [names.replicas], [names.channel, b"i:" + told])
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._trust_s):
                     for _ in range(listeners):
@@ -139,16 +148,28 @@ class Channel:
 
     async def _run(self) -> None:
         while True:
-            with suppress(RedisError, OSError):
+            refused = False
+            try:
                 await self._listen()
+            except NoPermissionError:
+                refused = True  # it takes commands all the same
+            except (RedisError, OSError, StoreUnavailableError):
+                pass
+            broke = self._session is not None and not refused
+            self._session = self._session if refused else None
+            self._looked.set()
             self._distrust()
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(_AT_ONCE_S if broke else _PAUSE_S)
 
     async def _listen(self) -> None:
-        names = self._store.names
-        async with self._store.redis.pubsub() as pubsub:
-            await pubsub.subscribe(names.channel, f"{names.channel}:{self._name}")
-            await self._believe_this_run()
+        names, servers = self._store.names, self._store.servers
+        async with servers.listening(names.replicas) as pubsub:
+            try:
+                await pubsub.subscribe(names.channel, f"{names.channel}:{self._name}")
+            except NoPermissionError:
+                await self._look()
+                raise
+            await self._look()
             self._lost()  # whatever was learnt until now may be from before a message that was missed
             beat_s = self._trust_s / 3
             sent_at = 0.0
@@ -159,6 +180,8 @@ class Channel:
                 if answered and now - sent_at >= beat_s:
                     sent_at, answered = now, False
                     await self._beat()
+                    if self.session is None:
+                        return  # news are made elsewhere now
                     await pubsub.ping()
                 elif not answered and now - sent_at > self._trust_s:
                     return
@@ -173,7 +196,7 @@ class Channel:
 
     async def _beat(self) -> None:
         kept_s = ceil(2 * self._trust_s) + 1
-        peers = await self._store.redis.eval(_BEAT, 1, self._store.names.replicas, kept_s, self._name)
+        peers = await self._store.commands.run("beat", [self._store.names.replicas], [kept_s, self._name])
         now = time.monotonic()
         self._seen |= {self._name: now} | {each.decode(): now for each in peers}
         self._seen = {name: at for name, at in self._seen.items() if now - at < _COUNTED_S}
@@ -190,14 +213,21 @@ class Channel:
             self._apply(told["generations"], told["unsettled_until"])
             await self._store.redis.publish(f"{self._store.names.channel}:{told['to']}", f"a:{told['of']}")
 
-    async def _believe_this_run(self) -> None:
-        """Where Redis was restarted, make everything in it count as invalidated.
+    async def _look(self) -> None:
+        """Believe Redis; where it is another than before, once all that is in it counts as invalidated.
 
-        It may have come back with an older snapshot, and with generations from before a write.
+        Its log of calls is not believed either; who keeps a budget notices by the life that it has.
         """
-        redis, names = self._store.redis, self._store.names
-        run = (await redis.info("server")).get("run_id", "")
-        await redis.eval(_NEW_RUN, 2, names.run, names.generation("all"), run, secrets.token_hex(8))
+        names, commands = self._store.names, self._store.commands
+        home = self._store.servers.home(names.run)
+        changed = await commands.run("run", [names.run, names.generation(EVERYTHING)], [secrets.token_hex(8)])
+        if changed == _ANOTHER_RUN:
+            async with commands.translated() as redis:
+                await redis.delete(names.budgets)
+        if changed or self._session is None:
+            self._session = next(self._sessions)
+        self._home = home
+        self._looked.set()
 
     def _distrust(self) -> None:
         self._trusted_until = 0.0

@@ -39,6 +39,7 @@ class Debts:
         self._owed: dict[str, Unsettled] = {}  # since the round that is being told began
         self._telling: dict[str, Unsettled] = {}
         self._round = asyncio.Event()  # set when what is owed now has been told
+        self._hurry = asyncio.Event()
         self._failing = False
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -52,7 +53,12 @@ class Debts:
             self._owed[scope] = max(unsettled, self._owed.get(scope, Unsettled()))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._pay())
+        self.hurry()
         await _waited(self._round, wait_s)
+
+    def hurry(self) -> None:
+        """Try again now what failed before."""
+        self._hurry.set()
 
     async def paid(self, *, wait_s: float) -> None:
         """Return when nothing is owed.
@@ -84,11 +90,12 @@ class Debts:
         """Tell this round until it has been heard, and nothing else is owed from before it."""
         pause_s = _FIRST_PAUSE_S
         while not self._closing:
+            self._hurry.clear()
             try:
                 await self._told(self._telling)
             except (StoreUnavailableError, TimeoutError):
                 self._failing = True
-                await asyncio.sleep(pause_s)
+                await _waited(self._hurry, pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
                 continue
             self._telling, self._failing = {}, False

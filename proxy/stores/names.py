@@ -9,7 +9,9 @@ from proxy.core.keys import ListingKey, digest
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Every name begins with *prefix*; by the braces around the listing, one listing lives on one cluster node."""
+    """Every name begins with *prefix*. A cluster keeps together what has the same in its first braces: a listing; what
+    all listings have in common, which invalidations change; and the budgets.
+    """
 
     prefix: str
 
@@ -31,21 +33,21 @@ class Names:
 
     def generation(self, scope: str) -> str:
         """The generation of a scope."""
-        return f"{self.prefix}g:{scope}"
+        return f"{self._common}g:{scope}"
 
     def listings(self, scope: str) -> str:
         """The listings that are kept under a scope, by when they expire."""
-        return f"{self.prefix}l:{scope}"
+        return f"{self._common}l:{scope}"
 
     @property
     def unsettled(self) -> str:
         """Until when every listing is unsettled."""
-        return f"{self.prefix}unsettled"
+        return f"{self._common}unsettled"
 
     @property
     def secret(self) -> str:
         """The partitions' shared secret."""
-        return f"{self.prefix}secret"
+        return f"{self._common}secret"
 
     def own(self, identity: str) -> str:
         """The token of the proxy's own, sealed, of the identity with that digest."""
@@ -54,12 +56,12 @@ class Names:
     @property
     def run(self) -> str:
         """The run of the server whose contents are believed."""
-        return f"{self.prefix}run"
+        return f"{self._common}run"
 
     @property
     def replicas(self) -> str:
         """The replicas that may trust their memory, by when they no longer do."""
-        return f"{self.prefix}replicas"
+        return f"{self._common}replicas"
 
     @property
     def channel(self) -> str:
@@ -68,13 +70,24 @@ class Names:
 
     def budget(self, scope: str) -> tuple[str, str]:
         """The calls that count towards the budget of a scope, and its gate and limits."""
-        return f"{self.prefix}{{b:{scope}}}:calls", f"{self.prefix}{{b:{scope}}}:gate"
+        return f"{self._budgets}calls:{scope}", f"{self._budgets}gate:{scope}"
 
     @property
     def budgets(self) -> str:
-        """The life of the budgets in this server: another value, and what was called is not all logged here."""
-        return f"{self.prefix}budgets"
+        """The life of the budgets in this server: another value, and what was called is not all logged here.
+
+        A cluster keeps all budgets on one node for its sake.
+        """
+        return f"{self._budgets}life"
 
     def woken(self, listing: str, after: str) -> str:
         """The message that a claim was given back."""
         return f"w:{listing}:{digest((after,))}"
+
+    @property
+    def _common(self) -> str:
+        return f"{self.prefix}{{lists}}:"
+
+    @property
+    def _budgets(self) -> str:
+        return f"{self.prefix}{{budgets}}:"

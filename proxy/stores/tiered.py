@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeVar
 
 from proxy.core.freshness import current_age
 from proxy.core.keys import ListingKey
@@ -22,6 +22,8 @@ from proxy.stores.debts import Debts, Unsettled
 from proxy.stores.guarded import Guard
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore
+
+Result = TypeVar("Result")
 
 _TELL_S: Final = 2.0
 _MOST_KNOWN: Final = 10_000
@@ -102,10 +104,7 @@ class TieredStore:
             return near
         heard = self._heard
         try:
-            await self._debts.paid(wait_s=self._timeout_s)
-            far = await self._guard.call(
-                "chain", lambda: self._far.chain(key, after, count, joinable=joinable, now=now)
-            )
+            far = await self._believed("chain", lambda: self._far.chain(key, after, count, joinable=joinable, now=now))
         except StoreUnavailableError:
             # Nobody tells of other replicas' writes now, but their writers wait: what began longer ago is not joined.
             doubt = f"~{now // self._near_ttl_s:.0f}"
@@ -128,9 +127,9 @@ class TieredStore:
         """See `SpanStore.claim`. Without Redis every replica is on its own."""
         heard = self._heard
         try:
-            await self._debts.paid(wait_s=self._timeout_s)
-            claim = await self._guard.call("claim", lambda: self._far.claim(key, after, now=now))
+            claim = await self._believed("claim", lambda: self._far.claim(key, after, now=now))
         except StoreUnavailableError:
+            self._far.leases.let_go(key, after)
             return Claim(self._near.state(key, now=now), 0)
         if heard == self._heard:
             self._learn(key, claim.state.generation)
@@ -139,7 +138,7 @@ class TieredStore:
     async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
         """See `SpanStore.settle`."""
         if claim.fence:
-            self._far.let_go(key, after)
+            self._far.leases.let_go(key, after)
             await self._guard.call("settle", lambda: self._far.settle(key, after, claim))
 
     async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
@@ -195,8 +194,23 @@ class TieredStore:
             drawn = await self._far.generate(list(owed), unsettled_s=unsettled.for_s, now=began_at)
             await self._channel.tell(drawn, unsettled_until=unsettled.until)
 
+    async def _believed(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
+        """Return what *call* finds in Redis, if that knows of every write that is over.
+
+        Raises `StoreUnavailableError` where it does not, or may be another Redis than the one that was told.
+        """
+        await self._debts.paid(wait_s=self._timeout_s)
+        await self._channel.begun(wait_s=self._timeout_s)
+        session = self._channel.session
+        if session is None:
+            raise StoreUnavailableError("redis: not known to be the one that was told of writes")
+        result = await self._guard.call(operation, call)
+        if self._channel.session != session:
+            raise StoreUnavailableError("redis: another one than a moment ago")
+        return result
+
     async def _held(self, key: ListingKey, after: str) -> bool:
-        return await self._guard.call("held", lambda: self._far.held(key, after))
+        return await self._guard.call("held", lambda: self._far.leases.held(key, after))
 
     def _suffices(self, found: Found, count: int, *, now: float) -> bool:
         left = count
@@ -228,5 +242,6 @@ class TieredStore:
 
     def _lost(self) -> None:
         self._heard += 1
+        self._debts.hurry()
         self._tell(None)
         self._known.clear()

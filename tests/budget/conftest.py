@@ -14,6 +14,7 @@ from proxy.stores.ledger import Ledger, MemoryLedger
 from proxy.stores.redis import RedisStore, connected
 from proxy.stores.shared_ledger import SharedLedger
 from tests.harness.redis import RedisServer
+from tests.harness.redis_fleet import RedisCluster
 
 PREFIX = "ims-test:"
 HOLD_S = 1.0
@@ -25,6 +26,13 @@ MakeLedger = Callable[[Allowance | None], Ledger]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A real server for tests that leave it running."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A real cluster for tests that leave it running."""
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 
 
@@ -44,7 +52,7 @@ def shared(
     )
 
 
-@pytest.fixture(params=["memory", "fakeredis", "redis"])
+@pytest.fixture(params=["memory", "fakeredis", "redis", "cluster"])
 async def make_ledger(request: pytest.FixtureRequest) -> AsyncIterator[MakeLedger]:
     """Make a ledger of each kind; those in Redis begin with an empty one."""
     async with AsyncExitStack() as stack:
@@ -55,6 +63,10 @@ async def make_ledger(request: pytest.FixtureRequest) -> AsyncIterator[MakeLedge
             server: RedisServer = request.getfixturevalue("server")
             store = connected(server.url, prefix=PREFIX, keep_s=60, timeout_s=5.0)
             await store.redis.flushall()
+        elif request.param == "cluster":
+            cluster: RedisCluster = request.getfixturevalue("cluster")
+            cluster.flush()
+            store = connected(cluster.url, prefix=PREFIX, keep_s=60, timeout_s=5.0)
         if store is not None:
             stack.push_async_callback(store.close)
 

@@ -34,7 +34,7 @@ class RedisServer:
         self.socket_path = directory / "redis.sock"
         self._log = directory / "redis.log"
         self._directory = directory
-        self._options = options
+        self.options = options
         self._program: Program | None = None
 
     @property
@@ -43,7 +43,12 @@ class RedisServer:
 
     @property
     def pid(self) -> int:
-        return self._running().pid
+        return self.program.pid
+
+    @property
+    def program(self) -> Program:
+        assert self._program is not None, "not started"
+        return self._program
 
     def __enter__(self) -> Self:
         self.start()
@@ -71,7 +76,7 @@ class RedisServer:
 
     def kill(self) -> None:
         """End the server at once, as a crash would; connections are reset and new ones refused."""
-        self._running().kill()
+        self.program.kill()
 
     def restart(self) -> None:
         """Come back, empty, at the same address, whether or not the server still runs."""
@@ -80,15 +85,11 @@ class RedisServer:
 
     def pause(self) -> None:
         """Freeze the server: connections stay open and are still accepted by the kernel, but nothing answers."""
-        self._running().child.send_signal(signal.SIGSTOP)
+        self.program.child.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Thaw a frozen server, which then answers what it was asked meanwhile."""
-        self._running().child.send_signal(signal.SIGCONT)
-
-    def _running(self) -> Program:
-        assert self._program is not None, "not started"
-        return self._program
+        self.program.child.send_signal(signal.SIGCONT)
 
     def _command(self) -> list[str | Path]:
         return [
@@ -96,7 +97,7 @@ class RedisServer:
             *("--bind", LOOPBACK, "--port", str(self.port)),
             *("--unixsocket", str(self.socket_path)),
             *("--save", "", "--appendonly", "no", "--dir", str(self._directory)),
-            *self._options,
+            *self.options,
         ]
 
     def _answers(self) -> bool:

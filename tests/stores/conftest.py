@@ -14,6 +14,7 @@ from proxy.stores.redis import RedisStore, connected
 from proxy.stores.tiered import TieredStore
 from tests.bounded import bounded
 from tests.harness.redis import RedisServer
+from tests.harness.redis_fleet import RedisCluster
 
 __all__ = ["bounded"]
 
@@ -26,6 +27,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A real server for tests that leave it as it is."""
     with RedisServer(tmp_path_factory.mktemp("redis")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """A real cluster for tests that leave it as it is."""
+    with RedisCluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+async def over_cluster(cluster: RedisCluster) -> AsyncIterator[RedisStore]:
+    """A store over a real cluster, which is emptied first."""
+    cluster.flush()
+    store = connected(cluster.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=5.0)
+    yield store
+    await store.close()
 
 
 @pytest.fixture
@@ -51,6 +68,7 @@ async def tiered(over_redis: RedisStore) -> AsyncIterator[TieredStore]:
     store = TieredStore(
         MemoryStore(1 << 20), over_redis, near_ttl_s=1.0, stale_s=60.0, timeout_s=5.0, failed=lambda _: None
     )
+    store.start()
     yield store
     await store.close()
 
@@ -69,7 +87,7 @@ def redis(redis_store: RedisStore) -> Redis:
     return redis_store.redis
 
 
-@pytest.fixture(params=["memory", "over_fakeredis", "over_redis", "tiered"])
+@pytest.fixture(params=["memory", "over_fakeredis", "over_redis", "over_cluster", "tiered"])
 def store(request: pytest.FixtureRequest) -> SpanStore:
     """Every store."""
     if request.param == "memory":

@@ -57,7 +57,7 @@ async def test_before_the_channel(tiered: TieredStore) -> None:
 async def test_other_replica(tmp_path: Path) -> None:
     """When another replica's invalidation returns, it is another number here."""
     with RedisServer(tmp_path) as server:
-        async with a_replica(server) as here, a_replica(server) as there:
+        async with a_replica(server.url) as here, a_replica(server.url) as there:
             before = here.epoch
             assert before is not None
             await there.invalidate([EVERYTHING], now=NOW)
@@ -67,7 +67,7 @@ async def test_other_replica(tmp_path: Path) -> None:
 async def test_lost_channel(tmp_path: Path) -> None:
     """With Redis gone there is none, and after it has come back it is another one."""
     with RedisServer(tmp_path) as server:
-        async with a_replica(server) as store:
+        async with a_replica(server.url) as store:
             before = store.epoch
             server.kill()
 

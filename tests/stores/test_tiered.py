@@ -33,9 +33,9 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def a_replica(server: RedisServer) -> AsyncIterator[TieredStore]:
+async def a_replica(url: str) -> AsyncIterator[TieredStore]:
     """Give the store of one replica, its channel up."""
-    far = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=TIMEOUT_S)
+    far = connected(url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=TIMEOUT_S)
     store = TieredStore(
         MemoryStore(1 << 20), far, near_ttl_s=NEAR_TTL_S, stale_s=60.0, timeout_s=TIMEOUT_S, failed=lambda _: None
     )
@@ -75,7 +75,7 @@ async def seconds(work: Awaitable[object]) -> float:
 
 async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(own_server: RedisServer) -> None:
     """Requests go on with what memory has; only the first few wait, and none for longer than the limit."""
-    async with a_replica(own_server) as store:
+    async with a_replica(own_server.url) as store:
         own_server.pause()
         costs = [
             await seconds(store.chain(replace(KEY, query=f"name={number}"), HEAD, 5, now=NOW)) for number in range(40)
@@ -87,7 +87,7 @@ async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(own_server: 
 
 async def test_a_frozen_redis_holds_up_a_hundred_callers_once(own_server: RedisServer) -> None:
     """Callers at the same moment wait beside each other, not one after the other."""
-    async with a_replica(own_server) as store:
+    async with a_replica(own_server.url) as store:
         own_server.pause()
         keys = [replace(KEY, query=f"name={number}") for number in range(100)]
         took = await seconds(asyncio.gather(*(store.chain(key, HEAD, 5, now=NOW) for key in keys)))
@@ -97,7 +97,7 @@ async def test_a_frozen_redis_holds_up_a_hundred_callers_once(own_server: RedisS
 
 async def test_a_killed_redis_costs_no_caller_an_answer(own_server: RedisServer) -> None:
     """Every call answers or says that the store is away, at once; restarted, it is used again."""
-    async with a_replica(own_server) as store:
+    async with a_replica(own_server.url) as store:
         await keep(store, a_span())
         own_server.kill()
         assert await seconds(store.chain(KEY, "zzz", 5, now=NOW)) < TIMEOUT_S + 0.5
@@ -108,13 +108,13 @@ async def test_a_killed_redis_costs_no_caller_an_answer(own_server: RedisServer)
         await holds(partial(answers, store))
         await holds(partial(listens, store))
         await keep(store, a_span())
-        async with a_replica(own_server) as other:
+        async with a_replica(own_server.url) as other:
             assert await chained(other) == [(HEAD, 0)]
 
 
 async def test_what_one_replica_invalidates_no_other_uses(own_server: RedisServer) -> None:
     """When the invalidation returns, memory of other replicas has another generation already."""
-    async with a_replica(own_server) as one, a_replica(own_server) as other:
+    async with a_replica(own_server.url) as one, a_replica(own_server.url) as other:
         for number in range(10):
             await keep(one, a_span(fetched_at=NOW + number))
             for store in (one, other):
@@ -128,7 +128,7 @@ async def test_what_one_replica_invalidates_no_other_uses(own_server: RedisServe
 
 async def test_a_write_while_redis_is_frozen_returns_in_bounded_time(own_server: RedisServer) -> None:
     """The writer's own replica forgets at once, and waits no longer than others may believe their memory."""
-    async with a_replica(own_server) as store:
+    async with a_replica(own_server.url) as store:
         await keep(store, a_span())
         own_server.pause()
         assert await seconds(store.invalidate([EVERYTHING], now=NOW)) < 2 * NEAR_TTL_S + 5
@@ -139,7 +139,7 @@ async def test_a_write_while_redis_is_frozen_returns_in_bounded_time(own_server:
 
 async def test_a_restarted_redis_brings_nothing_back(own_server: RedisServer) -> None:
     """What memory learnt from a server that has lost its generations is not believed as it was."""
-    async with a_replica(own_server) as one, a_replica(own_server) as other:
+    async with a_replica(own_server.url) as one, a_replica(own_server.url) as other:
         await keep(one, a_span())
         await one.invalidate([EVERYTHING], now=NOW)
         own_server.restart()
@@ -152,7 +152,7 @@ async def test_a_restarted_redis_brings_nothing_back(own_server: RedisServer) ->
 
 async def test_who_waits_for_another_replica_is_woken_when_it_is_done(own_server: RedisServer) -> None:
     """The claim that was given back wakes the waiting replica long before its time is up."""
-    async with a_replica(own_server) as one, a_replica(own_server) as other:
+    async with a_replica(own_server.url) as one, a_replica(own_server.url) as other:
         claim = await one.claim(KEY, HEAD, now=NOW)
         assert (await other.claim(KEY, HEAD, now=NOW)).fence is None
         waiting = asyncio.create_task(other.settled(KEY, HEAD, timeout_s=30.0))

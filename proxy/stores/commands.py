@@ -1,0 +1,93 @@
+"""What every part of the store says to Redis in the same way: scripts, states, errors."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import ClusterError, RedisClusterException, RedisError, ResponseError
+
+from proxy.core.keys import ListingKey
+from proxy.errors import StoreRefusedError, StoreUnavailableError
+from proxy.stores.base import State
+from proxy.stores.names import Names
+from proxy.stores.servers import Servers
+
+_NAMES: Final = ("chain", "put", "claim", "settle", "budget", "beat", "tell", "run")
+# Sent as text each time: Redis knows it by its hash, and one that restarted needs no second round trip to learn it.
+SCRIPTS: Final = {
+    name: re.sub(r"(?m)^\s*--.*\n", "", files("proxy.stores").joinpath(f"{name}.lua").read_text()) for name in _NAMES
+}
+_GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
+
+Word = str | int | float | bytes
+
+
+class Commands:
+    """Redis under the names that begin with *prefix*; *remember_ms* is how long an invalidation is remembered."""
+
+    def __init__(self, servers: Servers, *, prefix: str, remember_ms: int) -> None:
+        self.servers = servers
+        self.names = Names(prefix)
+        self.remember_ms = remember_ms
+
+    async def run(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
+        """Return what *script* returns."""
+        async with self.translated() as redis:
+            return await redis.eval(SCRIPTS[script], len(keys), *keys, *words)
+
+    async def stated(
+        self,
+        key: ListingKey,
+        script: str,
+        keys: Sequence[str],
+        words: Sequence[Word],
+        *,
+        now: float,
+        begin: bool = False,
+    ) -> tuple[State, Any]:
+        """Return the state of *key* and what *script* returns, from one round trip.
+
+        With *begin*, scopes that have no generation get one first.
+        """
+        scopes = [self.names.generation(scope) for scope in key.scopes]
+        async with self.translated() as redis, redis.pipeline(transaction=False) as pipe:
+            for scope in scopes if begin else ():
+                pipe.set(scope, secrets.token_hex(8), px=self.remember_ms, nx=True)
+            # By its name, for a cluster's pipeline has no `mget`: it can't know that these keys are in one slot.
+            pipe.execute_command("MGET", *scopes, self.names.unsettled)
+            pipe.eval(SCRIPTS[script], len(keys), *keys, *words)
+            *_, (*generations, unsettled), returned = await pipe.execute()
+        drawn = (_drawn(each) for each in generations)
+        return State(".".join(drawn), unsettled=now < _epoch_s(unsettled)), returned
+
+    @asynccontextmanager
+    async def translated(self) -> AsyncIterator[Redis]:
+        """Make Redis' errors ours. Their texts stay out: they may quote a command."""
+        try:
+            yield self.servers.redis
+        except (ClusterError, RedisClusterException) as error:
+            await self.servers.doubted()
+            raise StoreUnavailableError(f"redis: {type(error).__name__}") from error
+        except ResponseError as error:
+            raise StoreRefusedError("redis: refused a command") from error
+        except (RedisError, OSError, ValueError) as error:
+            await self.servers.doubted()
+            raise StoreUnavailableError(f"redis: {type(error).__name__}") from error
+
+
+def _drawn(generation: bytes | None) -> str:
+    """Return a generation as it was drawn; a foreign value is none."""
+    return generation.decode() if generation and _GENERATION.fullmatch(generation) else "0"
+
+
+def _epoch_s(value: bytes | None) -> float:
+    try:
+        return float(value or 0)
+    except ValueError:
+        return 0.0

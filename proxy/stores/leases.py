@@ -1,0 +1,78 @@
+"""Claims on spans in Redis: one owner at a time, renewed while it works, free again soon after it died."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+from proxy.core.keys import ListingKey
+from proxy.errors import StoreUnavailableError
+from proxy.stores.base import Claim
+from proxy.stores.commands import Commands, Word
+from proxy.stores.ending import ended
+
+_CLAIM_MS: Final = 5_000
+_REMEMBER_MS: Final = 24 * 3600 * 1000
+
+
+class Leases:
+    """The claims of this replica, and how those of others stand."""
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._names = commands.names
+        self._renewals: dict[tuple[str, str], asyncio.Task[None]] = {}
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
+        """See `SpanStore.claim`. A claim is renewed until it is settled; that of an owner that died lapses.
+
+        Scopes without a generation are given one, so that no span is fetched under none: Redis may evict a generation,
+        and what was fetched before must not look current again.
+        """
+        names = [self._names.claim(key, after), self._names.claims(key)]
+        words = [_CLAIM_MS, _REMEMBER_MS]
+        state, fence = await self._commands.stated(key, "claim", names, words, now=now, begin=True)
+        if not fence:
+            return Claim(state, None)
+        at = (key.digest, after)
+        self._renewals[at] = asyncio.create_task(self._renewed(names[0], fence))
+        return Claim(state, fence)
+
+    async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+        """See `SpanStore.settle`."""
+        self.let_go(key, after)
+        if claim.fence:
+            words: list[Word] = [claim.fence, 0, self._names.channel, self._names.woken(key.digest, after)]
+            await self._commands.run("settle", [self._names.claim(key, after)], words)
+
+    def let_go(self, key: ListingKey, after: str) -> None:
+        """Renew the claim no more; then it lapses by itself."""
+        renewal = self._renewals.pop((key.digest, after), None)
+        if renewal is not None:
+            renewal.cancel()
+
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
+        """See `SpanStore.settled`: without a channel, the time that the claim has left."""
+        async with self._commands.translated() as redis:
+            left_ms = await redis.pttl(self._names.claim(key, after))
+        if left_ms > 0:
+            await asyncio.sleep(min(timeout_s, left_ms / 1000))
+
+    async def held(self, key: ListingKey, after: str) -> bool:
+        """Return whether somebody holds the claim on the span after *after*."""
+        async with self._commands.translated() as redis:
+            return bool(await redis.exists(self._names.claim(key, after)))
+
+    async def close(self) -> None:
+        """Renew nothing any more."""
+        await ended(self._renewals.values())
+
+    async def _renewed(self, name: str, fence: int) -> None:
+        """Hold the claim until cancelled, or until it is lost; a renewal that fails is tried again before it lapses."""
+        while True:
+            await asyncio.sleep(_CLAIM_MS / 4000)
+            with suppress(StoreUnavailableError, TimeoutError):
+                async with asyncio.timeout(_CLAIM_MS / 4000):
+                    if not await self._commands.run("settle", [name], [fence, _CLAIM_MS, "", ""]):
+                        return

@@ -1,0 +1,151 @@
+"""The Redis that commands go to: one server, the one that Sentinel says leads, or the nodes of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
+
+from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
+
+from proxy.stores.address import Address, address
+
+_MAX_CONNECTIONS: Final = 256
+_OF_SENTINELS: Final = "sentinel_"
+
+
+class Servers:
+    """One server, which takes commands by *redis*."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    def home(self, name: str) -> str:  # noqa: ARG002 - there is but one
+        """Return which server keeps the key *name*, as far as it is known now."""
+        return ""
+
+    @asynccontextmanager
+    async def listening(self, name: str) -> AsyncIterator[PubSub]:  # noqa: ARG002 - there is but one
+        """Give what listens to channels, at the server that keeps the key *name*."""
+        async with self.redis.pubsub() as pubsub:
+            yield pubsub
+
+    async def doubted(self) -> None:
+        """A command failed: find out anew where keys are before the next."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self.redis.aclose()
+
+
+class LedServers(Servers):
+    """The server that *sentinel* says leads; it is asked for each new connection."""
+
+    def __init__(self, redis: Redis, sentinel: Sentinel) -> None:
+        super().__init__(redis)
+        self._sentinel = sentinel
+
+    def home(self, name: str) -> str:  # noqa: ARG002 - there is but one
+        """See `Servers.home`."""
+        pool = self.redis.connection_pool
+        return str(pool.master_address) if isinstance(pool, SentinelConnectionPool) else ""
+
+    async def close(self) -> None:
+        """See `Servers.close`."""
+        await super().close()
+        await self._sentinel.aclose()
+
+
+class ClusterServers(Servers):
+    """The nodes of a cluster. Each script's keys are in one slot, by the braces in their names.
+
+    What a node publishes goes to all nodes. Yet who listens does so where the news are made, for then a node that the
+    others can't reach is not taken for one that has no news.
+    """
+
+    def __init__(self, cluster: RedisCluster, options: dict[str, Any]) -> None:
+        super().__init__(cast(Redis, cluster))  # it takes the same commands, and sends each where its keys are
+        self._cluster = cluster
+        self._options = options
+
+    def home(self, name: str) -> str:
+        """See `Servers.home`."""
+        node = self._node(name)
+        return node.name if node else ""
+
+    @asynccontextmanager
+    async def listening(self, name: str) -> AsyncIterator[PubSub]:
+        """See `Servers.listening`."""
+        await self._cluster.initialize()
+        node = self._node(name)
+        if node is None:
+            raise ConnectionError("redis: no node keeps the channel's slot")
+        try:
+            async with Redis(**self._options, host=node.host, port=int(node.port)) as redis, redis.pubsub() as pubsub:
+                yield pubsub
+        except (RedisError, OSError):
+            await self.doubted()  # another node may keep that slot by now
+            raise
+
+    async def doubted(self) -> None:
+        """See `Servers.doubted`: the client itself does so only where it may retry."""
+        await self._cluster.aclose()
+
+    def _node(self, name: str) -> ClusterNode | None:
+        try:
+            return self._cluster.get_node_from_key(name)
+        except RedisClusterException:
+            return None
+
+
+def servers(url: str, *, timeout_s: float) -> Servers:
+    """Return the Redis at *url*. Nothing is sent before the first call, no wait exceeds *timeout_s*.
+
+    Retries are left to the next request: a store that is away must not hold one up twice. The client's own time limits
+    are set as well as ours, for its clean-up after a cancelled call waits by them. What the client would tell Redis of
+    itself is left out: it costs each connection 10 ms.
+    """
+    where = address(url)
+    bounds: dict[str, Any] = {
+        "socket_connect_timeout": timeout_s,
+        "socket_timeout": timeout_s,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,
+    }
+    if where.kind == "sentinel":
+        return _by_sentinel(where, bounds)
+    if where.kind == "cluster":
+        options = _options(where) | bounds
+        nodes = [ClusterNode(*host) for host in where.hosts]
+        cluster = RedisCluster(
+            startup_nodes=nodes, require_full_coverage=False, max_connections=_MAX_CONNECTIONS, **options
+        )
+        return ClusterServers(cluster, options)
+    return Servers(Redis.from_url(url, max_connections=_MAX_CONNECTIONS, **bounds))
+
+
+def _by_sentinel(where: Address, bounds: dict[str, Any]) -> Servers:
+    """Return the server that leads. `sentinel_username` and `sentinel_password` in the URL are for the Sentinels."""
+    given = _options(where)
+    own = {name.removeprefix(_OF_SENTINELS): given.pop(name) for name in list(given) if name.startswith(_OF_SENTINELS)}
+    tls = {name: value for name, value in given.items() if name.startswith("ssl")}
+    sentinel = Sentinel(where.hosts, sentinel_kwargs=bounds | tls | own)  # type: ignore[no-untyped-call]
+    leader = sentinel.master_for(where.service, max_connections=_MAX_CONNECTIONS, **given, **bounds)
+    return LedServers(leader, sentinel)
+
+
+def _options(where: Address) -> dict[str, Any]:
+    """Return what the URL says beside hosts: user, password, TLS, and redis-py's own options."""
+    options = dict(parse_url(where.server))
+    del options["host"], options["port"]
+    if options.pop("connection_class", None) is not None:
+        options["ssl"] = True
+    return options

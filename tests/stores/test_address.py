@@ -1,0 +1,60 @@
+"""What a store URL says, and what is wrong with one."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.stores.address import Address, address
+from proxy.stores.servers import ClusterServers, LedServers, Servers, servers
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("memory://", Address("memory", "memory://")),
+        ("rediss://u:p@redis:6380/2?x=1", Address("single", "rediss://u:p@redis:6380/2?x=1")),
+        (
+            "redis+sentinel://u:p@one:1,two,[::1]:3/lists/2?x=1",
+            Address("sentinel", "redis://u:p@one:1/2?x=1", (("one", 1), ("two", 26379), ("::1", 3)), "lists"),
+        ),
+        (
+            "rediss+cluster://p%40@one,two:2/",
+            Address("cluster", "rediss://p%40@one:6379", (("one", 6379), ("two", 2))),
+        ),
+        ("redis+cluster://[::1]", Address("cluster", "redis://[::1]:6379", (("::1", 6379),))),
+    ],
+)
+def test_a_url_says_where_redis_is(url: str, expected: Address) -> None:
+    """Hosts and service are told apart from what redis-py reads in a URL."""
+    assert address(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "mysql://x", "memory+cluster://", "redis+x://h", "redis+cluster://", "redis+cluster://h/1"),
+        *("redis+sentinel://h", "redis+sentinel://h/", "redis+sentinel://h/lists/x", "redis+sentinel://h:x/lists"),
+        *("redis+cluster://h,,g", "redis+sentinel:///lists"),
+    ],
+)
+def test_what_says_too_little_is_refused(url: str) -> None:
+    """A wrong scheme, no host, no service, a database where there is but one."""
+    with pytest.raises(ValueError, match=r"HOST:PORT|Port"):
+        address(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("redis://u:p@h:1?ssl_ca_certs=/x", Servers),
+        ("rediss+sentinel://u:p@h:1/lists/2?ssl_ca_certs=/x&sentinel_password=s", LedServers),
+        ("rediss+cluster://u:p@h:1?ssl_ca_certs=/x", ClusterServers),
+    ],
+)
+async def test_options_reach_the_client(url: str, kind: type[Servers]) -> None:
+    """User, password, TLS and redis-py's own options count wherever Redis is."""
+    made = servers(url, timeout_s=1.0)
+    assert type(made) is kind
+    options = made.redis.get_connection_kwargs()  # type: ignore[no-untyped-call]
+    assert (options["username"], options["password"], options["ssl_ca_certs"]) == ("u", "p", "/x")
+    await made.close()

@@ -1,0 +1,108 @@
+"""Replicas on a cluster, and on what Sentinel leads them to: news, claims, and another server in the leader's place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from proxy.core.keys import EVERYTHING
+from proxy.core.listing import HEAD
+from proxy.stores.base import SpanStore
+from proxy.stores.names import Names
+from proxy.stores.tiered import TieredStore
+from tests.harness.redis_fleet import RedisCluster, SentinelService
+from tests.stores.builders import KEY, NOW, a_span, keep
+from tests.stores.conftest import PREFIX
+from tests.stores.test_tiered import a_replica, answers, holds, listens
+
+WITHIN_S = 4.0  # less than a claim takes to lapse
+LATER = NOW + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Redis servers: where replicas find them, and what kills the one that keeps what all listings have in common."""
+
+    url: str
+    kill: Callable[[], None]
+
+
+@pytest.fixture(params=["cluster", "sentinel"])
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    """Servers of the test's own, each with a copy that takes its place."""
+    if request.param == "cluster":
+        with RedisCluster(tmp_path, copies=True) as cluster:
+            yield Fleet(cluster.url, cluster.keeper(Names(PREFIX).generation(EVERYTHING)).kill)
+    else:
+        with SentinelService(tmp_path) as service:
+            yield Fleet(service.url, service.leader.kill)
+
+
+@pytest.fixture
+async def two(fleet: Fleet) -> AsyncIterator[tuple[TieredStore, TieredStore]]:
+    """Two replicas whose channels are up."""
+    async with AsyncExitStack() as stack:
+        one, other = [await stack.enter_async_context(a_replica(fleet.url)) for _ in range(2)]
+        yield one, other
+
+
+async def is_current(store: SpanStore) -> bool:
+    """Return whether *store* has a span of the listing that no invalidation touched."""
+    found = await store.chain(KEY, HEAD, 1, now=LATER)
+    return any(piece.span.generation == found.state.generation for piece in found.pieces)
+
+
+async def test_a_write_through_one_replica_is_heard_by_the_other(two: tuple[TieredStore, TieredStore]) -> None:
+    """When an invalidation returns, no other replica uses what it had, nor what it finds in Redis."""
+    one, other = two
+    await keep(one, a_span())
+    assert await is_current(other)
+    async with asyncio.timeout(WITHIN_S):
+        await one.invalidate([EVERYTHING], now=NOW)
+    assert not await is_current(other)
+    assert not await is_current(one)
+
+
+async def test_who_waits_for_a_claim_is_woken(two: tuple[TieredStore, TieredStore]) -> None:
+    """One replica's claim keeps the other from fetching, and its end wakes it long before the claim would lapse."""
+    one, other = two
+    claim = await one.claim(KEY, HEAD, now=NOW)
+    assert claim.fence
+    assert (await other.claim(KEY, HEAD, now=NOW)).fence is None
+    waiting = asyncio.create_task(other.settled(KEY, HEAD, timeout_s=60.0))
+    await asyncio.sleep(0)
+    await one.settle(KEY, HEAD, claim)
+    async with asyncio.timeout(WITHIN_S):
+        await waiting
+    assert ((await other.claim(KEY, HEAD, now=NOW)).fence or 0) > claim.fence
+
+
+async def test_another_server_takes_the_place_of_one_that_died(
+    two: tuple[TieredStore, TieredStore], fleet: Fleet
+) -> None:
+    """Nothing fails meanwhile; then news are heard again, and what was stored or logged before is not believed."""
+    one, other = two
+    await keep(one, a_span())
+    assert await is_current(other)
+    life, _ = await one.far.budgeted("a", b'{"ended":[],"told":[],"close":-1,"configured":[],"take":[]}', life=b"1")
+    fleet.kill()
+    await one.invalidate([EVERYTHING], now=NOW)
+    for store in two:
+        assert not await is_current(store)
+    for store in two:
+        await holds(partial(answers, store), within_s=40.0)
+        await holds(partial(listens, store), within_s=40.0)
+    assert not await is_current(other)
+    lived, _ = await one.far.budgeted("a", b'{"ended":[],"told":[],"close":-1,"configured":[],"take":[]}', life=b"2")
+    assert (life, lived) == (b"1", b"2")
+    await keep(one, a_span(fetched_at=LATER), now=LATER)
+    assert await is_current(other)
+    async with asyncio.timeout(WITHIN_S):
+        await other.invalidate([EVERYTHING], now=LATER)
+    assert not await is_current(one)
