@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -132,7 +133,8 @@ class UpstreamClient:
         except aiohttp.ClientConnectorCertificateError as error:
             raise NoConnectionError(f"{self._host}: certificate not accepted") from error
         except aiohttp.ClientConnectorError as error:
-            raise NoConnectionError(f"{self._host}: no connection, {error.os_error.strerror or 'failed'}") from error
+            number = error.os_error.errno  # what the error says itself may name an address
+            raise NoConnectionError(f"{self._host}: no connection, {os.strerror(number or 0)}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             if isinstance(error.__cause__, BrokenBodyError):
                 raise error.__cause__ from None  # what aiohttp wraps it in tells of the upstream's connection

@@ -15,10 +15,10 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 from typing import Final
 
-import orjson
 from aiohttp import HttpVersion10, web
 
 from proxy.core.messages import Fields, Request, Response
+from proxy.core.refusals import told
 from proxy.core.wellformed import Malformed, is_host, malformed, origin_form
 from proxy.errors import BadRequestError, BrokenBodyError, NotCarriedOnError, ProxyError
 from proxy.gateway.gateway import Answer, Caller
@@ -55,11 +55,14 @@ def received(request: web.BaseRequest, *, known_as: str) -> Request:
     target = fault or origin_form(request.method, request.raw_path, hosts[0] if hosts else None)
     if isinstance(target, Malformed):
         raise (NotCarriedOnError if target.status == 501 else BadRequestError)(target.fact)
-    fields = Fields(
+    body = _body(request) if request.body_exists else None
+    return Request(request.method, target, _fields(request), known_as, body)
+
+
+def _fields(request: web.BaseRequest) -> Fields:
+    return Fields(
         (name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers
     )
-    body = _body(request) if request.body_exists else None
-    return Request(request.method, target, fields, known_as, body)
 
 
 def caller(request: web.BaseRequest) -> Caller:
@@ -120,15 +123,15 @@ async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str, la
     return response
 
 
-def refusal(error: ProxyError, *, known_as: str) -> Response:
-    """Return the answer that tells *error*, in the shape of the gateway before IMS, which clients parse already."""
-    lines = [("Content-Type", "application/json"), ("Cache-Control", "no-store")]
+def _refusal(request: web.BaseRequest, error: ProxyError, *, known_as: str) -> Response:
+    """Return the answer that tells *error* to who sent *request*."""
+    kind, body = told(error.code, error.message, request_id=known_as, asked=_fields(request))
+    lines = [("Content-Type", kind), ("Cache-Control", "no-store")]
     if error.status == 401:
         lines.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 §11.6.1
     if error.retry_after_s is not None:
         lines.append(("Retry-After", str(max(1, round(error.retry_after_s)))))
-    told = {"error_code": error.code, "error_msg": error.message, "request_id": known_as}
-    return Response(error.status, Fields(lines), orjson.dumps(told))
+    return Response(error.status, Fields(lines), body)
 
 
 async def refuse(request: web.BaseRequest, error: ProxyError, *, known_as: str, last: bool) -> web.StreamResponse:
@@ -140,9 +143,9 @@ async def refuse(request: web.BaseRequest, error: ProxyError, *, known_as: str, 
 
 def refuse_at_once(request: web.BaseRequest, error: ProxyError, *, known_as: str, last: bool = True) -> Written:
     """Send the answer that tells *error*, and don't wait for a slow reader."""
-    told = refusal(error, known_as=known_as)
+    answer = _refusal(request, error, known_as=known_as)
     status = "ims-proxy; fwd=bypass; detail=error"
-    return _written(request, told, cache_status=status, known_as=known_as, last=last)
+    return _written(request, answer, cache_status=status, known_as=known_as, last=last)
 
 
 async def _send(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str, last: bool) -> Written:

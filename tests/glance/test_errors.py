@@ -1,10 +1,15 @@
 """What Glance refuses, it refuses through the proxy in the same words, every time."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.glance.conftest import Newcomer
 from tests.glance.paging import get
+from tests.harness.clients.client import Client, Listing
+from tests.harness.glance.auth import token
 from tests.harness.glance.server import Glance
+from tests.harness.processes import LOOPBACK, ProgramError
 from tests.harness.proxy import ProxyProcess
 
 _UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -33,10 +38,18 @@ _UNKNOWN = "00000000-0000-4000-8000-000000000000"
 )
 def test_an_error_is_glances_own(query: str, glance: Glance, proxy: ProxyProcess, newcomer: Newcomer) -> None:
     """Status and body are those of Glance, the first time and the second."""
-    token = newcomer("alpha")
+    who = newcomer("alpha")
     target = f"/v2/images?{query}"
-    directly = get(glance.url, target, token)
+    directly = get(glance.url, target, who)
     assert directly.status >= 400
     for _ in range(2):
-        answer = get(proxy.url, target, token)
+        answer = get(proxy.url, target, who)
         assert (answer.status, answer.body) == (directly.status, directly.body)
+
+
+def test_an_error_of_the_proxy_s_own_is_understood(client: Client, tmp_path: Path) -> None:
+    """Each client library says that the service can't be reached, and stumbles over nothing in how it is told."""
+    with ProxyProcess(f"http://{LOOPBACK}:1", tmp_path) as before_nothing, pytest.raises(ProgramError) as told:
+        client.crawl(before_nothing.url, token("alpha", user="somebody"), Listing(), page_size=5)
+    # openstacksdk asks for the versions first, and makes up its own words
+    assert "PROXY.0502" in str(told.value) or "the service is unavailable" in str(told.value)

@@ -184,6 +184,17 @@ async def test_an_upstream_that_is_away_is_told_in_the_gateway_s_words() -> None
             assert ALPHA.encode() not in answer.body
 
 
+async def test_an_error_of_our_own_is_told_as_text_to_who_asks_for_it() -> None:
+    """Plain text for who likes it better than JSON; never a page, whatever is asked for."""
+    async with a_proxy("http://127.0.0.1:1") as proxy:
+        text = await proxy.client.ask(LIST, Accept="text/plain", X_Request_Id="my-id")
+        assert text.fields["Content-Type"] == "text/plain; charset=UTF-8"
+        assert text.body.startswith(b"PROXY.0502: 127.0.0.1: no connection, Connection refused (")
+        assert text.body.endswith(b"(request my-id)\n")
+        page = await proxy.client.ask(LIST, Accept="text/html, */*;q=0.1")
+        assert page.json()["error_code"] == "PROXY.0502"
+
+
 @pytest.mark.parametrize("target", [LIST, "/v2/schemas/image"])
 async def test_an_upstream_that_hangs_is_a_504(upstream: Lookalike, target: str) -> None:
     """Within the time limit, and not stored."""
