@@ -88,6 +88,11 @@ class ServerSection(Section):
     workers: int = Field(
         1, ge=1, le=256, description="processes that share the port; more than one share what they store through Redis"
     )
+    tls_cert: Path | None = Field(
+        None, description="the certificate shown to callers with those above it, PEM; read again when it changes"
+    )
+    tls_key: Path | None = Field(None, description="the private key of `tls_cert`, PEM, without a passphrase")
+    tls_min_version: Literal["1.2", "1.3"] = Field("1.2", description="the least version of TLS for callers")
     links: Literal["relative", "absolute"] = Field(
         "relative",
         description="`relative`: host-relative, right for every known client; "
@@ -109,7 +114,16 @@ class UpstreamSection(Section):
     """The image API behind the proxy."""
 
     url: Origin = Field(description="the one origin that requests go to, such as https://ims.eu-de.example.com")
-    ca_file: Path | None = Field(None, description="certificates to trust instead of the system's, PEM")
+    ca_file: Path | None = Field(
+        None, description="certificates to trust instead of the system's, for IAM too, PEM; read again when it changes"
+    )
+    client_cert: Path | None = Field(
+        None, description="the certificate shown to an upstream or IAM that asks for one, PEM; read again as `ca_file`"
+    )
+    client_key: Path | None = Field(None, description="the private key of `client_cert`, PEM, without a passphrase")
+    tls_min_version: Literal["1.2", "1.3"] = Field(
+        "1.2", description="the least version of TLS that the upstream and IAM may speak"
+    )
     connect_timeout_s: Wait = Field(3.0, description="longest wait for a connection")
     read_timeout_s: Wait = Field(30.0, description="longest wait for the next bytes of an answer")
     max_connections: int = Field(

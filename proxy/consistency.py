@@ -9,13 +9,15 @@ from pathlib import Path
 
 from proxy.config import IdentitySection, Settings, StoreSection
 from proxy.core.callers import CallersError, callers
+from proxy.tls import no_authority, no_pair
 
+Setting = tuple[str, str]
 # A setting and what is wrong with it.
-Fact = tuple[tuple[str, str], str]
+Fact = tuple[Setting, str]
 
 
 def facts(settings: Settings) -> Iterator[Fact]:
-    """Yield what is wrong with *settings*' identity, seal and workers, setting by setting."""
+    """Yield what is wrong with *settings*' identity, seal, workers and certificates, setting by setting."""
     identity = settings.identity
     if settings.server.workers > 1 and settings.store.url.startswith("memory:"):
         yield ("server", "workers"), f"{settings.server.workers}, more than one only with a store.url that they share"
@@ -32,6 +34,30 @@ def facts(settings: Settings) -> Iterator[Fact]:
         yield from _without_gateway(identity)
     yield from _files(identity)
     yield from _seal(settings.store)
+    yield from _tls(settings)
+
+
+def _tls(settings: Settings) -> Iterator[Fact]:
+    """Yield what is wrong with certificates and keys: one without the other, one that can't be used."""
+    server, upstream = settings.server, settings.upstream
+    yield from _pair(("server", "tls_cert"), server.tls_cert, ("server", "tls_key"), server.tls_key)
+    yield from _pair(("upstream", "client_cert"), upstream.client_cert, ("upstream", "client_key"), upstream.client_key)
+    if upstream.ca_file is not None and (fact := no_authority(upstream.ca_file)):
+        yield ("upstream", "ca_file"), f"{upstream.ca_file}: {fact}"
+    asked = [url for url in (upstream.url, settings.identity.iam_url) if url]
+    for name in ("ca_file", "client_cert"):
+        if getattr(upstream, name) is not None and not any(url.startswith("https:") for url in asked):
+            yield ("upstream", name), "given, which only an https upstream.url or identity.iam_url uses"
+
+
+def _pair(at: Setting, cert: Path | None, key_at: Setting, key: Path | None) -> Iterator[Fact]:
+    if cert is None and key is not None:
+        yield key_at, f"given without {'.'.join(at)}"
+    elif cert is not None and key is None:
+        yield at, f"given without {'.'.join(key_at)}"
+    elif cert is not None and key is not None and (fault := no_pair((cert, key))):
+        which, fact = fault
+        yield (at, key_at)[which], f"{(cert, key)[which]}: {fact}"
 
 
 def _own(identity: IdentitySection) -> Iterator[Fact]:

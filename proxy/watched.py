@@ -1,10 +1,10 @@
-"""Files that change while the proxy runs: secrets that rotate, callers that come and go."""
+"""Files that change while the proxy runs: secrets that rotate, certificates, callers that come and go."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -15,24 +15,24 @@ Value = TypeVar("Value")
 LOOK_S: Final = 1.0
 
 
-class Watched(Generic[Value]):
-    """What *parse* makes of a file, looked at again after *LOOK_S* at the earliest. *clock* never steps back.
+class Renewed(Generic[Value]):
+    """What *make* makes of *files*, looked at again after *LOOK_S* at the earliest. *clock* never steps back.
 
-    A file that can't be used leaves what was there before; at first it raises `OSError`, or what *parse* raises.
+    Files that can't be used leave what was there before; at first they raise `OSError`, or what *make* raises.
     """
 
     def __init__(
-        self, path: Path, parse: Callable[[str], Value], *, clock: Callable[[], float] = time.monotonic
+        self, files: Iterable[Path], make: Callable[[], Value], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._path = path
-        self._parse = parse
+        self._files = tuple(files)
+        self._make = make
         self._clock = clock
         self._looked_at = clock()
-        self._stamp = self._stamped()
-        self._value = parse(path.read_text())
+        self._stamps = self._stamped()
+        self._value = make()
 
     def __call__(self) -> Value:
-        """Return what the file holds."""
+        """Return what the files hold."""
         now = self._clock()
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
@@ -41,15 +41,25 @@ class Watched(Generic[Value]):
 
     def _look(self) -> None:
         try:
-            stamp = self._stamped()
-            if stamp == self._stamp:
+            stamps = self._stamped()
+            if stamps == self._stamps:
                 return
-            self._value = self._parse(self._path.read_text())
-            self._stamp = stamp
+            self._value = self._make()
+            self._stamps = stamps
         except (OSError, ValueError) as error:
-            event("file-not-used", level=logging.WARNING, file=str(self._path), error=type(error).__name__)
+            named = ", ".join(map(str, self._files))
+            event("file-not-used", level=logging.WARNING, file=named, error=type(error).__name__)
 
-    def _stamped(self) -> tuple[int, int, int]:
-        """Return what changes with the file; Kubernetes swaps a link, and so the inode."""
-        found = self._path.stat()
-        return found.st_ino, found.st_mtime_ns, found.st_size
+    def _stamped(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what changes with the files; Kubernetes swaps a link, and so the inodes."""
+        found = [file.stat() for file in self._files]
+        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+
+
+class Watched(Renewed[Value]):
+    """What *parse* makes of the text of a file; see `Renewed`."""
+
+    def __init__(
+        self, path: Path, parse: Callable[[str], Value], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__([path], lambda: parse(path.read_text()), clock=clock)

@@ -91,3 +91,26 @@ def test_encryption_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `cryptography` is missing, `check` names what to install."""
     monkeypatch.setattr("proxy.consistency.find_spec", lambda _: None)
     assert problems({}, STORE__SEAL="encrypt", STORE__KEY="sixteen letters and more") == ["store.seal"]
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        pytest.param({"SERVER__TLS_KEY": "k"}, ["server.tls_key"], id="a key alone"),
+        pytest.param({"SERVER__TLS_CERT": "c"}, ["server.tls_cert"], id="a certificate alone"),
+        pytest.param(
+            {"UPSTREAM__URL": "https://ims", "UPSTREAM__CLIENT_KEY": "k"}, ["upstream.client_key"], id="a client's key"
+        ),
+        pytest.param(
+            {"UPSTREAM__URL": "https://ims", "UPSTREAM__CA_FILE": "/nowhere/ca.pem"},
+            ["upstream.ca_file"],
+            id="no authority",
+        ),
+        pytest.param(
+            {"UPSTREAM__CA_FILE": "/nowhere/ca.pem"}, ["upstream.ca_file", "upstream.ca_file"], id="nobody to trust"
+        ),
+    ],
+)
+def test_certificates_are_consistent(given: dict[str, str], wrong: list[str]) -> None:
+    """A certificate has its key, and nothing is set that would do nothing."""
+    assert problems({}, **given) == wrong

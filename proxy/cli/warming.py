@@ -115,7 +115,8 @@ def _origin(url: str) -> str:
 
 def _address(settings: Settings) -> str:
     host, _, port = settings.server.listen.rpartition(":")
-    return f"http://{'127.0.0.1' if host in _ANYWHERE else host}:{port}"
+    scheme = "https" if settings.server.tls_cert else "http"
+    return f"{scheme}://{'127.0.0.1' if host in _ANYWHERE else host}:{port}"
 
 
 async def _warm(wanted: Sequence[Listing], settings: Settings, url: str | None, fields: Mapping[str, str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
@@ -32,6 +32,7 @@ _UNASKED: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 class UpstreamClient:
     """Calls one origin; *origin* is scheme and authority, without a path.
 
+    *tls* gives the context of a connection that is made now.
     *fetch_bytes* bounds a body that is read whole, *connect_s* and *read_s* every wait for the network.
     """
 
@@ -42,15 +43,16 @@ class UpstreamClient:
         connect_s: float,
         read_s: float,
         max_connections: int,
-        tls: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
         fetch_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self._origin = origin
+        self._tls = tls
         self._host = URL(origin).host or origin
         self._connect_s, self._read_s = connect_s, read_s
         self._fetch_bytes = fetch_bytes
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=max_connections, ssl=tls or True, keepalive_timeout=20),
+            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=20),
             # `connect` bounds the wait for a free connection, which may take as long as another answer does.
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=connect_s + read_s, sock_connect=connect_s, sock_read=read_s
@@ -100,6 +102,7 @@ class UpstreamClient:
                 headers=list(request.fields),
                 data=request.body,
                 allow_redirects=False,
+                ssl=self._tls() if self._tls else True,
             ) as answer:
                 fields = Fields(
                     (name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
@@ -132,9 +135,13 @@ class UpstreamClient:
             raise UpstreamTimeoutError(f"{self._host}: no response within {self._read_s:g}s") from error
         except aiohttp.ClientConnectorCertificateError as error:
             raise NoConnectionError(f"{self._host}: certificate not accepted") from error
+        except aiohttp.ClientConnectorSSLError as error:
+            reason = getattr(error.os_error, "reason", None) or "failed"
+            raise NoConnectionError(f"{self._host}: no TLS connection, {reason}") from error
         except aiohttp.ClientConnectorError as error:
             number = error.os_error.errno  # what the error says itself may name an address
-            raise NoConnectionError(f"{self._host}: no connection, {os.strerror(number or 0)}") from error
+            reason = os.strerror(number) if number else "broken off before it stood"
+            raise NoConnectionError(f"{self._host}: no connection, {reason}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             if isinstance(error.__cause__, BrokenBodyError):
                 raise error.__cause__ from None  # what aiohttp wraps it in tells of the upstream's connection

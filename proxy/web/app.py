@@ -16,7 +16,8 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.config import Settings, UpstreamSection
+from proxy import tls
+from proxy.config import ServerSection, Settings, UpstreamSection
 from proxy.core.freshness import Verdicts
 from proxy.core.links import LinkStyle
 from proxy.core.readahead import Readahead
@@ -151,7 +152,9 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         await operators.setup()
         await callers.setup()
         admin_url = await _listening(operators, settings.admin.listen, place.operators if place else ())
-        url = await _listening(callers, settings.server.listen, place.callers if place else ())
+        url = await _listening(
+            callers, settings.server.listen, place.callers if place else (), _serving(settings.server)
+        )
         telemetry.ready.set(1)
         event(
             "worker-listening" if place else "listening",
@@ -216,8 +219,19 @@ def _client(origin: str, upstream: UpstreamSection) -> UpstreamClient:
         connect_s=upstream.connect_timeout_s,
         read_s=upstream.read_timeout_s,
         max_connections=upstream.max_connections,
-        tls=ssl.create_default_context(cafile=upstream.ca_file) if upstream.ca_file else None,
+        tls=_asking(upstream) if origin.startswith("https:") else None,
     )
+
+
+def _asking(upstream: UpstreamSection) -> Callable[[], ssl.SSLContext]:
+    pair = (upstream.client_cert, upstream.client_key) if upstream.client_cert and upstream.client_key else None
+    return tls.asking(upstream.ca_file, pair, minimum=upstream.tls_min_version)
+
+
+def _serving(server: ServerSection) -> ssl.SSLContext | None:
+    if server.tls_cert is None or server.tls_key is None:
+        return None
+    return tls.serving((server.tls_cert, server.tls_key), minimum=server.tls_min_version)
 
 
 def _store(settings: Settings, telemetry: Telemetry, heard: Callable[[Iterable[str] | None], None]) -> SpanStore:
@@ -278,16 +292,18 @@ async def _readiness(store: SpanStore, draining: asyncio.Event) -> Mapping[str, 
     return {"listener": "not ready, draining" if draining.is_set() else "ok", "store": said}
 
 
-async def _listening(runner: web.BaseRunner, address: str, bound: Sequence[socket.socket]) -> str:
+async def _listening(
+    runner: web.BaseRunner, address: str, bound: Sequence[socket.socket], context: ssl.SSLContext | None = None
+) -> str:
     """Listen on *address*, HOST:PORT, or on what is *bound* to it, and return the URL; port 0 takes a free one."""
     host, _, port = address.rpartition(":")
     for each in bound:
-        await web.SockSite(runner, each).start()
+        await web.SockSite(runner, each, ssl_context=context).start()
     if not bound:
-        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
-    return url_of(host, runner.addresses[0][1])
+        await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()
+    return url_of(host, runner.addresses[0][1], secure=context is not None)
 
 
-def url_of(host: str, port: int) -> str:
+def url_of(host: str, port: int, *, secure: bool = False) -> str:
     """Return the URL of what listens there."""
-    return f"http://{host}:{port}"
+    return f"{'https' if secure else 'http'}://{host}:{port}"

@@ -101,8 +101,11 @@ def _administer(
 ) -> None:
     """Answer operators until a signal, or until the supervisor is gone."""
     where = tuple(
-        url_of(address.rpartition(":")[0], bound[0].getsockname()[1])
-        for address, bound in ((settings.server.listen, callers), (settings.admin.listen, operators))
+        url_of(address.rpartition(":")[0], bound[0].getsockname()[1], secure=secure)
+        for address, bound, secure in (
+            (settings.server.listen, callers, settings.server.tls_cert is not None),
+            (settings.admin.listen, operators, False),
+        )
     )
     token = settings.admin.token.get_secret_value() if settings.admin.token else None
     _close(callers)

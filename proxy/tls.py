@@ -1,0 +1,90 @@
+"""TLS both ways: what is shown to callers, and what the upstream and IAM are asked with; renewed as the files are."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from proxy.watched import Renewed
+
+MINIMUM: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+Pair = tuple[Path, Path]
+
+
+def serving(pair: Pair, *, minimum: str, clock: Callable[[], float] = time.monotonic) -> ssl.SSLContext:
+    """Return a context that shows every caller the certificate that the files of *pair* hold when it comes.
+
+    Connections that are open keep theirs. A pair that does not match, as in the middle of a renewal, leaves the one
+    before; at first it raises `OSError`.
+    """
+    newest = Renewed(pair, lambda: _shown(pair, minimum), clock=clock)
+
+    def show(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:  # noqa: ARG001 - of a fixed shape
+        connection.context = newest()
+
+    context = _shown(pair, minimum)
+    context.sni_callback = show  # which OpenSSL calls for every handshake, also for one that names no server
+    return context
+
+
+def asking(
+    ca_file: Path | None, pair: Pair | None, *, minimum: str, clock: Callable[[], float] = time.monotonic
+) -> Callable[[], ssl.SSLContext]:
+    """Return what gives the context of a new connection: it trusts *ca_file*, else the system, and may show *pair*.
+
+    Raises `OSError` where a file can't be used at first.
+    """
+    files = [*([ca_file] if ca_file else []), *(pair or ())]
+    return Renewed(files, lambda: _trusting(ca_file, pair, minimum), clock=clock)
+
+
+def _shown(pair: Pair, minimum: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = MINIMUM[minimum]
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, pair)
+    return context
+
+
+def _trusting(ca_file: Path | None, pair: Pair | None, minimum: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = MINIMUM[minimum]
+    if pair is not None:
+        _load(context, pair)
+    return context
+
+
+def _load(context: ssl.SSLContext, pair: Pair) -> None:
+    # Without a function for it a key with a passphrase would have one asked for on the terminal.
+    context.load_cert_chain(*pair, password=lambda: b"")
+
+
+def no_authority(file: Path) -> str | None:
+    """Return why *file* can't say whom to trust, None where it can."""
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError:
+        return "holds no certificate"
+    except OSError as error:
+        return error.strerror or "can't be read"
+    return None
+
+
+def no_pair(pair: Pair) -> tuple[int, str] | None:
+    """Return which of *pair*, certificate and key, can't be used, and why; None where they can."""
+    if fact := no_authority(pair[0]):
+        return 0, fact
+    try:
+        encrypted = b"ENCRYPTED" in pair[1].read_bytes()
+        _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return 1, "is not the key of the certificate"
+        return 1, "has a passphrase" if encrypted else "holds no private key"
+    except OSError as error:
+        return 1, error.strerror or "can't be read"
+    return None
