@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.bench.servers import LOAD_CORE, Server
 from tests.harness.http import ask
@@ -20,12 +21,25 @@ CONNECTIONS = 32
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One kind of request; *differing* is a header that is another one in each request, `-` for none."""
+    """One kind of request; *differing* is a field that is another one in each request, `-` for none.
+
+    Each of *connections* pauses for *pause_ms* on average before a request. *many* listings are asked for in turn, each
+    with a name that is added to the *target*'s query. wrk runs on *core*.
+    """
 
     name: str
     target: str
     fields: Mapping[str, str] = field(default_factory=dict)
     differing: str = "-"
+    connections: int = CONNECTIONS
+    pause_ms: float = 0.0
+    many: int = 0
+    core: str = LOAD_CORE
+
+    @property
+    def first(self) -> str:
+        """The target of one of its requests."""
+        return f"{self.target}&name=stored-0" if self.many else self.target
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +76,8 @@ class NotMeasuredError(Exception):
 
 
 TOKEN = "bench-token-" + "t" * 180
-WHOLE = {"TE": "trailers"}  # what frames a connection is for the parser alone: no memory of heads answers it
-GZIP = {"Accept-Encoding": "gzip"}
-CASES = (
-    Case("1 image, identical heads", "/v2/images?limit=1"),
-    Case("25 images, identical heads", "/v2/images?limit=25"),
-    Case("25 images, gzip, identical heads", "/v2/images?limit=25&tag=gzip", GZIP),
-    Case("1 image, request ids differ", "/v2/images?limit=1", differing="X-Request-Id"),
-    Case("25 images, request ids differ", "/v2/images?limit=25", differing="X-Request-Id"),
-    Case("1 image, another field differs", "/v2/images?limit=1", differing="X-Trace"),
-    Case("25 images, another field differs", "/v2/images?limit=25", differing="X-Trace"),
-    Case("25 images, the whole way", "/v2/images?limit=25", WHOLE, differing="X-Trace"),
-)
+OURS = "ims-proxy"
+_STEP = 7919  # a prime, so that in turn comes each
 
 
 def measured(
@@ -82,7 +86,7 @@ def measured(
     """Return how many hits each of *servers* gives, rounds interleaved."""
     taken: dict[str, list[Round]] = {server.name: [] for server in servers}
     for server in servers:
-        _ask(server, case)
+        ask_once(server, case)
     for number in range(rounds):
         for server in servers:
             taken[server.name].append(_round(case, server, upstream_port, seconds=seconds))
@@ -90,24 +94,36 @@ def measured(
     return [Result(case, server.name, taken[server.name]) for server in servers]
 
 
-def command(server_url: str, case: Case, *, seconds: int) -> list[str]:
+def filled(server: Server, case: Case) -> None:
+    """Ask for each of the *many* listings of *case* at least once, one after the other."""
+    at = 0
+    while at < case.many:
+        said = _run(command(server.url, case, seconds=1, first=at, step=1), seconds=1)
+        at += max(0, said["requests"] - case.connections)
+
+
+def command(server_url: str, case: Case, *, seconds: int, first: int = 0, step: int = _STEP) -> list[str]:
     """Return the words that run wrk."""
     fields = {"X-Auth-Token": TOKEN, **case.fields}
     headers = [word for name, value in fields.items() for word in ("-H", f"{name}: {value}")]
+    script = (case.differing, str(id(case)), f"{case.pause_ms:.3f}", str(case.many), str(first - 1), str(step))
     return [
-        *("taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", *headers),
-        *("-s", str(SCRIPT), server_url + case.target, "--", case.differing, str(id(case))),
+        *("taskset", "-c", case.core, "wrk", "-t1", f"-c{case.connections}", f"-d{seconds}s", *headers),
+        *("-s", str(SCRIPT), server_url + case.target, "--", *script),
     ]
+
+
+def _run(words: Sequence[str], *, seconds: int) -> dict[str, Any]:
+    run = subprocess.run(words, capture_output=True, text=True, check=True, timeout=seconds + 30)
+    said: dict[str, Any] = json.loads(run.stdout.strip().splitlines()[-1])
+    return said
 
 
 def _round(case: Case, server: Server, upstream_port: int, *, seconds: int) -> Round:
     _hit(server, case)
     calls, server_cpu, load_cpu = _calls(upstream_port), server.cpu_s(), _children_cpu_s()
-    run = subprocess.run(
-        command(server.url, case, seconds=seconds), capture_output=True, text=True, check=True, timeout=seconds + 30
-    )
+    said = _run(command(server.url, case, seconds=seconds), seconds=seconds)
     server_cpu, load_cpu = server.cpu_s() - server_cpu, _children_cpu_s() - load_cpu
-    said = json.loads(run.stdout.strip().splitlines()[-1])
     _hit(server, case)
     if said["errors"]:
         raise NotMeasuredError(f"{server.name}, {case.name}: {said['errors']} answers were no 200, or broke off")
@@ -121,13 +137,14 @@ def _round(case: Case, server: Server, upstream_port: int, *, seconds: int) -> R
     )
 
 
-def _ask(server: Server, case: Case) -> tuple[int, str]:
-    answer = ask(server.url, case.target, fields={"X-Auth-Token": TOKEN, **case.fields})
+def ask_once(server: Server, case: Case) -> tuple[int, str]:
+    """Return the status of one answer, and what it says of a hit."""
+    answer = ask(server.url, case.first, fields={"X-Auth-Token": TOKEN, **case.fields})
     return answer.status, answer.fields.get(server.hit[0], "")
 
 
 def _hit(server: Server, case: Case) -> None:
-    status, said = _ask(server, case)
+    status, said = ask_once(server, case)
     if status != 200 or not said.startswith(server.hit[1]):
         raise NotMeasuredError(f"{server.name}, {case.name}: {status}, {server.hit[0]}: {said or 'missing'}")
 

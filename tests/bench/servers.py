@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.harness.processes import LOOPBACK, Argv, Program, free_port, running, tcp_open
+from tests.harness.processes import LOOPBACK, Argv, Program, free_port, http_ok, running, tcp_open
 
-SERVER_CORE, LOAD_CORE = 0, 1
+SERVER_CORE, LOAD_CORE, BOTH_CORES = "0", "1", "0,1"
 HOLDING_S = 3600
 
 NGINX = """\
@@ -93,17 +93,19 @@ def upstream(directory: Path) -> Iterator[int]:
 
 
 @contextmanager
-def proxy(upstream_port: int, directory: Path, *, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Run the proxy on the servers' core."""
+def proxy(
+    upstream_port: int, directory: Path, *, settings: Mapping[str, str] | None = None, core: str = SERVER_CORE
+) -> Iterator[Server]:
+    """Run the proxy on *core*, and give it once it is ready."""
     port, admin = free_port(), free_port()
     argv: Argv = [
-        *("taskset", "-c", str(SERVER_CORE), python(), "-m", "proxy", "serve"),
+        *("taskset", "-c", core, python(), "-m", "proxy", "serve"),
         *("--upstream", f"http://{LOOPBACK}:{upstream_port}"),
         *("--listen", f"{LOOPBACK}:{port}", "--admin", f"{LOOPBACK}:{admin}"),
     ]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("IMS_PROXY_")}
     env = kept | {f"IMS_PROXY_{name}": value for name, value in {**PROXY, **(settings or {})}.items()}
-    with running(argv, log=directory / "proxy.log", ready=tcp_open(port), env=env) as program:
+    with running(argv, log=directory / "proxy.log", ready=http_ok(admin, "/readyz"), env=env) as program:
         yield Server("ims-proxy", port, program, ("cache-status", "ims-proxy; hit"))
 
 
@@ -115,7 +117,7 @@ def nginx(upstream_port: int, directory: Path) -> Iterator[Server]:
     user = "user root;\n" if os.geteuid() == 0 else ""
     (home / "nginx.conf").write_text(NGINX.format(user=user, workers=1, upstream=upstream_port, port=port))
     argv: Argv = [
-        *("taskset", "-c", str(SERVER_CORE), _binary("nginx"), "-p", str(home), "-c", "nginx.conf"),
+        *("taskset", "-c", SERVER_CORE, _binary("nginx"), "-p", str(home), "-c", "nginx.conf"),
         *("-e", "error.log", "-g", "daemon off;"),
     ]
     with running(argv, log=directory / "nginx.log", ready=tcp_open(port)) as program:
@@ -129,7 +131,7 @@ def varnish(upstream_port: int, directory: Path) -> Iterator[Server]:
     home.mkdir()
     (home / "lists.vcl").write_text(VARNISH.format(upstream=upstream_port))
     argv: Argv = [
-        *("taskset", "-c", str(SERVER_CORE), _binary("varnishd"), "-F", "-j", "none", "-n", str(home / "work")),
+        *("taskset", "-c", SERVER_CORE, _binary("varnishd"), "-F", "-j", "none", "-n", str(home / "work")),
         *("-a", f"{LOOPBACK}:{port}", "-f", str(home / "lists.vcl"), "-s", "malloc,256m"),
         *("-p", "http_gzip_support=off", "-p", "thread_pools=1", "-p", "timeout_idle=3600"),
     ]

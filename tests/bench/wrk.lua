@@ -1,12 +1,33 @@
--- Words after `--`: the differing header's name, or `-` for requests that are all the same. `done` prints one line of JSON.
+-- Words after `--`: the differing field's name, or `-` for heads that are all the same; what its values end with; the
+-- mean of the pause before a request, milliseconds, 0 for none; how many listings are asked for in turn, 0 for the one
+-- in the URL; the number of the first of them, and how far the next is.
+-- `done` prints one line of JSON.
 function init(args)
-  if args[1] ~= "-" then
-    local head = wrk.format("GET", wrk.path, wrk.headers)
-    head = string.sub(head, 1, #head - 2) .. args[1] .. ": "
+  local field, tag, pause, many = args[1], args[2], tonumber(args[3]), tonumber(args[4])
+  local at, step = tonumber(args[5]), tonumber(args[6])
+  local fields = {}
+  for name, value in pairs(wrk.headers) do
+    fields[name] = value
+  end
+  local head = wrk.format("GET", wrk.path, fields)
+  head = string.sub(head, 1, #head - 2)
+  if many > 0 then
+    local first, rest = string.match(head, "^(GET %S+)(.*)$")
+    request = function()
+      at = (at + step) % many
+      return first .. "&name=stored-" .. at .. rest .. "\r\n"
+    end
+  elseif field ~= "-" then
     local number = 0
     request = function()
       number = number + 1
-      return head .. number .. "-" .. args[2] .. "\r\n\r\n"
+      return head .. field .. ": " .. number .. "-" .. tag .. "\r\n\r\n"
+    end
+  end
+  if pause > 0 then
+    math.randomseed(os.time())
+    delay = function()
+      return math.floor(0.5 - pause * math.log(1 - math.random()))
     end
   end
 end
