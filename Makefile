@@ -10,7 +10,7 @@ pip := $(bin)/python -m pip --quiet --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint check bench format clean gone
+.PHONY: help run test lint check bench soak format clean gone
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ check: lint test ## lint, then test
 
 bench: $(VENV)/.installed-dev ## measure hits per second and what a miss costs
 	$(bin)/python -m tests.bench $(ARGS)
+
+soak: $(VENV)/.installed-dev ## press four replicas on one Redis for longer than the tests do
+	@tests/provision redis || true
+	IMS_TEST_PRESSURE_S=30 $(bin)/python -m pytest tests/budget/test_pressure.py $(ARGS)
 
 format: $(VENV)/.installed-dev ## put the code into its standard form
 	$(bin)/ruff check --fix .

@@ -1,5 +1,6 @@
 """What every test relies on."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,9 @@ from hypothesis import settings
 # A busy machine makes single examples slow; the whole run is bounded by its runner, not each example by a deadline.
 settings.register_profile("here", deadline=None, print_blob=True)
 settings.load_profile("here")
+
+Say = Callable[[str], None]
+_SAID: Final = "said"
 
 # Where a run is spread over processes, tests that share one costly program stay together in one of them.
 _TOGETHER: Final = ("glance", "keystone")
@@ -20,3 +24,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = {part.removeprefix("test_") for part in Path(item.nodeid.partition("::")[0]).with_suffix("").parts}
         for group in names.intersection(_TOGETHER):
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Say:
+    """Tell figures to whoever watches the run, at its end: while it is spread over processes nothing can be told."""
+    return lambda text: record_property(_SAID, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests told."""
+    reports = (each for outcome in ("passed", "failed") for each in terminalreporter.getreports(outcome))
+    said = [(each.nodeid, value) for each in reports for name, value in each.user_properties if name == _SAID]
+    if said:
+        terminalreporter.section("figures")
+    for nodeid, text in said:
+        terminalreporter.write_line(f"{nodeid.rpartition('::')[2]}\n{text}\n")

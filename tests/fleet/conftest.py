@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,19 +12,6 @@ from proxy.demo.image import Image
 from proxy.demo.server import Lookalike
 from tests.fleet.trace import TOKENS, Crawl, catalogue, crawls
 from tests.harness.redis import RedisServer
-
-Say = Callable[[str], None]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Tell figures to whoever watches the run."""
-
-    def aloud(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}", flush=True)
-
-    return aloud
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.demo.server import Lookalike
 from proxy.web.app import Running
-from tests.fleet.conftest import Say
+from tests.conftest import Say
 from tests.fleet.replicas import list_calls, replicas, round_robin, settings
 from tests.fleet.trace import Crawl, run
 from tests.harness.redis import RedisServer

@@ -6,7 +6,7 @@ from collections import Counter
 
 from proxy.demo.server import Lookalike
 from proxy.web.app import Running
-from tests.fleet.conftest import Say
+from tests.conftest import Say
 from tests.fleet.replicas import list_calls, replicas, round_robin, settings
 from tests.fleet.trace import TOKENS, Crawl, Figures, run
 from tests.harness.iam import IamLookalike, of_project

@@ -1,0 +1,108 @@
+"""Four replicas on one Redis at full pressure, by the upstream's log; `make soak` runs it for longer, in processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from proxy.demo.server import Call, Lookalike
+from tests.budget.upstreams import budgeted, upstream
+from tests.budget.windows import most_in_a_window
+from tests.conftest import Say
+from tests.fleet import trace
+from tests.fleet.replicas import replicas, settings
+from tests.harness.proxy import ProxyProcess
+from tests.harness.redis import RedisServer
+
+PRESSURE_S = float(os.environ.get("IMS_TEST_PRESSURE_S", "3"))
+QUIET_S = 3.5  # after Redis died: what may be on its way, and a window
+CALLS = 20
+
+
+class Pressure:
+    """Callers that ask for ever new lists, in turn at each of several replicas; when each call arrived upstream."""
+
+    def __init__(self, lookalike: Lookalike, urls: Sequence[str]) -> None:
+        self.urls = urls
+        self.arrivals: list[float] = []
+        self.statuses: list[int] = []
+        lookalike.script = self._log
+
+    async def _log(self, _: Call) -> None:
+        self.arrivals.append(time.monotonic())
+
+    async def run(self, *, until: float, callers: int) -> None:
+        """Ask until then, by the monotonic clock."""
+        token = next(iter(trace.TOKENS))
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+
+            async def caller(number: int) -> None:
+                count = 0
+                while time.monotonic() < until:
+                    url = self.urls[number % len(self.urls)]
+                    count += 1
+                    query = f"limit=5&name={number}-{count}"
+                    async with client.get(f"{url}/v2/images?{query}", headers={"X-Auth-Token": token}) as answer:
+                        await answer.read()
+                        self.statuses.append(answer.status)
+                    if answer.status == 429:
+                        await asyncio.sleep(0.05)
+
+            await asyncio.gather(*(caller(number) for number in range(callers)))
+
+
+@asynccontextmanager
+async def four(upstream_url: str, redis: RedisServer, directory: Path) -> AsyncIterator[list[str]]:
+    """Run four replicas with one budget and give their URLs: in this process, or in their own where there is time."""
+    if PRESSURE_S < 10:
+        base = settings(upstream_url, store=redis.url, timeout_ms=500.0)
+        base = base.model_copy(update={"upstream": base.upstream.model_copy(update={"connect_timeout_s": 0.5})})
+        limited = budgeted(base, calls=CALLS, per_s=1.0, scope="upstream", max_wait_s=2.0)
+        async with replicas(4, limited) as proxies:
+            yield [proxy.url for proxy in proxies]
+        return
+    budget = {"CALLS": str(CALLS), "PER_S": "1", "SCOPE": "upstream", "MAX_WAIT_S": "2"}
+    environment = {f"BUDGET__{name}": value for name, value in budget.items()}
+    environment |= {"UPSTREAM__CONNECT_TIMEOUT_S": "0.5", "STORE__TIMEOUT_MS": "500"}
+    async with AsyncExitStack() as stack:
+        processes = []
+        for number in range(4):
+            (home := directory / str(number)).mkdir()
+            process = ProxyProcess(upstream_url, home, store=redis.url, settings=environment)
+            await asyncio.to_thread(process.__enter__)
+            stack.push_async_callback(asyncio.to_thread, process.__exit__, None, None, None)
+            processes.append(process.url)
+        yield processes
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["redis stays", "redis dies half way"])
+async def test_four_replicas_never_exceed_one_budget(tmp_path: Path, killed: bool, say: Say) -> None:
+    """At full pressure no window sees more than twenty calls, Redis or no Redis, and most of them see that many."""
+    seconds = max(PRESSURE_S, 3 + QUIET_S + 2) if killed else PRESSURE_S
+    with RedisServer(tmp_path) as redis:
+        async with upstream(latency_s=0.01) as lookalike, four(lookalike.base_url, redis, tmp_path) as urls:
+            await asyncio.sleep(0.5)
+            pressure = Pressure(lookalike, urls)
+            began = time.monotonic()
+            run = asyncio.create_task(pressure.run(until=began + seconds, callers=40))
+            if killed:
+                await asyncio.sleep(min(3.0, seconds / 2) if PRESSURE_S < 10 else seconds / 2)
+                redis.kill()
+            died = time.monotonic()
+            await run
+    most = most_in_a_window(pressure.arrivals, 1.0)
+    say(f"{len(pressure.arrivals)} calls in {seconds:g}s, at most {most} in any second")
+    assert most <= CALLS
+    assert not {status for status in pressure.statuses if status not in (200, 429)}
+    assert len(pressure.arrivals) >= CALLS
+    if killed:
+        after = [at for at in pressure.arrivals if at > died]
+        say(f"without Redis: {len(after)} calls from the replicas' parts in {seconds - (died - began):.1f}s")
+        assert after
