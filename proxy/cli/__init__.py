@@ -10,6 +10,7 @@ from proxy import __version__
 from proxy.cli.checking import check, explain
 from proxy.cli.options import INTERRUPTED
 from proxy.cli.purging import purge
+from proxy.cli.replaying import replay
 from proxy.cli.serving import demo, serve
 from proxy.cli.warming import warm
 from proxy.cli.watching import stats
@@ -27,7 +28,7 @@ def cli() -> None:
     """
 
 
-for _command in (serve, demo, check, explain, purge, stats, warm):
+for _command in (serve, demo, check, explain, purge, stats, warm, replay):
     cli.add_command(_command)
 
 
@@ -35,7 +36,7 @@ def main() -> None:
     """Run the command line: exit codes 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted."""
     try:
         sys.exit(cli.main(prog_name="ims-proxy", standalone_mode=False))
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "ims-proxy"

@@ -18,18 +18,8 @@ from aiohttp import web
 
 from proxy import tls
 from proxy.config import ServerSection, Settings, UpstreamSection
-from proxy.core.freshness import Verdicts
-from proxy.core.links import LinkStyle
-from proxy.core.readahead import Readahead
 from proxy.errors import StoreUnavailableError
 from proxy.explain import assumed_explanation
-from proxy.gateway.fetching import Fetcher
-from proxy.gateway.forward import Forwarder
-from proxy.gateway.gateway import Gateway
-from proxy.gateway.listing import ListingGateway
-from proxy.gateway.pages import PageRenderer
-from proxy.gateway.resource import ResourceGateway
-from proxy.gateway.resource_fetching import ResourceFetcher
 from proxy.stores.base import SpanStore
 from proxy.stores.memory import MemoryStore
 from proxy.stores.seal import derived, sealing
@@ -37,17 +27,16 @@ from proxy.telemetry import Telemetry, event
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.iam import Iam
 from proxy.web import admin
+from proxy.web.answering import answering
 from proxy.web.asking import asking, rules
 from proxy.web.entrance import Entrance
 from proxy.web.memo import HeadMemo
 from proxy.web.own import vaults
-from proxy.web.resources import resource_routes
 from proxy.web.server import Front
 from proxy.web.shield import Shield
 from proxy.web.statistics import Statistics
 
-_RENDERED_SHARE: Final = 0.25  # of `store.max_bytes`: rendered pages beside the spans they come from
-_REPEATED_SHARE: Final = 0.125  # of the same: answers that are repeated as they are, most of them rendered pages too
+_REPEATED_SHARE: Final = 0.125  # of `store.max_bytes`: answers repeated as they are, mostly rendered pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,49 +80,28 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     )
     asks = asking(settings, await _secret(settings, store, place.secret if place else secrets.token_bytes(32)))
     upstream = entrance.asked(shield.limiter, vaults(settings.store, store, asks.partitioner, telemetry))
-    listings = ListingGateway(
-        Fetcher(upstream, store, telemetry=telemetry, clock=time.time, dice=random),
-        store,
-        readahead=Readahead(settings.upstream.max_page, settings.cache.readahead),
-        verdicts=Verdicts(settings.identity.verdict_ttl_s, settings.identity.verdict_grace_s),
-        negative_s=settings.cache.negative_ttl_s,
-        clock=time.time,
-        drop=entrance.drop,
-        low=shield.limiter.low,
-        thrift=shield.thrift,
-    )
     admission = shield.admission()
-    forwarder = Forwarder(upstream, telemetry=telemetry, clock=time.time)
-    resources = ResourceGateway(
-        ResourceFetcher(
-            forwarder, store, most_bytes=settings.cache.max_resource_bytes, telemetry=telemetry, clock=time.time
-        ),
-        listings.credentials,
-        negative_s=settings.cache.negative_ttl_s,
+    answers = answering(
+        settings,
+        upstream,
+        store,
+        asks,
+        telemetry=telemetry,
         clock=time.time,
-    )
-    gateway = Gateway(
-        listings,
-        forwarder,
-        PageRenderer(int(settings.store.max_bytes * _RENDERED_SHARE)),
-        asking=asks,
-        links=LinkStyle(
-            settings.server.links == "absolute", settings.server.public_url, settings.server.trusted_proxies
-        ),
-        store=store,
-        clock=time.time,
+        dice=random,
         door=entrance.door(asks.partitioner),
         claims=shield.claims(asks.partitioner),
         admission=admission,
-        resources=resources,
-        routes=resource_routes(settings.cache),
+        drop=entrance.drop,
+        low=shield.limiter.low,
+        thrift=shield.thrift,
     )
     draining = asyncio.Event()
     operators = web.AppRunner(
         admin.application(
             telemetry,
             readiness=lambda: _readiness(store, draining),
-            purging=gateway.purge,
+            purging=answers.gateway.purge,
             stored_bytes=lambda: store.stored_bytes,
             statistics=Statistics(telemetry.registry, store, shield, max_bytes=settings.store.max_bytes),
             explain=lambda target: assumed_explanation(target, settings),
@@ -142,10 +110,10 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         access_log=None,
     )
     memo = HeadMemo(
-        max_bytes=int(settings.store.max_bytes * _REPEATED_SHARE), epoch=lambda: listings.epoch, clock=time.time
+        max_bytes=int(settings.store.max_bytes * _REPEATED_SHARE), epoch=lambda: answers.listings.epoch, clock=time.time
     )
     # Where callers' requests are counted, each has to come as far as the gateway.
-    front = Front(gateway, telemetry, memo=None if admission.counts else memo)
+    front = Front(answers.gateway, telemetry, memo=None if admission.counts else memo)
     callers = web.ServerRunner(front.server(), shutdown_timeout=settings.server.drain_s)
     try:
         await shield.start()
@@ -169,9 +137,7 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         memo.close()
         event("draining", at_most_s=settings.server.drain_s)
         await callers.cleanup()
-        await gateway.close()
-        await resources.close()
-        await listings.close()
+        await answers.close()
         await entrance.close()
         await shield.close()
         await client.close()

@@ -1,0 +1,157 @@
+"""Lines of an access log -> entries: the combined or common format, or one JSON object a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import orjson
+
+_COMBINED: Final = re.compile(
+    r'(?P<address>\S+) \S+ (?P<user>\S+) \[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}) '
+    r"(?P<size>\d+|-)(?: .*)?"
+)
+_REQUEST: Final = re.compile(r"(?P<method>[A-Z]{1,20}) (?P<target>\S+)(?: HTTP/\d(?:\.\d)?)?")
+_ESCAPED: Final = re.compile(r"\\x([0-9A-Fa-f]{2})")  # as nginx writes bytes that might end the field
+_ORIGIN: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_LOCAL: Final = re.compile(r"(\d{2})/([A-Z][a-z]{2})/(\d{4}):(\d{2}):(\d{2}):(\d{2}) ([+-])(\d{2})(\d{2})")
+
+# Names under which programs log the same thing, nginx's own first.
+_TIMES: Final = ("msec", "time_iso8601", "time_local", "@timestamp", "timestamp", "time", "ts")
+_METHODS: Final = ("request_method", "method")
+_TARGETS: Final = ("request_uri", "uri", "target", "url", "path")
+_QUERIES: Final = ("args", "query_string", "query")
+_STATUSES: Final = ("status", "status_code", "response_code")
+_SIZES: Final = ("body_bytes_sent", "bytes_sent", "bytes", "size")
+_USERS: Final = ("caller", "token_digest", "project", "remote_user", "user")
+_ADDRESSES: Final = ("remote_addr", "client_ip", "client", "address", "ip")
+_MILLISECONDS: Final = 1e11  # larger numbers are no seconds of this age
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One request that was logged: *at*, epoch seconds; *caller*, whoever that is; *size* of the answer's body."""
+
+    at: float
+    caller: str
+    method: str
+    target: str
+    status: int
+    size: int | None = None
+
+    @property
+    def path(self) -> str:
+        """The target's path."""
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """The target's query, raw."""
+        return self.target.partition("?")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A line that is no entry, and why."""
+
+    reason: str
+
+
+def entry(line: str, *, caller: str | None = None) -> Entry | Malformed:
+    """Return what *line* records, or why it records nothing.
+
+    *caller* names the field that tells callers apart, in JSON by its own name, else `user` or `address`. Without it
+    that is a user where one is logged, else the address.
+    """
+    if line.startswith("{"):
+        return _from_json(line, caller)
+    match = _COMBINED.fullmatch(line)
+    if match is None:
+        return Malformed("neither the combined format nor JSON")
+    request = _REQUEST.fullmatch(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), match["request"]))
+    if request is None:
+        return Malformed("no request in it")
+    at = _local(match["time"])
+    if at is None:
+        return Malformed("no time that is understood")
+    size = None if match["size"] == "-" else int(match["size"])
+    users = {"user": "" if match["user"] == "-" else match["user"], "address": match["address"]}
+    who = users.get(caller, "") if caller else users["user"] or users["address"]
+    return Entry(at, who, request["method"], _origin_form(request["target"]), int(match["status"]), size)
+
+
+def _from_json(line: str, caller: str | None) -> Entry | Malformed:
+    try:
+        told = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return Malformed("no JSON")
+    at = _moment(_first(told, _TIMES))
+    if at is None:
+        return Malformed("no time that is understood")
+    method, target = _first(told, _METHODS), _first(told, _TARGETS)
+    if method is None and isinstance(request := told.get("request"), str) and (found := _REQUEST.fullmatch(request)):
+        method, target = found["method"], found["target"]
+    if not isinstance(target, str) or not target:
+        return Malformed("no request in it")
+    query = _first(told, _QUERIES)
+    if "?" not in target and isinstance(query, str) and query not in ("", "-"):
+        target = f"{target}?{query.removeprefix('?')}"
+    status = _integer(_first(told, _STATUSES))
+    if status is None or not 100 <= status <= 999:
+        return Malformed("no status")
+    who = told.get(caller) if caller else _first(told, _USERS) or _first(told, _ADDRESSES)
+    size = _integer(_first(told, _SIZES))
+    return Entry(at, "" if who is None else str(who), str(method or "GET").upper(), _origin_form(target), status, size)
+
+
+def _first(told: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((told[name] for name in names if told.get(name) not in (None, "", "-")), None)
+
+
+def _integer(value: object) -> int | None:
+    try:
+        return int(value)  # type: ignore[call-overload, no-any-return]  # whatever JSON holds there
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _moment(value: object) -> float | None:
+    """Return epoch seconds from a number, in seconds or milliseconds, or from a text in one of the common forms."""
+    if isinstance(value, str):
+        local = _local(value)
+        if local is not None:
+            return local
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    try:
+        number = float(value)  # type: ignore[arg-type]  # whatever JSON holds there
+    except (TypeError, ValueError):
+        return None
+    number = number / 1000 if abs(number) > _MILLISECONDS else number
+    return number if 0 <= number < _MILLISECONDS else None
+
+
+def _local(text: str) -> float | None:
+    """Return epoch seconds from the combined format's time, such as `24/Nov/2026:08:52:08 +0000`."""
+    match = _LOCAL.fullmatch(text)
+    if match is None or match[2] not in _MONTHS:
+        return None
+    day, year, hour, minute, second = (int(match[at]) for at in (1, 3, 4, 5, 6))
+    try:
+        moment = datetime(year, _MONTHS.index(match[2]) + 1, day, hour, minute, min(second, 59), tzinfo=UTC)
+    except ValueError:
+        return None
+    offset_s = (int(match[8]) * 60 + int(match[9])) * 60
+    return moment.timestamp() - (offset_s if match[7] == "+" else -offset_s)
+
+
+def _origin_form(target: str) -> str:
+    return _ORIGIN.sub("", target, count=1) or "/"

@@ -1,0 +1,104 @@
+"""What answers requests, put together from the settings: the same before a real upstream and before a recorded one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.config import Settings
+from proxy.core.freshness import Verdicts
+from proxy.core.links import LinkStyle
+from proxy.core.readahead import Readahead
+from proxy.gateway.admission import Admission
+from proxy.gateway.asked import Asking
+from proxy.gateway.claims import Claims
+from proxy.gateway.credentials import Drop
+from proxy.gateway.doors import Door
+from proxy.gateway.fetching import Fetcher
+from proxy.gateway.forward import Forwarder
+from proxy.gateway.gateway import Gateway
+from proxy.gateway.listing import ListingGateway
+from proxy.gateway.pages import PageRenderer
+from proxy.gateway.resource import ResourceGateway
+from proxy.gateway.resource_fetching import ResourceFetcher
+from proxy.stores.base import SpanStore
+from proxy.telemetry import Telemetry
+from proxy.upstream.base import Upstream
+from proxy.web.resources import resource_routes
+
+_RENDERED_SHARE: Final = 0.25  # of `store.max_bytes`: rendered pages beside the spans they come from
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """The *gateway*, and the parts of it that have work of their own under way."""
+
+    gateway: Gateway
+    listings: ListingGateway
+    resources: ResourceGateway
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being fetched that no caller waits for."""
+        return len(self.listings.background) + len(self.resources.background) > 0
+
+    async def close(self) -> None:
+        """End what is under way, or wait for it where it has a time limit of its own."""
+        await self.gateway.close()
+        await self.resources.close()
+        await self.listings.close()
+
+
+def answering(
+    settings: Settings,
+    upstream: Upstream,
+    store: SpanStore,
+    asks: Asking,
+    *,
+    telemetry: Telemetry,
+    clock: Callable[[], float],
+    dice: Callable[[], float],
+    door: Door,
+    claims: Claims | None = None,
+    admission: Admission | None = None,
+    drop: Drop | None = None,
+    low: Callable[[str], bool] = lambda _: False,
+    thrift: Callable[[str], None] = lambda _: None,
+) -> Answering:
+    """Return what answers requests from *store* and *upstream*; see the parts for what each argument is."""
+    listings = ListingGateway(
+        Fetcher(upstream, store, telemetry=telemetry, clock=clock, dice=dice),
+        store,
+        readahead=Readahead(settings.upstream.max_page, settings.cache.readahead),
+        verdicts=Verdicts(settings.identity.verdict_ttl_s, settings.identity.verdict_grace_s),
+        negative_s=settings.cache.negative_ttl_s,
+        clock=clock,
+        drop=drop,
+        low=low,
+        thrift=thrift,
+    )
+    forwarder = Forwarder(upstream, telemetry=telemetry, clock=clock)
+    most_bytes = settings.cache.max_resource_bytes
+    resources = ResourceGateway(
+        ResourceFetcher(forwarder, store, most_bytes=most_bytes, telemetry=telemetry, clock=clock),
+        listings.credentials,
+        negative_s=settings.cache.negative_ttl_s,
+        clock=clock,
+    )
+    server = settings.server
+    gateway = Gateway(
+        listings,
+        forwarder,
+        PageRenderer(int(settings.store.max_bytes * _RENDERED_SHARE)),
+        asking=asks,
+        links=LinkStyle(server.links == "absolute", server.public_url, server.trusted_proxies),
+        store=store,
+        clock=clock,
+        door=door,
+        claims=claims,
+        admission=admission,
+        resources=resources,
+        routes=resource_routes(settings.cache),
+    )
+    return Answering(gateway, listings, resources)

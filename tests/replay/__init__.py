@@ -1,0 +1,1 @@
+"""The replay of access logs, alone and held against a proxy that was really asked."""
