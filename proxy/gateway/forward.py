@@ -67,7 +67,7 @@ class _Call:
 def sent(request: Request) -> Request:
     """Return *request* as it goes upstream: without hop-by-hop fields and the caller's `Host`, its id put in."""
     request = onward(request)
-    fields = request.fields.end_to_end().without(["host", "x-request-id", "expect"])
+    fields = request.fields.end_to_end().without(["host", "x-request-id"])
     fields = _with_via(fields).plus(("X-Request-Id", request.request_id))
     return replace(request, fields=fields)
 

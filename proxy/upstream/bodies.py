@@ -26,9 +26,14 @@ class Repeatable:
 
 
 async def replayable(request: Request) -> tuple[Request, bool]:
-    """Return *request*, and whether it can be sent again: a body that says it is small is read for that."""
+    """Return *request*, and whether it can be sent again: a body that says it is small is read for that.
+
+    One that its sender keeps until the upstream wants it (RFC 9110 §10.1.1) is left to be asked for.
+    """
     if request.body is None:
         return request, True
+    if request.fields.get("expect") is not None:
+        return request, False
     length = request.fields.get("content-length") or ""
     if not length.isascii() or not length.isdecimal() or int(length) > SMALL_BYTES:
         return request, False

@@ -24,9 +24,25 @@ from proxy.errors import (
 from proxy.upstream.base import Exchange
 
 FIELD_BYTES: Final = 64 * 1024
+CONTINUE_S: Final = 1.0  # the wait for a 100 before a body is sent all the same
 _READ_BYTES: Final = 256 * 1024
 # aiohttp adds these to what the caller sent unless told not to.
 _UNASKED: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that sends its body some time even to an upstream that never says 100 (RFC 9110 §10.1.1)."""
+
+    def update_expect_continue(self, expect: bool = False) -> None:
+        """Wait for a 100, but not for ever; aiohttp would, and its time limits begin behind the body."""
+        super().update_expect_continue(expect)
+        if self._continue is not None:
+            self.loop.call_later(CONTINUE_S, _unless_done, self._continue)
+
+
+def _unless_done(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(True)
 
 
 class UpstreamClient:
@@ -63,6 +79,7 @@ class UpstreamClient:
             max_line_size=FIELD_BYTES,
             max_field_size=FIELD_BYTES,
             read_bufsize=_READ_BYTES,
+            request_class=_Request,
         )
 
         # aiohttp sends a PUT or DELETE again on its own when a connection breaks, though the first may have arrived.

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from email.utils import formatdate
 from typing import Final
 
-from aiohttp import HttpVersion10, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.refusals import told
@@ -26,6 +26,7 @@ from proxy.web.written import BODILESS, Written, finished_head, phrase
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
+_CONTINUED: Final = web.RequestKey("continued", bool)  # whether the caller was asked for its body
 STALL_S: Final = 60.0  # the longest that a caller may neither send nor take anything in the middle of a body
 _JOINED_BYTES: Final = 64 * 1024  # copying as much costs less than a second buffer to the kernel
 
@@ -55,8 +56,22 @@ def received(request: web.BaseRequest, *, known_as: str) -> Request:
     target = fault or origin_form(request.method, request.raw_path, hosts[0] if hosts else None)
     if isinstance(target, Malformed):
         raise (NotCarriedOnError if target.status == 501 else BadRequestError)(target.fact)
+    fields = _fields(request)
+    if not _expects(request):
+        fields = fields.without(["expect"])
     body = _body(request) if request.body_exists else None
-    return Request(request.method, target, _fields(request), known_as, body)
+    return Request(request.method, target, fields, known_as, body)
+
+
+def _expects(request: web.BaseRequest) -> bool:
+    """Whether the caller keeps its body until it is asked for (RFC 9110 §10.1.1), which none of HTTP/1.0 does."""
+    told = request.headers.getall("Expect", []) if request.body_exists and request.version >= HttpVersion11 else []
+    return [value.lower() for value in told] == ["100-continue"]
+
+
+def keeps_its_body(request: web.BaseRequest) -> bool:
+    """Whether the caller was never asked for its body, and has sent nothing of it."""
+    return _expects(request) and _CONTINUED not in request and not request.content.total_bytes
 
 
 def _fields(request: web.BaseRequest) -> Fields:
@@ -75,7 +90,8 @@ def caller(request: web.BaseRequest) -> Caller:
 
 
 async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+    if _expects(request) and request.transport and not request.writer.output_size:
+        request[_CONTINUED] = True
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     while True:
         try:

@@ -132,7 +132,8 @@ class Connection(RequestHandler):
         error = _unread(exc)
         if status != 400:
             error = ProxyError("proxy: failed")
-            event("failed", level=logging.ERROR, error=type(exc).__name__)
+            if not isinstance(exc, (ProxyError, ConnectionError)):  # somebody broke off, which was counted as it is
+                event("failed", level=logging.ERROR, error=type(exc).__name__)
         if request.writer.output_size:
             raise ConnectionResetError("caller: has half an answer, which only breaking off can tell")
         # Of a head that could not be read nothing is to be believed, its request id neither.
@@ -208,6 +209,8 @@ class Front:
             )
         if response.keep_alive and isinstance(request.protocol, Connection):
             request.protocol.answered += 1
+        elif adapter.keeps_its_body(request):
+            request.protocol.force_close()  # aiohttp would wait for a body that never comes
         return response
 
     def _remember(self, request: BaseRequest, sent: Written, label: str, allowed: Repeatable) -> None:
@@ -237,7 +240,8 @@ def _last(request: BaseRequest) -> bool:
     caller's, who shares a connection with this one further down, it would carry what this caller wrote.
     """
     connection = request.protocol
-    return "Transfer-Encoding" in request.headers or (isinstance(connection, Connection) and connection.cut)
+    cut = isinstance(connection, Connection) and connection.cut
+    return cut or "Transfer-Encoding" in request.headers or adapter.keeps_its_body(request)
 
 
 def _unread(why: BaseException | None) -> ProxyError:
