@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from proxy import __version__
 from proxy.seen import Requests, Seen
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -47,6 +48,8 @@ class Telemetry:
             "ims_proxy_stored_bytes", "Bytes of process memory that stored spans take", registry=self.registry
         )
         self.ready = Gauge("ims_proxy_ready", "Whether the proxy takes requests", registry=self.registry)
+        build = Gauge("ims_proxy_build_info", "The version that runs, always 1", ["version"], registry=self.registry)
+        build.labels(__version__).set(1)
 
     def served(
         self, *, method: str, route: str, status: int, cache_status: str, elapsed_s: float, request_id: str

@@ -51,6 +51,11 @@ class ShieldMetrics:
         self.breaker = Gauge(
             "ims_proxy_breaker_open", "Whether the upstream is left alone because it fails", registry=registry
         )
+        self.gates = Gauge(
+            "ims_proxy_gates_closed",
+            "Budgets that nobody calls from, for the upstream refused a call",
+            registry=registry,
+        )
         self._learnt_calls = Gauge(
             "ims_proxy_learnt_calls", "Calls that the upstream allows, by its policy", ["policy"], registry=registry
         )

@@ -54,6 +54,7 @@ class Shield:
         self.ledger = self._ledger(store, allowance(budget.calls, budget.per_s), telemetry)
         self._all = _ALL if budget.scope == "upstream" else None
         self._turns = self._queue(self.metrics)
+        self.metrics.gates.set_function(lambda: self._turns.queues().closed)
         self._iam_turns = self._queue(ShieldMetrics(CollectorRegistry()))
         self.limiter = self._limiter(upstream, self._turns, scope=self._all, max_wait_s=budget.max_wait_s)
 

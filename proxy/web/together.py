@@ -33,7 +33,10 @@ _WAIT_S: Final = 5.0
 _PURGE_WAIT_S: Final = 60.0
 _LOOK_S: Final = 0.05
 _LEAST: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio"})
-_MOST: Final = frozenset({"ims_proxy_breaker_open", "ims_proxy_learnt_calls", "ims_proxy_learnt_seconds"})
+_MOST: Final = frozenset(
+    {"ims_proxy_breaker_open", "ims_proxy_build_info", "ims_proxy_gates_closed"}
+    | {"ims_proxy_learnt_calls", "ims_proxy_learnt_seconds"}
+)
 
 
 @dataclass(frozen=True, slots=True)
