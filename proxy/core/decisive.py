@@ -7,7 +7,6 @@ need not compare it. A decision that needs one more field has to name it here, o
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from proxy.core.messages import Fields, Request
@@ -52,7 +51,12 @@ BEARER: Final = "bearer "
 
 def decisive(request: Request) -> Request:
     """Return *request* with the fields that count before anything is sent upstream: all of them where it is signed."""
-    lines = [line for line in request.fields.lines if line[0].lower() in DECISIVE]
-    if any(name.lower() == "authorization" and value[: len(BEARER)].lower() != BEARER for name, value in lines):
-        return request
-    return replace(request, fields=Fields(lines))
+    lines = []
+    for line in request.fields.lines:
+        name = line[0].lower()
+        if name in DECISIVE:
+            if name == "authorization" and line[1][: len(BEARER)].lower() != BEARER:
+                return request
+            lines.append(line)
+    # Not `dataclasses.replace`, which takes as long as all of the above: this is done for every request.
+    return Request(request.method, request.target, Fields(lines), request.request_id, request.body, request.claimant)

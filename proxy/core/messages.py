@@ -51,7 +51,7 @@ class Fields:
 
     def get(self, name: str) -> str | None:
         """Return the first value of *name*."""
-        values = self._by_name().get(name.lower())
+        values = (self._values or self._by_name()).get(name.lower())
         return values[0] if values else None
 
     def only(self, names: Iterable[str]) -> Fields:

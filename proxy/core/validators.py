@@ -11,7 +11,7 @@ _ENTITY_TAG: Final = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 def entity_tag(body: bytes) -> str:
     """Return the strong entity tag of the representation *body*, without quotes."""
-    return hashlib.blake2b(body, digest_size=12).hexdigest()
+    return hashlib.sha256(body).hexdigest()[:24]  # processors have instructions for it: half the time of BLAKE2b
 
 
 def none_match(values: list[str], tag: str) -> bool:

@@ -81,10 +81,12 @@ class ListAsk:
 _SENT: Final = "accept"
 
 
-def asked(request: Request, asking: Asking, who: Who | Unshared | None = None) -> ListAsk | str:
+def asked(
+    request: Request, asking: Asking, who: Who | Unshared | None = None, claimant: Claimant = ANYBODY
+) -> ListAsk | str:
     """Return what the list *request* asks for, or why it must go through as it came.
 
-    It is *who*'s; None leaves it to its token alone.
+    It is *who*'s; None leaves it to its token alone. *claimant* says for whom the upstream is asked.
     """
     wishes = directives(request.fields)
     reason = "no-store" if wishes.no_store else bypass(request)
@@ -100,7 +102,11 @@ def asked(request: Request, asking: Asking, who: Who | Unshared | None = None) -
     by_page = not sort.windowed or rows == 0
     source = EXTENSION_PATH if asking.extension else request.path
     partition = who.member if source == EXTENSION_PATH else who.partition
-    sent = request.fields.only((*who.credentials, _SENT)).plus(("X-Request-Id", request.request_id))
+    names = (*who.credentials, _SENT)
+    sent = [line for line in request.fields.lines if line[0].lower() in names]
+    sent.append(("X-Request-Id", request.request_id))
+    if form:
+        sent.append(("X-Api-Version", form))
     return ListAsk(
         who=who,
         key=ListingKey(partition, form, request.path, query.canonical, window if by_page else None),
@@ -109,10 +115,11 @@ def asked(request: Request, asking: Asking, who: Who | Unshared | None = None) -
         after=window.marker or HEAD,
         rows=rows,
         source=source,
-        fields=sent.plus(("X-Api-Version", form)) if form else sent,
+        fields=Fields(sent),
         accept=", ".join(request.fields.all("accept")),
         lifetimes=asking.rules.lifetimes(request.path, query.pairs),
         directives=wishes,
+        claimant=claimant,
     )
 
 

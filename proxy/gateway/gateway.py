@@ -211,9 +211,7 @@ class Gateway:
         is for those to know who may see it.
         """
         who = await self._door.who(request)
-        ask = asked(request, self._asking, who)
-        if isinstance(ask, ListAsk):
-            ask = replace(ask, claimant=self._claims.claimant(request, who, peer=caller.peer))
+        ask = asked(request, self._asking, who, self._claims.claimant(request, who, peer=caller.peer))
         if isinstance(ask, ListAsk) and (shared := shared_by_all(ask, self._asking)):
             return shared if await self._listings.shows(shared) else ask
         return ask

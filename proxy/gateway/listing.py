@@ -309,14 +309,14 @@ class ListingGateway:
         ttl_s = min(span.lifetime_s - age for span, age in zip(spans, ages, strict=True))
         if ttl_s > 0:
             self._read_ahead(ask, page)
-        listed = Listed(page, None, trail.status(ttl_s), age_s=max(ages), ttl_s=ttl_s)
-        hit = trail.fwd is None and trail.detail is None
-        return replace(listed, repeatable=self._repeatable(ask, listed, now)) if hit and ttl_s > 0 else listed
+        age_s = max(ages)
+        hit = trail.fwd is None and trail.detail is None and ttl_s > 0
+        repeatable = self._repeatable(ask, now - age_s, now + ttl_s) if hit else None
+        return Listed(page, None, trail.status(ttl_s), age_s=age_s, ttl_s=ttl_s, repeatable=repeatable)
 
-    def _repeatable(self, ask: ListAsk, given: Listed, now: float) -> Repeatable | None:
+    def _repeatable(self, ask: ListAsk, fetched_at: float, fresh_until: float) -> Repeatable | None:
         if ask.directives != NONE:
             return None  # what the caller demands of age and lifetime is looked at each time
-        fetched_at, fresh_until = now - given.age_s, now + given.ttl_s
         believed_until = self.credentials.believed_until(ask.who, fetched_at=fetched_at)
         return Repeatable(fetched_at, fresh_until, min(fresh_until, believed_until, ask.who.expires_at))
 

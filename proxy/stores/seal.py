@@ -43,8 +43,10 @@ class Checksum:
     """Finds damage, and no more: whoever writes to Redis can make one. Nothing is hidden."""
 
     def tag(self, name: bytes, payload: bytes) -> bytes:
-        """See `Seal.tag`."""
-        return _digest(b"", name, payload)
+        """See `Seal.tag`: SHA-256, which many processors have instructions for."""
+        tag = hashlib.sha256(b"%d:%b" % (len(name), name))
+        tag.update(payload)
+        return tag.digest()[:TAG_BYTES]
 
     def genuine(self, tag: bytes, name: bytes, payload: bytes) -> bool:
         """See `Seal.genuine`."""

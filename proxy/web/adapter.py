@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import time
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
@@ -39,7 +39,7 @@ def request_id(request: web.BaseRequest) -> str:
 
 def new_request_id() -> str:
     """Return an id that no request had."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def received(request: web.BaseRequest, *, known_as: str) -> Request:
