@@ -19,7 +19,7 @@ class Segments(Generic[Key]):
     """The order in which keys go, and how much they take: never more than *max_bytes*."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._most_protected = int(max_bytes * _PROTECTED_SHARE)
         self._probation: OrderedDict[Key, int] = OrderedDict()
         self._protected: OrderedDict[Key, int] = OrderedDict()
@@ -39,7 +39,7 @@ class Segments(Generic[Key]):
         """
         known = key in self._protected
         self.remove(key)
-        if size_bytes > self._max_bytes:
+        if size_bytes > self.max_bytes:
             return [key]
         self._probation[key] = size_bytes
         self.stored_bytes += size_bytes
@@ -70,7 +70,7 @@ class Segments(Generic[Key]):
     def _evicted(self, newcomer: Key) -> list[Key]:
         """Remove the oldest on probation, then the oldest of all, but not *newcomer*, until the rest fits."""
         gone: list[Key] = []
-        while self.stored_bytes > self._max_bytes:
+        while self.stored_bytes > self.max_bytes:
             oldest = next((key for key in self._probation if key != newcomer), None)
             if oldest is None:
                 oldest = next(key for key in self._protected if key != newcomer)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ClusterError, RedisClusterException, RedisError, ResponseError
@@ -15,6 +15,7 @@ from redis.exceptions import ClusterError, RedisClusterException, RedisError, Re
 from proxy.core.keys import ListingKey
 from proxy.errors import StoreRefusedError, StoreUnavailableError
 from proxy.stores.base import State
+from proxy.stores.lane import Lane, Words
 from proxy.stores.names import Names
 from proxy.stores.servers import Servers
 
@@ -26,6 +27,7 @@ SCRIPTS: Final = {
 _GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
 
 Word = str | int | float | bytes
+Result = TypeVar("Result")
 
 
 class Commands:
@@ -35,6 +37,7 @@ class Commands:
         self.servers = servers
         self.names = Names(prefix)
         self.remember_ms = remember_ms
+        self._lane = Lane(servers)
 
     async def run(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
         """Return what *script* returns."""
@@ -49,22 +52,49 @@ class Commands:
         words: Sequence[Word],
         *,
         now: float,
-        begin: bool = False,
     ) -> tuple[State, Any]:
         """Return the state of *key* and what *script* returns, from one round trip.
 
-        With *begin*, scopes that have no generation get one first.
+        Scopes that have no generation get one first.
         """
         scopes = [self.names.generation(scope) for scope in key.scopes]
         async with self.translated() as redis, redis.pipeline(transaction=False) as pipe:
-            for scope in scopes if begin else ():
+            for scope in scopes:
                 pipe.set(scope, secrets.token_hex(8), px=self.remember_ms, nx=True)
-            # By its name, for a cluster's pipeline has no `mget`: it can't know that these keys are in one slot.
-            pipe.execute_command("MGET", *scopes, self.names.unsettled)
-            pipe.eval(SCRIPTS[script], len(keys), *keys, *words)
-            *_, (*generations, unsettled), returned = await pipe.execute()
-        drawn = (_drawn(each) for each in generations)
-        return State(".".join(drawn), unsettled=now < _epoch_s(unsettled)), returned
+            for command in self._stated(scopes, script, keys, words):
+                pipe.execute_command(*command)
+            *_, states, returned = await pipe.execute()
+        return _state(states, now=now), returned
+
+    async def told(
+        self,
+        key: ListingKey,
+        script: str,
+        keys: Sequence[str],
+        words: Sequence[Word],
+        *,
+        now: float,
+        read: Callable[[Any], Result],
+    ) -> tuple[State, Result]:
+        """Return the state of *key* and what *read* makes of what *script* returns, which changes nothing.
+
+        It is one round trip, shared with those who ask at the same moment.
+        """
+        scopes = [self.names.generation(scope) for scope in key.scopes]
+        commands = self._stated(scopes, script, keys, words)
+        async with self.translated():
+            states, made = await self._lane.asked(
+                (script, *keys, *words), commands, lambda replies: (replies[0], read(replies[1]))
+            )
+        return _state(states, now=now), made
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._lane.close()
+
+    def _stated(self, scopes: Sequence[str], script: str, keys: Sequence[str], words: Sequence[Word]) -> list[Words]:
+        # By their names, for a cluster's pipeline has no `mget`: it can't know that these keys are in one slot.
+        return [("MGET", *scopes, self.names.unsettled), ("EVAL", SCRIPTS[script], len(keys), *keys, *words)]
 
     @asynccontextmanager
     async def translated(self) -> AsyncIterator[Redis]:
@@ -79,6 +109,11 @@ class Commands:
         except (RedisError, OSError, ValueError) as error:
             await self.servers.doubted()
             raise StoreUnavailableError(f"redis: {type(error).__name__}") from error
+
+
+def _state(values: Sequence[bytes | None], *, now: float) -> State:
+    *generations, unsettled = values
+    return State(".".join(map(_drawn, generations)), unsettled=now < _epoch_s(unsettled))
 
 
 def _drawn(generation: bytes | None) -> str:

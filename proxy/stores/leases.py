@@ -32,7 +32,7 @@ class Leases:
         """
         names = [self._names.claim(key, after), self._names.claims(key)]
         words = [_CLAIM_MS, _REMEMBER_MS]
-        state, fence = await self._commands.stated(key, "claim", names, words, now=now, begin=True)
+        state, fence = await self._commands.stated(key, "claim", names, words, now=now)
         if not fence:
             return Claim(state, None)
         at = (key.digest, after)

@@ -90,6 +90,9 @@ class MemoryStore:
             self._epoch += 1  # somebody wanted a newer one: what was given of this one is not to be given again
         at = (key.digest, span.after)
         self._unlinked(at)
+        if span.size_bytes > self._segments.max_bytes:
+            self._segments.remove(at)
+            return
         self._kept[at] = _Kept(key, span, now + keep_s)
         if span.ids:
             homes = self._homes.setdefault(key.digest, {})

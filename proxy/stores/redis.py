@@ -57,9 +57,16 @@ class RedisStore:
         """See `SpanStore.chain`."""
         spans = self.names.spans(key)
         words: list[Word] = [spans, after, count, _MAX_SPANS, int(joinable)]
-        state, (behind, *found) = await self.commands.stated(key, "chain", [self.names.index(key)], words, now=now)
+        state, (behind, pieces) = await self.commands.told(
+            key, "chain", [self.names.index(key)], words, now=now, read=lambda found: self._chained(spans, after, found)
+        )
+        return Found(pieces, state, behind)
+
+    def _chained(self, spans: str, after: str, found: Sequence[Any]) -> tuple[int, tuple[Piece, ...]]:
+        """Return what `chain.lua` found: rows asked for behind the marker, and the pieces as far as they are whole."""
+        behind, *rest = found
         pieces: list[Piece] = []
-        for position, start, value in zip(found[::3], found[1::3], found[2::3], strict=True):
+        for position, start, value in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
             span = codec.decode(value, key=spans.encode() + start, seal=self._seal)
             if span is None or position > len(span.ids) or (position and span.ids[position - 1] != after):
                 break
@@ -67,7 +74,7 @@ class RedisStore:
             if span.end is None:
                 break
             after = span.end
-        return Found(tuple(pieces), state, behind)
+        return behind, tuple(pieces)
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:  # noqa: ARG002 - TTLs expire
         """See `SpanStore.holding`."""
@@ -177,6 +184,7 @@ class RedisStore:
     async def close(self) -> None:
         """See `SpanStore.close`."""
         await self.leases.close()
+        await self.commands.close()
         await self.servers.close()
 
 

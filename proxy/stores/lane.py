@@ -1,0 +1,111 @@
+"""Questions to Redis, sent together: what is asked while others are under way goes in one pipeline, each thing once.
+
+A pipeline of one command costs the client most of what one of thirty costs. So questions wait for the turn of the
+event loop in which they are sent, or until one of those under way is answered, and no longer.
+
+Who asks the same as another that waits gets the same answer. Only of what has not been sent: an answer under way may
+be from before a write that whoever asks now has seen done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from proxy.stores.ending import ended
+from proxy.stores.servers import Servers
+
+Result = TypeVar("Result")
+Words = Sequence[str | int | float | bytes]
+
+_MOST_UNDER_WAY: Final = 4
+_MOST_TOGETHER: Final = 64
+
+
+@dataclass(slots=True)
+class _Question:
+    """*commands*, what is *read* from their replies, and who waits for it."""
+
+    commands: Sequence[Words]
+    read: Callable[[list[Any]], Any]
+    waiting: list[asyncio.Future[Any]] = field(default_factory=list)
+
+    def answer(self, replies: list[Any]) -> None:
+        """Give *replies* to who waits, or what was raised in their place."""
+        refused = next((each for each in replies if isinstance(each, Exception)), None)
+        if refused is not None:
+            self.fail(refused)
+            return
+        result = self.read(replies)
+        for future in self.waiting:
+            if not future.done():
+                future.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        """Raise *error* where it is waited."""
+        for future in self.waiting:
+            if not future.done():
+                future.set_exception(error)
+
+
+class Lane:
+    """Questions that have not been sent, and the tasks that send them; the client's own time limits end those."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._unsent: dict[Hashable, _Question] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._beginning = False  # whether one of them has yet to take what is unsent
+
+    async def asked(self, question: Hashable, commands: Sequence[Words], read: Callable[[list[Any]], Result]) -> Result:
+        """Return what *read* makes of the replies to *commands*, which *question* stands for.
+
+        Raises what the client raises, or *read* does.
+        """
+        unsent = self._unsent.get(question)
+        if unsent is None:
+            unsent = self._unsent[question] = _Question(commands, read)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        unsent.waiting.append(future)
+        if not self._beginning and len(self._under_way) < _MOST_UNDER_WAY:
+            self._beginning = True
+            task = asyncio.create_task(self._send())
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+        return await future
+
+    async def close(self) -> None:
+        """End what is under way; nobody waits for it any more."""
+        await ended(self._under_way)
+
+    async def _send(self) -> None:
+        self._beginning = False
+        while self._unsent:
+            together = [self._unsent.pop(each) for each in list(self._unsent)[:_MOST_TOGETHER]]
+            together = [each for each in together if not all(future.done() for future in each.waiting)]
+            if together:
+                await self._sent(together)
+
+    async def _sent(self, together: Sequence[_Question]) -> None:
+        try:
+            async with self._servers.redis.pipeline(transaction=False) as pipe:
+                for each in together:
+                    for words in each.commands:
+                        pipe.execute_command(*words)
+                replies = await pipe.execute(raise_on_error=False)
+            at = 0
+            for each in together:
+                each.answer(replies[at : at + len(each.commands)])
+                at += len(each.commands)
+        except asyncio.CancelledError:
+            _fail(together, ConnectionError("store: closed"))
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait
+            _fail(together, error)
+
+
+def _fail(together: Sequence[_Question], error: Exception) -> None:
+    for each in together:
+        each.fail(error)

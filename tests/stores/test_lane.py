@@ -1,0 +1,169 @@
+"""Questions to Redis that are sent together: a client that notes its pipelines, behind a gate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Self, cast
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from proxy.stores.lane import Lane
+from proxy.stores.servers import Servers
+
+
+class Pipeline:
+    """Answers each command with its words, when the gate is open."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._commands: list[tuple[object, ...]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+    def execute_command(self, *words: object) -> None:
+        """Note a command."""
+        self._commands.append(words)
+
+    async def execute(self, *, raise_on_error: bool) -> list[Any]:
+        """Return a reply to each command: an error to one that is named REFUSED."""
+        assert not raise_on_error
+        self._client.sent.append([str(words[0]) for words in self._commands])
+        self._client.arrived.set()
+        await self._client.gate.wait()
+        if self._client.failing is not None:
+            raise self._client.failing
+        return [ResponseError("no") if words[0] == "REFUSED" else list(words) for words in self._commands]
+
+
+class Client:
+    """A client of Redis that is asked by pipelines alone; *sent* are the commands of each."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[str]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.arrived = asyncio.Event()
+        self.failing: Exception | None = None
+
+    def pipeline(self, *, transaction: bool) -> Pipeline:
+        """Return a pipeline."""
+        assert not transaction
+        return Pipeline(self)
+
+
+@pytest.fixture
+def client() -> Client:
+    """A client whose gate is open."""
+    return Client()
+
+
+@pytest.fixture
+async def lane(client: Client) -> AsyncIterator[Lane]:
+    """A lane over *client*."""
+    made = Lane(Servers(cast(Redis, client)))
+    yield made
+    client.gate.set()
+    await made.close()
+
+
+def asking(lane: Lane, *words: str) -> asyncio.Task[object]:
+    """Ask for the reply to one command, which is the question too."""
+    return asyncio.create_task(lane.asked(words, [words], lambda replies: replies[0]))
+
+
+async def held(client: Client, lane: Lane) -> asyncio.Task[object]:
+    """Return a question that is under way, and not answered while the gate is shut."""
+    client.gate.clear()
+    first = asking(lane, "FIRST")
+    async with asyncio.timeout(10):
+        await client.arrived.wait()
+    return first
+
+
+async def test_together(client: Client, lane: Lane) -> None:
+    """What is asked in one turn goes in one pipeline, the same question once, and each gets its own reply."""
+    replies = await asyncio.gather(asking(lane, "A", "1"), asking(lane, "B"), asking(lane, "A", "1"))
+    assert list(replies) == [["A", "1"], ["B"], ["A", "1"]]
+    assert client.sent == [["A", "B"]]
+
+
+async def test_several_commands(client: Client, lane: Lane) -> None:
+    """A question may be of several commands: all of their replies are for it."""
+    other = asking(lane, "B")
+    told = await lane.asked("two", [("A", "1"), ("A", "2")], lambda replies: [reply[1] for reply in replies])
+    assert told == ["1", "2"]
+    assert await other == ["B"]
+
+
+async def test_what_is_under_way_is_not_joined(client: Client, lane: Lane) -> None:
+    """The answer to come may be from before a write that who asks now has seen: it is asked anew."""
+    first = await held(client, lane)
+    again = asking(lane, "FIRST")
+    await asyncio.sleep(0)
+    client.gate.set()
+    assert list(await asyncio.gather(first, again)) == [["FIRST"], ["FIRST"]]
+    assert client.sent == [["FIRST"], ["FIRST"]]
+
+
+async def test_refused(client: Client, lane: Lane) -> None:
+    """A command that Redis refuses is an error for who asked, and for nobody else."""
+    refused, other = await asyncio.gather(asking(lane, "REFUSED"), asking(lane, "B"), return_exceptions=True)
+    assert isinstance(refused, ResponseError)
+    assert other == ["B"]
+
+
+async def test_failing(client: Client, lane: Lane) -> None:
+    """When a pipeline fails everyone in it is told, and the next one is sent as if nothing had been."""
+    client.failing = RedisConnectionError("gone")
+    told = await asyncio.gather(asking(lane, "A"), asking(lane, "B"), return_exceptions=True)
+    assert [type(each) for each in told] == [RedisConnectionError] * 2
+    client.failing = None
+    assert await asking(lane, "C") == ["C"]
+
+
+async def test_who_reads_fails(client: Client, lane: Lane) -> None:
+    """What can't be read is an error, not a wait without an end."""
+    with pytest.raises(ZeroDivisionError):
+        await lane.asked("a", [("A",)], lambda _: 1 // 0)
+
+
+async def test_hang_ups(client: Client, lane: Lane) -> None:
+    """Who goes away takes nothing from those who ask the same; where all have gone, nothing is sent."""
+    first = await held(client, lane)
+    leaving, staying, nobody = asking(lane, "A"), asking(lane, "A"), asking(lane, "B")
+    await asyncio.sleep(0)
+    leaving.cancel()
+    nobody.cancel()
+    client.gate.set()
+    assert list(await asyncio.gather(first, staying)) == [["FIRST"], ["A"]]
+    assert client.sent == [["FIRST"], ["A"]]
+
+
+async def test_bounds(client: Client, lane: Lane) -> None:
+    """At most four pipelines are under way, of at most 64 questions each; the rest follows, and all are answered."""
+    client.gate.clear()
+    questions = []
+    for number in range(8):
+        questions += [asking(lane, f"Q{number}-{each}") for each in range(80)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert len(client.sent) == 4
+    client.gate.set()
+    assert len(await asyncio.gather(*questions)) == 640
+    assert max(map(len, client.sent)) <= 64
+
+
+async def test_closed(client: Client, lane: Lane) -> None:
+    """Who still waits when the lane is closed is told so."""
+    first = await held(client, lane)
+    await lane.close()
+    with pytest.raises(ConnectionError):
+        await first
