@@ -34,9 +34,11 @@ check: lint test ## lint, then test
 bench: $(VENV)/.installed-dev ## measure hits per second and what a miss costs
 	$(bin)/python -m tests.bench $(ARGS)
 
-soak: $(VENV)/.installed-dev ## press four replicas on one Redis for longer than the tests do
+soak: $(VENV)/.installed-dev ## press replicas, carry 4 GB and break off thousands of exchanges: what the tests do, for longer
 	@tests/provision redis || true
+	@tests/provision bench || true
 	IMS_TEST_PRESSURE_S=30 $(bin)/python -m pytest tests/budget/test_pressure.py $(ARGS)
+	$(bin)/python -m pytest tests/soak --override-ini=python_files='soak_*.py' --override-ini=python_functions='soak_*' $(ARGS)
 
 format: $(VENV)/.installed-dev ## put the code into its standard form
 	$(bin)/ruff check --fix .
