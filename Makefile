@@ -10,10 +10,10 @@ pip := $(bin)/python -m pip --quiet --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint check bench soak format clean gone
+.PHONY: help run test lint check bench soak conformance format clean gone
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## start the demo: the proxy before a built-in IMS look-alike
 	@$(bin)/python -m proxy demo $(ARGS)
@@ -21,6 +21,7 @@ run: $(VENV)/.installed ## start the demo: the proxy before a built-in IMS look-
 test: $(VENV)/.installed-dev ## run all the tests
 	@tests/provision redis || true  # the tests that need it fail and name it; the others still run
 	@tests/provision browser || true
+	@tests/provision node || true
 	$(bin)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadgroup $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
@@ -39,6 +40,10 @@ soak: $(VENV)/.installed-dev ## press replicas, carry 4 GB and break off thousan
 	@tests/provision bench || true
 	IMS_TEST_PRESSURE_S=30 $(bin)/python -m pytest tests/budget/test_pressure.py $(ARGS)
 	$(bin)/python -m pytest tests/soak --override-ini=python_files='soak_*.py' --override-ini=python_functions='soak_*' $(ARGS)
+
+conformance: $(VENV)/.installed-dev ## run a public suite of cache tests and write docs/conformance.md
+	@tests/provision conformance
+	$(bin)/python -m tests.conformance $(ARGS)
 
 format: $(VENV)/.installed-dev ## put the code into its standard form
 	$(bin)/ruff check --fix .

@@ -15,7 +15,7 @@ Say = Callable[[str], None]
 _SAID: Final = "said"
 
 # Where a run is spread over processes, tests that share one costly program stay together in one of them.
-_TOGETHER: Final = ("glance", "keystone")
+_TOGETHER: Final = ("conformance", "glance", "keystone")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

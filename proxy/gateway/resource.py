@@ -41,7 +41,10 @@ class Resourced:
 
 
 class ResourceGateway:
-    """Answers requests for resources. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept."""
+    """Answers requests for resources. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept.
+
+    *low* says of a partition that its budget runs low: then who could be given a stale answer waits for no turn.
+    """
 
     def __init__(
         self,
@@ -50,8 +53,10 @@ class ResourceGateway:
         *,
         negative_s: float,
         clock: Callable[[], float],
+        low: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._fetcher = fetcher
+        self._low = low
         self._credentials = credentials
         self._negative_s = negative_s
         self._clock = clock
@@ -103,9 +108,10 @@ class ResourceGateway:
     ) -> Resourced | str:
         """Return what a fetch brings, or *answer* in its place while the upstream fails."""
         if_error = answer if stands is Standing.IF_ERROR else None
-        patient = ask if if_error is None else replace(ask, claimant=replace(ask.claimant, patient=False))
+        if if_error is not None and self._low(ask.claimant.partition):
+            ask = replace(ask, claimant=replace(ask.claimant, patient=False))
         try:
-            fetched, follows = await self._fetcher.fetched(patient, found)
+            fetched, follows = await self._fetcher.fetched(ask, found)
         except ProxyError:
             if if_error is None:
                 raise

@@ -85,6 +85,7 @@ def answering(
         listings.credentials,
         negative_s=settings.cache.negative_ttl_s,
         clock=clock,
+        low=low,
     )
     server = settings.server
     gateway = Gateway(

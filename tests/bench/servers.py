@@ -117,7 +117,7 @@ def nginx(upstream_port: int, directory: Path) -> Iterator[Server]:
     user = "user root;\n" if os.geteuid() == 0 else ""
     (home / "nginx.conf").write_text(NGINX.format(user=user, workers=1, upstream=upstream_port, port=port))
     argv: Argv = [
-        *("taskset", "-c", SERVER_CORE, _binary("nginx"), "-p", str(home), "-c", "nginx.conf"),
+        *("taskset", "-c", SERVER_CORE, binary("nginx"), "-p", str(home), "-c", "nginx.conf"),
         *("-e", "error.log", "-g", "daemon off;"),
     ]
     with running(argv, log=directory / "nginx.log", ready=tcp_open(port)) as program:
@@ -131,7 +131,7 @@ def varnish(upstream_port: int, directory: Path) -> Iterator[Server]:
     home.mkdir()
     (home / "lists.vcl").write_text(VARNISH.format(upstream=upstream_port))
     argv: Argv = [
-        *("taskset", "-c", SERVER_CORE, _binary("varnishd"), "-F", "-j", "none", "-n", str(home / "work")),
+        *("taskset", "-c", SERVER_CORE, binary("varnishd"), "-F", "-j", "none", "-n", str(home / "work")),
         *("-a", f"{LOOPBACK}:{port}", "-f", str(home / "lists.vcl"), "-s", "malloc,256m"),
         *("-p", "http_gzip_support=off", "-p", "thread_pools=1", "-p", "timeout_idle=3600"),
     ]
@@ -162,7 +162,7 @@ def _found(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin")
 
 
-def _binary(name: str) -> str:
+def binary(name: str) -> str:
     found = _found(name)
     assert found is not None, f"{name}: not installed"
     return found

@@ -164,11 +164,20 @@ async def test_an_answer_is_given_stale_while_the_upstream_fails(
     world.upstream.script = [failure]
     got = await world.get()
     assert (got.response.body, got.cache_status.detail, got.cache_status.fwd) == (IMAGE, "stale-if-error", Fwd.STALE)
-    assert not world.upstream.requests[-1].claimant.patient
     world.hand.now += 1
     world.upstream.script = [unreachable()]
     with pytest.raises(UpstreamTimeoutError):
         await world.get()
+
+
+@pytest.mark.parametrize("low", [True, False])
+async def test_a_stale_answer_saves_a_call_where_the_budget_runs_low(world: Resources, low: bool) -> None:
+    """Who could be given it then waits for no turn; else it waits for what is new."""
+    await world.get()
+    world.hand.now += 80
+    world.low = low
+    await world.get()
+    assert world.upstream.requests[-1].claimant.patient is not low
 
 
 async def test_a_write_makes_every_answer_one_to_be_asked_about(world: Resources) -> None:

@@ -12,8 +12,8 @@ from proxy.core.validators import none_match
 
 # What a request may be made conditional or partial by; the cache asks for whole answers, on conditions of its own.
 CONDITIONS: Final = ("if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "if-range", "range")
-# What describes the body that was stored, not the one that was not sent (RFC 9111 §3.2).
-_OF_THE_BODY: Final = frozenset({"content-length", "content-encoding", "content-range", "content-type"})
+# What says how the body that was stored has to be read, which no newer value can change (RFC 9111 §3.2).
+_OF_THE_BODY: Final = frozenset({"content-length", "content-encoding", "content-range"})
 # What a 304 carries (RFC 9110 §15.4.5), besides what no cache would know to leave out.
 _NOT_IN_304: Final = ("content-length", "content-encoding", "content-range", "content-type")
 
