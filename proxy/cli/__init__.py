@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from proxy import __version__
 from proxy.cli.checking import check, explain
-from proxy.cli.options import INTERRUPTED
+from proxy.cli.options import INTERRUPTED, failed
 from proxy.cli.purging import purge
 from proxy.cli.replaying import replay
 from proxy.cli.serving import demo, serve
@@ -35,9 +36,18 @@ for _command in (serve, demo, check, explain, purge, stats, warm, replay):
 def main() -> None:
     """Run the command line: exit codes 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted."""
     try:
-        sys.exit(cli.main(prog_name="ims-proxy", standalone_mode=False))
+        status = cli.main(prog_name="ims-proxy", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, for at the interpreter's end nobody tells of what could not be written
+        sys.exit(status)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of the output has nowhere to go
+        failed(error.strerror or error)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "ims-proxy"
         click.echo(f"{command}: {error.format_message()} (see {command} --help)", err=True)

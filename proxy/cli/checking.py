@@ -18,7 +18,8 @@ def check(config: Path | None, upstream: str | None, listen: str | None, admin: 
     error on a line: setting, value, what is allowed, where it came from.
 
     \b
-    ims-proxy check --config /etc/ims-proxy.toml
+    Examples:
+      ims-proxy check --config /etc/ims-proxy.toml
     """
     from proxy.configuration import effective
 
@@ -41,7 +42,8 @@ def explain(url: str, headers: tuple[str, ...], method: str, config: Path | None
     whether it would be answered from the store, or why not. Of tokens only that they are there is shown.
 
     \b
-    ims-proxy explain '/v2/images?sort_dir=desc&visibility=public&limit=10' -H 'X-Auth-Token: …'
+    Examples:
+      ims-proxy explain '/v2/images?sort_dir=desc&visibility=public&limit=10' -H 'X-Auth-Token: …'
     """
     from urllib.parse import urlsplit
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -118,9 +119,10 @@ class Crawler:
             await asyncio.sleep(pause.wait_s)
 
 
-def session() -> aiohttp.ClientSession:
-    """Return what a crawler asks with."""
-    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_WAIT_S))
+def session(trusted: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
+    """Return what a crawler asks with; over TLS it trusts what *trusted* does, else what the system does."""
+    connector = aiohttp.TCPConnector(ssl=trusted or True)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_WAIT_S))
 
 
 def _page(cache_status: str, body: bytes) -> tuple[Page, Any]:

@@ -89,19 +89,25 @@ def configuration(
         sys.exit(WRONG_USAGE)
 
 
-def configuration_offline(config: Path | None, *, listen: str | None = None, admin: str | None = None) -> Configuration:
+def configuration_offline(config: Path | None) -> Configuration:
     """Return the settings for a command that calls no upstream: without a file none need be named."""
     upstream = None if config or "IMS_PROXY_UPSTREAM__URL" in os.environ else _NO_UPSTREAM
-    return configuration(config, upstream=upstream, listen=listen, admin=admin)
+    return configuration(config, upstream=upstream)
 
 
 def admin_port(config: Path | None, *, admin: str | None, token_file: Path | None = None) -> AdminPort:
     """Return the admin port of a running proxy, its token from *token_file* or the settings: never from an argument."""
-    from pydantic import SecretStr
+    from pydantic import SecretStr, TypeAdapter, ValidationError
 
     from proxy.cli.administration import AdminPort
+    from proxy.config import Address
 
-    section = configuration_offline(config, admin=admin).settings.admin
+    section = configuration_offline(config).settings.admin
+    if admin is not None:
+        try:
+            section = section.model_copy(update={"listen": TypeAdapter[str](Address).validate_python(admin)})
+        except ValidationError as error:
+            raise click.BadParameter(f"{admin!r}: HOST:PORT is allowed", param_hint="--admin") from error
     if token_file is not None:
         section = section.model_copy(update={"token": SecretStr(secret(token_file))})
     return AdminPort(section)

@@ -32,9 +32,10 @@ def purge(
     admin.token_file in the file, or in the environment.
 
     \b
-    ims-proxy purge --all
-    ims-proxy purge --listing 'visibility=public&__imagetype=gold'
-    ims-proxy purge --all --admin proxy:9090 --token-file /run/secrets/admin
+    Examples:
+      ims-proxy purge --all
+      ims-proxy purge --listing 'visibility=public&__imagetype=gold'
+      ims-proxy purge --all --admin proxy:9090 --token-file /run/secrets/admin
     """
     given = {"all": everything or None, "project": project, "image": image, "listing": listing}
     order = {name: value for name, value in given.items() if value is not None}
@@ -46,4 +47,5 @@ def purge(
         told = admin_port(config, admin=admin, token_file=token_file).ordered("/purge", order)
     except AdministrationError as error:
         failed(error)
-    click.echo(f"dropped {told['dropped']} listings" + (f": {told['because']}" if "because" in told else ""))
+    dropped = f"dropped {told['dropped']:,} listing{'' if told['dropped'] == 1 else 's'}"
+    click.echo(dropped + (f": {told['because']}" if "because" in told else ""))

@@ -43,9 +43,10 @@ def replay(
     says nothing. Lines that are no requests are counted and told.
 
     \b
-    ims-proxy replay /var/log/nginx/access.log.1.gz /var/log/nginx/access.log
-    ims-proxy replay --ttl 300 --json access.log | jq .total
-    zcat *.gz | ims-proxy replay --caller address -
+    Examples:
+      ims-proxy replay /var/log/nginx/access.log.1.gz /var/log/nginx/access.log
+      ims-proxy replay --ttl 300 --json access.log | jq .total
+      zcat *.gz | ims-proxy replay --caller address -
     """
     from proxy.cli.logs import Log, LogError
     from proxy.replay.report import as_json as told

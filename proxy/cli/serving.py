@@ -18,9 +18,10 @@ def serve(config: Path | None, upstream: str | None, listen: str | None, admin: 
     it keeps answers in process memory, tells callers apart by their token, and listens on loopback.
 
     \b
-    ims-proxy serve --upstream https://ims.eu-de.example.com
-    ims-proxy serve --upstream https://ims.eu-de.example.com --store redis://redis:6379/0
-    ims-proxy serve --config /etc/ims-proxy.toml
+    Examples:
+      ims-proxy serve --upstream https://ims.eu-de.example.com
+      ims-proxy serve --upstream https://ims.eu-de.example.com --store redis://redis:6379/0
+      ims-proxy serve --config /etc/ims-proxy.toml
     """
     from proxy.telemetry import configure_logging
     from proxy.web.app import serve as serve_until_stopped
@@ -46,7 +47,8 @@ def demo(listen: str, admin: str, images: int) -> None:
     Prints requests to try, with the tokens that they need.
 
     \b
-    ims-proxy demo --images 2000
+    Examples:
+      ims-proxy demo --images 2000
     """
     from proxy.demonstration import demonstrate
     from proxy.telemetry import configure_logging

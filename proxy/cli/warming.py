@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -14,7 +15,16 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from proxy.cli.options import FAILED, config_option, configuration, configuration_offline, field_value, run_once, secret
+from proxy.cli.options import (
+    FAILED,
+    config_option,
+    configuration,
+    configuration_offline,
+    failed,
+    field_value,
+    run_once,
+    secret,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +60,12 @@ class Warmed:
     help="A file with the X-Auth-Token to ask with, - for standard input. [default: $OS_TOKEN or $OS_AUTH_TOKEN]",
 )
 @click.option("--key-file", type=click.Path(path_type=Path), metavar="FILE", help="A file with a caller's X-Api-Key.")
+@click.option(
+    "--ca-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Certificates to trust instead of the system's, PEM.",
+)
 @click.option("--refresh", is_flag=True, help="Fetch anew what is stored already.")
 @click.option("--without-proxy", is_flag=True, help="Fill the Redis of the settings without a running proxy.")
 @config_option
@@ -58,6 +74,7 @@ def warm(
     url: str | None,
     token_file: Path | None,
     key_file: Path | None,
+    ca_file: Path | None,
     refresh: bool,
     without_proxy: bool,
     config: Path | None,
@@ -70,9 +87,10 @@ def warm(
     share the token's answers. Exits with 1 if a listing could not be crawled, or not be stored.
 
     \b
-    OS_TOKEN=$(openstack token issue -f value -c id) ims-proxy warm 'visibility=public'
-    ims-proxy warm --token-file /run/secrets/token 'visibility=public' '/v2/cloudimages?__imagetype=gold'
-    ims-proxy warm --without-proxy --config /etc/ims-proxy.toml --token-file token
+    Examples:
+      OS_TOKEN=$(openstack token issue -f value -c id) ims-proxy warm 'visibility=public'
+      ims-proxy warm --token-file /run/secrets/token 'visibility=public' '/v2/cloudimages?__imagetype=gold'
+      ims-proxy warm --without-proxy --config /etc/ims-proxy.toml --token-file token
     """
     from proxy.cli.crawl import CrawlError, listing
 
@@ -85,7 +103,8 @@ def warm(
         raise click.UsageError("--without-proxy: store.url is memory://, which ends with the command; Redis is needed")
     fields = _fields(token_file, key_file) | ({"Cache-Control": "no-cache"} if refresh else {})
     through = None if without_proxy else _origin(url or _address(settings))
-    if not run_once(lambda: asyncio.run(_warm(wanted, settings, through, fields))):
+    trusted = _trusted(ca_file)
+    if not run_once(lambda: asyncio.run(_warm(wanted, settings, through, fields, trusted))):
         sys.exit(FAILED)
 
 
@@ -99,6 +118,14 @@ def _fields(token_file: Path | None, key_file: Path | None) -> dict[str, str]:
     elif variable := next(filter(os.environ.get, _TOKENS), None):
         fields["X-Auth-Token"] = field_value(os.environ[variable].strip(), variable)
     return fields
+
+
+def _trusted(ca_file: Path | None) -> ssl.SSLContext | None:
+    """Return what trusts the certificates in *ca_file*, None where that is left to the system."""
+    try:
+        return ssl.create_default_context(cafile=ca_file) if ca_file else None
+    except OSError as error:  # which errors of TLS are, too
+        failed(f"{ca_file}: {'no certificates' if isinstance(error, ssl.SSLError) else error.strerror}")
 
 
 def _origin(url: str) -> str:
@@ -119,7 +146,13 @@ def _address(settings: Settings) -> str:
     return f"{scheme}://{'127.0.0.1' if host in _ANYWHERE else host}:{port}"
 
 
-async def _warm(wanted: Sequence[Listing], settings: Settings, url: str | None, fields: Mapping[str, str]) -> bool:
+async def _warm(
+    wanted: Sequence[Listing],
+    settings: Settings,
+    url: str | None,
+    fields: Mapping[str, str],
+    trusted: ssl.SSLContext | None,
+) -> bool:
     """Crawl what is *wanted* and say what came of each; return whether all is stored now."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -137,7 +170,7 @@ async def _warm(wanted: Sequence[Listing], settings: Settings, url: str | None, 
         transient=True,
         disable=not terminal.is_terminal,
     )
-    async with _proxy(settings, url) as address, session() as asking:
+    async with _proxy(settings, url) as address, session(trusted) as asking:
         crawler = Crawler(asking, address, fields=fields, rows=settings.upstream.max_page)
         with bar:
             task = bar.add_task("", total=len(wanted) if len(wanted) > 1 else None, said="")
@@ -193,11 +226,7 @@ async def _proxy(settings: Settings, url: str | None) -> AsyncIterator[str]:
 
     configure_logging("warning")
     anywhere = {"listen": "127.0.0.1:0"}
-    own = settings.model_copy(
-        update={
-            "server": settings.server.model_copy(update=anywhere),
-            "admin": settings.admin.model_copy(update=anywhere),
-        }
-    )
+    server = settings.server.model_copy(update=anywhere | {"tls_cert": None, "tls_key": None, "workers": 1})
+    own = settings.model_copy(update={"server": server, "admin": settings.admin.model_copy(update=anywhere)})
     async with running(own) as started:
         yield started.url

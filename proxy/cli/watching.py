@@ -36,9 +36,10 @@ def stats(
     figures are those of GET /stats on the admin port; docs/operating.md says what each means.
 
     \b
-    ims-proxy stats
-    ims-proxy stats --admin proxy:9090 --token-file /run/secrets/admin
-    ims-proxy stats --json | jq .upstream.saved
+    Examples:
+      ims-proxy stats
+      ims-proxy stats --admin proxy:9090 --token-file /run/secrets/admin
+      ims-proxy stats --json | jq .upstream.saved
     """
     from proxy.cli.administration import AdministrationError
 

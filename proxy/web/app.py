@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
 import socket
@@ -266,7 +267,11 @@ async def _listening(
     for each in bound:
         await web.SockSite(runner, each, ssl_context=context).start()
     if not bound:
-        await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()
+        try:
+            await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()
+        except OSError as error:
+            number = error.errno or 0
+            raise OSError(number, f"{address}: {os.strerror(number) if number > 0 else error.strerror}") from error
     return url_of(host, runner.addresses[0][1], secure=context is not None)
 
 

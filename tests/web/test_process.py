@@ -6,10 +6,12 @@ import asyncio
 import re
 import shlex
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+from proxy.cli import cli
 from proxy.demo.server import Call, Lookalike
 from tests.web.conftest import ALPHA, Client, a_client, until
 from tests.web.processes import ON_FREE_PORTS, command
@@ -193,14 +195,15 @@ async def test_the_demo_prints_requests_that_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("--version",), ("--help",), ("serve", "--help"), ("check", "--help"), ("demo", "-h")]
+    "words", [("--version",), ("--help",), *((name, "--help") for name in cli.commands), ("demo", "-h")]
 )
 async def test_help_and_version_are_told(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Every command explains itself and ends with 0."""
+    """Every command explains itself, with an example, and ends with 0."""
     async with command(*words, at=tmp_path) as started:
         assert await started.ended() == 0
-        assert b"ims-proxy" in started.output
+        assert f"ims-proxy {words[0]} ".encode() in started.output or words[0].startswith("-")
         assert not started.errors
+        assert max(map(len, started.output.decode().splitlines())) <= 110
 
 
 async def test_a_purge_through_the_admin_port_drops_lists(upstream: Lookalike, tmp_path: Path) -> None:
@@ -221,6 +224,24 @@ async def test_a_purge_that_reaches_nobody_fails_in_one_line(tmp_path: Path) -> 
     async with command("purge", "--all", "--admin", "127.0.0.1:1", at=tmp_path) as purging:
         assert await purging.ended() == 1
         assert len(purging.errors.decode().splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [("--help",), ("check", "--upstream", "http://x"), ("explain", "/v2/images")])
+async def test_an_output_that_can_t_be_written_is_told_in_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """A full disk ends it with 1; a reader that goes away, or none at all, with no complaint."""
+    for output, lines in (("> /dev/full", 1), ("| true", 0), (">&-", 0)):
+        line = f"{sys.executable} -m proxy {shlex.join(words)} {output}"
+        shell = await asyncio.create_subprocess_shell(line, cwd=tmp_path, stderr=asyncio.subprocess.PIPE)
+        _, errors = await shell.communicate()
+        assert len(errors.splitlines()) == lines, errors
+        assert (shell.returncode == 1) == bool(lines)
+
+
+async def test_without_a_command_the_help_is_told(tmp_path: Path) -> None:
+    """On standard error, for it is wrong usage."""
+    async with command(at=tmp_path) as started:
+        assert await started.ended() == 2
+        assert started.errors.startswith(b"Usage: ims-proxy")
 
 
 @pytest.mark.parametrize("words", [("purge",), ("nonsense",), ("serve", "--nonsense"), ("demo", "--images", "0")])

@@ -16,6 +16,7 @@ import orjson
 import pytest
 
 from proxy.cli.figures import Mood, lines, period, seconds, share, size
+from proxy.cli.options import admin_port
 from proxy.demo.server import Lookalike
 from tests.web.conftest import Proxy, a_proxy
 from tests.web.processes import command
@@ -195,3 +196,9 @@ async def _seen(control: int, seen: bytearray, condition: Callable[[], bool]) ->
             await readable.wait()
             loop.remove_reader(control)
             seen += os.read(control, 65_536)
+
+
+def test_a_port_beyond_loopback_is_named_without_settings(tmp_path: Path) -> None:
+    """What may listen where is for the proxy's own settings to say; a command goes where it is sent."""
+    (tmp_path / "token").write_text("s3cr3t-token")
+    assert admin_port(None, admin="192.0.2.1:9090", token_file=tmp_path / "token").address == "192.0.2.1:9090"

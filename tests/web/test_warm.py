@@ -12,8 +12,10 @@ from aiohttp import web
 from proxy.cli.crawl import CrawlError, Listing, listing
 from proxy.demo.server import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
+from proxy.web.app import running
+from tests.harness.certificates import Authority
 from tests.harness.redis import RedisServer
-from tests.web.conftest import ALPHA, Proxy, a_proxy
+from tests.web.conftest import ALPHA, Proxy, a_proxy, settings_for
 from tests.web.processes import Started, command
 
 TOKEN_FILE = ("--token-file", "token")
@@ -98,6 +100,19 @@ async def test_it_fills_redis_without_a_running_proxy(upstream: Lookalike, tmp_p
         async with a_proxy(upstream.base_url, store={"url": redis.url, "timeout_ms": 5000}) as proxy:
             assert (await proxy.client.ask("/v2/images?limit=9")).hit
         assert not upstream.calls
+
+
+async def test_it_asks_by_tls(upstream: Lookalike, tmp_path: Path) -> None:
+    """A proxy with a certificate of an authority that the system doesn't know is believed where a file names that."""
+    authority = Authority(tmp_path)
+    pair = authority.pair("server", "127.0.0.1")
+    server = {"listen": "127.0.0.1:0", "tls_cert": pair.cert, "tls_key": pair.key}
+    async with running(settings_for(upstream.base_url, server=server)) as started:
+        words = ("warm", "--proxy", started.url, *TOKEN_FILE)
+        for more, status in (((), 1), (("--ca-file", str(authority.file)), 0), (("--ca-file", "token"), 1)):
+            async with command(*words, *more, at=tmp_path) as warming:
+                assert await warming.ended() == status, warming.errors
+                assert len(warming.errors.splitlines()) == status
 
 
 @pytest.mark.parametrize(
