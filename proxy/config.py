@@ -273,6 +273,11 @@ class CacheSection(Section):
         description="more resources to be answered from the store, the first route that matches counts; "
         "images, schemas, `os_version` and `quota` come after them",
     )
+    item_from_list: bool = Field(
+        False,
+        description="whether an image in a fresh list of the same partition answers `GET /v2/images/{id}`; "
+        "in Glance the two are equal",
+    )
     max_resource_bytes: int = Field(
         1024 * 1024,
         ge=0,

@@ -258,6 +258,8 @@ class Gateway:
             return None
         if got.answer is not None:
             return Answer(kind, got.cache_status, response=_unchanged(got.answer))
+        if self._resources is not None:
+            self._resources.listed(ask)
         page = await self._page(request, caller, ask, got)
         return Answer(kind, got.cache_status, response=page, repeatable=got.repeatable)
 

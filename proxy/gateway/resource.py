@@ -14,8 +14,10 @@ from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.rfc9111.presented import presented
 from proxy.core.rfc9111.stored import StoredAnswer
 from proxy.errors import NotInStoreError, ProxyError
+from proxy.gateway.asked import ListAsk
 from proxy.gateway.background import Background
 from proxy.gateway.credentials import Credentials
+from proxy.gateway.items import ListItems
 from proxy.gateway.listing import Repeatable
 from proxy.gateway.memos import Memo
 from proxy.gateway.resource_asking import ResourceAsk
@@ -43,7 +45,8 @@ class Resourced:
 class ResourceGateway:
     """Answers requests for resources. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept.
 
-    *low* says of a partition that its budget runs low: then who could be given a stale answer waits for no turn.
+    *low* says of a partition that its budget runs low: then who could be given a stale answer waits for no turn. Where
+    there are *items*, an image that stands in a fresh list is answered from there.
     """
 
     def __init__(
@@ -54,9 +57,11 @@ class ResourceGateway:
         negative_s: float,
         clock: Callable[[], float],
         low: Callable[[str], bool] = lambda _: False,
+        items: ListItems | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._low = low
+        self._items = items
         self._credentials = credentials
         self._negative_s = negative_s
         self._clock = clock
@@ -69,6 +74,11 @@ class ResourceGateway:
         await self.background.close()
         await self._fetcher.close()
 
+    def listed(self, ask: ListAsk) -> None:
+        """A page of the list *ask* was given."""
+        if self._items is not None:
+            self._items.given(ask)
+
     async def answer(self, ask: ResourceAsk) -> Resourced | str:
         """Return the answer to *ask*, or why its request has to go through on its own.
 
@@ -78,9 +88,11 @@ class ResourceGateway:
             return "large"
         found = await self._fetcher.found(ask)
         answer = chosen(ask, found)
-        stands = self._standing(ask, answer, found)
+        stands = self._standing(ask, answer, current=found.current)
         if answer is not None and stands is Standing.FRESH:
             return self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer)))
+        if item := await self._item(ask):
+            return item
         if answer is not None and stands is Standing.REVALIDATE:
             self.background.do(self._revalidated(ask, found))
             return self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer), detail="stale-while-revalidate"))
@@ -91,9 +103,21 @@ class ResourceGateway:
             raise NotInStoreError("resource: not in the store, and the caller sent only-if-cached")
         return await self._got(ask, answer, found, stands)
 
-    def _standing(self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers) -> Standing:
-        """Return what *answer* may be used for: by itself, by its caller's credentials, by the caller's wishes."""
-        if answer is None or not found.current:
+    async def _item(self, ask: ResourceAsk) -> Resourced | None:
+        if self._items is None or not ask.route.images or ask.key.query:
+            return None
+        image_id = ask.key.path.rpartition("/")[2]
+        item = await self._items.item(ask.key.partition, ask.form, image_id)
+        if item is None or self._standing(ask, item, current=True) is not Standing.FRESH:
+            return None
+        return self._hit(ask, item, CacheStatus(ttl_s=self._ttl_s(item), detail="item-from-list"))
+
+    def _standing(self, ask: ResourceAsk, answer: StoredAnswer | None, *, current: bool) -> Standing:
+        """Return what *answer* may be used for: by itself, by its caller's credentials, by the caller's wishes.
+
+        One that is not *current* was invalidated.
+        """
+        if answer is None or not current:
             return Standing.GONE
         now = self._clock()
         stands = answer.standing(ask.route.policy, now=now)

@@ -48,13 +48,14 @@ _CREDENTIALS: Final = ("x-auth-token", "authorization")
 class ResourceAsk:
     """One GET or HEAD of a resource on *route*, by *who*, to *target*.
 
-    *fields* go upstream. *asked* is what the caller sent: its method, conditions and range are met here. *authorized*
-    says that `Authorization` was among it (RFC 9111 §3.5).
+    *form* is that of the API. *fields* go upstream. *asked* is what the caller sent: its method, conditions and range
+    are met here. *authorized* says that `Authorization` was among it (RFC 9111 §3.5).
     """
 
     who: Who
     key: ListingKey
     route: ResourceRoute
+    form: str
     target: str
     fields: Fields
     asked: Request
@@ -85,11 +86,13 @@ def resource_asked(
     if isinstance(who, Unshared):
         return who.value
     partition = who.partition if request.path.startswith(_OF_A_PROJECT) else who.member
-    form, fields = _sent(request, route, who)
+    form = variant(request.fields)
+    counted, fields = _sent(request, route, who, form)
     return ResourceAsk(
         who=who,
-        key=ListingKey(partition, form, request.path, request.query),
+        key=ListingKey(partition, counted, request.path, request.query),
         route=route,
+        form=form,
         target=f"{request.path}?{request.query}" if request.query else request.path,
         fields=fields.plus(("X-Request-Id", request.request_id)),
         asked=request,
@@ -98,11 +101,10 @@ def resource_asked(
     )
 
 
-def _sent(request: Request, route: ResourceRoute, who: Who) -> tuple[str, Fields]:
+def _sent(request: Request, route: ResourceRoute, who: Who, form: str) -> tuple[str, Fields]:
     """Return what of the request stands in the key, and the fields that go up."""
     if route.vary:
         return "", request.fields.end_to_end().without([*CONDITIONS, *_UNTRUSTED, *_OURS])
-    form = variant(request.fields)
     counted = [(name, value) for name, value in nominated(request.fields, _COUNTED) if value is not None]
     versioned = (("X-Api-Version", form),) if form else ()
     fields = request.fields.only(who.credentials).plus(

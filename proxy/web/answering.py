@@ -18,6 +18,7 @@ from proxy.gateway.doors import Door
 from proxy.gateway.fetching import Fetcher
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.gateway import Gateway
+from proxy.gateway.items import ListItems
 from proxy.gateway.listing import ListingGateway
 from proxy.gateway.pages import PageRenderer
 from proxy.gateway.resource import ResourceGateway
@@ -86,6 +87,7 @@ def answering(
         negative_s=settings.cache.negative_ttl_s,
         clock=clock,
         low=low,
+        items=ListItems(store, clock=clock) if settings.cache.item_from_list else None,
     )
     server = settings.server
     gateway = Gateway(

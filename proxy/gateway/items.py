@@ -1,0 +1,72 @@
+"""Images out of lists: `GET /v2/images/{id}` equals the list's item, so a fresh list answers it too.
+
+Which lists hold an image stands nowhere, so those that a partition was given last are looked through. An image in one
+of them is as fresh, as old and as much the partition's as the list is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from proxy.core.freshness import Standing, standing
+from proxy.core.identity import Partition
+from proxy.core.image import about_to_change
+from proxy.core.listing import Piece
+from proxy.core.messages import Fields
+from proxy.core.page import NATIVE_PATH
+from proxy.core.rfc9111.stored import StoredAnswer
+from proxy.errors import StoreUnavailableError
+from proxy.gateway.asked import ListAsk
+from proxy.gateway.memos import Memo
+from proxy.stores.base import SpanStore
+
+_MOST_PARTITIONS: Final = 2_000
+_MOST_LISTS: Final = 4
+_FIELDS: Final = Fields([("Content-Type", "application/json; charset=UTF-8")])
+
+
+class ListItems:
+    """Finds images in the spans of *store*. *clock* gives epoch seconds."""
+
+    def __init__(self, store: SpanStore, *, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._given: Memo[tuple[ListAsk, ...]] = Memo(_MOST_PARTITIONS)
+
+    def given(self, ask: ListAsk) -> None:
+        """A page of the list *ask* was given: its items may be asked for next. Only a native list has whole images."""
+        if ask.source != NATIVE_PATH:
+            return
+        at = (ask.key.partition, ask.key.variant)
+        others = (each for each in self._given.get(at, now=self._clock()) or () if each.key != ask.key)
+        until = self._clock() + ask.lifetimes.ttl_s
+        self._given.put(at, (ask, *others)[:_MOST_LISTS], until=until)
+
+    async def item(self, partition: Partition, form: str, image_id: str) -> StoredAnswer | None:
+        """Return the image as a fresh list of *partition* in the *form* of the API has it.
+
+        One that is about to change is not held, here as elsewhere.
+        """
+        for ask in self._given.get((partition, form), now=self._clock()) or ():
+            piece = await self._fresh(ask, image_id)
+            if piece is None:
+                continue
+            span, at = piece.span, piece.start - 1
+            body = span.body[span.starts[at] : span.ends[at]]
+            if not about_to_change(body):
+                return StoredAnswer(200, None, _FIELDS, body, span.fetched_at, span.fetched_at, span.lifetime_s)
+        return None
+
+    async def _fresh(self, ask: ListAsk, image_id: str) -> Piece | None:
+        """Return the piece behind the image, if its span is fresh and nothing has invalidated it since."""
+        now = self._clock()
+        try:
+            piece = await self._store.holding(ask.key, image_id, now=now)
+            found = await self._store.chain(ask.key, piece.span.after, 1, now=now) if piece else None
+        except StoreUnavailableError:
+            return None
+        if piece is None or found is None:
+            return None
+        stands = standing(piece.span, ask.lifetimes, generation=found.state.generation, now=now)
+        return piece if stands is Standing.FRESH else None
