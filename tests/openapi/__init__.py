@@ -1,0 +1,1 @@
+"""The image API as an OpenAPI description, and what follows from it."""
