@@ -9,9 +9,12 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from proxy import __version__
+from proxy.errors import TooManyCallsError, UpstreamFailingError
 from proxy.seen import Requests, Seen
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+_NOT_MADE: Final = frozenset({TooManyCallsError.code, UpstreamFailingError.code})
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, that nobody asks for
 
@@ -63,7 +66,12 @@ class Telemetry:
         return self._requests.seen(method=method, route=route, status=status, cache_status=cache_status)
 
     def called(self, *, purpose: str, status: str, elapsed_s: float) -> None:
-        """The upstream was called; *status* is its status code or the code of our error."""
+        """The upstream was called; *status* is its status code or the code of our error.
+
+        What was refused a call here was none: `ims_proxy_refused_calls_total` counts it.
+        """
+        if status in _NOT_MADE:
+            return
         self._upstream_calls.labels(purpose, status).inc()
         self._upstream_seconds.labels(purpose).observe(elapsed_s)
 

@@ -34,6 +34,11 @@ class Guard:
         """Whether a call would be made now."""
         return self._clock() >= self._closed_until
 
+    @property
+    def well(self) -> bool:
+        """Whether the latest call that was made succeeded."""
+        return not self._closed_until
+
     async def call(
         self, operation: str, call: Callable[[], Awaitable[Result]], *, timeout_s: float | None = None
     ) -> Result:

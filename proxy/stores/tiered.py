@@ -77,7 +77,7 @@ class TieredStore:
     def health(self) -> Health:
         """See `SpanStore.health`."""
         parts = {
-            "redis": "ok" if self._guard.open else "left alone for a moment after it failed",
+            "redis": "ok" if self._guard.well else "failed when it was asked last",
             "channel": "ok" if self.channel_up else "down, what other replicas change is not heard",
         }
         return replace(self._near.health(), parts={"memory": "ok"} | parts, replicas=len(self._channel.peers))

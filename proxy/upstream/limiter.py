@@ -151,11 +151,11 @@ class Limiter:
     @asynccontextmanager
     async def _called(self, trial: _Trial) -> AsyncIterator[_Call]:
         """Wait for a turn, let the call be made, and tell everyone what came of it."""
-        self._closed_breaker(claim=False)
+        self._closed_breaker(trial, claim=False)
         turn = await self._turns.turn(trial.scope, trial.request.claimant, deadline=trial.deadline)
         call = _Call()
         try:
-            self._closed_breaker(claim=True)
+            self._closed_breaker(trial, claim=True)
             self._retries = self._retries.called() if trial.tries == 0 else self._retries
             trial.tries += 1
             try:
@@ -173,10 +173,11 @@ class Limiter:
         finally:
             self._ended(turn, call)
 
-    def _closed_breaker(self, *, claim: bool) -> None:
+    def _closed_breaker(self, trial: _Trial, *, claim: bool) -> None:
         """Return if the upstream may be called, as a probe if need be; raises `UpstreamFailingError`."""
         left_s, breaker = self._breaker.asked(probe_s=_PROBE_S, now=self._clock())
         if left_s > 0:
+            self._metrics.refused.labels(trial.request.claimant.priority.label, "failing").inc()
             raise UpstreamFailingError("upstream: failed so often that it is left alone", retry_after_s=left_s)
         if claim:
             self._breaker = breaker

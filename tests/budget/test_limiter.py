@@ -230,6 +230,7 @@ async def test_a_failing_upstream_is_left_alone_and_probed() -> None:
     assert (refused.value.status, refused.value.retry_after_s) == (503, 1.0)
     assert len(shielded.upstream.asked) == 10
     assert shielded.limiter.left_alone_s() == 1.0
+    assert shielded.metric("refused_calls_total", priority="interactive", reason="failing") == 1
     now[0] += 1.0
     shielded.upstream.gate.clear()
     probe = shielded.start("probe")

@@ -58,6 +58,11 @@ async def test_a_store_that_fails_is_left_alone(scripted: Scripted) -> None:
         await scripted.guard.call("get", scripted.fails)
     assert scripted.told == ["get"]
     assert all([await scripted.refused() for _ in range(5)])
+    scripted.now += 60
+    assert scripted.guard.open
+    assert not scripted.guard.well
+    await scripted.guard.call("get", scripted.works)
+    assert scripted.guard.well
     assert scripted.told == ["get"]
 
 

@@ -73,7 +73,10 @@ async def test_a_limit_that_the_upstream_tells_is_told_and_its_gate_too(upstream
     async with a_proxy(upstream.base_url, budget={"max_wait_s": 0.5}) as proxy:
         answers = [await proxy.client.ask(f"/v2/images?name={name}") for name in ("a", "b", "c", "d")]
         assert [answer.status for answer in answers] == [200, 200, 429, 429]
-        told = (await figures(proxy))["budget"]
+        everything = await figures(proxy)
+        assert everything["upstream"]["calls"] == len(upstream.calls)
+        assert everything["upstream"]["saved"] == 2 - len(upstream.calls)
+        told = everything["budget"]
         assert told["learnt"] == {"user": {"calls": 2, "per_s": 300.0}}
         assert told["refused"] >= 1
 
@@ -92,6 +95,7 @@ async def test_an_open_breaker_is_told(upstream: Lookalike) -> None:
         assert told["breaker"]["open"]
         assert 0 <= told["breaker"]["retry_in_s"] <= 30
         assert told["requests"]["by_route"]["other"]
+        assert told["upstream"]["calls"] == len(upstream.calls) < 12
 
 
 async def test_the_parts_of_a_shared_store_are_told(upstream: Lookalike, tmp_path: Any) -> None:

@@ -63,7 +63,7 @@ function showSavings(stats) {
   const { requests, upstream } = stats;
   const asked = upstream.saved + upstream.calls;
   figure("saved", count(upstream.saved), asked > 0 ? share(upstream.saved / asked) : "");
-  at("saved-note").textContent = `${plural(asked, "request")} cost ${plural(upstream.calls, "call")}`;
+  at("saved-note").textContent = `${plural(asked, "answer")} cost ${plural(upstream.calls, "call")}`;
   figure("hit-ratio", share(requests.hit_ratio));
   at("hits-note").textContent = `${plural(requests.hits, "hit")}, ${count(requests.collapsed)} shared another's fetch`;
 }
