@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count as counted
@@ -29,6 +30,7 @@ class MemoryStore:
     def __init__(self, max_bytes: int) -> None:
         self._segments: Segments[tuple[str, str]] = Segments(max_bytes)
         self._kept: dict[tuple[str, str], _Kept] = {}
+        self._scoped: Counter[str] = Counter()  # how many spans each scope touches
         # listing -> image -> (marker that the image's span starts after, position behind the image)
         self._homes: dict[str, dict[str, tuple[str, int]]] = {}
         self._generations: dict[str, str] = {}
@@ -94,6 +96,7 @@ class MemoryStore:
             self._segments.remove(at)
             return
         self._kept[at] = _Kept(key, span, now + keep_s)
+        self._scoped.update(key.scopes)
         if span.ids:
             homes = self._homes.setdefault(key.digest, {})
             homes.update((image_id, (span.after, position)) for position, image_id in enumerate(span.ids, 1))
@@ -108,7 +111,12 @@ class MemoryStore:
             self.unsettle(now + unsettled_s)
 
     async def count(self, scope: str, *, now: float) -> int:
-        """See `SpanStore.count`; the one thing here that looks at everything."""
+        """See `SpanStore.count`; the one thing here that looks at everything, so not for a scope that touches nothing.
+
+        Every token that the upstream refuses is asked about here, and anyone can make up tokens.
+        """
+        if scope not in self._scoped:
+            return 0
         kept = (kept for kept in self._kept.values() if kept.until > now and scope in kept.key.scopes)
         return len({each.key.digest for each in kept if each.span.generation == self._generation(each.key)})
 
@@ -182,6 +190,10 @@ class MemoryStore:
         kept = self._kept.pop(at, None)
         if kept is None:
             return
+        for scope in kept.key.scopes:
+            self._scoped[scope] -= 1
+            if not self._scoped[scope]:
+                del self._scoped[scope]
         listing, after = at
         homes = self._homes.get(listing, {})
         for image_id in kept.span.ids:

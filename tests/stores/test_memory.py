@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -106,3 +107,22 @@ async def test_generations_are_bounded() -> None:
     found = await store.chain(KEY, HEAD, 1, now=NOW)
     assert all(piece.span.generation != found.state.generation for piece in found.pieces)
     assert found.state.generation != invalidated
+
+
+async def test_a_scope_that_touches_nothing_is_counted_without_a_look_at_every_span() -> None:
+    """Anyone can make up tokens, and each that is refused is counted; what goes takes its scopes along."""
+    store = MemoryStore(3 * a_span().size_bytes)
+    for number in range(5):
+        await keep(store, a_span(), key=a_listing(number))
+    looked_at: list[object] = []
+
+    class Noted(dict[tuple[str, str], object]):
+        def values(self) -> Any:
+            looked_at.append(self)
+            return super().values()
+
+    store._kept = Noted(store._kept)  # type: ignore[assignment]
+    gone, here = a_listing(0).scopes[-1], a_listing(4).scopes[-1]
+    assert await store.count("partition:made-up", now=NOW) == await store.count(gone, now=NOW) == 0
+    assert not looked_at
+    assert await store.count(here, now=NOW) == 1
