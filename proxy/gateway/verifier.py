@@ -60,7 +60,7 @@ class TokenVerifier:
         self._refused: Memo[bool] = Memo(_REMEMBERED)
         self._flights: Coalescer[Known | None] = Coalescer()
         self._run = 0
-        self._drops = 0
+        self._questions: dict[str, object] = {}  # by digest, those under way that nothing was dropped since
 
     async def close(self) -> None:
         """End the questions that are under way."""
@@ -77,8 +77,9 @@ class TokenVerifier:
         known = self._known.get(digest, now=now)
         if known and known.run == self._run and now < known.until:
             return known
+        question = self._questions.setdefault(digest, object())
         try:
-            return await self._flights.join((digest, self._drops), lambda: self._asked(token, digest))
+            return await self._flights.join((digest, question), lambda: self._asked(token, digest, question))
         except ProxyError:
             # Looked up again: it may have been dropped while IAM was asked.
             if known and self._known.get(digest, now=self._clock()):
@@ -112,17 +113,22 @@ class TokenVerifier:
 
     def _forget(self, digest: str) -> None:
         self._known.forget(digest)
-        self._drops += 1  # a question that is under way was asked before this, so nobody else joins it
+        self._questions.pop(digest, None)  # one that is under way was asked before this, so nobody else joins it
 
-    async def _asked(self, token: str, digest: str) -> Known | None:
-        now, run, drops = self._clock(), self._run, self._drops
-        found = await self._judge.verdict(token)
+    async def _asked(self, token: str, digest: str, question: object) -> Known | None:
+        now, run = self._clock(), self._run
+        try:
+            found = await self._judge.verdict(token)
+        finally:
+            counts = self._questions.get(digest) is question
+            if counts:
+                del self._questions[digest]
         if found is None or found.expires_at <= self._clock():
             self._known.forget(digest)
             self._refused.put(digest, True, until=self._clock() + REFUSED_S)
             return None
         until = now + self._verdicts.ttl_s
         known = Known(found, min(until, found.expires_at), run)
-        if drops == self._drops:
+        if counts:
             self._known.put(digest, known, until=min(until + self._verdicts.grace_s, found.expires_at))
         return known

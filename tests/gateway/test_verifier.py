@@ -209,3 +209,29 @@ async def test_a_caller_that_leaves_does_not_cancel_the_question() -> None:
     await asyncio.gather(first, return_exceptions=True)
     assert len(world.iam.asked) == 1
     await world.verifier.close()
+
+
+async def test_tokens_that_others_make_up_cost_a_good_one_nothing() -> None:
+    """While IAM is asked about a good token the upstream refuses others, and the verdict is kept all the same."""
+    world = World()
+    world.iam.gate.clear()
+    asking = asyncio.ensure_future(world.good())
+    await world.iam.asking.wait()
+    for number in range(3):
+        await world.verifier.drop(f"made-up-{number}")
+    world.iam.gate.set()
+    assert await asking
+    assert await world.good()
+    assert len(world.iam.asked) == 1
+
+
+async def test_a_question_that_failed_is_asked_again() -> None:
+    """Nothing of it is left behind: the next caller asks, and its verdict is kept."""
+    world = World()
+    world.iam.away = True
+    with pytest.raises(UpstreamUnreachableError):
+        await world.good()
+    world.iam.away = False
+    assert await world.good()
+    assert await world.good()
+    assert len(world.iam.asked) == 2
