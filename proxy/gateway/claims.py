@@ -18,23 +18,30 @@ _CHOSEN: Final = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
 @dataclass(frozen=True, slots=True)
 class Claims:
     """How claimants are made. *usual* is the class of a read; `X-Request-Priority` may lower it, and raise it if
-    *chosen*.
+    *chosen*. *keyed* says that callers come in by keys of the proxy's own; elsewhere nobody looks at those.
     """
 
     partitioner: Partitioner
     usual: Priority = Priority.INTERACTIVE
     chosen: bool = False
+    keyed: bool = False
 
     def claimant(self, request: Request, who: Who | Unshared, *, peer: str | None) -> Claimant:
         """Return for whom *request* of *who* goes upstream."""
         return Claimant(self._priority(request), self.caller(request.fields, peer=peer), self._partition(request, who))
 
     def caller(self, fields: Fields, *, peer: str | None) -> str:
-        """Return who asks: an API key, a token, else the address; nothing of a credential can be read from it."""
-        authorization = fields.get("authorization") or ""
-        bearer = authorization[len(_BEARER) :] if authorization[: len(_BEARER)].lower() == _BEARER else None
-        key = fields.get("x-api-key") or bearer or fields.get("x-auth-token")
-        return self.partitioner.token(key).digest if key else f"at {peer}"
+        """Return who asks: by the one credential that counts, else the address; nothing of it can be read from this.
+
+        By one that nobody checks a caller could call itself another with every request, and have another's share.
+        """
+        keys = self._keys(fields) if self.keyed else fields.all("x-auth-token")
+        return self.partitioner.token(keys[0]).digest if len(keys) == 1 and keys[0] else f"at {peer}"
+
+    def _keys(self, fields: Fields) -> list[str]:
+        said = fields.all("authorization")
+        bearers = [value[len(_BEARER) :].strip() for value in said if value[: len(_BEARER)].lower() == _BEARER]
+        return bearers + fields.all("x-api-key")
 
     def _priority(self, request: Request) -> Priority:
         if request.method not in _SAFE:

@@ -90,7 +90,8 @@ class Shield:
         """Return how requests are told apart and ranked."""
         clients = self._settings.clients
         usual = Priority.BATCH if clients.priority == "batch" else Priority.INTERACTIVE
-        return Claims(partitioner, usual, chosen=clients.may_choose_priority)
+        keyed = self._settings.identity.mode == "gateway"
+        return Claims(partitioner, usual, chosen=clients.may_choose_priority, keyed=keyed)
 
     def admission(self) -> Admission:
         """Return what callers may ask of the proxy."""

@@ -64,16 +64,19 @@ def test_the_proxy_has_so_many_requests_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "same_as"),
+    ("fields", "same_as", "keyed"),
     [
-        pytest.param({"X-Auth-Token": "t"}, {"X-Auth-Token": "t", "User-Agent": "x"}, id="a token"),
-        pytest.param({"X-Api-Key": "k", "X-Auth-Token": "1"}, {"Authorization": "Bearer k"}, id="a key comes first"),
-        pytest.param({}, {"User-Agent": "x"}, id="else the address"),
+        pytest.param({"X-Auth-Token": "t"}, {"X-Auth-Token": "t", "User-Agent": "x"}, False, id="a token"),
+        pytest.param({"X-Api-Key": "k", "X-Auth-Token": "1"}, {"Authorization": "Bearer k"}, True, id="a key"),
+        pytest.param({"X-Auth-Token": "t"}, {"X-Auth-Token": "t", "X-Api-Key": "k"}, False, id="a key nobody checks"),
+        pytest.param({"X-Api-Key": "k"}, {"X-Api-Key": "k", "X-Auth-Token": "1"}, True, id="a token nobody checks"),
+        pytest.param({}, {"User-Agent": "x"}, False, id="else the address"),
+        pytest.param({}, {"Authorization": "Bearer k", "X-Api-Key": "k"}, False, id="the address for unchecked keys"),
     ],
 )
-def test_who_a_caller_is(fields: dict[str, str], same_as: dict[str, str]) -> None:
-    """Known by key, token or address, and nothing of a credential can be read from it."""
-    claims = Claims(PARTITIONS)
+def test_who_a_caller_is(fields: dict[str, str], same_as: dict[str, str], *, keyed: bool) -> None:
+    """Known by the credential that counts or by address, and nothing of a credential can be read from it."""
+    claims = Claims(PARTITIONS, keyed=keyed)
     caller = claims.caller(Fields(fields.items()), peer="10.0.0.1")
     assert caller == claims.caller(Fields(same_as.items()), peer="10.0.0.1")
     assert caller != claims.caller(Fields({"X-Auth-Token": "other"}.items()), peer="10.0.0.2")
@@ -168,3 +171,10 @@ async def test_something_stale_is_given_rather_than_waited_for(make_world: MakeW
     with pytest.raises(TooManyCallsError):
         await world.get("limit=10&name=other")
     assert world.upstream.requests[-1].claimant.patient is True
+
+
+def test_two_tokens_are_nobody_in_particular() -> None:
+    """Which of them the upstream takes is not known here, so neither gives a caller a share of its own."""
+    claims = Claims(PARTITIONS)
+    fields = Fields([("X-Auth-Token", "made-up"), ("X-Auth-Token", "t")])
+    assert claims.caller(fields, peer="10.0.0.1") == "at 10.0.0.1"
