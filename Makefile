@@ -39,6 +39,7 @@ soak: $(VENV)/.installed-dev ## press replicas, carry 4 GB and break off thousan
 	@tests/provision redis || true
 	@tests/provision bench || true
 	IMS_TEST_PRESSURE_S=30 $(bin)/python -m pytest tests/budget/test_pressure.py $(ARGS)
+	IMS_PROXY_TEST_EXAMPLES=300 $(bin)/python -m pytest tests/laws $(ARGS)
 	$(bin)/python -m pytest tests/soak --override-ini=python_files='soak_*.py' --override-ini=python_functions='soak_*' $(ARGS)
 
 conformance: $(VENV)/.installed-dev ## run a public suite of cache tests and write docs/conformance.md

@@ -23,6 +23,7 @@ class Leases:
         self._commands = commands
         self._names = commands.names
         self._renewals: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()  # a task may take more than one cancellation to end, see `ended`
 
     async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
         """See `SpanStore.claim`. A claim is renewed until it is settled; that of an owner that died lapses.
@@ -35,6 +36,7 @@ class Leases:
         state, fence = await self._commands.stated(key, "claim", names, words, now=now)
         if not fence:
             return Claim(state, None)
+        self.let_go(key, after)
         at = (key.digest, after)
         self._renewals[at] = asyncio.create_task(self._renewed(names[0], fence))
         return Claim(state, fence)
@@ -50,6 +52,8 @@ class Leases:
         """Renew the claim no more; then it lapses by itself."""
         renewal = self._renewals.pop((key.digest, after), None)
         if renewal is not None:
+            self._ending.add(renewal)
+            renewal.add_done_callback(self._ending.discard)
             renewal.cancel()
 
     async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
@@ -66,7 +70,7 @@ class Leases:
 
     async def close(self) -> None:
         """Renew nothing any more."""
-        await ended(self._renewals.values())
+        await ended([*self._renewals.values(), *self._ending])
 
     async def _renewed(self, name: str, fence: int) -> None:
         """Hold the claim until cancelled, or until it is lost; a renewal that fails is tried again before it lapses."""

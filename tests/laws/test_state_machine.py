@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import orjson
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from proxy.core.keys import EVERYTHING, listing_scope
 from proxy.core.listing import Part
@@ -50,7 +50,10 @@ CHANGES = st.sampled_from(
 
 @dataclass(slots=True)
 class Asked:
-    """A request that is under way, or was answered. *floor* is when the latest write before it took effect."""
+    """A request that is under way, or was answered at *ended*.
+
+    *floor* is when the latest write before it took effect.
+    """
 
     query: str
     token: str
@@ -62,12 +65,11 @@ class Asked:
     task: asyncio.Task[Listed] = field(repr=False)
     troubled: bool
     unwelcome: bool
+    ended: float = 0.0
 
 
 class Laws(RuleBasedStateMachine):
     """The gateway over process memory; calls to the upstream may be held, and then end in any order."""
-
-    replicas_count = 1
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,24 +107,30 @@ class Laws(RuleBasedStateMachine):
         ever = sorted(self.history.ever)
         self.ask(query, token, "" if head else ever[marker % len(ever)], limit, control, at)
 
-    @precondition(lambda self: self.nexts)
     @rule(which=ANY, limit=LIMIT, at=ANY)
     def page_on(self, which: int, limit: int, at: int) -> None:
         """Ask for the page behind one that was given, in another size perhaps."""
-        query, token, marker = self.nexts[which % len(self.nexts)]
-        self.ask(query, token, marker, limit, "", at)
+        if self.nexts:
+            query, token, marker = self.nexts[which % len(self.nexts)]
+            self.ask(query, token, marker, limit, "", at)
 
     def ask(self, query: str, token: str, marker: str, limit: int, control: str, at: int) -> None:
-        chosen = self.replicas[at % len(self.replicas)]
+        number = at % len(self.replicas)
+        chosen = self.replicas[number]
         target = "&".join(filter(None, (query, f"limit={limit}", f"marker={marker}" if marker else "")))
         ask = chosen.ask(target, token=token, control=control)
         one = Asked(
-            query, token, marker, ask.rows, control, self.floor, self.hand.now,
+            query, token, marker, ask.rows, control, self.floor_of(number), self.hand.now,
             self.loop.create_task(chosen.gateway.answer(ask)),
             troubled=self.upstream.failing is not None, unwelcome=token in self.upstream.refused,
         )  # fmt: skip
+        one.task.add_done_callback(lambda _: setattr(one, "ended", self.hand.now))
         self.asked.append(one)
         self.run(self.settle())
+
+    def floor_of(self, number: int) -> float:
+        """Return when the latest write took effect that replica *number* has to know of."""
+        return self.floor
 
     # What becomes of images
 
@@ -158,10 +166,14 @@ class Laws(RuleBasedStateMachine):
     def change(self, images: dict[str, Image], told: bool, at: int, begins: bool) -> None:
         self.history.becomes(images)
         if told:
-            effect = self.hand.now
-            store = self.replicas[at % len(self.replicas)].store
-            self.run(store.invalidate([EVERYTHING], unsettled_s=30.0 if begins else 0.0, now=self.hand.now))
-            self.floor = effect
+            self.tell(at, unsettled_s=30.0 if begins else 0.0)
+
+    def tell(self, at: int, *, unsettled_s: float) -> None:
+        """Let a replica see that a write was accepted."""
+        effect = self.hand.now
+        store = self.replicas[at % len(self.replicas)].store
+        self.run(store.invalidate([EVERYTHING], unsettled_s=unsettled_s, now=effect))
+        self.floor = effect
 
     # What becomes of the rest
 
@@ -197,7 +209,6 @@ class Laws(RuleBasedStateMachine):
         scope = EVERYTHING if everything else listing_scope("/v2/images", chosen.ask(query).key.query)
         self.run(chosen.store.invalidate([scope], now=self.hand.now))
 
-    @precondition(lambda self: len(self.replicas) == 1)
     @rule()
     def hold(self) -> None:
         """Hold what the upstream is asked from now on."""
@@ -249,6 +260,7 @@ class Laws(RuleBasedStateMachine):
             await each.store.close()
 
     def check(self, one: Asked) -> None:
+        one.ended = one.ended or self.hand.now
         error = one.task.exception()
         if error is not None:
             if not isinstance(error, ProxyError):
@@ -273,8 +285,8 @@ class Laws(RuleBasedStateMachine):
         if got.cache_status.detail == "stale-if-error":
             assert one.troubled
             assert got.age_s <= LIFETIMES.ttl_s + LIFETIMES.stale_if_error_s, f"{one}: {got.age_s}"
-        oldest = max(self.hand.now - got.age_s, one.floor)
-        states = list(self.history.during(oldest, self.hand.now))
+        oldest = max(one.ended - got.age_s, one.floor)
+        states = list(self.history.during(oldest, one.ended))
         same = [state for state in states if _rendered(self.found(state, one, one.rows)) == shown]
         assert same or len(got.page.parts) > 1 or one.marker not in self.history.now, f"{one}: {ids}"
         if not same:
@@ -288,7 +300,7 @@ class Laws(RuleBasedStateMachine):
             assert one.troubled, f"{one}: {status}"
         else:
             begin = max(one.begun - NEGATIVE_S, one.floor)
-            states = self.history.during(begin, self.hand.now)
+            states = self.history.during(begin, one.ended)
             refused = [self.history.refused(state, one.token, one.query, marker=one.marker) for state in states]
             assert any(refused), f"{one}: {status}"
 
@@ -297,7 +309,7 @@ class Laws(RuleBasedStateMachine):
         marker = one.marker
         for part in parts:
             own = [part.span.body[part.span.starts[at] : part.span.ends[at]] for at in range(part.start, part.stop)]
-            states = self.history.during(max(oldest, part.span.fetched_at), self.hand.now)
+            states = self.history.during(max(oldest, part.span.fetched_at), one.ended)
             given = [self.found(state, one, len(own), marker=marker) for state in states]
             assert not own or own in [_rendered(images) for images in given], f"{one}: part behind {marker!r}"
             marker = part.span.end or ""
@@ -305,7 +317,7 @@ class Laws(RuleBasedStateMachine):
     def check_nothing_is_lost(self, one: Asked, ids: list[str], oldest: float) -> None:
         """What was in the listing all the time, and stands before the page's end, is on the page."""
         lists = [
-            [image.id for image in self.found(state, one, 1000)] for state in self.history.during(oldest, self.hand.now)
+            [image.id for image in self.found(state, one, 1000)] for state in self.history.during(oldest, one.ended)
         ]
         stayed: set[str] = set.intersection(*[set(each) for each in lists])
         ends = [each.index(ids[-1]) if ids and ids[-1] in each else None for each in lists]
@@ -332,14 +344,19 @@ def _window(one: Asked) -> Any:
     return Window(one.rows, one.marker or None)
 
 
-_LONG = int(os.environ.get("IMS_PROXY_TEST_EXAMPLES", "0"))
-_BOUNDS = settings(
-    max_examples=_LONG or 150,
-    stateful_step_count=50,
-    deadline=None,
-    derandomize=not _LONG,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+LONG = int(os.environ.get("IMS_PROXY_TEST_EXAMPLES", "0"))
+
+
+def bounds(examples: int, *, steps: int) -> settings:
+    """Return how much is tried: *examples*, or as many as a long run asks for."""
+    return settings(
+        max_examples=LONG or examples,
+        stateful_step_count=steps,
+        deadline=None,
+        derandomize=not LONG,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
+
 
 TestLaws = Laws.TestCase
-TestLaws.settings = _BOUNDS
+TestLaws.settings = bounds(150, steps=50)
