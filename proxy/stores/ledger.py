@@ -23,6 +23,10 @@ class Ledger(Protocol):
         """Learn how the books stand."""
         ...
 
+    def listening(self) -> None:
+        """This replica begins to hear the others, perhaps again."""
+        ...
+
     async def take(self, scope: str, priority: Priority) -> Taken | Wait:
         """Return leave to make one call, or how long there is none."""
         ...
@@ -60,6 +64,9 @@ class MemoryLedger:
 
     async def start(self) -> None:
         """See `Ledger.start`: they are empty."""
+
+    def listening(self) -> None:
+        """See `Ledger.listening`: there are none."""
 
     async def take(self, scope: str, priority: Priority) -> Taken | Wait:
         """See `Ledger.take`."""

@@ -8,6 +8,10 @@ What keeps the law when Redis goes away, of which no replica knows what the othe
 4. Redis comes back, perhaps empty. B asks it again, and reports there, but stays within its part for as long as
    another replica may still be in step 3 (its guard's longest pause) and what that one did counts.
 
+A replica that asked nothing while Redis was away would not know of step 4, and take what others have called meanwhile
+for free. So whoever was out of touch with the others, by the channel that all of them listen to, is in step 4 as well;
+and step 3 does not begin before everyone must have noticed that.
+
 A replica that has long been alone knows all that was called, and goes on without a break. One that alone loses Redis
 while the others keep it can't be told from this: then its part comes on top. So it does for one that starts in step 4.
 """
@@ -49,7 +53,8 @@ class _Unsent:
 class SharedLedger:
     """A `Ledger` in the Redis of *store*; *near* logs what this replica does.
 
-    *name* is this replica's among its *peers*, those that were last seen to listen, itself included.
+    *name* is this replica's among its *peers*, those that were last seen to listen, itself included. *in_touch* says
+    whether it hears the others now; when it doesn't, everyone has noticed within *notice_s*.
     """
 
     def __init__(
@@ -60,6 +65,8 @@ class SharedLedger:
         *,
         name: str,
         peers: Callable[[], frozenset[str]],
+        in_touch: Callable[[], bool],
+        notice_s: float,
         hold_s: float,
         timeout_s: float,
         failed: Callable[[str], None],
@@ -70,6 +77,8 @@ class SharedLedger:
         self._configured = configured
         self._name = name
         self._peers = peers
+        self._in_touch = in_touch
+        self._notice_s = notice_s
         self._hold_s = hold_s
         self._clock = clock
         self._guard = Guard(timeout_s=max(timeout_s, _LEAST_TIMEOUT_S), clock=clock, failed=failed)
@@ -81,11 +90,18 @@ class SharedLedger:
         self._back_at = -inf
         self._blind_at = -inf  # what others did until then may be logged nowhere
         self._accompanied_at = clock()
+        self._listens = False
 
     async def start(self) -> None:
         """See `Ledger.start`: learn which life of the budgets Redis keeps, to know it from a later one."""
         with suppress(StoreUnavailableError):
             await self._asked("", [])
+
+    def listening(self) -> None:
+        """This replica begins to hear the others; if that is not the first time, it has missed something."""
+        if self._listens:
+            self._back_at = self._clock()
+        self._listens = True
 
     async def take(self, scope: str, priority: Priority) -> Taken | Wait:
         """See `Ledger.take`."""
@@ -96,7 +112,9 @@ class SharedLedger:
         try:
             verdict = await self._asked(scope, [lease, _us(self._hold_s), LEAVES[priority]])
         except StoreUnavailableError:
-            return part or self._part_taken(scope, priority)
+            if part is not None:
+                self._near.forget(scope, lease)
+            return self._part_taken(scope, priority)  # which may have to be waited for, now that Redis is away
         if part is None and isinstance(verdict, Taken):
             self._near.note(scope, lease)
         elif part is not None and isinstance(verdict, Wait):
@@ -182,6 +200,8 @@ class SharedLedger:
 
     def _settling(self, scope: str) -> bool:
         """Whether another replica may not know yet that Redis is back, or what it did meanwhile still counts."""
+        if self._listens and not self._in_touch():
+            return True
         return self._clock() < self._back_at + LONGEST_PAUSE_S + self._hold_s + self._near.counted_s(scope)
 
     def _part_taken(self, scope: str, priority: Priority) -> Taken | Wait:
@@ -192,7 +212,7 @@ class SharedLedger:
             self._accompanied_at = max(self._accompanied_at, self._away_since or self._blind_at)
         alone = now >= self._accompanied_at + self._hold_s + counted_s
         unknown_since = self._blind_at if self._away_since is None else self._away_since
-        wait_s = unknown_since + self._hold_s + counted_s - now
+        wait_s = unknown_since + max(self._hold_s + counted_s, self._notice_s) - now
         if counted_s and not alone and wait_s > 0:
             return Wait(wait_s)
         return self._near.take_now(scope, priority, rank=peers.index(self._name), among=len(peers))

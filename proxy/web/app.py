@@ -69,6 +69,8 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
 
     def heard(scopes: Iterable[str] | None) -> None:
         entrance.heard(scopes)  # which is made after the store: what it asks of IAM counts in the store's books
+        if scopes is None:
+            shield.listening()
 
     store = _store(settings, telemetry, heard)
     client = _client(settings.upstream.url, settings.upstream)

@@ -118,6 +118,10 @@ class Shield:
         """Something was not fetched because the budget ran low."""
         self.metrics.thrifty.labels(purpose).inc()
 
+    def listening(self) -> None:
+        """See `SharedLedger.listening`."""
+        self.ledger.listening()
+
     async def start(self) -> None:
         """Learn how the books stand."""
         await self.ledger.start()
@@ -142,6 +146,8 @@ class Shield:
             configured,
             name=store.channel.name,
             peers=lambda: store.channel.peers,
+            in_touch=lambda: store.channel.trusted,
+            notice_s=2 * self._settings.store.near_ttl_s,
             hold_s=self._hold_s,
             timeout_s=self._settings.store.timeout_ms / 1000,
             failed=telemetry.store_failed,

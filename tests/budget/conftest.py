@@ -46,6 +46,8 @@ def shared(
         allowance,
         name=name,
         peers=lambda: peers | {name},
+        in_touch=lambda: True,
+        notice_s=0.0,
         hold_s=HOLD_S,
         timeout_s=5.0,
         failed=lambda _: None,

@@ -30,6 +30,7 @@ class Fleet:
     server: RedisServer
     store: RedisStore
     now: float = 1000.0
+    in_touch: bool = True
     granted: list[float] = field(default_factory=list)
 
     async def replica(self, name: str, peers: frozenset[str] = PEERS) -> SharedLedger:
@@ -42,12 +43,15 @@ class Fleet:
             TEN,
             name=name,
             peers=lambda: peers,
+            in_touch=lambda: self.in_touch,
+            notice_s=1.0,
             hold_s=HOLD_S,
             timeout_s=5.0,
             failed=lambda _: None,
             clock=clock,
         )
         await ledger.start()
+        ledger.listening()
         return ledger
 
     async def taken(self, ledger: SharedLedger, count: int = 20) -> int:
@@ -122,4 +126,24 @@ async def test_a_redis_that_comes_back_empty_is_not_believed_at_once(fleet: Flee
     fleet.now += 61.0 + LONGEST_PAUSE_S + HOLD_S
     assert await fleet.taken(third) > 4, "more than its part: Redis, by whose clock it is still the same minute, grants"
     assert await fleet.taken(first) == 0
+    assert most_in_a_window(fleet.granted, 60.0) <= 10
+
+
+@pytest.mark.parametrize("seen", ["out of touch", "in touch again"])
+async def test_who_asked_nothing_while_redis_was_away_stays_within_its_part_too(fleet: Fleet, seen: str) -> None:
+    """A Redis that stood still and goes on with what it had logged lacks what others called from their parts."""
+    asking, idle, _ = [await fleet.replica(name) for name in sorted(PEERS)]
+    fleet.server.pause()
+    fleet.in_touch = False
+    assert await fleet.taken(asking, 1) == 0
+    fleet.now += 63.0
+    assert await fleet.taken(asking) == 4
+    fleet.server.resume()
+    if seen == "in touch again":
+        fleet.in_touch = True
+        idle.listening()
+    assert await fleet.taken(idle) == 3
+    fleet.in_touch = True
+    fleet.now += LONGEST_PAUSE_S + HOLD_S + 61.0
+    assert await fleet.taken(idle) > 3
     assert most_in_a_window(fleet.granted, 60.0) <= 10
