@@ -77,7 +77,8 @@ def test_how_each_stands_is_put_together() -> None:
     assert (told["budget"]["waiting"], told["budget"]["refused"], told["budget"]["thrift"]) == (2, 4, {"readahead": 5})
     assert told["breaker"] == {"open": True, "retry_in_s": 3.0}
     assert told["concurrency"] == {"limit": 16, "under_way": 2}
-    assert told["store"]["parts"] == {"memory": "ok", "redis": "left alone"}
+    for each in ([ONE, another()], [another(), ONE]):
+        assert merged(Samples([]), each)["store"]["parts"] == {"memory": "ok", "redis": "left alone"}
     assert (told["store"]["bytes"], told["store"]["replicas"], told["store"]["errors"]) == (200, 2, {"chain": 2})
 
 

@@ -81,6 +81,19 @@ async def test_a_limit_that_the_upstream_tells_is_told_and_its_gate_too(upstream
         assert told["refused"] >= 1
 
 
+async def test_a_call_that_was_made_again_counts_twice(upstream: Lookalike) -> None:
+    """A throttled call waits and is made again: the caller sees one answer, the upstream two calls."""
+    upstream.throttle = ThrottlePolicy(1, 1)
+    async with a_proxy(upstream.base_url) as proxy:
+        upstream.tokens["another"] = upstream.tokens[ALPHA]  # of the same project: one limit for both, learnt for each
+        for token in (ALPHA, "another"):
+            assert (await proxy.client.ask(LIST, token=token)).status == 200
+        told = (await figures(proxy))["upstream"]
+        assert told["calls"] == len(upstream.calls)
+        assert told["saved"] == 2 - len(upstream.calls)
+        assert told["retried"] == len(upstream.calls) - 2
+
+
 async def test_an_open_breaker_is_told(upstream: Lookalike) -> None:
     """An upstream that failed too often is left alone, and when it is tried again is told."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
-from proxy.cli.crawl import CrawlError, Listing, listing
+from proxy.cli.crawl import Crawler, CrawlError, Listing, Page, listing, session
 from proxy.demo.server import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
 from proxy.web.app import running
@@ -155,6 +157,69 @@ async def test_what_is_not_stored_is_a_failure(proxy: Proxy, upstream: Lookalike
     assert b"Cache-Status" in (await failing("--proxy", upstream.base_url, *TOKEN_FILE)).errors
     upstream.script = script
     assert b"answered 500: not today" in (await failing(*through, *TOKEN_FILE)).errors
+
+
+def answering(*answers: tuple[str, Any]) -> Callable[[Call], Awaitable[web.StreamResponse]]:
+    """Return a script that gives *answers*, each a `Cache-Status` and a body, one after the other."""
+    left = list(answers)
+
+    async def script(_: Call) -> web.StreamResponse:
+        cache_status, body = left.pop(0)
+        return web.json_response(body, headers={"Cache-Status": f"ims-proxy; {cache_status}"})
+
+    return script
+
+
+async def crawled(url: str, query: str = "") -> list[Page]:
+    """Return the pages of a crawl."""
+    async with session() as asking:
+        crawler = Crawler(asking, url, fields={}, rows=2)
+        return [step async for step in crawler.crawl(listing(query)) if isinstance(step, Page)]
+
+
+TWO = [{"id": "a"}, {"id": "b"}]
+
+
+async def test_a_page_says_where_it_came_from(upstream: Lookalike) -> None:
+    """Fetched for this request or for another, stored or not; an absolute link leads to the same proxy."""
+    link = "https://elsewhere/prefix/v2/images?limit=2&marker="
+    upstream.script = answering(
+        ("fwd=uri-miss; fwd-status=200; stored", {"images": TWO, "next": link + "b"}),
+        ("hit; ttl=5", {"images": TWO, "next": link + "c"}),
+        ("fwd=uri-miss; collapsed", {"images": TWO, "next": link + "d"}),
+        ("fwd=bypass; detail=no-token", {"images": []}),
+    )
+    assert await crawled(upstream.base_url) == [
+        Page(2, fetched=True, stored=True),
+        Page(2, fetched=False, stored=True),
+        Page(2, fetched=False, stored=True),
+        Page(0, fetched=True, stored=False),
+    ]
+    assert [call.target for call in upstream.calls][1:] == [f"/v2/images?limit=2&marker={at}" for at in "bcd"]
+
+
+async def test_a_list_without_links_is_paged_by_the_last_id(upstream: Lookalike) -> None:
+    """Until nothing follows."""
+    upstream.script = answering(("hit", {"images": TWO}), ("hit", {"images": []}))
+    assert len(await crawled(upstream.base_url, "/v2/cloudimages")) == 2
+    assert upstream.calls[-1].target == "/v2/cloudimages?limit=2&marker=b"
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        pytest.param({"images": TWO, "next": "/v2/images?limit=2"}, "does not end", id="a page leads back"),
+        pytest.param({"images": TWO, "next": "/v2/schemas/images"}, "leads out", id="a link leaves the listing"),
+        pytest.param({"images": TWO, "next": 7}, "no link", id="a link is none"),
+        pytest.param({"images": 7}, "no list", id="the images are none"),
+        pytest.param([], "no list", id="the list is none"),
+    ],
+)
+async def test_a_crawl_that_can_t_end_says_why(upstream: Lookalike, body: Any, said: str) -> None:
+    """It neither runs in a circle nor follows a link anywhere."""
+    upstream.script = answering(("hit", body))
+    with pytest.raises(CrawlError, match=said):
+        await crawled(upstream.base_url)
 
 
 async def test_ctrl_c_ends_it(proxy: Proxy, upstream: Lookalike, tmp_path: Path) -> None:
