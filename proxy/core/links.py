@@ -19,7 +19,8 @@ from proxy.core.query import Window
 from proxy.core.wellformed import is_host
 
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
-_FORWARDED_PAIR: Final = re.compile(r'\s*([A-Za-z]+)=(?:"([^"\\]*)"|([^\s;,"]*))\s*', re.ASCII)
+# Begins nowhere but at a name, and goes back nowhere: a caller may send 64 KiB that match nothing.
+_FORWARDED_PAIR: Final = re.compile(r'(?<![A-Za-z])([A-Za-z]++)=(?:"([^"\\]*+)"|([^\s;,"]*+))', re.ASCII)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

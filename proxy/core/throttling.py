@@ -15,7 +15,9 @@ from proxy.core.messages import Fields
 # IMS API reference, "Error Codes": flow control of IMS itself, behind the gateway.
 _FLOW_CONTROL: Final = "IMG.0060"
 _UNITS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_LIMIT: Final = re.compile(r"limit:\s*([0-9]{1,9})\s*,\s*time:\s*([0-9]{0,6})\s*(second|minute|hour|day)s?", re.ASCII)
+_LIMIT: Final = re.compile(
+    r"limit:\s*+([0-9]{1,9})\s*+,\s*+time:\s*+([0-9]{0,6}+)\s*+(second|minute|hour|day)s?", re.ASCII
+)
 _REMAIN: Final = re.compile(r"remain:\s*([0-9]{1,9})", re.ASCII)
 _POLICY: Final = re.compile(r"policy ([a-z]{1,16}) over ratelimit", re.ASCII)
 _FIELD: Final = "x-apig-ratelimit-"

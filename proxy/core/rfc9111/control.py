@@ -12,12 +12,16 @@ from proxy.core.rfc9111.structured import Member, dictionary
 
 # Fields that speak to caches like this one, the most particular first (RFC 9213 §2.2, §3.1).
 TARGETS: Final = ("cdn-cache-control",)
+# What stands between commas that are in no quoted string, and what a directive is in there. Both are possessive, and
+# what is longer than *_LONGEST_CHARS* is not read, so that no upstream holds up everybody by a field.
+_MEMBER: Final = re.compile(r'(?:[^",]++|"(?:[^"\\]++|\\.)*+"|")++', re.DOTALL)
 _DIRECTIVE: Final = re.compile(
-    r"""\s*(?P<name>[!#$%&'*+\-.^_`|~0-9A-Za-z]+)
-        (?:=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\s,"]*)))?
-        (?P<odd>[^,"]*(?:"[^"]*"[^,"]*)*)(?:,|$)""",
-    re.ASCII | re.VERBOSE,
+    r"""(?P<name>[!#$%&'*+\-.^_`|~0-9A-Za-z]++)
+        (?:=(?:"(?P<quoted>(?:[^"\\]++|\\.)*+)"|(?P<plain>[^\s,"]*+)))?+
+        (?P<odd>.*+)""",
+    re.ASCII | re.DOTALL | re.VERBOSE,
 )
+_LONGEST_CHARS: Final = 4096
 _SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
 LONGEST_S: Final = float(2**31)  # RFC 9111 §1.2.2
 
@@ -60,8 +64,10 @@ def control(fields: Fields, *, targets: Sequence[str] = TARGETS) -> Control:
 
 
 def _plain(text: str) -> Control:
+    if len(text) > _LONGEST_CHARS:
+        return Control(no_store=True)
     said: dict[str, list[str | None]] = {}
-    for found in _DIRECTIVE.finditer(text):
+    for found in filter(None, map(_DIRECTIVE.search, _MEMBER.findall(text))):
         value = found["quoted"] if found["plain"] is None else found["plain"]
         if found["odd"].strip():
             value = f"{value or ''}{found['odd']}"  # what follows a value makes it malformed

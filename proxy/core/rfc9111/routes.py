@@ -14,6 +14,7 @@ from proxy.core.rfc9111.stored import Policy
 _ODD: Final = re.compile(r"[%;\\]|//|/\.{1,2}(?:/|$)", re.ASCII)
 _DATA: Final = re.compile(r"/v2/images/[^/]+/file", re.ASCII)
 IMAGES: Final = "/v2/images/*"
+_LONGEST_CHARS: Final = 512  # a pattern with several stars is tried at many places of a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,13 @@ class ResourceRoutes:
     routes: Sequence[ResourceRoute] = ()
 
     def route(self, path: str) -> ResourceRoute | None:
-        """Return what holds for the raw *path*, None where it is no resource to be stored: a list, an image's data."""
-        if path in (NATIVE_PATH, EXTENSION_PATH) or _DATA.fullmatch(path) or _ODD.search(path):
+        """Return what holds for the raw *path*, None where it is none to be stored: a list, an image's data."""
+        if (
+            len(path) > _LONGEST_CHARS
+            or path in (NATIVE_PATH, EXTENSION_PATH)
+            or _DATA.fullmatch(path)
+            or _ODD.search(path)
+        ):
             return None
         return next((each for each in self.routes if each.pattern.fullmatch(path)), None)
 
