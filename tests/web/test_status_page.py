@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 
+import orjson
 import pytest
 
 from proxy.demo.server import Lookalike
@@ -63,13 +64,15 @@ async def test_the_page_follows_what_happens(browser: Browser, proxy: Proxy) -> 
         assert await tab.text("#calls") == "1 call"
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1200, "light"), (1200, "dark"), (360, "light"), (360, "dark")])
+@pytest.mark.parametrize(
+    ("width", "theme"), [(1200, "light"), (1000, "dark"), (700, "dark"), (360, "light"), (320, "dark")]
+)
 async def test_the_page_fits_and_follows_the_theme(browser: Browser, proxy: Proxy, width: int, theme: str) -> None:
     """Nothing sticks out of its card or the window, on a phone neither; dark means light text on a dark ground."""
     await proxy.client.ask(LIST)
     async with browser.tab(proxy.admin.url, width=width, theme=theme) as tab:
         await figures(tab)
-        assert await tab.value("document.documentElement.scrollWidth") == width
+        assert await tab.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
         assert await tab.value(OVERFLOWING) == []
         colours = await tab.value(
             "['color', 'backgroundColor'].map((name) => getComputedStyle(document.body)[name].match(/[0-9]+/)[0])"
@@ -97,6 +100,28 @@ async def test_the_page_asks_for_the_token_and_keeps_it_in_memory(browser: Brows
         assert TOKEN not in await tab.value("location.href + document.documentElement.outerHTML")
         await tab.do("Page.reload")
         await tab.holds(asked_for)
+
+
+async def test_a_request_is_explained_on_the_page(browser: Browser, proxy: Proxy) -> None:
+    """As `/explain` does; a target that is none is told so, and what was typed is never taken for markup."""
+    async with browser.tab(proxy.admin.url, width=360) as tab:
+        await figures(tab)
+
+        async def explained(target: str, expected: str) -> str:
+            typed, awaited = (orjson.dumps(text).decode() for text in (target, expected))
+            await tab.value(f"document.getElementById('target').value = {typed}")
+            await tab.value("document.querySelector('#explain button').click()")
+            await tab.holds(f"document.getElementById('explanation').innerText.includes({awaited})")
+            return await tab.text("#explanation")
+
+        said = await explained("/v2/images?sort_dir=desc&limit=3&name=<b>x", "name=%3Cb%3Ex")
+        assert "sort_dir=desc is the default of the query" in said
+        assert await tab.value("document.querySelectorAll('#explanation b').length") == 0
+        assert "explain: target" in await explained("nonsense", "explain: target")
+        assert await tab.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        assert await tab.value(OVERFLOWING) == []
+        (refused,) = tab.errors
+        assert "400" in refused
 
 
 async def test_what_is_told_is_never_taken_for_markup(browser: Browser, proxy: Proxy) -> None:

@@ -156,7 +156,8 @@ function showRoutes(table) {
 }
 
 function show(stats) {
-  at("version").textContent = `${stats.version}, up ${period(stats.uptime_s)}`;
+  const processes = stats.processes > 1 ? `, ${stats.processes} processes` : "";
+  at("version").textContent = `${stats.version}${processes}, up ${period(stats.uptime_s)}`;
   showSavings(stats);
   showTrend(stats);
   showBudget(stats.budget);
@@ -174,11 +175,26 @@ function state(text, kind) {
   at("state").className = `pill ${kind}`;
 }
 
+function asked(path) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  return fetch(path, { headers, signal: AbortSignal.timeout(WAIT_MS), credentials: "omit" });
+}
+
+async function explain(target) {
+  try {
+    const answer = await asked(`explain?target=${encodeURIComponent(target)}`);
+    const told = await answer.json();
+    const lines = answer.ok ? Object.entries(told) : [["", told.error_msg]];
+    pairs("explanation", lines.flatMap(([name, text]) => [text].flat().map((each) => [name.replace("_", " "), each])));
+  } catch (error) {
+    pairs("explanation", [["", "not answered"]]);
+  }
+}
+
 async function poll() {
   clearTimeout(timer);
   try {
-    const headers = token ? { Authorization: `Bearer ${token}` } : {};
-    const answer = await fetch("stats", { headers, signal: AbortSignal.timeout(WAIT_MS), credentials: "omit" });
+    const answer = await asked("stats");
     if (answer.status === 401) return askForToken();
     if (!answer.ok) throw new Error(`answered ${answer.status}`);
     show(await answer.json());
@@ -202,6 +218,10 @@ at("door").addEventListener("submit", (event) => {
   token = at("token").value;
   at("token").value = "";
   poll();
+});
+at("explain").addEventListener("submit", (event) => {
+  event.preventDefault();
+  explain(at("target").value);
 });
 document.addEventListener("visibilitychange", () => document.hidden || poll());
 poll();
