@@ -153,10 +153,8 @@ def corrected(log: Log, told: Told, *, now: float) -> Log:
     if told.remain is None:
         return log
     foreign = told.allowance.calls - told.remain - _count(log, told.allowance, now)
-    entries = list(log.entries)
-    for number in range(foreign):
-        insort(entries, (now, f"{told.name}-{now!r}-{number}"))
-    return replace(log, entries=tuple(entries))
+    others = ((now, f"{told.name}-{now!r}-{number}") for number in range(foreign))
+    return replace(log, entries=tuple(sorted((*log.entries, *others))))
 
 
 def left_share(log: Log, configured: Allowance | None, *, now: float) -> float:

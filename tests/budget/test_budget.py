@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from proxy.core.budget import Allowance, Log, Taken, Told, Wait, closed, corrected, ended, left_share, take
@@ -143,3 +145,12 @@ def test_a_limit_of_none_is_nothing_left() -> None:
     """The share that is left falls to 0 and not below."""
     assert left_share(spent(20, answered=0.0), TWENTY, now=0.5) == 0.0
     assert left_share(Log(), None, now=0.0) == 1.0
+
+
+def test_many_calls_of_others_are_noted_in_one_go() -> None:
+    """A hundred thousand take a moment, not half a minute, of the time that all callers share."""
+    began = time.process_time()
+    log = corrected(spent(5, answered=0.0), Told("user", Allowance(100_000, 60.0), remain=0), now=0.1)
+    assert time.process_time() - began < 5.0
+    assert len(log.entries) == 100_000
+    assert list(log.entries) == sorted(log.entries)

@@ -58,6 +58,9 @@ FLOW = b'{"error":{"message":"Flow control threshold reached.","code":"IMG.0060"
             Heard(throttled=True, closed_s=0.0),
             id="a date that is over",
         ),
+        pytest.param(
+            429, [("Retry-After", f"Fri, 31 Dec 2027 23:59:59 +{'9' * 20}")], b"", Heard(throttled=True), id="no zone"
+        ),
         pytest.param(429, [("Retry-After", "soon")], b"slow down", Heard(throttled=True), id="nothing to go by"),
         pytest.param(
             429, [("Retry-After", "999999999")], b"", Heard(throttled=True, closed_s=86400.0), id="a day at the most"
@@ -100,3 +103,9 @@ FLOW = b'{"error":{"message":"Flow control threshold reached.","code":"IMG.0060"
 def test_heard(status: int, fields: list[tuple[str, str]], body: bytes, expected: Heard) -> None:
     """What one answer says."""
     assert heard(status, Fields(fields), body, now=NOW) == expected
+
+
+def test_a_limit_that_nobody_reaches_is_none() -> None:
+    """The books have a line for each call, those of others too: a limit of a thousand million would fill all memory."""
+    field = Fields([("X-Apig-RateLimit-Api", "remain:0,limit:999999999,time:1 minute")])
+    assert heard(200, field, b"", now=0.0) == Heard()
