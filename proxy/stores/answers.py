@@ -92,7 +92,7 @@ def _packed(answers: Sequence[StoredAnswer]) -> bytes:
         [
             {
                 "status": each.status,
-                "reason": each.reason,
+                "reason": None if each.reason is None else _storable(each.reason),
                 "fields": [(name, _storable(value)) for name, value in each.fields],
                 "bytes": len(each.body),
                 "request_time": each.request_time,
@@ -122,7 +122,7 @@ def _unpacked(body: bytes) -> tuple[StoredAnswer, ...]:
 def _answer(each: dict[str, Any], body: bytes) -> StoredAnswer:
     return StoredAnswer(
         status=each["status"],
-        reason=each["reason"],
+        reason=None if each["reason"] is None else _given(each["reason"]),
         fields=Fields((name, _given(value)) for name, value in each["fields"]),
         body=body,
         request_time=each["request_time"],

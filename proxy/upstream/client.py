@@ -125,6 +125,8 @@ class UpstreamClient:
                     (name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
                     for name, value in answer.raw_headers
                 )
+                if answer.status < 200:
+                    raise UpstreamUnreachableError(f"{self._host}: {answer.status}, which nobody asked for")
                 yield Exchange(answer.status, answer.reason, fields, self._chunks(answer))
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

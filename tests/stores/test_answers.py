@@ -43,6 +43,7 @@ async def test_an_empty_store_has_no_answer(store: SpanStore) -> None:
         pytest.param(replace(ANSWER, body=b"", status=204, reason=None), id="no body, no reason"),
         pytest.param(replace(ANSWER, body=bytes(range(256)) * 100), id="any bytes"),
         pytest.param(replace(ANSWER, fields=Fields([("X", "é \udce9 \u20ac")])), id="fields beyond ASCII and UTF-8"),
+        pytest.param(replace(ANSWER, reason="é \udce9 \u20ac"), id="a reason beyond ASCII and UTF-8"),
         pytest.param(replace(ANSWER, nominated=(("foo", "1"), ("bar", None), ("baz", ""))), id="what selected it"),
         pytest.param(replace(ANSWER, lifetime_s=0.0), id="stale at once"),
         pytest.param(replace(ANSWER, request_time=NOW - 1.5, fields=Fields([("Age", "30")])), id="old"),
