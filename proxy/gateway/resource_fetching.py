@@ -18,7 +18,7 @@ from proxy.core.rfc9111.conditional import conditions, freshened, validated
 from proxy.core.rfc9111.control import control
 from proxy.core.rfc9111.dates import dated
 from proxy.core.rfc9111.stored import StoredAnswer, freshness_lifetime_s
-from proxy.core.rfc9111.storing import unstorable
+from proxy.core.rfc9111.storing import is_json, unstorable
 from proxy.core.rfc9111.vary import nominated, selected, selects, varies
 from proxy.errors import ProxyError, StoreUnavailableError, TooManyCallsError, UpstreamUnreachableError
 from proxy.gateway.coalescer import Coalescer
@@ -210,6 +210,8 @@ class ResourceFetcher:
         why_not = unstorable(answer, stated=lifetime_s is not None, authorized=ask.authorized, by_rfc=ask.route.vary)
         if why_not is None and ask.route.images and about_to_change(response.body):
             why_not = "transient"
+        if why_not is None and ask.route.json and not is_json(response.body):
+            why_not = "not-json"
         if why_not is None:
             return await self._shareable(response.status, ask, found, claim, answer)
         if response.status < 500 and found.answers:

@@ -41,7 +41,7 @@ def _own(path: str, ttl_s: float, cache: CacheSection) -> ResourceRoute:
         stale_while_revalidate_s=cache.stale_while_revalidate_s,
         stale_if_error_s=cache.stale_if_error_s,
     )
-    return ResourceRoute(path, policy, transient_ttl_s=cache.transient_ttl_s)
+    return ResourceRoute(path, policy, transient_ttl_s=cache.transient_ttl_s, json=True)
 
 
 def _first(*values: float | None) -> float:

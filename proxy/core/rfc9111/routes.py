@@ -23,7 +23,8 @@ class ResourceRoute:
 
     *transient_ttl_s* is the lifetime while a job that was begun lately may change images. A *public* answer belongs to
     no partition: everyone gets it. With *vary* all that a caller sends goes up, and the upstream's `Vary` says what of
-    it counts; without it, little goes up, and all of that counts.
+    it counts; without it, little goes up, and all of that counts. Where answers are *json*, a 200 that is none, such as
+    a page of something in between, is not kept.
     """
 
     path: str
@@ -31,6 +32,7 @@ class ResourceRoute:
     public: bool = False
     vary: bool = False
     transient_ttl_s: float = 0.0
+    json: bool = False
     pattern: re.Pattern[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import orjson
+
 from proxy.core.messages import Fields
 from proxy.core.rfc9111.control import Control
 from proxy.core.rfc9111.stored import HEURISTIC, StoredAnswer
@@ -54,3 +56,12 @@ def _forbidden(status: int, said: Control, *, authorized: bool) -> str | None:
     if authorized and not (said.public or said.must_revalidate or said.shared_max_age):
         return "authorization"
     return None
+
+
+def is_json(body: bytes) -> bool:
+    """Whether *body* is JSON, whole and well-formed."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
