@@ -183,8 +183,8 @@ class ResourceGateway:
     def _repeatable(self, ask: ResourceAsk, answer: StoredAnswer, response: Response, now: float) -> Repeatable | None:
         """Return how far *response* may be repeated: one whose seconds are told as those of a list."""
         told = [f"private, max-age={max(0, floor(answer.fresh_until - now))}"]
-        if ask.directives != NONE or response.fields.all("cache-control") != told:
-            return None  # what the caller demands of age and lifetime is looked at each time
+        if ask.directives != NONE or ask.route.vary or response.fields.all("cache-control") != told:
+            return None  # what the caller demands of age and lifetime is looked at each time, and what `Vary` may name
         fetched_at, fresh_until = now - answer.current_age_s(now=now), answer.fresh_until
         believed_until = self._credentials.believed_until(ask.who, fetched_at=answer.request_time)
         return Repeatable(fetched_at, fresh_until, min(fresh_until, believed_until, ask.who.expires_at))

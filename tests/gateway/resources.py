@@ -31,6 +31,8 @@ ROUTES = ResourceRoutes(
         ResourceRoute("/own/*", Policy()),
         ResourceRoute("/public/*", TTL, public=True),
         ResourceRoute("/vary/*", Policy(), public=True, vary=True),
+        ResourceRoute("/mine/*", Policy(), vary=True),
+        ResourceRoute("/json/*", TTL, json=True),
     )
 )
 

@@ -421,3 +421,27 @@ async def test_where_vary_counts_the_upstream_s_vary_selects(world: Resources) -
     assert (await world.get("/vary/a", Foo="1", Other="y")).cache_status.fwd is None
     assert (await world.get("/vary/a", Foo="2")).cache_status.fwd is None
     assert len(world.upstream.requests) == 2
+
+
+async def test_what_the_upstream_s_vary_may_name_is_looked_at_each_time(world: Resources) -> None:
+    """Such an answer is not repeated to who sends the same but for a field that decides nothing elsewhere."""
+    told = [("Cache-Control", "private, max-age=60"), ("CDN-Cache-Control", "max-age=60")]
+    world.upstream.usual = says(*told, ("Vary", "Foo"))
+    await world.get("/mine/a", Foo="1")
+    hit = await world.get("/mine/a", Foo="1")
+    assert hit.response.fields.all("cache-control") == ["private, max-age=60"]
+    assert (hit.cache_status.fwd, hit.repeatable) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"<html>come back later</html>", b'{"properties": {', b"", b'{"a": NaN}'],
+    ids=["a page", "cut", "none", "NaN"],
+)
+async def test_a_200_that_is_not_json_is_kept_for_nobody(world: Resources, body: bytes) -> None:
+    """Where answers are JSON, what something in between says reaches who asked; the next caller asks anew."""
+    world.upstream.script = [says(body=body)]
+    got = await world.get("/json/a")
+    assert (got.response.body, got.cache_status.stored, got.cache_status.detail) == (body, False, "not-json")
+    assert (await world.get("/json/a")).response.body == IMAGE
+    assert (await world.get("/json/a")).cache_status.fwd is None
