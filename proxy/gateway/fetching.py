@@ -1,16 +1,4 @@
-"""Fetches spans: at most one fetch of a span is in flight, in this process and among replicas.
-
-How a fetch can end, and what those who wait for it do:
-
-- done: they take the span.
-- the upstream answered, but with no list: who led gets that answer; who followed asks once more. What those who follow
-  again get, they share, for else a crowd would fall on an upstream that fails; but never a 401 or 403, which is about
-  who asks: then each asks alone.
-- the upstream could not be reached: likewise.
-- the replica that led died: its claim lapses, and the first who asks again gets it.
-- they waited too long: they fetch without a claim.
-- the store is lost: every replica fetches for itself.
-"""
+"""Fetches spans; who may share what a fetch brings is decided here, how it is shared in `proxy.gateway.sharing`."""
 
 from __future__ import annotations
 
@@ -26,19 +14,15 @@ from proxy.core.links import page_link
 from proxy.core.listing import Span
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.query import Window
-from proxy.errors import ProxyError, StoreUnavailableError, TooManyCallsError
+from proxy.errors import ProxyError, StoreUnavailableError
 from proxy.gateway.asked import ListAsk
-from proxy.gateway.coalescer import Coalescer
+from proxy.gateway.sharing import PERSONAL, Sharing
 from proxy.stores.base import Claim, SpanStore, State
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
 
 _USER_AGENT: Final = "ims-cache-proxy"
 _UNAWAITED: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.READAHEAD}
-_CLAIM_WAITS: Final = 12
-_JOINS: Final = 8
-_PERSONAL: Final = frozenset({401, 403})
-_CLAIM_WAIT_S: Final = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,57 +70,35 @@ class Fetcher:
         self._telemetry = telemetry
         self._clock = clock
         self._dice = dice
-        self._flights: Coalescer[Fetched] = Coalescer()
+        self._sharing: Sharing[Fetched] = Sharing(store, telemetry=telemetry, clock=clock)
 
     async def close(self) -> None:
         """End the fetches that are under way."""
-        await self._flights.close()
+        await self._sharing.close()
 
     async def fetched(self, ask: ListAsk, wanted: Wanted, *, purpose: str = "list") -> tuple[Fetched, bool]:
         """Return how fetching *wanted* ended, and whether another caller's fetch did it.
 
         Raises `ProxyError` where the upstream gave no answer.
         """
-        at = (ask.key.digest, wanted.after, wanted.generation)
-        failed = False
-        for _ in range(_JOINS):
-            follows = self._flights.flying(at)
-            if follows:
-                self._telemetry.collapsed()
-            try:
-                fetched = await self._flights.join(at, lambda: self._claimed(ask, wanted, purpose))
-            except TooManyCallsError:
-                if not follows:
-                    raise
-                continue  # who led may have had less patience or a lower rank than this caller
-            except ProxyError:
-                if not follows or failed:
-                    raise
-                failed = True
-                continue
-            # A key is locked after five refused signatures: those who asked by it take one refusal for all of them.
-            refused = fetched.status == 401 and ask.who.signing is not None
-            alike = failed and fetched.status not in _PERSONAL and fetched.accept == ask.accept
-            if fetched.span is not None or refused or alike or not follows:
-                return fetched, follows or fetched.shared
-            failed = True
-        return await self._fetch(ask, wanted, Claim(State(wanted.generation), 0), purpose), False
+        got = await self._sharing.shared(
+            (ask.key.digest, wanted.after, wanted.generation),
+            lambda: self._claimed(ask, wanted, purpose),
+            serves=lambda fetched, failed: _serves(ask, fetched, failed),
+        )
+        if got is None:
+            return await self._fetch(ask, wanted, Claim(State(wanted.generation), 0), purpose), False
+        fetched, follows = got
+        return fetched, follows or fetched.shared
 
     async def _claimed(self, ask: ListAsk, wanted: Wanted, purpose: str) -> Fetched:
-        """Fetch under a claim, or take what the replica that holds it has fetched."""
-        claim = None
-        for _ in range(_CLAIM_WAITS):
-            claim = await self._claim(ask, wanted)
-            if claim.fence is not None:
-                break
-            await self._settled(ask, wanted)
-            if span := await self._elsewhere(ask, wanted):
-                return Fetched(200, span=span, stored=True, shared=True)
-        assert claim is not None
-        try:
-            return await self._fetch(ask, wanted, claim, purpose)
-        finally:
-            await self._settle(ask, wanted, claim)
+        return await self._sharing.claimed(
+            ask.key,
+            wanted.after,
+            lambda claim: self._fetch(ask, wanted, claim, purpose),
+            elsewhere=lambda: self._elsewhere(ask, wanted),
+            generation=wanted.generation,
+        )
 
     async def _fetch(self, ask: ListAsk, wanted: Wanted, claim: Claim, purpose: str) -> Fetched:
         sent_at = self._clock()
@@ -191,26 +153,8 @@ class Fetcher:
             self._telemetry.called(purpose=purpose, status=status, elapsed_s=max(0.0, self._clock() - started))
         return response
 
-    async def _claim(self, ask: ListAsk, wanted: Wanted) -> Claim:
-        try:
-            return await self._store.claim(ask.key, wanted.after, now=self._clock())
-        except StoreUnavailableError:
-            return Claim(State(wanted.generation), 0)
-
-    async def _settle(self, ask: ListAsk, wanted: Wanted, claim: Claim) -> None:
-        try:
-            await self._store.settle(ask.key, wanted.after, claim)
-        except StoreUnavailableError:
-            return  # the claim lapses by itself
-
-    async def _settled(self, ask: ListAsk, wanted: Wanted) -> None:
-        try:
-            await self._store.settled(ask.key, wanted.after, timeout_s=_CLAIM_WAIT_S)
-        except StoreUnavailableError:
-            return  # the next claim says how it stands
-
-    async def _elsewhere(self, ask: ListAsk, wanted: Wanted) -> Span | None:
-        """Return the span that another replica has fetched, if it is one to use."""
+    async def _elsewhere(self, ask: ListAsk, wanted: Wanted) -> Fetched | None:
+        """Return how another replica's fetch ended, if that is a span to use."""
         try:
             found = await self._store.chain(ask.key, wanted.after, 1, now=self._clock())
         except StoreUnavailableError:
@@ -219,7 +163,14 @@ class Fetcher:
             return None
         span = found.pieces[0].span
         stands = standing(span, ask.lifetimes, generation=found.state.generation, now=self._clock())
-        return span if stands is Standing.FRESH else None
+        return Fetched(200, span=span, stored=True, shared=True) if stands is Standing.FRESH else None
+
+
+def _serves(ask: ListAsk, fetched: Fetched, failed: bool) -> bool:
+    # A key is locked after five refused signatures: those who asked by it take one refusal for all of them.
+    refused = fetched.status == 401 and ask.who.signing is not None
+    alike = failed and fetched.status not in PERSONAL and fetched.accept == ask.accept
+    return fetched.span is not None or refused or alike
 
 
 def _claimant(ask: ListAsk, purpose: str) -> Claimant:

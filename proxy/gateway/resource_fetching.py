@@ -1,11 +1,12 @@
-"""Fetches resources: at most one fetch of an answer is in flight, in this process and among replicas.
+"""Fetches resources. What may be shared of a fetch is shared, see `proxy.gateway.sharing`.
 
-How a fetch can end is as for spans (see `proxy.gateway.fetching`), and one way more: the answer is longer than what is
-kept. Then nobody gets it from here: who asked is told so, and everyone's request goes through on its own.
+A fetch can end in one way more than that of a span: the answer is longer than what is kept. Then nobody gets it from
+here: who asked is told so, and everyone's request goes through on its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,18 +21,15 @@ from proxy.core.rfc9111.dates import dated
 from proxy.core.rfc9111.stored import StoredAnswer, freshness_lifetime_s
 from proxy.core.rfc9111.storing import is_json, unstorable
 from proxy.core.rfc9111.vary import nominated, selected, selects, varies
-from proxy.errors import ProxyError, StoreUnavailableError, TooManyCallsError, UpstreamUnreachableError
-from proxy.gateway.coalescer import Coalescer
+from proxy.errors import UpstreamTimeoutError, UpstreamUnreachableError
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.resource_asking import ResourceAsk
+from proxy.gateway.sharing import PERSONAL, Sharing
 from proxy.stores.answers import Answers, FoundAnswers
 from proxy.stores.base import Claim, SpanStore
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Exchange
 
-_JOINS: Final = 8
-_CLAIM_WAITS: Final = 12
-_CLAIM_WAIT_S: Final = 6.0
 # What tells of one call: the budget that it left, the name that it went by.
 _OF_THE_CALL: Final = frozenset(
     {
@@ -40,7 +38,6 @@ _OF_THE_CALL: Final = frozenset(
         *(f"x-apig-ratelimit-{policy}" for policy in ("user", "api", "app", "ip")),
     }
 )
-_PERSONAL: Final = frozenset({401, 403})
 _FORGOTTEN_S: Final = 1.0  # how long it stands that nothing is kept
 
 
@@ -62,7 +59,10 @@ class FetchedAnswer:
 
 
 class ResourceFetcher:
-    """Fetches answers and stores them. *clock* gives epoch seconds; a body longer than *most_bytes* is not kept."""
+    """Fetches answers and stores them. *clock* gives epoch seconds.
+
+    A body longer than *most_bytes* is not kept, and one that takes longer than *within_s* is given up.
+    """
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class ResourceFetcher:
         store: SpanStore,
         *,
         most_bytes: int,
+        within_s: float,
         telemetry: Telemetry,
         clock: Callable[[], float],
     ) -> None:
@@ -77,13 +78,13 @@ class ResourceFetcher:
         self._store = store
         self._answers = Answers(store)
         self._most_bytes = most_bytes
-        self._telemetry = telemetry
+        self._within_s = within_s
         self._clock = clock
-        self._flights: Coalescer[FetchedAnswer] = Coalescer()
+        self._sharing: Sharing[FetchedAnswer] = Sharing(store, telemetry=telemetry, clock=clock)
 
     async def close(self) -> None:
         """End the fetches that are under way."""
-        await self._flights.close()
+        await self._sharing.close()
 
     async def found(self, ask: ResourceAsk) -> FoundAnswers:
         """Return what is kept of the resource."""
@@ -96,52 +97,24 @@ class ResourceFetcher:
 
         Raises `ProxyError` where the upstream gave no answer.
         """
-        at = (ask.key.digest, found.moment, ask.flight)
-        failed = False
-        for _ in range(_JOINS):
-            follows = self._flights.flying(at)
-            if follows:
-                self._telemetry.collapsed()
-            try:
-                fetched = await self._flights.join(at, lambda: self._claimed(ask, found, purpose))
-            except TooManyCallsError:
-                if not follows:
-                    raise
-                continue  # who led may have had less patience or a lower rank than this caller
-            except ProxyError:
-                if not follows or failed:
-                    raise
-                failed = True
-                continue
-            if fetched.large or not follows or self._serves(ask, fetched, failed=failed):
-                return fetched, follows or fetched.shared
-            failed = True
-        return await self._fetch(ask, found, Claim(found.state, 0), purpose), False
-
-    def _serves(self, ask: ResourceAsk, fetched: FetchedAnswer, *, failed: bool) -> bool:
-        """Whether a caller may take what another's fetch has brought; the second refusal in a row is shared too."""
-        if fetched.answer is not None:
-            return selects(ask.fields, fetched.answer)
-        refused = fetched.status == 401 and ask.who.signing is not None
-        said = control(fetched.response.fields) if fetched.response else None
-        withheld = said is not None and (said.no_store or said.private)
-        return refused or (failed and fetched.status not in _PERSONAL and not withheld)
+        got = await self._sharing.shared(
+            (ask.key.digest, found.moment, ask.flight),
+            lambda: self._claimed(ask, found, purpose),
+            serves=lambda fetched, failed: _serves(ask, fetched, failed),
+        )
+        if got is None:
+            return await self._fetch(ask, found, Claim(found.state, 0), purpose), False
+        fetched, follows = got
+        return fetched, follows or fetched.shared
 
     async def _claimed(self, ask: ResourceAsk, found: FoundAnswers, purpose: str) -> FetchedAnswer:
-        """Fetch under a claim, or take what the replica that holds it has fetched."""
-        claim = None
-        for _ in range(_CLAIM_WAITS):
-            claim = await self._claim(ask, found)
-            if claim.fence is not None:
-                break
-            await self._settled(ask)
-            if answer := await self._elsewhere(ask):
-                return FetchedAnswer(answer.status, answer, stored=True, shared=True)
-        assert claim is not None
-        try:
-            return await self._fetch(ask, found, claim, purpose)
-        finally:
-            await self._settle(ask, claim)
+        return await self._sharing.claimed(
+            ask.key,
+            ask.flight,
+            lambda claim: self._fetch(ask, found, claim, purpose),
+            elsewhere=lambda: self._elsewhere(ask),
+            generation=found.state.generation,
+        )
 
     async def _fetch(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, purpose: str) -> FetchedAnswer:
         known = chosen(ask, found)
@@ -183,11 +156,15 @@ class ResourceFetcher:
         if length.isascii() and length.isdecimal() and int(length) > self._most_bytes:
             return None
         chunks, size = [], 0
-        async for chunk in exchange.chunks:
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > self._most_bytes:
-                return None
+        try:
+            async with asyncio.timeout(self._within_s):
+                async for chunk in exchange.chunks:
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > self._most_bytes:
+                        return None
+        except TimeoutError as error:
+            raise UpstreamTimeoutError(f"upstream: no whole answer within {self._within_s:g}s") from error
         return b"".join(chunks)
 
     async def _judged(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, received: _Received) -> FetchedAnswer:
@@ -240,30 +217,26 @@ class ResourceFetcher:
         keep_s = max((each.of_use_s(ask.route.policy, now=now) for each in answers), default=_FORGOTTEN_S)
         return await self._answers.put(ask.key, answers, keep_s=keep_s, now=now, claim=claim)
 
-    async def _claim(self, ask: ResourceAsk, found: FoundAnswers) -> Claim:
-        try:
-            return await self._store.claim(ask.key, ask.flight, now=self._clock())
-        except StoreUnavailableError:
-            return Claim(found.state, 0)
-
-    async def _settle(self, ask: ResourceAsk, claim: Claim) -> None:
-        try:
-            await self._store.settle(ask.key, ask.flight, claim)
-        except StoreUnavailableError:
-            return  # the claim lapses by itself
-
-    async def _settled(self, ask: ResourceAsk) -> None:
-        try:
-            await self._store.settled(ask.key, ask.flight, timeout_s=_CLAIM_WAIT_S)
-        except StoreUnavailableError:
-            return  # the next claim says how it stands
-
-    async def _elsewhere(self, ask: ResourceAsk) -> StoredAnswer | None:
-        """Return the answer that another replica has fetched, if it is one to use."""
+    async def _elsewhere(self, ask: ResourceAsk) -> FetchedAnswer | None:
+        """Return how another replica's fetch ended, if that is an answer to use."""
         found = await self.found(ask)
         answer = chosen(ask, found)
         fresh = answer is not None and answer.standing(ask.route.policy, now=self._clock()) is Standing.FRESH
-        return answer if found.current and fresh else None
+        if answer is None or not (found.current and fresh):
+            return None
+        return FetchedAnswer(answer.status, answer, stored=True, shared=True)
+
+
+def _serves(ask: ResourceAsk, fetched: FetchedAnswer, failed: bool) -> bool:
+    """Whether a caller may take what another's fetch has brought."""
+    if fetched.large:
+        return True
+    if fetched.answer is not None:
+        return selects(ask.fields, fetched.answer)
+    refused = fetched.status == 401 and ask.who.signing is not None
+    said = control(fetched.response.fields) if fetched.response else None
+    withheld = said is not None and (said.no_store or said.private)
+    return refused or (failed and fetched.status not in PERSONAL and not withheld)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,9 @@ def answering(
         thrift=thrift,
     )
     forwarder = Forwarder(upstream, telemetry=telemetry, clock=clock)
-    most_bytes = settings.cache.max_resource_bytes
+    most_bytes, within_s = settings.cache.max_resource_bytes, 2 * settings.upstream.read_timeout_s
     resources = ResourceGateway(
-        ResourceFetcher(forwarder, store, most_bytes=most_bytes, telemetry=telemetry, clock=clock),
+        ResourceFetcher(forwarder, store, most_bytes=most_bytes, within_s=within_s, telemetry=telemetry, clock=clock),
         listings.credentials,
         negative_s=settings.cache.negative_ttl_s,
         clock=clock,

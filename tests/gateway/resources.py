@@ -44,13 +44,17 @@ def says(*lines: tuple[str, str], body: bytes = IMAGE, status: int = 200) -> Res
 
 @dataclass
 class Telling:
-    """Answers what the *script* says next, then *usual*; while the *gate* is shut answers wait."""
+    """Answers what the *script* says next, then *usual*; while the *gate* is shut answers wait.
+
+    A *hanging* one never comes to the end of a body.
+    """
 
     usual: Response = field(default_factory=says)
     script: list[Response | Exception] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
+    hanging: bool = False
 
     async def fetch(self, request: Request) -> Response:
         """Fetch nothing: resources are streamed until it is clear that they are short."""
@@ -65,22 +69,26 @@ class Telling:
         said = self.script.pop(0) if self.script else self.usual
         if isinstance(said, Exception):
             raise said
-        yield Exchange(said.status, said.reason, said.fields, _chunks(said.body))
+        yield Exchange(said.status, said.reason, said.fields, self._chunks(said.body))
 
     def last(self, name: str) -> list[str]:
         """Return what the last request had for a field."""
         return self.requests[-1].fields.all(name)
 
-
-async def _chunks(body: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(body), 100):
-        yield body[at : at + 100]
+    async def _chunks(self, body: bytes) -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 100):
+            yield body[at : at + 100]
+        if self.hanging:
+            await asyncio.Event().wait()
 
 
 class Resources:
-    """Everything that a gateway of resources stands in; tokens are believed for *verdict_ttl_s*."""
+    """Everything that a gateway of resources stands in.
 
-    def __init__(self, verdict_ttl_s: float = 1e9) -> None:
+    Tokens are believed for *verdict_ttl_s*, a body may take *within_s*.
+    """
+
+    def __init__(self, verdict_ttl_s: float = 1e9, within_s: float = 30.0) -> None:
         self.upstream = Telling()
         self.upstream.gate.set()
         self.hand = Hand()
@@ -88,7 +96,9 @@ class Resources:
         self.partitioner = Partitioner(SECRET)
         telemetry = Telemetry()
         forwarder = Forwarder(self.upstream, telemetry=telemetry, clock=self.hand)
-        fetcher = ResourceFetcher(forwarder, self.store, most_bytes=MOST_BYTES, telemetry=telemetry, clock=self.hand)
+        fetcher = ResourceFetcher(
+            forwarder, self.store, most_bytes=MOST_BYTES, within_s=within_s, telemetry=telemetry, clock=self.hand
+        )
         credentials = Credentials(self.store, verdicts=Verdicts(verdict_ttl_s), clock=self.hand)
         self.low = False
         self.gateway = ResourceGateway(fetcher, credentials, negative_s=5.0, clock=self.hand, low=lambda _: self.low)

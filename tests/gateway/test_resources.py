@@ -249,6 +249,17 @@ async def test_what_is_too_long_goes_through(world: Resources, stated: bool) -> 
     assert (await world.get("/public/a")).response.body == body[1:]
 
 
+async def test_a_body_that_does_not_end_is_given_up() -> None:
+    """Within its time, whatever comes meanwhile; nobody waits longer for it."""
+    world = Resources(within_s=0.05)
+    world.upstream.hanging = True
+    with pytest.raises(UpstreamTimeoutError):
+        await world.get()
+    world.upstream.hanging = False
+    assert (await world.get()).response.status == 200
+    await world.gateway.close()
+
+
 @pytest.mark.parametrize(
     ("fields", "asks"),
     [

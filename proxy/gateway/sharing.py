@@ -1,0 +1,123 @@
+"""One fetch for all who want the same: in this process at most one is in flight, and among replicas too.
+
+How a fetch can end, and what those who wait for it do:
+
+- done: they take what it brought.
+- the upstream answered, but not what may be shared: who led gets that answer; who followed asks once more. What those
+  who follow again get, they share, for else a crowd would fall on an upstream that fails; but never a 401 or 403, which
+  is about who asks: then each asks alone.
+- the upstream could not be reached: likewise.
+- the replica that led died: its claim lapses, and the first who asks again gets it.
+- they waited too long: they fetch without a claim.
+- the store is lost: every replica fetches for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from typing import Final, Generic, TypeVar
+
+from proxy.core.keys import ListingKey
+from proxy.errors import ProxyError, StoreUnavailableError, TooManyCallsError
+from proxy.gateway.coalescer import Coalescer
+from proxy.stores.base import Claim, SpanStore, State
+from proxy.telemetry import Telemetry
+
+PERSONAL: Final = frozenset({401, 403})  # answers that are about who asks
+_CLAIM_WAITS: Final = 12
+_JOINS: Final = 8
+_CLAIM_WAIT_S: Final = 6.0
+
+Result = TypeVar("Result")
+
+
+class Sharing(Generic[Result]):
+    """Lets fetches that end in a `Result` be shared. *clock* gives epoch seconds."""
+
+    def __init__(self, store: SpanStore, *, telemetry: Telemetry, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._clock = clock
+        self._flights: Coalescer[Result] = Coalescer()
+
+    async def close(self) -> None:
+        """End the fetches that are under way."""
+        await self._flights.close()
+
+    async def shared(
+        self,
+        at: Hashable,
+        fetch: Callable[[], Coroutine[None, None, Result]],
+        *,
+        serves: Callable[[Result, bool], bool],
+    ) -> tuple[Result, bool] | None:
+        """Return how the flight for *at* ended, begun with *fetch* where there is none, and whether another began it.
+
+        *serves* says whether who followed may take a result; it is told whether another was of no use before. None
+        where none was of use: then the caller asks alone. Raises `ProxyError` where the upstream gave no answer.
+        """
+        failed = False
+        for _ in range(_JOINS):
+            follows = self._flights.flying(at)
+            if follows:
+                self._telemetry.collapsed()
+            try:
+                result = await self._flights.join(at, fetch)
+            except TooManyCallsError:
+                if not follows:
+                    raise
+                continue  # who led may have had less patience or a lower rank than this caller
+            except ProxyError:
+                if not follows or failed:
+                    raise
+                failed = True
+                continue
+            if not follows or serves(result, failed):
+                return result, follows
+            failed = True
+        return None
+
+    async def claimed(
+        self,
+        key: ListingKey,
+        after: str,
+        fetch: Callable[[Claim], Awaitable[Result]],
+        *,
+        elsewhere: Callable[[], Awaitable[Result | None]],
+        generation: str,
+    ) -> Result:
+        """Return what *fetch* does under a claim, or what *elsewhere* has of the replica that holds it.
+
+        Without the store the claim is of the *generation* that was known before.
+        """
+        claim = None
+        for _ in range(_CLAIM_WAITS):
+            claim = await self._claim(key, after, generation)
+            if claim.fence is not None:
+                break
+            await self._settled(key, after)
+            if result := await elsewhere():
+                return result
+        assert claim is not None
+        try:
+            return await fetch(claim)
+        finally:
+            await self._settle(key, after, claim)
+
+    async def _claim(self, key: ListingKey, after: str, generation: str) -> Claim:
+        try:
+            return await self._store.claim(key, after, now=self._clock())
+        except StoreUnavailableError:
+            return Claim(State(generation), 0)
+
+    async def _settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+        try:
+            await self._store.settle(key, after, claim)
+        except StoreUnavailableError:
+            return  # the claim lapses by itself
+
+    async def _settled(self, key: ListingKey, after: str) -> None:
+        try:
+            await self._store.settled(key, after, timeout_s=_CLAIM_WAIT_S)
+        except StoreUnavailableError:
+            return  # the next claim says how it stands
