@@ -35,7 +35,7 @@ def lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
     yield "hits", f"{requests['hits']:,} of {requests['total']:,} requests, {share(requests['hit_ratio'])}", Mood.PLAIN
     if before is not None:
         yield "now", _rates(now, before), Mood.PLAIN
-    yield "upstream", _named(f"{upstream['calls']:,} calls", upstream["by_purpose"]), Mood.PLAIN
+    yield "upstream", _named(many(upstream["calls"], "call"), upstream["by_purpose"]), Mood.PLAIN
     yield from _troubles(upstream)
     yield from _budget(now["budget"])
     yield _breaker(now["breaker"])
@@ -43,7 +43,7 @@ def lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
     yield "under way", f"{concurrency['under_way']} of at most {concurrency['limit']} calls", Mood.PLAIN
     yield "latency", ", ".join(_latency(requests["seconds"])), Mood.PLAIN
     taken = f"{size(store['bytes'])} of {size(store['max_bytes'])}"
-    yield "store", f"{taken}, {store['listings']:,} listings, {store['spans']:,} spans", Mood.PLAIN
+    yield "store", f"{taken}, {many(store['listings'], 'listing')}, {many(store['spans'], 'span')}", Mood.PLAIN
     for part, said in store["parts"].items():
         yield f"  {part}", said, Mood.GOOD if said == "ok" else Mood.BAD
     if store["errors"]:
@@ -81,14 +81,11 @@ def _budget(budget: Figures) -> Iterator[Line]:
         yield f"  {policy}", f"{allowance(limit)}, as the upstream says", Mood.PLAIN
     closed = f"closed for {period(budget['closed_for_s'])}" if budget["gates_closed"] else "open"
     yield "gate", closed, Mood.BAD if budget["gates_closed"] else Mood.GOOD
-    spared = _named("", budget["thrift"])
-    yield (
-        "thrift",
-        (f"on, {budget['low']} budgets low" if budget["low"] else "off") + (f"; spared {spared}" if spared else ""),
-        Mood.WARN if budget["low"] else Mood.GOOD,
-    )
+    low, spared = budget["low"], _named("", budget["thrift"])
+    thrift = f"on, {many(low, 'budget')} low" if low else "off"
+    yield "thrift", thrift + (f"; spared {spared}" if spared else ""), Mood.WARN if low else Mood.GOOD
     if budget["waiting"] or budget["refused"]:
-        yield "waiting", f"{budget['waiting']:,} calls, {budget['refused']:,} not made in time", Mood.WARN
+        yield "waiting", f"{many(budget['waiting'], 'call')}, {budget['refused']:,} not made in time", Mood.WARN
 
 
 def _breaker(breaker: Figures) -> Line:
@@ -109,6 +106,11 @@ def _named(total: str, parts: Mapping[str, int]) -> str:
 
 def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole > 0 else None
+
+
+def many(count: int, noun: str) -> str:
+    """Return *count* of what *noun* names."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def share(value: float | None) -> str:

@@ -42,10 +42,10 @@ def purge(
     if len(order) != 1:
         raise click.UsageError("one of --all, --project, --image, --listing is needed")
     from proxy.cli.administration import AdministrationError
+    from proxy.cli.figures import many
 
     try:
         told = admin_port(config, admin=admin, token_file=token_file).ordered("/purge", order)
     except AdministrationError as error:
         failed(error)
-    dropped = f"dropped {told['dropped']:,} listing{'' if told['dropped'] == 1 else 's'}"
-    click.echo(dropped + (f": {told['because']}" if "because" in told else ""))
+    click.echo(f"dropped {many(told['dropped'], 'listing')}" + (f": {told['because']}" if "because" in told else ""))

@@ -112,7 +112,7 @@ def _show(read: Read, replayed: Replayed, top: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from proxy.cli.figures import share
+    from proxy.cli.figures import many, share
     from proxy.replay.report import lines_read, rows, total
 
     for line in lines_read(read):
@@ -120,7 +120,7 @@ def _show(read: Read, replayed: Replayed, top: int) -> None:
     if read.first is None:
         return
     begin, end = (datetime.fromtimestamp(at, UTC) for at in (read.first, read.last))
-    click.echo(f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC, {len(read.callers):,} callers\n")
+    click.echo(f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC, {many(len(read.callers), 'caller')}\n")
     each = rows(replayed)
     shown = each[:top] if len(each) <= top + 1 else [*each[:top], total(each[top:], f"{len(each) - top} others")]
     table = Table(box=None, pad_edge=False, header_style="")

@@ -47,7 +47,10 @@ class Warmed:
     took_s: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.images:,} images in {self.pages:,} pages, {self.fetched:,} fetched, {self.took_s:.1f} s"
+        from proxy.cli.figures import many
+
+        pages = many(self.pages, "page")
+        return f"{many(self.images, 'image')} in {pages}, {self.fetched:,} fetched, {self.took_s:.1f} s"
 
 
 @click.command()

@@ -116,6 +116,22 @@ def test_a_missing_redis_is_named_with_its_package(provision: Provision) -> None
     )
 
 
+@pytest.mark.parametrize("browser", ["chromium", "chromium_browser", "google_chrome"])
+def test_a_browser_that_is_there_is_left_alone(provision: Provision, browser: str) -> None:
+    """Whichever it is, and nothing is said about it."""
+    done = provision("browser", **{browser: "exit 0"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_missing_browser_is_named_with_its_package(provision: Provision) -> None:
+    """Where it may not be installed, the line says by which command it is."""
+    done = provision("browser", apt_get="exit 99", id=NOT_ROOT)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"missing: chromium, .+; run: sudo apt-get update && sudo apt-get install chromium\n", done.stderr
+    )
+
+
 def test_another_word_is_wrong_usage(provision: Provision) -> None:
     """A word that it doesn't know ends with 2 and the usage."""
     done = provision("kubectl")

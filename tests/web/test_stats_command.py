@@ -65,7 +65,7 @@ def test_a_quiet_proxy_is_shown_as_such() -> None:
     assert told["upstream"][0] == "8 calls: list 6, readahead 2"
     assert told["budget"][0].endswith("10 of 200 in 1 min")
     assert told["latency"][0] == "stored 200 µs, 99 % 4.0 ms, fetched 50 ms, 99 % 1.2 s"
-    assert told["store"][0] == "2.0 KiB of 1.0 MiB, 1 listings, 2 spans"
+    assert told["store"][0] == "2.0 KiB of 1.0 MiB, 1 listing, 2 spans"
     assert {mood for _, mood in told.values()} <= {Mood.PLAIN, Mood.GOOD}
 
 

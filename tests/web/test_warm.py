@@ -54,7 +54,7 @@ async def test_what_was_warmed_is_a_hit(proxy: Proxy, upstream: Lookalike, tmp_p
     async with command(*words, at=tmp_path) as started:
         assert await started.ended() == 0, started.errors
         first, second = started.output.decode().splitlines()
-    assert first.startswith("/v2/images?visibility=public: 60 images in 1 pages, 1 fetched")
+    assert first.startswith("/v2/images?visibility=public: 60 images in 1 page, 1 fetched")
     assert second.startswith("/v2/cloudimages?status=active: ")
     calls = len(upstream.calls)
     for target in ("/v2/images?limit=7&visibility=public", "/v2/cloudimages?status=active&limit=3"):
