@@ -13,7 +13,7 @@ from proxy.core.budget import Allowance, Log, Taken, Told, Usage, Wait, closed, 
 from proxy.core.claimant import Priority
 
 _MOST_SCOPES: Final = 10_000
-_LOOKED_AT: Final = 1_000
+_LOOKED_AT: Final = 200
 
 
 class Ledger(Protocol):

@@ -30,6 +30,7 @@ class MemoryStore:
     def __init__(self, max_bytes: int) -> None:
         self._segments: Segments[tuple[str, str]] = Segments(max_bytes)
         self._kept: dict[tuple[str, str], _Kept] = {}
+        self._spans: Counter[str] = Counter()  # how many are kept of a listing
         self._scoped: Counter[str] = Counter()  # how many spans each scope touches
         # listing -> image -> (marker that the image's span starts after, position behind the image)
         self._homes: dict[str, dict[str, tuple[str, int]]] = {}
@@ -52,7 +53,7 @@ class MemoryStore:
 
     def health(self) -> Health:
         """See `SpanStore.health`."""
-        return Health({"memory": "ok"}, len({listing for listing, _ in self._kept}), len(self._kept))
+        return Health({"memory": "ok"}, len(self._spans), len(self._kept))
 
     async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """See `SpanStore.chain`."""
@@ -96,6 +97,7 @@ class MemoryStore:
             self._segments.remove(at)
             return
         self._kept[at] = _Kept(key, span, now + keep_s)
+        self._spans[key.digest] += 1
         self._scoped.update(key.scopes)
         if span.ids:
             homes = self._homes.setdefault(key.digest, {})
@@ -195,6 +197,9 @@ class MemoryStore:
             if not self._scoped[scope]:
                 del self._scoped[scope]
         listing, after = at
+        self._spans[listing] -= 1
+        if not self._spans[listing]:
+            del self._spans[listing]
         homes = self._homes.get(listing, {})
         for image_id in kept.span.ids:
             if (home := homes.get(image_id)) and home[0] == after:

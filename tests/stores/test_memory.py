@@ -60,6 +60,23 @@ async def test_a_span_larger_than_everything_is_not_kept() -> None:
     assert await chained(store, key=a_listing(1))
 
 
+async def test_listings_and_spans_are_counted() -> None:
+    """Each listing once, however many spans it has, and none that has gone."""
+    store = MemoryStore(3 * a_span().size_bytes)
+
+    def counted() -> tuple[int, int]:
+        return store.health().listings, store.health().spans
+
+    await keep(store, a_span(), a_span("d"))
+    await keep(store, a_span(fetched_at=NOW + 1))
+    assert counted() == (1, 2)
+    for number in range(3):
+        await keep(store, a_span(), key=a_listing(number), keep_s=10)
+    assert counted() == (3, 3)
+    assert not await chained(store, key=a_listing(0), now=NOW + 20)
+    assert counted() == (2, 2)
+
+
 async def test_nothing_is_kept_in_no_bytes() -> None:
     """A bound of zero stores nothing and answers all the same."""
     store = MemoryStore(0)
