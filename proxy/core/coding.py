@@ -21,6 +21,8 @@ CODINGS: Final = ("zstd", "gzip")
 # What the upstream is asked for: what can be undone here within bounds.
 READABLE: Final = ", ".join(CODINGS)
 
+WORTH_CODING: Final = 512  # bytes; a shorter body gains nothing
+
 _GZIP_LEVEL: Final = 6
 _ZSTD_LEVEL: Final = 3
 # Who decodes must not need more memory than that, nor do we (RFC 9659 §3).

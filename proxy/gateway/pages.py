@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final
 
-from proxy.core.coding import encoded
+from proxy.core.coding import WORTH_CODING
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Page
 from proxy.core.page import rendered
 from proxy.core.query import Window
 from proxy.core.validators import entity_tag
-
-_WORTH_COMPRESSING: Final = 512
-_OFF_LOOP_BYTES: Final = 64 * 1024
+from proxy.gateway.codings import coded
 
 
 @dataclass(slots=True)
@@ -62,12 +58,12 @@ class PageRenderer:
         else:
             self._rendered.move_to_end(at)
         plain = kept.representations[None]
-        if coding is None or len(plain.body) < _WORTH_COMPRESSING:
+        if coding is None or len(plain.body) < WORTH_CODING:
             return plain
         if coding not in kept.representations:
             self._forget(at)
             kept.representations[coding] = Representation(
-                await _encoded(plain.body, coding), f'{plain.tag[:-1]}-{coding}"', coding
+                await coded(plain.body, coding), f'{plain.tag[:-1]}-{coding}"', coding
             )
             self._remember(at, kept)
         return kept.representations[coding]
@@ -83,9 +79,3 @@ class PageRenderer:
         kept = self._rendered.pop(at, None)
         if kept is not None:
             self._bytes -= kept.size_bytes
-
-
-async def _encoded(body: bytes, coding: str) -> bytes:
-    if len(body) < _OFF_LOOP_BYTES:
-        return encoded(body, coding)
-    return await asyncio.to_thread(encoded, body, coding)

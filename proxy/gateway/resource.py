@@ -11,11 +11,12 @@ from proxy.core.directives import NONE
 from proxy.core.freshness import Standing
 from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
-from proxy.core.rfc9111.presented import presented
+from proxy.core.rfc9111.presented import coding_for, presented
 from proxy.core.rfc9111.stored import StoredAnswer
 from proxy.errors import NotInStoreError, ProxyError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.background import Background
+from proxy.gateway.codings import CodedBodies
 from proxy.gateway.credentials import Credentials
 from proxy.gateway.items import ListItems
 from proxy.gateway.listing import Repeatable
@@ -43,7 +44,8 @@ class Resourced:
 
 
 class ResourceGateway:
-    """Answers requests for resources. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept.
+    """Answers requests for resources. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept,
+    *coded_bytes* how much is remembered of bodies in content codings.
 
     *low* says of a partition that its budget runs low: then who could be given a stale answer waits for no turn. Where
     there are *items*, an image that stands in a fresh list is answered from there.
@@ -55,6 +57,7 @@ class ResourceGateway:
         credentials: Credentials,
         *,
         negative_s: float,
+        coded_bytes: int,
         clock: Callable[[], float],
         low: Callable[[str], bool] = lambda _: False,
         items: ListItems | None = None,
@@ -67,6 +70,7 @@ class ResourceGateway:
         self._clock = clock
         self._refused: Memo[Response] = Memo(_REMEMBERED)
         self._large: Memo[bool] = Memo(_REMEMBERED)
+        self._coded = CodedBodies(coded_bytes)
         self.background = Background(_MAX_BACKGROUND)
 
     async def close(self) -> None:
@@ -90,12 +94,12 @@ class ResourceGateway:
         answer = chosen(ask, found)
         stands = self._standing(ask, answer, current=found.current)
         if answer is not None and stands is Standing.FRESH:
-            return self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer)))
+            return await self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer)))
         if item := await self._item(ask):
             return item
         if answer is not None and stands is Standing.REVALIDATE:
             self.background.do(self._revalidated(ask, found))
-            return self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer), detail="stale-while-revalidate"))
+            return await self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer), detail="stale-while-revalidate"))
         refused = self._refused.get(_refusal(ask, found), now=self._clock())
         if refused is not None and ask.directives.max_age_s is None:
             return Resourced(refused, CacheStatus(detail="negative"))
@@ -110,7 +114,7 @@ class ResourceGateway:
         item = await self._items.item(ask.key.partition, ask.form, image_id)
         if item is None or self._standing(ask, item, current=True) is not Standing.FRESH:
             return None
-        return self._hit(ask, item, CacheStatus(ttl_s=self._ttl_s(item), detail="item-from-list"))
+        return await self._hit(ask, item, CacheStatus(ttl_s=self._ttl_s(item), detail="item-from-list"))
 
     def _standing(self, ask: ResourceAsk, answer: StoredAnswer | None, *, current: bool) -> Standing:
         """Return what *answer* may be used for: by itself, by its caller's credentials, by the caller's wishes.
@@ -139,17 +143,17 @@ class ResourceGateway:
         except ProxyError:
             if if_error is None:
                 raise
-            return self._hit(ask, if_error, CacheStatus(_why(answer, found), None, detail="stale-if-error"))
+            return await self._hit(ask, if_error, CacheStatus(_why(answer, found), None, detail="stale-if-error"))
         if fetched.large:
             self._large.put(ask.key.digest, True, until=self._clock() + _LARGE_S)
             return "large"
         await self._learn(ask, fetched)
         if if_error is not None and fetched.status in _ERRORS and fetched.answer is None:
             status = CacheStatus(_why(answer, found), fetched.status, detail="stale-if-error")
-            return self._hit(ask, if_error, status)
-        return self._given(ask, fetched, found, why=_why(answer, found), follows=follows)
+            return await self._hit(ask, if_error, status)
+        return await self._given(ask, fetched, found, why=_why(answer, found), follows=follows)
 
-    def _given(
+    async def _given(
         self, ask: ResourceAsk, fetched: FetchedAnswer, found: FoundAnswers, *, why: Fwd, follows: bool
     ) -> Resourced:
         status = CacheStatus(
@@ -165,8 +169,14 @@ class ResourceGateway:
         if not follows:
             answer = replace(answer, fields=answer.fields.plus(*fetched.withheld))
         status = replace(status, ttl_s=self._ttl_s(answer))
-        now = self._clock()
-        return Resourced(presented(answer, ask.asked, ask.route, hit=False, now=now), status)
+        return Resourced(await self._presented(ask, answer, hit=False, now=self._clock()), status)
+
+    async def _presented(self, ask: ResourceAsk, answer: StoredAnswer, *, hit: bool, now: float) -> Response:
+        coding = coding_for(answer, ask.asked, ask.route)
+        response = presented(answer, ask.asked, ask.route, hit=hit, now=now, coding=coding)
+        if coding is None or response.status != 200:
+            return response
+        return replace(response, body=await self._coded.body(ask.key.digest, answer.body, coding))
 
     def _brief(self, ask: ResourceAsk, response: Response) -> bool:
         """Whether a refusal is remembered for those who ask the same: in its partition only."""
@@ -174,9 +184,9 @@ class ResourceGateway:
             return False
         return len(response.body) <= _MOST_REFUSAL_BYTES and response.fields.get("set-cookie") is None
 
-    def _hit(self, ask: ResourceAsk, answer: StoredAnswer, status: CacheStatus) -> Resourced:
+    async def _hit(self, ask: ResourceAsk, answer: StoredAnswer, status: CacheStatus) -> Resourced:
         now = self._clock()
-        response = presented(answer, ask.asked, ask.route, hit=True, now=now)
+        response = await self._presented(ask, answer, hit=True, now=now)
         fresh = status.fwd is None and status.detail is None
         return Resourced(response, status, self._repeatable(ask, answer, response, now) if fresh else None)
 

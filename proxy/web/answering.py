@@ -28,6 +28,7 @@ from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
 from proxy.web.resources import resource_routes
 
+_CODED_SHARE: Final = 1 / 64  # of `store.max_bytes`: resources in a content coding
 _RENDERED_SHARE: Final = 0.25  # of `store.max_bytes`: rendered pages beside the spans they come from
 
 
@@ -85,6 +86,7 @@ def answering(
         ResourceFetcher(forwarder, store, most_bytes=most_bytes, within_s=within_s, telemetry=telemetry, clock=clock),
         listings.credentials,
         negative_s=settings.cache.negative_ttl_s,
+        coded_bytes=int(settings.store.max_bytes * _CODED_SHARE),
         clock=clock,
         low=low,
         items=ListItems(store, clock=clock) if settings.cache.item_from_list else None,

@@ -101,7 +101,14 @@ class Resources:
         )
         credentials = Credentials(self.store, verdicts=Verdicts(verdict_ttl_s), clock=self.hand)
         self.low = False
-        self.gateway = ResourceGateway(fetcher, credentials, negative_s=5.0, clock=self.hand, low=lambda _: self.low)
+        self.gateway = ResourceGateway(
+            fetcher,
+            credentials,
+            negative_s=5.0,
+            coded_bytes=1 << 20,
+            clock=self.hand,
+            low=lambda _: self.low,
+        )
 
     def ask(
         self, target: str = "/v2/images/a", *, method: str = "GET", token: str = "alpha", **fields: str

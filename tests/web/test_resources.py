@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from proxy.config import CacheSection, RouteSection
+from proxy.core.coding import decoded
 from proxy.core.rfc9111.routes import IMAGES
 from proxy.demo.server import Call, Lookalike
 from proxy.web.resources import resource_routes
@@ -57,6 +58,22 @@ async def test_an_image_is_answered_from_the_store(client: Client, direct: Clien
     )
     known = await client.ask(image, If_None_Match=first.fields["ETag"])
     assert (known.status, known.body, known.hit) == (304, b"", True)
+
+
+async def test_an_answer_is_coded_for_who_accepts_it(client: Client) -> None:
+    """With a tag of its own in each coding, and not where a part is asked for."""
+    plain = await client.ask(SCHEMA)
+    tags = {plain.fields["ETag"]}
+    for coding in ("gzip", "zstd"):
+        answers = [await client.ask(SCHEMA, Accept_Encoding=coding) for _ in range(3)]
+        assert {answer.fields["Content-Encoding"] for answer in answers} == {coding}
+        assert all(decoded(answer.body, coding, at_most=1 << 20) == plain.body for answer in answers)
+        tags |= {answer.fields["ETag"] for answer in answers}
+        known = await client.ask(SCHEMA, Accept_Encoding=coding, If_None_Match=answers[0].fields["ETag"])
+        assert known.status == 304
+    assert len(tags) == 3
+    part = await client.ask(SCHEMA, Accept_Encoding="gzip", Range="bytes=0-9")
+    assert (part.status, part.body) == (206, plain.body[:10])
 
 
 async def test_a_repeated_request_is_answered_before_it_is_parsed(client: Client, upstream: Lookalike) -> None:

@@ -5,24 +5,44 @@ from __future__ import annotations
 from math import floor
 from typing import Final
 
+from proxy.core.coding import WORTH_CODING, chosen
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.rfc9111.conditional import not_modified, unmodified
 from proxy.core.rfc9111.control import control
 from proxy.core.rfc9111.ranges import cut
 from proxy.core.rfc9111.routes import ResourceRoute
 from proxy.core.rfc9111.stored import StoredAnswer
-from proxy.core.validators import entity_tag
+from proxy.core.validators import entity_tag, is_entity_tag
 
-_VARY: Final = "X-Api-Version, Accept, Accept-Language"
+_VARY: Final = "X-Api-Version, Accept, Accept-Language, Accept-Encoding"
+_OF_THE_BYTES: Final = ("etag", "content-md5", "digest", "content-digest", "repr-digest")
 # What the upstream says of being cached is said to us; what callers may do follows from whom an answer belongs to.
 _SAID_TO_US: Final = ("cache-control", "cdn-cache-control", "expires", "pragma", "vary")
 
 
-def presented(answer: StoredAnswer, request: Request, route: ResourceRoute, *, hit: bool, now: float) -> Response:
-    """Return *answer* for the caller of *request*; it is a *hit* where the upstream was not asked for it."""
+def coding_for(answer: StoredAnswer, request: Request, route: ResourceRoute) -> str | None:
+    """Return the content coding in which *answer* goes to the caller of *request*, None for as it is.
+
+    What goes as it came is not coded, nor what is short, coded already, or cut: ranges are of the answer as it is.
+    """
+    as_it_is = route.vary or answer.status != 200 or len(answer.body) < WORTH_CODING
+    if as_it_is or request.fields.get("range") is not None or answer.fields.get("content-encoding") is not None:
+        return None
+    return chosen(request.fields.get("accept-encoding"))
+
+
+def presented(
+    answer: StoredAnswer, request: Request, route: ResourceRoute, *, hit: bool, now: float, coding: str | None = None
+) -> Response:
+    """Return *answer* for the caller of *request*; it is a *hit* where the upstream was not asked for it.
+
+    Its fields are those of the answer in *coding*; to code the body is left to who has the time.
+    """
     fields = answer.fields.without(["age", "content-length"])
     if not route.vary:
         fields = _for_callers(answer, fields, route, now=now)
+    if coding is not None:
+        fields = _coded(fields, coding)
     age_s = answer.current_age_s(now=now)
     if hit or age_s >= 1.0:
         fields = fields.plus(("Age", str(floor(age_s))))
@@ -41,9 +61,16 @@ def _for_callers(answer: StoredAnswer, fields: Fields, route: ResourceRoute, *, 
     said = [] if route.public else ["private"]
     said.append(_cache_control(answer, now=now))
     lines = [("Cache-Control", ", ".join(said)), ("Vary", _VARY if route.public else f"X-Auth-Token, {_VARY}")]
-    if fields.get("etag") is None and answer.status == 200:
+    if answer.status == 200 and not is_entity_tag(fields.get("etag")):
+        fields = fields.without(["etag"])
         lines.append(("ETag", f'"{entity_tag(answer.body)}"'))
     return fields.without(_SAID_TO_US).plus(*lines)
+
+
+def _coded(fields: Fields, coding: str) -> Fields:
+    """Return *fields* as those of another representation: in *coding*, with its own tag (RFC 9110 §8.8.3.3)."""
+    tag = fields.get("etag") or '""'
+    return fields.without(_OF_THE_BYTES).plus(("ETag", f'{tag[:-1]}-{coding}"'), ("Content-Encoding", coding))
 
 
 def _cache_control(answer: StoredAnswer, *, now: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.messages import Fields, Request
-from proxy.core.rfc9111.presented import presented
+from proxy.core.rfc9111.presented import coding_for, presented
 from proxy.core.rfc9111.routes import ResourceRoute
 from proxy.core.rfc9111.stored import Policy
 from proxy.core.validators import entity_tag
@@ -102,3 +102,46 @@ def test_conditions_and_ranges_are_for_a_200(lines: list[tuple[str, str]]) -> No
     """RFC 9110 §13.2.1: another status is given as it is."""
     got = presented(an_answer(("ETag", '"a"'), status=404), asks(*lines), AS_IT_CAME, hit=True, now=NOW)
     assert (got.status, got.body) == (404, b"0123456789")
+
+
+LONG = b"0123456789" * 100
+OF_ITS_BYTES = f'"{entity_tag(LONG)}-gzip"'
+
+
+@pytest.mark.parametrize(
+    ("lines", "asked", "coding"),
+    [
+        pytest.param([], ("Accept-Encoding", "gzip"), "gzip", id="what the caller accepts"),
+        pytest.param([], ("Accept-Encoding", "gzip;q=0"), None, id="nothing that it does not"),
+        pytest.param([], ("X", "y"), None, id="nor if it says nothing"),
+        pytest.param([("Content-Encoding", "br")], ("Accept-Encoding", "gzip"), None, id="what is coded already"),
+    ],
+)
+def test_a_coding_is_for_who_accepts_it(
+    lines: list[tuple[str, str]], asked: tuple[str, str], coding: str | None
+) -> None:
+    """And for an answer that is long and as it was stored."""
+    answer = an_answer(*lines, body=LONG)
+    assert coding_for(answer, asks(asked), OWN) == coding
+    assert coding_for(answer, asks(asked), AS_IT_CAME) is None
+    assert coding_for(answer, asks(asked, ("Range", "bytes=0-1")), OWN) is None
+    assert coding_for(an_answer(*lines, body=b"short"), asks(asked), OWN) is None
+    assert coding_for(an_answer(*lines, body=LONG, status=301), asks(asked), OWN) is None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "expected"),
+    [('"a"', '"a-gzip"'), ('W/"a"', 'W/"a-gzip"'), (None, OF_ITS_BYTES), ("a", OF_ITS_BYTES)],
+)
+def test_a_coded_answer_is_another_representation(theirs: str | None, expected: str) -> None:
+    """It has a tag of its own, and says nothing of the bytes that it is not."""
+    lines = [("Content-MD5", "x"), *([("ETag", theirs)] if theirs else [])]
+    answer = an_answer(*lines, body=LONG)
+    got = presented(answer, asks(), OWN, hit=True, now=NOW, coding="gzip")
+    assert (got.fields.all("etag"), got.fields.all("content-encoding")) == ([expected], ["gzip"])
+    assert got.fields.get("content-md5") is None
+    assert "Accept-Encoding" in (got.fields.get("vary") or "")
+    known = presented(answer, asks(("If-None-Match", expected)), OWN, hit=True, now=NOW, coding="gzip")
+    assert (known.status, known.fields.get("content-encoding")) == (304, None)
+    plain = presented(answer, asks(("If-None-Match", expected)), OWN, hit=True, now=NOW)
+    assert plain.status == 200

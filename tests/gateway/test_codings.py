@@ -1,0 +1,58 @@
+"""Bodies in a content coding."""
+
+from __future__ import annotations
+
+import zlib
+
+import pytest
+
+from proxy.gateway import codings
+from proxy.gateway.codings import CodedBodies
+
+BODY = b"0123456789" * 200
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The codings that were made, in order."""
+    kept: list[str] = []
+
+    def counted(body: bytes, coding: str) -> bytes:
+        kept.append(coding)
+        return zlib.compress(body, wbits=31)
+
+    monkeypatch.setattr(codings, "encoded", counted)
+    return kept
+
+
+async def test_a_body_is_coded_once(made: list[str]) -> None:
+    """Per resource, bytes and coding; what any of them changes is coded anew."""
+    bodies = CodedBodies(1 << 20)
+    asked = [
+        ("k", BODY, "gzip"),
+        ("k", BODY, "gzip"),
+        ("k", BODY, "zstd"),
+        ("k", BODY + b"x", "gzip"),
+        ("l", BODY, "gzip"),
+    ]
+    got = [await bodies.body(*each) for each in asked]
+    assert [zlib.decompress(each, wbits=31) for each in got] == [body for _, body, _ in asked]
+    assert made == ["gzip", "zstd", "gzip", "gzip"]
+
+
+async def test_only_so_much_is_remembered(made: list[str]) -> None:
+    """What was asked for longest ago goes first; what is too large for all of it is coded each time."""
+    bodies = CodedBodies(600)  # two of about 240 bytes, with what an entry takes beside them
+    for key in ("a", "b", "a", "c", "a", "b"):
+        await bodies.body(key, BODY, "gzip")
+    assert len(made) == 4
+    none = CodedBodies(10)
+    for _ in range(2):
+        assert zlib.decompress(await none.body("a", BODY, "gzip"), wbits=31) == BODY
+    assert len(made) == 6
+
+
+async def test_a_long_body_is_coded_beside_the_loop() -> None:
+    """And comes back the same."""
+    body = bytes(range(256)) * 1000
+    assert zlib.decompress(await codings.coded(body, "gzip"), wbits=31) == body
