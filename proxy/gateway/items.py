@@ -59,14 +59,17 @@ class ListItems:
         return None
 
     async def _fresh(self, ask: ListAsk, image_id: str) -> Piece | None:
-        """Return the piece behind the image, if its span is fresh and nothing has invalidated it since."""
+        """Return the piece behind the image, if its span is fresh and nothing has invalidated it since.
+
+        A chain without it says that it is not to be believed now: where other replicas' writes can't be heard of.
+        """
         now = self._clock()
         try:
             piece = await self._store.holding(ask.key, image_id, now=now)
             found = await self._store.chain(ask.key, piece.span.after, 1, now=now) if piece else None
         except StoreUnavailableError:
             return None
-        if piece is None or found is None:
+        if piece is None or found is None or all(each.span != piece.span for each in found.pieces):
             return None
         stands = standing(piece.span, ask.lifetimes, generation=found.state.generation, now=now)
         return piece if stands is Standing.FRESH else None

@@ -12,6 +12,7 @@ from proxy.core.listing import Piece
 from proxy.core.messages import Response
 from proxy.errors import StoreUnavailableError
 from proxy.gateway.items import ListItems
+from proxy.stores.base import Found
 from proxy.stores.memory import MemoryStore
 from tests.gateway.conftest import ROWS, MakeWorld, World
 
@@ -101,3 +102,25 @@ async def test_a_store_that_is_away_has_no_items(world: World) -> None:
     items = ListItems(Away(1), clock=world.hand)
     items.given(world.ask("limit=1"))
     assert await found(world, items, ROWS[0]) is None
+
+
+class Doubted(MemoryStore):
+    """A store that has spans but does not believe them, as process memory while other replicas can't be heard."""
+
+    async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
+        """See `SpanStore.chain`."""
+        return replace(await super().chain(key, after, count, joinable=joinable, now=now), pieces=())
+
+
+async def test_what_the_store_does_not_believe_is_not_found(world: World) -> None:
+    """Another replica's write may have changed the image, and nobody could tell."""
+    ask, store = world.ask("limit=1"), Doubted(1 << 20)
+    items = ListItems(store, clock=world.hand)
+    items.given(ask)
+    world.upstream.script = [a_page("a")]
+    await world.get("limit=1")
+    (piece,) = (await world.store.chain(ask.key, "", 1, now=world.now)).pieces
+    state = store.state(ask.key, now=world.now)
+    await store.put(ask.key, replace(piece.span, generation=state.generation), keep_s=60.0, now=world.now)
+    assert await store.holding(ask.key, "a", now=world.now)
+    assert await found(world, items, "a") is None
