@@ -25,8 +25,9 @@ ENVIRONMENT_PREFIX: Final = "IMS_PROXY_"
 # What Kubernetes puts into every pod beside a Service that is named ims-proxy.
 _SERVICE_LINK: Final = re.compile(ENVIRONMENT_PREFIX + r"(?:SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_(?:TCP|UDP)\w*)")
 
-# In a URL: `redis://user:PASSWORD@host`, or what redis-py reads from the query, `?password=PASSWORD`.
-_PASSWORD: Final = re.compile(r"(?:(://[^/:@?#]*:)[^/?#]*(?=@)|([?&](?:sentinel_)?password=)[^&#]*)")
+# In a URL: `redis://user:PASSWORD@host`, or what redis-py reads from the query, `?ssl_password=PASSWORD`. What is no
+# URL for the odd characters in its password is shown too, to say so: rather too much of it is hidden than too little.
+_PASSWORD: Final = re.compile(r"(?:(://[^/:@?#]*:).*(?=@)|([?&]\w*password=)[^&#]*)", re.IGNORECASE)
 
 Setting = tuple[str, str]
 

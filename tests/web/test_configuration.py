@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import cli
-from proxy.configuration import ConfigurationError, loaded
+from proxy.configuration import ConfigurationError, loaded, masked
 
 URL = "http://up.example"
 
@@ -224,6 +224,22 @@ def test_secrets_are_masked_and_read_from_files(tmp_path: Path) -> None:
     ).settings.identity.secret
     for line in problems("--store", "mysql://user:hunter2@x", ADMIN__TOKEN="hunter2", IDENTITY__SECRET="hunter2"):
         assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:hunter2@h:6379/0",
+        "rediss://h:6379/0?ssl_password=hunter2&ssl_ca_certs=ca.pem",
+        "redis+sentinel://u:p@h:1/s?sentinel_password=hunter2",
+        "redis://h/0?db=1&PASSWORD=hunter2",
+        "redis://user:odd@and/hunter2?#hunter2@h:6379/0",
+    ],
+)
+def test_no_password_of_a_url_is_shown(url: str) -> None:
+    """Whichever it is, and though it makes the URL none."""
+    assert "hunter2" not in masked(f"store.url = {url}")
+    assert masked("redis://h:6379/0?db=1") == "redis://h:6379/0?db=1"
 
 
 @pytest.mark.parametrize(
