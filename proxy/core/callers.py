@@ -46,6 +46,8 @@ CLAIMS: Final = (
     "x-user-id",
     "x-user-name",
 )
+# What makes a GET another method to some servers: where callers may not write, that is no way to do so.
+OVERRIDES: Final = ("x-http-method", "x-http-method-override", "x-method-override")
 
 
 @dataclass(frozen=True, slots=True)

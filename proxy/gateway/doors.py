@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final, Protocol
 
-from proxy.core.callers import CLAIMS, Caller, recognised
+from proxy.core.callers import CLAIMS, OVERRIDES, Caller, recognised
 from proxy.core.identity import UNPLACED, Partition, Partitioner, Unshared, Who, spelt
 from proxy.core.keys import EVERYTHING, project_scope
 from proxy.core.messages import Request
@@ -149,8 +149,8 @@ class OwnDoor:
             raise ForbiddenError(f"caller: may not write, and {request.method} does")
 
     async def onward(self, request: Request) -> Request:
-        """See `Door.onward`: callers' credentials end here."""
-        return replace(request, fields=request.fields.without(CLAIMS))
+        """See `Door.onward`: callers' credentials end here, and what would make a read a write."""
+        return replace(request, fields=request.fields.without((*CLAIMS, *OVERRIDES)))
 
     async def who(self, request: Request) -> Who | Unshared:  # noqa: ARG002 - they are all the proxy
         """See `Door.who`."""

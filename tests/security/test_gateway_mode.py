@@ -86,6 +86,16 @@ async def test_it_is_read_only_by_default(upstream: Lookalike) -> None:
     assert not upstream.calls
 
 
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
+async def test_a_read_stays_one_on_its_way_up(upstream: Lookalike, name: str) -> None:
+    """To some servers such a field makes a GET a DELETE: none goes up, wherever the request is answered."""
+    by_signature(upstream, {"AKOWN": SECRET_KEY})
+    async with a_proxy(upstream.base_url, identity=SIGNING) as proxy:
+        for target in (LIST, "/v2/images/x", "/v2/images/x/file"):
+            await proxy.client.ask(target, token=None, fields=[(name, "DELETE")])
+    assert [name in call.headers for call in upstream.calls] == [False] * 3
+
+
 async def test_a_streamed_body_goes_up_under_an_unsigned_payload(upstream: Lookalike) -> None:
     """Where writes are allowed, the signature covers that the body is not covered."""
     async with a_proxy(upstream.base_url, identity={**SIGNING, "writes": True}) as proxy:
