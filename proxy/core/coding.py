@@ -23,6 +23,7 @@ READABLE: Final = ", ".join(CODINGS)
 
 WORTH_CODING: Final = 512  # bytes; a shorter body gains nothing
 
+_REMEMBERED_CHARS: Final = 256  # callers send what they like, up to 64 KiB
 _GZIP_LEVEL: Final = 6
 _ZSTD_LEVEL: Final = 3
 # Who decodes must not need more memory than that, nor do we (RFC 9659 §3).
@@ -33,14 +34,17 @@ class CodingError(Exception):
     """A body that is not in the coding that it says, or is longer than it may be."""
 
 
-@lru_cache(maxsize=1024)
 def chosen(accept_encoding: str | None) -> str | None:
-    """Return the coding for this caller, None for identity.
+    """Return the coding for this caller, None for identity. For short fields it is remembered.
 
     Without the field identity is what old clients can read; a weight that is malformed counts as 0.
     """
     if accept_encoding is None:
         return None
+    return _remembered(accept_encoding) if len(accept_encoding) <= _REMEMBERED_CHARS else _chosen(accept_encoding)
+
+
+def _chosen(accept_encoding: str) -> str | None:
     weights = {}
     for item in accept_encoding.split(","):
         coding, *parameters = (part.strip() for part in item.lower().split(";"))
@@ -50,6 +54,9 @@ def chosen(accept_encoding: str | None) -> str | None:
     best = max(CODINGS, key=lambda coding: weights.get(coding, anything))
     weight_of_best = weights.get(best, anything)
     return best if weight_of_best > 0 and weight_of_best >= weights.get("identity", 0.0) else None
+
+
+_remembered = lru_cache(maxsize=1024)(_chosen)
 
 
 def encoded(body: bytes, coding: str) -> bytes:

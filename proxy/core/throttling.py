@@ -46,7 +46,7 @@ def heard(status: int, fields: Fields, body: bytes, *, now: float) -> Heard:
         return Heard(tuple(told))
     text = body[:4096].decode("utf-8", "replace")
     policy = _POLICY.search(text)
-    said = _told(policy[1] if policy else "flow", text)
+    said = _told(policy[1] if policy and policy[1] in _POLICIES else "flow", text)
     if said:
         told = [each for each in told if each.name != said.name] + [said]
     after_s = _retry_after_s(fields.get("retry-after"), now=now)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.coding import CODINGS, READABLE, CodingError, chosen, decoded, encoded
+from proxy.core.coding import CODINGS, READABLE, CodingError, _remembered, chosen, decoded, encoded
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -136,3 +136,10 @@ def test_both_codings_are_as_others_read_them() -> None:
     assert gzip.decompress(encoded(b"body", "gzip")) == b"body"
     assert zlib.decompress(encoded(b"body", "gzip"), wbits=47) == b"body"
     assert zstd.decompress(encoded(b"body", "zstd")) == b"body"
+
+
+def test_a_long_field_is_read_each_time() -> None:
+    """A thousand fields of 64 KiB, which anyone may send, are not kept."""
+    before = _remembered.cache_info().currsize
+    assert chosen("gzip" + " " * 1000) == "gzip"
+    assert _remembered.cache_info().currsize == before
