@@ -45,12 +45,14 @@ class Fetched:
 class Wanted:
     """A span to fetch: *size* rows after the marker *after*. *generation* is that of the listing when it was asked for.
 
-    A fetch that began before a write is not joined after it, for then the generation is another one.
+    A fetch that began before a write is not joined after it, for then the generation is another one. *seen* is when the
+    span was fetched that was looked at and found wanting: one that another replica fetched later will do.
     """
 
     after: str
     size: int
     generation: str
+    seen: float
 
 
 class Fetcher:
@@ -95,10 +97,15 @@ class Fetcher:
         return await self._sharing.claimed(
             ask.key,
             wanted.after,
-            lambda claim: self._fetch(ask, wanted, claim, purpose),
+            lambda claim: self._led(ask, wanted, claim, purpose),
             elsewhere=lambda: self._elsewhere(ask, wanted),
             generation=wanted.generation,
         )
+
+    async def _led(self, ask: ListAsk, wanted: Wanted, claim: Claim, purpose: str) -> Fetched:
+        """Fetch, unless another replica has done so between our look into the store and our claim."""
+        later = await self._elsewhere(ask, wanted) if claim.there else None
+        return later or await self._fetch(ask, wanted, claim, purpose)
 
     async def _fetch(self, ask: ListAsk, wanted: Wanted, claim: Claim, purpose: str) -> Fetched:
         sent_at = self._clock()
@@ -154,7 +161,7 @@ class Fetcher:
         return response
 
     async def _elsewhere(self, ask: ListAsk, wanted: Wanted) -> Fetched | None:
-        """Return how another replica's fetch ended, if that is a span to use."""
+        """Return how another replica's fetch since has ended, if that is a span to use."""
         try:
             found = await self._store.chain(ask.key, wanted.after, 1, now=self._clock())
         except StoreUnavailableError:
@@ -162,6 +169,8 @@ class Fetcher:
         if not found.pieces or found.pieces[0].start:
             return None
         span = found.pieces[0].span
+        if span.fetched_at <= wanted.seen or (span.asked < wanted.size and not span.stops):
+            return None
         stands = standing(span, ask.lifetimes, generation=found.state.generation, now=self._clock())
         return Fetched(200, span=span, stored=True, shared=True) if stands is Standing.FRESH else None
 

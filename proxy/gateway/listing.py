@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from proxy.core.directives import NONE
@@ -202,7 +203,7 @@ class ListingGateway:
             for part in stale.parts:
                 size = max(part.span.asked, 1)
                 if self._standing(ask, part.span, found.state) < Standing.FRESH:
-                    wanted = Wanted(part.span.after, size, found.moment)
+                    wanted = Wanted(part.span.after, size, found.moment, part.span.fetched_at)
                     self.background.do(self._revalidated(ask, wanted))
             return self._given(ask, stale, _Trail(detail="stale-while-revalidate"))
         refused = self._refused.get(_refusal(ask, found), now=self._clock())
@@ -246,7 +247,7 @@ class ListingGateway:
         if ask.key.page is None and not self._exact.get(ask.key.digest, now=self._clock()):
             previous = gap.pieces[-1].span.asked if gap.pieces else max(found.behind, self._too_short(ask, gap, found))
             size = self._readahead.next(gap.count, previous=previous, whole_pages=not ask.sort.immovable)
-        return Wanted(gap.after, size, found.moment)
+        return Wanted(gap.after, size, found.moment, inf if ask.directives != NONE else _seen(found, gap.after))
 
     def _too_short(self, ask: ListAsk, gap: Gap, found: Found) -> int:
         """Return how many rows were asked for with a fresh span that begins where *gap* does and lacks its last rows.
@@ -282,7 +283,7 @@ class ListingGateway:
                 steps = footholds(back)
             foothold = steps.pop(0)
             size = min(gap.count + foothold.distance, self._readahead.longest)
-            wanted = Wanted(foothold.marker, size, found.moment)
+            wanted = Wanted(foothold.marker, size, found.moment, inf)
             fetched, _ = await self._fetcher.fetched(ask, wanted, purpose="vanished-marker")
             if fetched.span is None:
                 if fetched.status not in _LOST:
@@ -338,12 +339,13 @@ class ListingGateway:
             return
         self._ahead.put(at, True, until=now + span.lifetime_s)
         size = self._readahead.next(ask.rows, previous=span.asked, whole_pages=not ask.sort.immovable)
-        self.background.do(self._fetched_ahead(ask, Wanted(span.end, size, span.generation)))
+        self.background.do(self._fetched_ahead(ask, Wanted(span.end, size, span.generation, inf)))
 
     async def _fetched_ahead(self, ask: ListAsk, wanted: Wanted) -> None:
         found = await self._found(ask, Gap(wanted.after, 1, ()))
         if found.pieces and self._standing(ask, found.pieces[0].span, found.state) is Standing.FRESH:
             return
+        wanted = replace(wanted, seen=_seen(found, wanted.after))
         try:
             await self._fetcher.fetched(ask, wanted, purpose="readahead")
         except TooManyCallsError:
@@ -362,6 +364,13 @@ def _why_forward(gap: Gap, found: Found) -> Fwd:
     if gap.pieces:
         return Fwd.PARTIAL
     return Fwd.STALE if found.pieces else Fwd.URI_MISS
+
+
+def _seen(found: Found, after: str) -> float:
+    """Return when what *found* has behind *after* was fetched; `inf` where the store could not be looked into."""
+    if found.doubt or not found.state.generation:
+        return inf
+    return max((piece.span.fetched_at for piece in found.pieces if piece.span.after == after), default=-inf)
 
 
 def _refusal(ask: ListAsk, found: Found) -> tuple[str, str, str, int, str]:

@@ -47,11 +47,13 @@ class Claim:
     """Leave to fetch the span after a marker, while no other replica does.
 
     *fence* grows with every claim on the listing, and a span fetched under a lower one does not replace that of a
-    higher one; None where another replica holds the claim.
+    higher one; None where another replica holds the claim. *there* says that a span is kept behind the marker, which
+    may be a later one than whoever claims has seen.
     """
 
     state: State
     fence: int | None
+    there: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,15 +31,15 @@ class Leases:
         Scopes without a generation are given one, so that no span is fetched under none: Redis may evict a generation,
         and what was fetched before must not look current again.
         """
-        names = [self._names.claim(key, after), self._names.claims(key)]
+        names = [self._names.claim(key, after), self._names.claims(key), self._names.spans(key) + after]
         words = [_CLAIM_MS, _REMEMBER_MS]
-        state, fence = await self._commands.stated(key, "claim", names, words, now=now)
+        state, (fence, there) = await self._commands.stated(key, "claim", names, words, now=now)
         if not fence:
             return Claim(state, None)
         self.let_go(key, after)
         at = (key.digest, after)
         self._renewals[at] = asyncio.create_task(self._renewed(names[0], fence))
-        return Claim(state, fence)
+        return Claim(state, fence, there=bool(there))
 
     async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
         """See `SpanStore.settle`."""

@@ -1,0 +1,157 @@
+"""Replicas that reach Redis each by a way of its own, which the test cuts, stops up, or is faster than."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+
+import aiohttp
+import orjson
+import pytest
+
+from proxy.core.keys import EVERYTHING, ListingKey
+from proxy.core.listing import HEAD
+from proxy.demo.catalogue import Catalogue
+from proxy.demo.seed import images
+from proxy.demo.server import Lookalike
+from proxy.errors import StoreUnavailableError
+from proxy.stores.base import Claim
+from proxy.stores.memory import MemoryStore
+from proxy.stores.redis import connected
+from proxy.stores.tiered import TieredStore
+from proxy.web.app import running
+from tests.fleet.replicas import settings
+from tests.fleet.trace import PROJECTS, TOKENS
+from tests.harness.processes import LOOPBACK
+from tests.harness.redis import RedisServer
+from tests.harness.relay import Relay
+from tests.harness.waiting import until
+from tests.laws.history import START, Hand, History, Upstream, an_image
+from tests.laws.world import replica
+
+TOKEN = next(token for token, caller in TOKENS.items() if caller.project == PROJECTS[0])
+LIST = "/v2/images?visibility=private&limit=20"
+NEAR_TTL_S = 1.0
+WITHIN_S = 20.0
+
+
+class Held(TieredStore):
+    """A store whose claims are made when the test says so."""
+
+    def __init__(self, url: str) -> None:
+        far = connected(url, prefix="ims-test:", keep_s=60.0, timeout_s=1.0)
+        memory, self.failures = MemoryStore(1 << 20), list[str]()
+        super().__init__(memory, far, near_ttl_s=NEAR_TTL_S, stale_s=60.0, timeout_s=1.0, failed=self.failures.append)
+        self.reached = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
+        """See `TieredStore.claim`."""
+        self.reached.set()
+        await self.gate.wait()
+        return await super().claim(key, after, now=now)
+
+
+@asynccontextmanager
+async def two_stores(one: str, other: str) -> AsyncIterator[tuple[Held, Held]]:
+    """Give the stores of two replicas that hear each other."""
+    stores = (Held(one), Held(other))
+    try:
+        for store in stores:
+            store.start()
+        await until(lambda: all(store.channel_up for store in stores))
+        yield stores
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_what_was_fetched_between_a_look_and_a_claim_is_not_fetched_again(redis: RedisServer) -> None:
+    """One replica finds nothing; before it claims, another fetches and gives its claim back: one call in all."""
+    hand = Hand()
+    upstream = Upstream(History(hand, [an_image(number, created_at=START - number) for number in range(9)]))
+    async with two_stores(redis.url, redis.url) as stores:
+        late, early = (replica(upstream, store, hand) for store in stores)
+        stores[1].gate.set()
+        asking = asyncio.create_task(late.gateway.answer(late.ask("limit=5")))
+        await stores[0].reached.wait()
+        assert (await early.gateway.answer(early.ask("limit=5"))).page is not None
+        stores[0].gate.set()
+        got = await asking
+        assert got.page is not None
+        assert got.cache_status.collapsed
+        assert len(upstream.targets) == 1
+        await late.gateway.close()
+        await early.gateway.close()
+
+
+async def test_a_breaker_that_is_open_on_one_replica_hides_no_write(redis: RedisServer) -> None:
+    """A replica that leaves Redis alone after failures hears all the same that another took a write."""
+    hand = Hand()
+    upstream = Upstream(History(hand, [an_image(number, created_at=START - number) for number in range(9)]))
+    async with Relay(redis.port) as way, two_stores(f"redis://{LOOPBACK}:{way.port}/0", redis.url) as (mine, others):
+        here = replica(upstream, mine, hand)
+        ask = here.ask("limit=5")
+        mine.gate.set()
+        way.cut()
+
+        async def failed_often() -> bool:
+            with suppress(StoreUnavailableError):
+                await mine.ping()
+            return len(mine.failures) > 3  # and each of them has doubled the time until the next call
+
+        await until(failed_often)
+        way.mend()
+        await until(lambda: mine.channel_up)
+        await here.gateway.answer(ask)
+        other = here.ask("status=active").key
+        assert (await mine.chain(other, HEAD, 1, now=hand.now)).doubt, "the breaker has closed already"
+        upstream.history.becomes({})
+        await others.invalidate([EVERYTHING], now=hand.now)
+        got = await here.gateway.answer(ask)
+        assert got.page is not None
+        assert not got.page.parts or not got.page.parts[0].span.ids
+        await here.gateway.close()
+
+
+async def test_a_write_whose_caller_hangs_up_while_replicas_are_told_is_heard_by_all(redis: RedisServer) -> None:
+    """The change has been made; who goes away while one replica can't be told does not keep it from being told."""
+    made = [image.amended(now=0, visibility="private") for image in images(12, seed=3, owners=PROJECTS[:1])]
+    timeout = aiohttp.ClientTimeout(total=WITHIN_S)
+    async with (
+        AsyncExitStack() as stack,
+        Lookalike(Catalogue(made), TOKENS) as upstream,
+        Relay(redis.port) as way,
+        aiohttp.ClientSession(timeout=timeout, headers={"X-Auth-Token": TOKEN}) as client,
+    ):
+        stores = (redis.url, f"redis://{LOOPBACK}:{way.port}/0")
+        each = [settings(upstream.base_url, store=url, timeout_ms=2000.0, near_ttl_s=2.0) for url in stores]
+        writer, reader = [await stack.enter_async_context(running(one)) for one in each]
+        before = await shown(client, reader.url)
+        way.stop_up()
+        gone = asyncio.create_task(delete(client, writer.url, before[0]))
+        await until(lambda: before[0] not in [image.id for image in upstream.catalogue])
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        way.mend()
+
+        async def is_heard() -> bool:
+            return await shown(client, reader.url) == before[1:]
+
+        await until(is_heard)
+        assert await shown(client, writer.url) == before[1:]
+
+
+async def delete(client: aiohttp.ClientSession, url: str, image_id: str) -> None:
+    """Delete an image."""
+    async with client.delete(f"{url}/v2/images/{image_id}") as response:
+        await response.read()
+
+
+async def shown(client: aiohttp.ClientSession, url: str) -> list[str]:
+    """Return the ids that a list shows."""
+    async with client.get(url + LIST) as response:
+        assert response.status == 200
+        return [image["id"] for image in orjson.loads(await response.read())["images"]]
