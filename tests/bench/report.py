@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import cores, growth, hits, latency, load, tail
+from tests.bench import cores, fleet, growth, hits, latency, load, tail
 from tests.bench.section import Section, Taken, table
 from tests.bench.servers import NGINX, PROXY, VARNISH
 
@@ -21,6 +21,7 @@ SECTIONS: tuple[Section, ...] = (
     tail.SECTION,
     cores.SECTION,
     growth.SECTION,
+    fleet.SECTION,
     *latency.SECTIONS,
 )
 

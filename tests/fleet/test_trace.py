@@ -14,7 +14,7 @@ from tests.harness.redis import RedisServer
 
 MOST_CALLS_A_LISTING = 2.5
 MOST_CALLS_BY_PROJECT = 80
-CRAWLS_BY_PROJECT = 145  # the first that make 1,600 requests
+CRAWLS_BY_PROJECT = 120  # the first that make 1,600 requests
 SLACK_OF_REPLICAS = 1.05
 PATIENT_MS = 2000.0  # one process runs the fleet, all its replicas and the upstream: it is late where Redis is not
 

@@ -38,7 +38,7 @@ FILTERS: Final[tuple[Pairs, ...]] = (
     (("visibility", "public"),),
     (("status", "active"), ("sort_dir", "asc")),
     (("__os_version", "Ubuntu 24.04 server 64bit"), ("__isregistered", "true")),
-    (("tag", "release candidate"), ("visibility", "private")),
+    (("tag", "release candidate"), ("tag", "nightly")),
     (("visibility", "private"), ("sort_key", "name"), ("sort_dir", "asc")),
 )
 PAGE_SIZES: Final = (10, 20, 25, 50, 100, 200)
