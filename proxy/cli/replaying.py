@@ -75,7 +75,8 @@ async def _replayed(logs: Sequence[Log], settings: Settings, caller: str | None)
 
     from proxy.replay.listings import Listings
     from proxy.replay.report import Read
-    from proxy.replay.simulation import Simulation, page_sizes, sharer
+    from proxy.replay.simulation import Simulation, sharer
+    from proxy.web.asking import page_sizes
 
     listings = Listings(page_sizes(settings), sharer=sharer(settings))
     read = Read()

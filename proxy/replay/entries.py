@@ -16,6 +16,7 @@ _COMBINED: Final = re.compile(
 )
 _REQUEST: Final = re.compile(r"(?P<method>[A-Z]{1,20}) (?P<target>\S+)(?: HTTP/\d(?:\.\d)?)?")
 _ESCAPED: Final = re.compile(r"\\x([0-9A-Fa-f]{2})")  # as nginx writes bytes that might end the field
+_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
 _ORIGIN: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _LOCAL: Final = re.compile(r"(\d{2})/([A-Z][a-z]{2})/(\d{4}):(\d{2}):(\d{2}):(\d{2}) ([+-])(\d{2})(\d{2})")
@@ -121,22 +122,22 @@ def _integer(value: object) -> int | None:
 
 def _moment(value: object) -> float | None:
     """Return epoch seconds from a number, in seconds or milliseconds, or from a text in one of the common forms."""
-    if isinstance(value, str):
-        local = _local(value)
-        if local is not None:
-            return local
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            pass
-        else:
-            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return _local(value) or _iso8601(value)
     try:
         number = float(value)  # type: ignore[arg-type]  # whatever JSON holds there
     except (TypeError, ValueError):
         return None
     number = number / 1000 if abs(number) > _MILLISECONDS else number
     return number if 0 <= number < _MILLISECONDS else None
+
+
+def _iso8601(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _local(text: str) -> float | None:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxy.config import Settings
-from proxy.core.identity import Partition, Unshared, Who
+from proxy.core.identity import Partition, Partitioner, Unshared, Who
 from proxy.core.links import page_link
 from proxy.core.messages import Fields, Request
 from proxy.core.routes import route
 from proxy.errors import ProxyError
-from proxy.gateway.asked import PageSizes
 from proxy.gateway.doors import TokenDoor
 from proxy.gateway.gateway import Caller
 from proxy.gateway.listing import Repeatable
@@ -28,7 +27,7 @@ from proxy.replay.upstream import RecordedUpstream
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
 from proxy.web.answering import Answering, answering
-from proxy.web.asking import asking
+from proxy.web.asking import asking, page_sizes
 
 _SECRET: Final = b"nothing is kept of a replay"
 _DICE: Final = 0.5  # lifetimes vary by up to a tenth; this is the mean
@@ -39,10 +38,12 @@ _TURNS: Final = 10_000
 class AssumedDoor(TokenDoor):
     """Who a log calls by one name shares what is stored; *vouched* says that IAM or the proxy would vouch for it."""
 
-    vouched = False
+    def __init__(self, partitioner: Partitioner, *, vouched: bool) -> None:
+        super().__init__(partitioner)
+        self._vouched = vouched
 
     async def _token(self, request: Request, partition: Partition) -> Who | Unshared:  # noqa: ARG002 - see TokenDoor
-        return Who(partition, partition, verified=self.vouched, public=self.vouched)
+        return Who(partition, partition, verified=self._vouched, public=self._vouched)
 
 
 @dataclass(slots=True)
@@ -74,8 +75,6 @@ class Simulation:
         self._outcomes: dict[Name, Outcome] = {}
         self._minutes: dict[int, list[int]] = {}
         asks = asking(settings, _SECRET)
-        door = AssumedDoor(asks.partitioner)
-        door.vouched = settings.identity.mode != "token"
         self._answering: Answering = answering(
             settings,
             self._upstream,
@@ -84,7 +83,7 @@ class Simulation:
             telemetry=Telemetry(),
             clock=lambda: self._now,
             dice=lambda: _DICE,
-            door=door,
+            door=AssumedDoor(asks.partitioner, vouched=settings.identity.mode != "token"),
         )
 
     async def ask(self, entry: Entry) -> None:
@@ -126,7 +125,7 @@ class Simulation:
     async def _asked(self, who: str, name: Name, entry: Entry) -> bool:
         """Ask the gateway, let it finish what it began in the background, and return whether it was a hit."""
         self._upstream.entry, self._upstream.name = entry, name
-        token = hashlib.blake2b(who.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        token = hashlib.blake2b(who.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
         request = Request(entry.method, entry.target, Fields([("X-Auth-Token", token)]), "replayed")
         epoch = self._answering.listings.epoch
         hit = False
@@ -150,12 +149,6 @@ class Simulation:
         if len(self._given) >= _REMEMBERED:
             self._given.clear()
         self._given[at] = given
-
-
-def page_sizes(settings: Settings) -> PageSizes:
-    """Return the upstream's page sizes."""
-    upstream = settings.upstream
-    return PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages)
 
 
 def sharer(settings: Settings) -> Callable[[str], str]:

@@ -15,11 +15,17 @@ def asking(settings: Settings, secret: bytes) -> Asking:
     upstream = settings.upstream
     return Asking(
         Partitioner(secret),
-        PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages),
+        page_sizes(settings),
         rules(settings.cache),
         extension=upstream.list_api == "cloudimages",
         share_public=settings.identity.share_public,
     )
+
+
+def page_sizes(settings: Settings) -> PageSizes:
+    """Return the upstream's page sizes."""
+    upstream = settings.upstream
+    return PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages)
 
 
 def rules(cache: CacheSection) -> Rules:

@@ -18,10 +18,9 @@ from proxy.demo.server import Lookalike
 from proxy.replay.entries import Entry, entry
 from proxy.replay.listings import Listings
 from proxy.replay.report import rows, total
-from proxy.replay.simulation import Simulation, page_sizes, sharer
+from proxy.replay.simulation import Simulation, sharer
+from proxy.web.asking import page_sizes
 from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy, settings_for
-
-__all__: list[str] = []
 
 
 @dataclass

@@ -41,6 +41,11 @@ LINE = '10.0.0.1 - ci [24/Nov/2026:08:52:08 +0000] "GET /v2/images?limit=5 HTTP/
             id="JSON with the request in one, and milliseconds",
         ),
         pytest.param(
+            '{"timestamp":"1711120821234","uri":"/","status":200}',
+            Entry(1711120821.234, "", "GET", "/", 200, None),
+            id="a number as a text, which might be read as a date",
+        ),
+        pytest.param(
             '{"msec":1795510328.0,"method":"get","path":"/v2/images","query":"limit=5","status":200,"user":"-",'
             '"ip":"10.0.0.1"}',
             Entry(AT, "10.0.0.1", "GET", "/v2/images?limit=5", 200, None),

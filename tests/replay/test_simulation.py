@@ -1,0 +1,56 @@
+"""Whatever a log holds, it is replayed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.replay.entries import Entry
+from proxy.replay.listings import Listings
+from proxy.replay.report import Read, as_json, rows, total
+from proxy.replay.simulation import Replayed, Simulation, sharer
+from proxy.web.asking import page_sizes
+from tests.web.conftest import settings_for
+
+SETTINGS = settings_for("http://127.0.0.1", cache={"readahead": True})
+IDS = st.sampled_from(["a", "b", "image-3", "%00", "é"])
+QUERIES = st.one_of(
+    st.text(max_size=20),
+    st.builds("limit={}&marker={}".format, st.integers(0, 2000), IDS),
+    st.builds("sort_key={}&limit={}".format, st.sampled_from(["size", "name", "x"]), st.integers(0, 50)),
+)
+PATHS = st.sampled_from(["/v2/images", "/v2/cloudimages", "/v2/images/abc", "/v2/schemas/image", "/", "*", "/%"])
+ENTRIES = st.builds(
+    Entry,
+    at=st.floats(0, 5000),
+    caller=st.sampled_from(["", "ci", "\ud800"]),
+    method=st.sampled_from(["GET", "HEAD", "POST", "DELETE", "CONNECT", "X"]),
+    target=st.builds("{}?{}".format, PATHS, QUERIES),
+    status=st.sampled_from([200, 202, 204, 304, 400, 401, 403, 404, 429, 499, 500, 503, 999]),
+    size=st.one_of(st.none(), st.integers(0, 100_000)),
+)
+
+
+async def replayed(entries: list[Entry]) -> Replayed:
+    """Return what a log of *entries* comes to."""
+    listings = Listings(page_sizes(SETTINGS), sharer=sharer(SETTINGS))
+    for each in entries:
+        listings.learn(each)
+    simulation = Simulation(SETTINGS, listings)
+    for each in entries:
+        await simulation.ask(each)
+    await simulation.close()
+    return simulation.replayed()
+
+
+@settings(max_examples=60)
+@given(st.lists(ENTRIES, max_size=12))
+def test_no_log_is_too_odd(entries: list[Entry]) -> None:
+    """Nothing fails, and every request is counted."""
+    outcome = asyncio.run(replayed(entries))
+    everything = total(rows(outcome)).outcome
+    assert everything.requests == len(entries)
+    assert 0 <= everything.hits <= everything.requests
+    assert as_json(Read(), outcome)["total"]["requests"] == len(entries)
