@@ -32,6 +32,7 @@ class Page:
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
         )
         self.headers = {"Content-Security-Policy": "; ".join(policy), "Referrer-Policy": "no-referrer"}
 
