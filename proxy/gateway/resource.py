@@ -12,7 +12,7 @@ from proxy.core.freshness import Standing
 from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.rfc9111.presented import coding_for, presented
-from proxy.core.rfc9111.stored import StoredAnswer
+from proxy.core.rfc9111.stored import Policy, StoredAnswer
 from proxy.errors import NotInStoreError, ProxyError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.background import Background
@@ -105,7 +105,7 @@ class ResourceGateway:
             return Resourced(refused, CacheStatus(detail="negative"))
         if ask.directives.only_if_cached:
             raise NotInStoreError("resource: not in the store, and the caller sent only-if-cached")
-        return await self._got(ask, answer, found, stands)
+        return await self._got(ask, answer, found)
 
     async def _item(self, ask: ResourceAsk) -> Resourced | None:
         if self._items is None or not ask.route.images or ask.key.query:
@@ -131,27 +131,29 @@ class ResourceGateway:
         too_short = 0 < wishes.min_fresh_s > answer.lifetime_s - age_s
         return Standing.GONE if too_old or too_short else stands
 
-    async def _got(
-        self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers, stands: Standing
-    ) -> Resourced | str:
+    async def _got(self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers) -> Resourced | str:
         """Return what a fetch brings, or *answer* in its place while the upstream fails."""
-        if_error = answer if stands is Standing.IF_ERROR else None
-        if if_error is not None and self._low(ask.claimant.partition):
+        why = _why(answer, found, now=self._clock())
+        if self._stands_in(ask, answer, found) and self._low(ask.claimant.partition):
             ask = replace(ask, claimant=replace(ask.claimant, patient=False))
         try:
             fetched, follows = await self._fetcher.fetched(ask, found)
         except ProxyError:
-            if if_error is None:
-                raise
-            return await self._hit(ask, if_error, CacheStatus(_why(answer, found), None, detail="stale-if-error"))
+            if given := self._stands_in(ask, answer, found):
+                return await self._hit(ask, given, CacheStatus(why, detail="stale-if-error"))
+            raise
         if fetched.large:
             self._large.put(ask.key.digest, True, until=self._clock() + _LARGE_S)
             return "large"
         await self._learn(ask, fetched)
-        if if_error is not None and fetched.status in _ERRORS and fetched.answer is None:
-            status = CacheStatus(_why(answer, found), fetched.status, detail="stale-if-error")
-            return await self._hit(ask, if_error, status)
-        return await self._given(ask, fetched, found, why=_why(answer, found), follows=follows)
+        failed = fetched.answer is None and fetched.status in _ERRORS
+        if failed and (given := self._stands_in(ask, answer, found)):
+            return await self._hit(ask, given, CacheStatus(why, fetched.status, detail="stale-if-error"))
+        return await self._given(ask, fetched, found, why=why, follows=follows)
+
+    def _stands_in(self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers) -> StoredAnswer | None:
+        """Return *answer* if it may be given in the place of an error now: the error may have taken its time."""
+        return answer if self._standing(ask, answer, current=found.current) >= Standing.IF_ERROR else None
 
     async def _given(
         self, ask: ResourceAsk, fetched: FetchedAnswer, found: FoundAnswers, *, why: Fwd, follows: bool
@@ -216,9 +218,10 @@ class ResourceGateway:
             await self._credentials.rejected(ask.who)
 
 
-def _why(answer: StoredAnswer | None, found: FoundAnswers) -> Fwd:
+def _why(answer: StoredAnswer | None, found: FoundAnswers, *, now: float) -> Fwd:
     if answer is not None:
-        return Fwd.STALE
+        fresh = found.current and answer.standing(Policy(), now=now) is Standing.FRESH
+        return Fwd.REQUEST if fresh else Fwd.STALE
     return Fwd.MISS if found.answers else Fwd.URI_MISS  # RFC 9211 §2.2: other answers are there, none for this request
 
 

@@ -19,7 +19,7 @@ from proxy.gateway.resource_asking import ResourceAsk, resource_asked
 from proxy.gateway.resource_fetching import ResourceFetcher
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
-from proxy.upstream.base import Exchange
+from proxy.upstream.base import Exchange, Upstream
 from tests.gateway.conftest import SECRET, Hand
 
 MOST_BYTES = 1000
@@ -85,17 +85,17 @@ class Telling:
 class Resources:
     """Everything that a gateway of resources stands in.
 
-    Tokens are believed for *verdict_ttl_s*, a body may take *within_s*.
+    Tokens are believed for *verdict_ttl_s*, a body may take *within_s*. The upstream is `Telling` unless it is given.
     """
 
-    def __init__(self, verdict_ttl_s: float = 1e9, within_s: float = 30.0) -> None:
+    def __init__(self, verdict_ttl_s: float = 1e9, within_s: float = 30.0, *, upstream: Upstream | None = None) -> None:
         self.upstream = Telling()
         self.upstream.gate.set()
         self.hand = Hand()
         self.store = MemoryStore(1 << 24)
         self.partitioner = Partitioner(SECRET)
         telemetry = Telemetry()
-        forwarder = Forwarder(self.upstream, telemetry=telemetry, clock=self.hand)
+        forwarder = Forwarder(upstream or self.upstream, telemetry=telemetry, clock=self.hand)
         fetcher = ResourceFetcher(
             forwarder, self.store, most_bytes=MOST_BYTES, within_s=within_s, telemetry=telemetry, clock=self.hand
         )

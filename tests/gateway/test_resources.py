@@ -170,6 +170,21 @@ async def test_an_answer_is_given_stale_while_the_upstream_fails(
         await world.get()
 
 
+async def test_an_error_that_takes_its_time_is_no_longer_stood_in_for(world: Resources) -> None:
+    """What may be given stale is decided when it is given."""
+    await world.get()
+    world.hand.now += 150
+    world.upstream.gate.clear()
+    world.upstream.asked.clear()
+    world.upstream.script = [unreachable()]
+    asking = asyncio.create_task(world.get())
+    await world.upstream.asked.wait()
+    world.hand.now += 20
+    world.upstream.gate.set()
+    with pytest.raises(UpstreamTimeoutError):
+        await asking
+
+
 @pytest.mark.parametrize("low", [True, False])
 async def test_a_stale_answer_saves_a_call_where_the_budget_runs_low(world: Resources, low: bool) -> None:
     """Who could be given it then waits for no turn; else it waits for what is new."""
@@ -278,6 +293,7 @@ async def test_what_the_caller_demands_is_met(world: Resources, fields: dict[str
     world.hand.now += 7
     got = await world.get(**fields)
     assert len(world.upstream.requests) == (2 if asks else 1)
+    assert got.cache_status.fwd is (Fwd.REQUEST if asks else None)  # RFC 9211 §2.2
     assert got.repeatable is None
 
 

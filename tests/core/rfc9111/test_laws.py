@@ -1,0 +1,111 @@
+"""What holds whatever an upstream or a caller sends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.freshness import Standing
+from proxy.core.messages import Fields, Request
+from proxy.core.rfc9111.control import LONGEST_S, TARGETS, control
+from proxy.core.rfc9111.dates import http_date
+from proxy.core.rfc9111.presented import coding_for, presented
+from proxy.core.rfc9111.routes import ResourceRoute
+from proxy.core.rfc9111.stored import Policy, freshness_lifetime_s
+from proxy.core.rfc9111.storing import unstorable
+from proxy.core.rfc9111.structured import dictionary
+from proxy.core.rfc9111.vary import nominated, selects, varies
+from tests.core.rfc9111.builders import NOW, an_answer
+
+NAMES = (
+    *("Cache-Control", "CDN-Cache-Control", "Expires", "Date", "Age", "Last-Modified", "ETag", "Vary", "Set-Cookie"),
+    *("Content-Encoding", "Content-Type", "Pragma"),
+)
+WORDS = st.sampled_from(
+    (
+        *("max-age=5", "s-maxage=9", "no-store", "private", "no-cache", "public", "must-revalidate"),
+        *("stale-if-error=7", "0", "-1", "9" * 20, "Thu, 01 Jan 2026 00:01:40 GMT", "*", "Foo", '"a"', "W/"),
+        *("=", ",", ";", " ", '"', "\\", "é"),
+    )
+)
+TEXT = st.one_of(
+    st.text(max_size=12),
+    st.lists(WORDS, max_size=6).map("".join),
+    st.lists(WORDS, max_size=4).map(", ".join),
+)
+LINES = st.lists(st.tuples(st.sampled_from(NAMES), TEXT), max_size=6)
+ASKED = st.lists(
+    st.tuples(
+        st.sampled_from(["Range", "If-Range", "If-None-Match", "If-Modified-Since", "Accept-Encoding", "Foo"]),
+        st.one_of(TEXT, st.sampled_from(["bytes=0-3", "bytes=-2", "bytes=8-", "gzip", "zstd;q=0.5, *"])),
+    ),
+    max_size=4,
+)
+OWN, VARY = ResourceRoute("/a", Policy(60.0)), ResourceRoute("/a", Policy(60.0, 0.1), public=True, vary=True)
+
+
+@given(TEXT)
+def test_any_text_is_read(text: str) -> None:
+    """A date, a dictionary and directives are made of it or not, and nothing fails."""
+    moment = http_date(text, now=NOW)
+    assert moment is None or moment > -62135596801
+    members = dictionary(text)
+    assert members is None or dictionary(f" {text} ") == members
+    lifetime_s = control(Fields([("Cache-Control", text)])).max_age_s
+    assert lifetime_s is None or 0 <= lifetime_s <= LONGEST_S
+
+
+@given(LINES, st.sampled_from([200, 204, 301, 404, 500, 599]), st.sampled_from([OWN, VARY]))
+def test_a_lifetime_is_a_time(lines: list[tuple[str, str]], status: int, route: ResourceRoute) -> None:
+    """Never negative, never longer than the longest, and nothing that must not be stored has use of it."""
+    fields = Fields(lines)
+    lifetime_s = freshness_lifetime_s(status, fields, route.policy, response_time=NOW)
+    assert lifetime_s is None or 0 <= lifetime_s <= max(LONGEST_S, 10**11)
+    answer = an_answer(*lines, status=status, policy=route.policy)
+    why_not = unstorable(answer, stated=lifetime_s is not None, authorized=False, by_rfc=route.vary)
+    said = control(fields)
+    if (said.no_store and not said.must_understand) or said.private:
+        assert why_not is not None
+    assert answer.current_age_s(now=NOW) >= 0
+    assert answer.standing(route.policy, now=NOW + 10**12) is not Standing.FRESH
+
+
+@given(LINES)
+def test_a_field_for_us_alone_decides_where_it_is_valid(lines: list[tuple[str, str]]) -> None:
+    """And where it is not, it is as if it were not there (RFC 9213 \u00a72.2)."""
+    fields = Fields(lines)
+    said, without = control(fields), control(fields.without(TARGETS))
+    assert said.targeted or said == without
+    if said.targeted:
+        assert said == control(fields.without(["cache-control"]))
+
+
+@given(LINES, ASKED, st.sampled_from(["GET", "HEAD"]), st.sampled_from([OWN, VARY]))
+def test_any_answer_can_be_given(
+    lines: list[tuple[str, str]], asked: list[tuple[str, str]], method: str, route: ResourceRoute
+) -> None:
+    """Whole, in part, or as a 304; a part is a part of the whole; what is a caller's own is never said to be shared."""
+    answer = replace(an_answer(*lines, policy=route.policy), body=b"0123456789" * 60)
+    request = Request(method, "/a", Fields(asked), "id")
+    coding = coding_for(answer, request, route)
+    got = presented(answer, request, route, hit=True, now=NOW + 1, coding=coding)
+    assert got.status in (200, 206, 304, 416)
+    assert got.body in answer.body
+    assert (got.status == 200) <= (got.body == answer.body)
+    assert len(got.fields.all("age")) == 1
+    if route is OWN:
+        assert all(value.startswith("private, ") for value in got.fields.all("cache-control"))
+        assert len(got.fields.all("etag")) == (got.status != 416)
+
+
+@given(LINES, ASKED, ASKED)
+def test_an_answer_is_selected_by_the_request_that_it_was_given_to(
+    lines: list[tuple[str, str]], first: list[tuple[str, str]], second: list[tuple[str, str]]
+) -> None:
+    """And by another only if its nominated fields are the same."""
+    names = varies(Fields(lines))
+    answer = replace(an_answer(*lines), nominated=nominated(Fields(first), names))
+    assert selects(Fields(first), answer)
+    assert selects(Fields(second), answer) is (nominated(Fields(second), names) == answer.nominated)
