@@ -192,7 +192,11 @@ class Channel:
                     answered = True
                     self._trusted_until = sent_at + self._trust_s
                 elif message["type"] == "message":
-                    await self._heard(message["data"])
+                    try:
+                        await self._heard(message["data"])
+                    except (ValueError, TypeError, KeyError, AttributeError) as error:
+                        # Another release's, or nobody's: it may have told of a write, so all is asked for anew.
+                        raise StoreUnavailableError("channel: a message that can't be read") from error
 
     async def _beat(self) -> None:
         kept_s = ceil(2 * self._trust_s) + 1

@@ -179,3 +179,33 @@ async def test_closing_ends_whatever_the_channel_was_doing(server: RedisServer) 
                 task.cancel()
             await asyncio.wait(left, timeout=0.1)
         assert not hung, f"still closing after 5s, in round {moment}"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"i:",
+        b"i:[]",
+        b'i:{"of": 1}',
+        b'i:{"of": 1, "to": "x", "generations": 5, "unsettled_until": 0}',
+        b"w:\xff",
+        b"a:\xff",
+    ],
+)
+async def test_a_message_that_can_t_be_read_is_taken_for_news_that_were_missed(
+    own_server: RedisServer, message: bytes
+) -> None:
+    """Nothing from before it is believed, and the channel is up again after it."""
+    async with a_replica(own_server.url) as store, a_replica(own_server.url) as other:
+        await keep(store, a_span())
+        before = store.epoch
+        await store.far.redis.publish(store.far.names.channel, message)
+
+        async def another_epoch() -> bool:
+            return store.epoch not in (None, before)
+
+        await holds(another_epoch)
+        await holds(partial(listens, other))
+        await other.invalidate([EVERYTHING], now=NOW)
+        found = await store.chain(KEY, HEAD, 1, now=NOW)
+        assert all(piece.span.generation != found.state.generation for piece in found.pieces)
