@@ -97,4 +97,5 @@ def _view(told: Figures, before: Figures | None, address: str, *, lost: str = ""
 def _head(told: Figures, address: str) -> str:
     from proxy.cli.figures import period
 
-    return f"ims-proxy {told['version']} at {address}, up {period(told['uptime_s'])}"
+    processes = f", {told['processes']} processes" if told["processes"] > 1 else ""
+    return f"ims-proxy {told['version']} at {address}{processes}, up {period(told['uptime_s'])}"

@@ -25,6 +25,32 @@ OVERFLOWING = """
 """
 
 
+# Everything at once: large figures, and all that can be the matter.
+CROWDED = """
+asked("stats").then((answer) => answer.json()).then((stats) => {
+  clearTimeout(timer);
+  Object.assign(stats.requests, { total: 1234567890, hits: 1034567890, hit_ratio: 0.99995, collapsed: 1234567 });
+  stats.requests.seconds = { hit: { p50_s: 0.999, p99_s: 0.9994 }, forwarded: { p50_s: 29.9, p99_s: 129.9 } };
+  stats.requests.by_route["image-data"] = Object.fromEntries(
+    ["hit", "bypass", "method", "uri-miss", "miss", "request", "stale", "partial", "error"].map((each) => [each, 1e9]));
+  Object.assign(stats.upstream, { calls: 123456789, saved: 1034567890, retried: 1234567, throttled: 1234567 });
+  Object.assign(stats.upstream.by_purpose, { "vanished-marker": 1234567, readahead: 12345678 });
+  const most = { calls: 1000000, per_s: 86400 };
+  Object.assign(stats.budget, { allowance: most, used: 999999, low: 12345, gates_closed: 1, closed_for_s: 86399 });
+  Object.assign(stats.budget, { waiting: 9999, refused: 1234567, learnt: { user: most } });
+  stats.budget.thrift = { readahead: 1234567 };
+  stats.breaker = { open: true, retry_in_s: 29.9 };
+  stats.concurrency = { limit: 10000, under_way: 10000 };
+  Object.assign(stats.store, { bytes: 274877906900, max_bytes: 274877906944, listings: 1234567, spans: 12345678 });
+  Object.assign(stats.store, { replicas: 1000, errors: { shared_secret: 1234567 } });
+  stats.store.parts = { memory: "ok", redis: "failed when it was asked last" };
+  stats.store.parts.channel = "down, what other replicas change is not heard";
+  stats.processes = 256;
+  show(stats);
+})
+"""
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A browser for all tests here."""
@@ -72,6 +98,9 @@ async def test_the_page_fits_and_follows_the_theme(browser: Browser, proxy: Prox
     await proxy.client.ask(LIST)
     async with browser.tab(proxy.admin.url, width=width, theme=theme) as tab:
         await figures(tab)
+        assert await tab.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        assert await tab.value(OVERFLOWING) == []
+        await tab.value(CROWDED)
         assert await tab.value("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
         assert await tab.value(OVERFLOWING) == []
         colours = await tab.value(

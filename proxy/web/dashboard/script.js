@@ -31,7 +31,7 @@ function bytes(value) {
 function seconds(value) {
   if (value === null) return "–";
   if (value < 0.001) return `${(1e6 * value).toFixed(0)} µs`;
-  return value < 1 ? `${(1e3 * value).toPrecision(2)} ms` : `${value.toFixed(1)} s`;
+  return value < 0.9995 ? `${(1e3 * value).toFixed(value < 0.01 ? 1 : 0)} ms` : `${value.toFixed(1)} s`;
 }
 
 function period(value) {

@@ -1,0 +1,5 @@
+"""What the tests of the replay share."""
+
+from tests.bounded import bounded
+
+__all__ = ["bounded"]
