@@ -12,6 +12,7 @@ from proxy.core.keys import ListingKey, digest
 from proxy.core.messages import Fields, Request
 from proxy.core.rfc9111.conditional import CONDITIONS
 from proxy.core.rfc9111.routes import ResourceRoute
+from proxy.core.rfc9111.storing import CREDENTIALS
 from proxy.core.rfc9111.vary import nominated
 from proxy.core.routes import bypass
 
@@ -41,7 +42,7 @@ _OURS: Final = ("host", "x-request-id", "expect")
 # Resources that are the same for all users of a project; of others nobody knows.
 _OF_A_PROJECT: Final = ("/v2/images/", "/v2/schemas/")
 _SIGNED: Final = "sdk-hmac-"
-_CREDENTIALS: Final = ("x-auth-token", "authorization")
+_SENT_FOR_ALL: Final = ("x-auth-token", "authorization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class ResourceAsk:
     """One GET or HEAD of a resource on *route*, by *who*, to *target*.
 
     *form* is that of the API. *fields* go upstream. *asked* is what the caller sent: its method, conditions and range
-    are met here. *authorized* says that `Authorization` was among it (RFC 9111 §3.5).
+    are met here. *authorized* says that `Authorization` was among it, and makes no partition (RFC 9111 §3.5).
     """
 
     who: Who
@@ -65,11 +66,11 @@ class ResourceAsk:
 
     @property
     def flight(self) -> str:
-        """What tells requests apart that may not wait for each other's answers, beside the key."""
+        """What tells apart requests that don't wait for each other, beside the key; no credential stands in it."""
         if not self.route.vary:
             return ""
-        lines = sorted(f"{name.lower()}: {value}" for name, value in self.fields if name.lower() != "x-request-id")
-        return digest(tuple(lines))
+        compared = self.fields.without(["x-request-id", *CREDENTIALS])
+        return digest(tuple(sorted(f"{name.lower()}: {value}" for name, value in compared)))
 
 
 def resource_asked(
@@ -82,7 +83,7 @@ def resource_asked(
     if route.public:
         if any(value.lower().startswith(_SIGNED) for value in request.fields.all("authorization")):
             return Unshared.SIGNED.value  # it can't be altered on its way up
-        who = Who(partitioner.public, partitioner.public, verified=True, credentials=_CREDENTIALS)
+        who = Who(partitioner.public, partitioner.public, verified=True, credentials=_SENT_FOR_ALL)
     if isinstance(who, Unshared):
         return who.value
     partition = who.partition if request.path.startswith(_OF_A_PROJECT) else who.member
@@ -97,7 +98,7 @@ def resource_asked(
         fields=fields.plus(("X-Request-Id", request.request_id)),
         asked=request,
         directives=wishes,
-        authorized=request.fields.get("authorization") is not None,
+        authorized=route.public and request.fields.get("authorization") is not None,
     )
 
 

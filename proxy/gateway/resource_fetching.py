@@ -184,7 +184,13 @@ class ResourceFetcher:
             lifetime_s=lifetime_s or 0.0,
             nominated=nominated(ask.fields, varies(response.fields)) if ask.route.vary else (),
         )
-        why_not = unstorable(answer, stated=lifetime_s is not None, authorized=ask.authorized, by_rfc=ask.route.vary)
+        why_not = unstorable(
+            answer,
+            stated=lifetime_s is not None,
+            authorized=ask.authorized,
+            public=ask.route.public,
+            by_rfc=ask.route.vary,
+        )
         if why_not is None and ask.route.images and about_to_change(response.body):
             why_not = "transient"
         if why_not is None and ask.route.json and not is_json(response.body):
@@ -228,15 +234,15 @@ class ResourceFetcher:
 
 
 def _serves(ask: ResourceAsk, fetched: FetchedAnswer, failed: bool) -> bool:
-    """Whether a caller may take what another's fetch has brought."""
+    """Whether a caller may take what another's fetch has brought: on a public route only what may be stored there."""
     if fetched.large:
         return True
     if fetched.answer is not None:
         return selects(ask.fields, fetched.answer)
     refused = fetched.status == 401 and ask.who.signing is not None
     said = control(fetched.response.fields) if fetched.response else None
-    withheld = said is not None and (said.no_store or said.private)
-    return refused or (failed and fetched.status not in PERSONAL and not withheld)
+    own = ask.route.public or fetched.status in PERSONAL or said is None or said.no_store or said.private
+    return refused or (failed and not own)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,8 @@ class Sharing(Generic[Result]):
                 continue
             if not follows or serves(result, failed):
                 return result, follows
+            if failed:
+                break
             failed = True
         return None
 

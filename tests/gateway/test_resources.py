@@ -10,6 +10,7 @@ import pytest
 from proxy.core.keys import EVERYTHING
 from proxy.core.policy import Fwd
 from proxy.errors import NotInStoreError, TooManyCallsError, UpstreamTimeoutError, UpstreamUnreachableError
+from proxy.gateway.resource_asking import ResourceAsk
 from tests.gateway.conftest import unreachable
 from tests.gateway.resources import IMAGE, MOST_BYTES, Resources, says
 
@@ -472,3 +473,29 @@ async def test_a_200_that_is_not_json_is_kept_for_nobody(world: Resources, body:
     assert (got.response.body, got.cache_status.stored, got.cache_status.detail) == (body, False, "not-json")
     assert (await world.get("/json/a")).response.body == IMAGE
     assert (await world.get("/json/a")).cache_status.fwd is None
+
+
+@pytest.mark.parametrize("target", ["/public/a", "/vary/a"])
+async def test_on_a_public_route_only_what_is_public_is_shared_with_who_waited(world: Resources, target: str) -> None:
+    """What may not be stored is for who asked, however often others waited for it in vain."""
+    world.upstream.gate.clear()
+    world.upstream.usual = says(("Cache-Control", "max-age=0"))
+    crowd = [asyncio.create_task(world.get(target, token=f"t{number}")) for number in range(6)]
+    await world.upstream.asked.wait()
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    got = await asyncio.gather(*crowd)
+    assert not any(each.cache_status.collapsed for each in got)
+    assert sorted(each.fields.get("x-auth-token") or "" for each in world.upstream.requests) == [
+        f"t{n}" for n in range(6)
+    ]
+
+
+def test_no_credential_stands_in_what_flights_and_claims_are_known_by(world: Resources) -> None:
+    """Requests that differ in one alone wait for the same answer, which may be given to both or to none."""
+    mine, theirs = world.ask("/vary/a", token="mine", Foo="1"), world.ask("/vary/a", token="theirs", Foo="1")
+    other = world.ask("/vary/a", token="mine", Foo="2")
+    assert isinstance(mine, ResourceAsk)
+    assert isinstance(theirs, ResourceAsk)
+    assert isinstance(other, ResourceAsk)
+    assert mine.flight == theirs.flight != other.flight

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -115,7 +116,7 @@ async def test_no_token_is_kept_with_an_answer(
     """Neither in a key nor in a value, also where all that a caller sends may select an answer."""
 
     async def varying(_: Call) -> web.StreamResponse:
-        return web.json_response({}, headers={"Vary": "X-Other"})
+        return web.json_response({}, headers={"Vary": "X-Other", "Cache-Control": "max-age=60"})
 
     upstream.script = varying
     store = {"url": redis_server.url, "seal": seal, "key": "a key of the tests' own"}
@@ -127,3 +128,19 @@ async def test_no_token_is_kept_with_an_answer(
         values = [await redis.dump(key) for key in keys]
     assert any(b":s:" in key for key in keys)
     assert not [each for each in (*keys, *values) if each is not None and ALPHA.encode() in each]
+
+
+async def test_callers_with_keys_of_the_proxy_s_share_what_it_sees(upstream: Lookalike, tmp_path: Path) -> None:
+    """Their `Authorization` opens the proxy, and says nothing to the upstream."""
+    callers = tmp_path / "callers.toml"
+    callers.write_text('[one]\nkey = "key-of-the-first-0123"\n[two]\nkey = "key-of-the-second-0123"\n')
+    identity = {"mode": "gateway", "access_key": "AK", "secret_key": "a made-up secret", "callers": str(callers)}
+
+    async def schema(_: Call) -> web.StreamResponse:
+        return web.json_response({})
+
+    upstream.script = schema
+    async with a_proxy(upstream.base_url, identity=identity) as proxy:
+        await proxy.client.ask(SCHEMA, token=None, Authorization="Bearer key-of-the-first-0123")
+        assert (await proxy.client.ask(SCHEMA, token=None, Authorization="Bearer key-of-the-second-0123")).hit
+        assert (await proxy.client.ask(SCHEMA, token=None)).status == 401

@@ -161,6 +161,13 @@ async def test_what_is_passed_through_is_signed_for_the_upstream(proxy: Proxy, s
     assert (await send(proxy, signed(proxy, "/v2/schemas/image"))).status == 200
 
 
+async def test_a_resource_is_shared_by_who_signs_with_the_key(proxy: Proxy, signing_upstream: Lookalike) -> None:
+    """Its `Authorization` is what the partition is made of, not a reason to keep nothing."""
+    answers = [await send(proxy, signed(proxy, "/v2/schemas/image")) for _ in range(2)]
+    assert [answer.hit for answer in answers] == [False, True]
+    assert len(signing_upstream.calls) == 1
+
+
 async def test_a_refused_signature_is_never_tried_again(proxy: Proxy, signing_upstream: Lookalike) -> None:
     """A 401 goes to the caller as it is: five of them lock the key."""
 

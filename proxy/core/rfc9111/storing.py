@@ -10,6 +10,11 @@ from proxy.core.messages import Fields
 from proxy.core.rfc9111.control import Control
 from proxy.core.rfc9111.stored import HEURISTIC, StoredAnswer
 
+# Request fields that say who asks. None is compared, so none is kept.
+CREDENTIALS: Final = (
+    *("authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"),
+    *("x-security-token", "x-subject-token"),
+)
 # What is about who asks, or how often, and what is no whole answer: never stored, whatever the answer says.
 _NEVER: Final = frozenset({206, 304, 401, 403, 407, 429})
 # Statuses whose meaning for a cache is known here (RFC 9111 §5.2.2.3).
@@ -18,11 +23,14 @@ _UNDERSTOOD: Final = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404
 _FOR_CALLERS: Final = frozenset({200, 203, 300, 301, 308})
 
 
-def unstorable(answer: StoredAnswer, *, stated: bool, authorized: bool, by_rfc: bool) -> str | None:
+def unstorable(
+    answer: StoredAnswer, *, stated: bool, authorized: bool, public: bool = False, by_rfc: bool = False
+) -> str | None:
     """Return why *answer* must not be stored, in a word for `Cache-Status`, None where it may.
 
     *stated* says that something gave it a lifetime, *authorized* that the request had `Authorization` (RFC 9111 §3.5).
-    Unless the standard alone decides, *by_rfc*, fewer statuses count, and no answer that sets a cookie.
+    What is *public* is everyone's, so it must not be said to depend on a credential, nor hold one. Unless the standard
+    alone decides, *by_rfc*, fewer statuses count, and no answer that sets a cookie.
     """
     fields = answer.fields
     if answer.status < 200 or answer.status in _NEVER:
@@ -31,8 +39,11 @@ def unstorable(answer: StoredAnswer, *, stated: bool, authorized: bool, by_rfc: 
         return reason
     if reason := _forbidden(answer.status, answer.control, authorized=authorized):
         return reason
-    if any(name.strip() == "*" for value in fields.all("vary") for name in value.split(",")):
+    varies = {name.strip().lower() for value in fields.all("vary") for name in value.split(",")}
+    if "*" in varies or (public and not varies.isdisjoint(CREDENTIALS)):
         return "vary"
+    if fields.get("x-subject-token") is not None:
+        return "token"
     useless = answer.lifetime_s <= 0 and not any(answer.validators)
     by_default = answer.status in HEURISTIC or answer.control.public
     return "no-lifetime" if useless or not (stated or by_default) else None

@@ -14,12 +14,18 @@ Lines = list[tuple[str, str]]
 
 
 def why_not(
-    lines: Lines, status: int = 200, *, authorized: bool = False, by_rfc: bool = True, policy: Policy | None = None
+    lines: Lines,
+    status: int = 200,
+    *,
+    authorized: bool = False,
+    public: bool = False,
+    by_rfc: bool = True,
+    policy: Policy | None = None,
 ) -> str | None:
     """Return why an answer with *lines* is not stored."""
     answer = an_answer(*lines, status=status, policy=policy)
     lifetime_s = freshness_lifetime_s(status, Fields(lines), policy or Policy(), response_time=NOW)
-    return unstorable(answer, stated=lifetime_s is not None, authorized=authorized, by_rfc=by_rfc)
+    return unstorable(answer, stated=lifetime_s is not None, authorized=authorized, public=public, by_rfc=by_rfc)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +96,16 @@ def test_a_status_without_a_stated_lifetime_has_to_be_one_that_needs_none() -> N
 def test_the_route_s_lifetime_makes_an_answer_storable() -> None:
     """Where the upstream states nothing."""
     assert why_not([], policy=Policy(ttl_s=60.0), by_rfc=False) is None
+
+
+@pytest.mark.parametrize("name", ["X-Auth-Token", "authorization", "Foo, Cookie", "X-API-Key"])
+def test_what_depends_on_a_credential_is_nobody_else_s(name: str) -> None:
+    """What is public can't depend on one, and no credential is kept to compare others with."""
+    assert why_not([LASTS, ("Vary", name)], public=True) == "vary"
+    assert why_not([LASTS, ("Vary", name)], by_rfc=False) is None
+
+
+@pytest.mark.parametrize("by_rfc", [False, True])
+def test_an_answer_that_holds_a_token_is_not_stored(by_rfc: bool) -> None:
+    """IAM gives tokens in a field."""
+    assert why_not([LASTS, ("X-Subject-Token", "t")], by_rfc=by_rfc) == "token"
