@@ -99,7 +99,7 @@ function showBudget(budget) {
     budget.waiting && [`${plural(budget.waiting, "call")} waiting`, "warn"],
   ]);
   pairs("budget-list", [
-    ...Object.entries(budget.learnt).map(([name, limit]) => [`told by the upstream: ${name}`, allowance(limit)]),
+    ...Object.entries(budget.learnt).map(([name, limit]) => [`upstream's limit: ${name}`, allowance(limit)]),
     ...Object.entries(budget.thrift).map(([name, times]) => [`spared: ${name}`, count(times)]),
     budget.refused && ["calls not made in time", count(budget.refused)],
   ]);
