@@ -32,7 +32,8 @@ from proxy.gateway.asked import Asking, ListAsk, asked, shared_by_all
 from proxy.gateway.claims import Claims
 from proxy.gateway.doors import Door, TokenDoor
 from proxy.gateway.forward import Forwarder
-from proxy.gateway.listing import Listed, ListingGateway, Repeatable
+from proxy.gateway.listed import Listed, Repeatable
+from proxy.gateway.listing import ListingGateway
 from proxy.gateway.pages import PageRenderer
 from proxy.gateway.resource import ResourceGateway
 from proxy.gateway.resource_asking import resource_asked

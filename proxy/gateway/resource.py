@@ -19,7 +19,7 @@ from proxy.gateway.background import Background
 from proxy.gateway.codings import CodedBodies
 from proxy.gateway.credentials import Credentials
 from proxy.gateway.items import ListItems
-from proxy.gateway.listing import Repeatable
+from proxy.gateway.listed import Repeatable
 from proxy.gateway.memos import Memo
 from proxy.gateway.resource_asking import ResourceAsk
 from proxy.gateway.resource_fetching import FetchedAnswer, ResourceFetcher, chosen

@@ -20,7 +20,7 @@ from proxy.core.routes import route
 from proxy.errors import ProxyError
 from proxy.gateway.doors import TokenDoor
 from proxy.gateway.gateway import Caller
-from proxy.gateway.listing import Repeatable
+from proxy.gateway.listed import Repeatable
 from proxy.replay.entries import Entry
 from proxy.replay.listings import Listings, Name, listed
 from proxy.replay.upstream import RecordedUpstream

@@ -33,7 +33,7 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from proxy.core.freshness import steady_until
-from proxy.gateway.listing import Repeatable
+from proxy.gateway.listed import Repeatable
 from proxy.seen import Seen
 from proxy.web.heads import compared
 

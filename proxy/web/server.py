@@ -18,7 +18,7 @@ from aiohttp.web_request import BaseRequest
 from proxy.core.routes import route
 from proxy.errors import BadRequestError, BrokenBodyError, FieldsTooLargeError, ProxyError, TargetTooLongError
 from proxy.gateway.gateway import Gateway
-from proxy.gateway.listing import Repeatable
+from proxy.gateway.listed import Repeatable
 from proxy.telemetry import Telemetry, event
 from proxy.web import adapter
 from proxy.web.heads import METHODS, alone

@@ -18,7 +18,8 @@ from proxy.core.rules import Rules
 from proxy.errors import UpstreamTimeoutError
 from proxy.gateway.asked import Asking, ListAsk, PageSizes, asked
 from proxy.gateway.fetching import Fetcher
-from proxy.gateway.listing import Listed, ListingGateway
+from proxy.gateway.listed import Listed
+from proxy.gateway.listing import ListingGateway
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Exchange

@@ -24,7 +24,7 @@ from proxy.core.messages import Fields, Response
 from proxy.core.page import rendered
 from proxy.demo.image import Image
 from proxy.errors import ProxyError, UpstreamTimeoutError
-from proxy.gateway.listing import Listed
+from proxy.gateway.listed import Listed
 from proxy.stores.memory import MemoryStore
 from tests.laws.history import LONGEST, START, Hand, History, Upstream, an_image
 from tests.laws.world import LIFETIMES, NEGATIVE_S, Replica, replica

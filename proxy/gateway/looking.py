@@ -1,0 +1,59 @@
+"""What the store has of a window, and what of that a caller may be given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from proxy.core.freshness import Standing, current_age, standing
+from proxy.core.listing import Gap, Page, Span, cover
+from proxy.errors import StoreUnavailableError
+from proxy.gateway.asked import ListAsk
+from proxy.gateway.credentials import Credentials
+from proxy.stores.base import Found, SpanStore, State
+
+
+class Looking:
+    """Looks into *store* for callers whose *credentials* are known. *clock* gives epoch seconds."""
+
+    def __init__(self, store: SpanStore, credentials: Credentials, *, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._credentials = credentials
+        self._clock = clock
+
+    async def found(self, ask: ListAsk, gap: Gap) -> Found:
+        """Return what the store has of *gap*; nothing where it can't be asked."""
+        try:
+            return await self._store.chain(
+                ask.key, gap.after, gap.count, joinable=ask.sort.immovable, now=self._clock()
+            )
+        except StoreUnavailableError:
+            return Found((), State(""))
+
+    def covered(self, ask: ListAsk, gap: Gap, found: Found, least: Standing) -> Page | Gap:
+        """Return the page from the pieces that stand at *least* so, behind those that *gap* has, or what lacks."""
+        pieces = list(gap.pieces)
+        for piece in found.pieces:
+            if self.standing(ask, piece.span, found.state) < least:
+                break
+            pieces.append(piece)
+        return cover(ask.after, ask.rows, pieces, joinable=ask.sort.immovable)
+
+    def standing(self, ask: ListAsk, span: Span, state: State) -> Standing:
+        """Return what *ask* may be given *span* for, which is of a listing in this *state*."""
+        now = self._clock()
+        age_s = current_age(span.fetched_at, now=now)
+        stands = standing(span, ask.lifetimes, generation=state.generation, now=now)
+        stands = self._credentials.bound(stands, ask.who, fetched_at=span.fetched_at)
+        wishes = ask.directives
+        too_old = wishes.max_age_s is not None and (age_s > wishes.max_age_s or wishes.max_age_s == 0)
+        if too_old or 0 < wishes.min_fresh_s > span.lifetime_s - age_s:
+            return Standing.GONE
+        return stands
+
+
+def seen(found: Found, after: str) -> float:
+    """Return when what *found* has behind *after* was fetched; `inf` where the store could not be looked into."""
+    if found.doubt or not found.state.generation:
+        return inf
+    return max((piece.span.fetched_at for piece in found.pieces if piece.span.after == after), default=-inf)
