@@ -47,8 +47,9 @@ class ResourceGateway:
     """Answers requests for resources. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept,
     *coded_bytes* how much is remembered of bodies in content codings.
 
-    *low* says of a partition that its budget runs low: then who could be given a stale answer waits for no turn. Where
-    there are *items*, an image that stands in a fresh list is answered from there.
+    *low* says of a partition that its budget runs low: then nothing is revalidated unasked, which *thrift* is told, and
+    who could be given a stale answer waits for no turn. Where there are *items*, an image that stands in a fresh list
+    is answered from there.
     """
 
     def __init__(
@@ -60,10 +61,12 @@ class ResourceGateway:
         coded_bytes: int,
         clock: Callable[[], float],
         low: Callable[[str], bool] = lambda _: False,
+        thrift: Callable[[str], None] = lambda _: None,
         items: ListItems | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._low = low
+        self._thrift = thrift
         self._items = items
         self._credentials = credentials
         self._negative_s = negative_s
@@ -98,8 +101,8 @@ class ResourceGateway:
         if item := await self._item(ask):
             return item
         if answer is not None and stands is Standing.REVALIDATE:
-            self.background.do(self._revalidated(ask, found))
-            return await self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer), detail="stale-while-revalidate"))
+            detail = self._revalidate(ask, found)
+            return await self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer), detail=detail))
         refused = self._refused.get(_refusal(ask, found), now=self._clock())
         if refused is not None and ask.directives.max_age_s is None:
             return Resourced(refused, CacheStatus(detail="negative"))
@@ -203,6 +206,14 @@ class ResourceGateway:
 
     def _ttl_s(self, answer: StoredAnswer) -> float:
         return answer.fresh_until - self._clock()
+
+    def _revalidate(self, ask: ResourceAsk, found: FoundAnswers) -> str:
+        """Fetch anew what nobody waits for, unless calls are scarce, and return what is told of that."""
+        if self._low(ask.claimant.partition):
+            self._thrift("revalidate")
+            return "thrift"
+        self.background.do(self._revalidated(ask, found))
+        return "stale-while-revalidate"
 
     async def _revalidated(self, ask: ResourceAsk, found: FoundAnswers) -> None:
         fetched, _ = await self._fetcher.fetched(ask, found, purpose="revalidate")

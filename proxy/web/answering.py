@@ -89,6 +89,7 @@ def answering(
         coded_bytes=int(settings.store.max_bytes * _CODED_SHARE),
         clock=clock,
         low=low,
+        thrift=thrift,
         items=ListItems(store, clock=clock) if settings.cache.item_from_list else None,
     )
     server = settings.server

@@ -155,6 +155,16 @@ async def test_an_answer_is_given_stale_while_it_is_fetched_anew(world: Resource
     assert len(world.upstream.requests) == 2
 
 
+async def test_nothing_is_revalidated_unasked_where_the_budget_runs_low(world: Resources) -> None:
+    """A stale answer is good enough, and a call is left for who needs one."""
+    await world.get()
+    world.hand.now += 65
+    world.low = True
+    assert (await world.get()).cache_status.detail == "thrift"
+    await world.settled()
+    assert len(world.upstream.requests) == 1
+
+
 @pytest.mark.parametrize("failure", [unreachable(), says(status=503, body=b"no"), says(status=429, body=b"no")])
 async def test_an_answer_is_given_stale_while_the_upstream_fails(
     world: Resources, failure: UpstreamTimeoutError
