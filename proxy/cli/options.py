@@ -135,8 +135,9 @@ def _address(value: str | None) -> str | None:
 
 
 def failed(reason: object) -> NoReturn:
-    """End the command with one line that says why."""
-    click.echo(f"ims-proxy: {reason}", err=True)
+    """End the command with one line that says why; what others put into it can't give the terminal orders."""
+    shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(reason))
+    click.echo(f"ims-proxy: {shown}", err=True)
     sys.exit(FAILED)
 
 

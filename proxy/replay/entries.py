@@ -23,6 +23,7 @@ _LOCAL: Final = re.compile(r"(\d{2})/([A-Z][a-z]{2})/(\d{4}):(\d{2}):(\d{2}):(\d
 
 # Names under which programs log the same thing, nginx's own first.
 _TIMES: Final = ("msec", "time_iso8601", "time_local", "@timestamp", "timestamp", "time", "ts")
+_METHOD: Final = re.compile(r"[A-Z]{1,20}", re.ASCII)
 _METHODS: Final = ("request_method", "method")
 _TARGETS: Final = ("request_uri", "uri", "target", "url", "path")
 _QUERIES: Final = ("args", "query_string", "query")
@@ -96,8 +97,9 @@ def _from_json(line: str, caller: str | None) -> Entry | Malformed:
     method, target = _first(told, _METHODS), _first(told, _TARGETS)
     if method is None and isinstance(request := told.get("request"), str) and (found := _REQUEST.fullmatch(request)):
         method, target = found["method"], found["target"]
-    if not isinstance(target, str) or not target:
-        return Malformed("no request in it")
+    method = str(method or "GET").upper()
+    if not isinstance(target, str) or not target or not _METHOD.fullmatch(method):
+        return Malformed("no request in it")  # nor is what a terminal might take for an order: the method is shown
     query = _first(told, _QUERIES)
     if "?" not in target and isinstance(query, str) and query not in ("", "-"):
         target = f"{target}?{query.removeprefix('?')}"
@@ -106,7 +108,7 @@ def _from_json(line: str, caller: str | None) -> Entry | Malformed:
         return Malformed("no status")
     who = told.get(caller) if caller else _first(told, _USERS) or _first(told, _ADDRESSES)
     size = _integer(_first(told, _SIZES))
-    return Entry(at, "" if who is None else str(who), str(method or "GET").upper(), _origin_form(target), status, size)
+    return Entry(at, "" if who is None else str(who), method, _origin_form(target), status, size)
 
 
 def _first(told: Mapping[str, Any], names: tuple[str, ...]) -> Any:

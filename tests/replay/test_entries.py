@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,3 +107,12 @@ def test_callers_are_told_apart_by_the_field_that_is_named(line: str, caller: st
 def test_no_line_is_too_odd(line: str) -> None:
     """Whatever a line holds, it is an entry or has a reason."""
     assert isinstance(entry(line), Entry | Malformed)
+
+
+@pytest.mark.parametrize("method", ["\x1b]0;title\x07", "GET\r", "G T", "g" * 30, "Ĝ"])
+def test_a_method_that_is_no_word_is_no_request(method: str) -> None:
+    """It is shown in a terminal, which might take what a caller made up for an order."""
+    line = orjson.dumps(
+        {"time": "2026-11-24T09:00:00Z", "method": method, "path": "/v2/images", "status": 200}
+    ).decode()
+    assert entry(line, caller=None) == Malformed("no request in it")

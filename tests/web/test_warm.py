@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from proxy.cli.crawl import Crawler, CrawlError, Listing, Page, listing, session
+from proxy.cli.options import failed
 from proxy.demo.server import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
 from proxy.web.app import running
@@ -237,3 +238,10 @@ async def test_ctrl_c_ends_it(proxy: Proxy, upstream: Lookalike, tmp_path: Path)
         assert await started.ended(by=signal.SIGINT) == 130
         assert not started.errors
     gate.set()
+
+
+def test_no_order_to_the_terminal_stands_in_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Why a command failed may be told in the words of an upstream."""
+    with pytest.raises(SystemExit):
+        failed("answered 500: \x1b]0;title\x07 no\r\nmore")
+    assert capsys.readouterr().err == "ims-proxy: answered 500: \ufffd]0;title\ufffd no\ufffd\ufffdmore\n"
