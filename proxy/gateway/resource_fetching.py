@@ -76,7 +76,7 @@ class ResourceFetcher:
     ) -> None:
         self._forwarder = forwarder
         self._store = store
-        self._answers = Answers(store)
+        self._answers = Answers(store, most_bytes=most_bytes)
         self._most_bytes = most_bytes
         self._within_s = within_s
         self._clock = clock

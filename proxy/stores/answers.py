@@ -39,10 +39,14 @@ class FoundAnswers:
 
 
 class Answers:
-    """Keeps the answers of resources in *store*, which may be away: then there are none, and none is kept."""
+    """Keeps the answers of resources in *store*, which may be away: then there are none, and none is kept.
 
-    def __init__(self, store: SpanStore) -> None:
+    Of a resource's answers the latest are kept, as many as take *most_bytes*: they are read and written as one.
+    """
+
+    def __init__(self, store: SpanStore, *, most_bytes: int = 1 << 20) -> None:
         self._store = store
+        self._most_bytes = most_bytes
 
     async def found(self, key: ListingKey, *, now: float) -> FoundAnswers:
         """Return what is kept under *key*."""
@@ -66,6 +70,8 @@ class Answers:
     ) -> bool:
         """Keep *answers*, fetched under *claim*, in place of those under *key*; return whether that could be done."""
         latest = sorted(answers, key=lambda each: each.response_time, reverse=True)[:_MOST]
+        while len(latest) > 1 and sum(len(each.body) for each in latest) > self._most_bytes:
+            latest.pop()
         fetched_at = latest[0].request_time if latest else now
         fresh_until = max((each.fresh_until for each in latest), default=now)
         span = Span(

@@ -64,6 +64,17 @@ async def test_the_answers_of_a_resource_are_kept_together_the_latest_first(stor
     assert [each.body for each in found.answers] == [b"%d" % number for number in range(9, 1, -1)]
 
 
+async def test_only_so_many_bytes_are_kept_together(store: SpanStore) -> None:
+    """The latest that fit; one alone is kept whatever its size, for that was looked at before."""
+    answers = [replace(ANSWER, body=b"x" * 400, response_time=NOW + number) for number in range(4)]
+    for most_bytes, count in ((1000, 2), (800, 2), (799, 1), (10, 1)):
+        claim = await store.claim(KEY, HEAD, now=NOW)
+        await Answers(store, most_bytes=most_bytes).put(KEY, answers, keep_s=60.0, now=NOW, claim=claim)
+        await store.settle(KEY, HEAD, claim)
+        found = await Answers(store).found(KEY, now=NOW)
+        assert [each.response_time - NOW for each in found.answers] == [3.0, 2.0][:count]
+
+
 async def test_later_answers_replace_those_that_are_there(store: SpanStore) -> None:
     """With none left, there is none."""
     await keep(store, ANSWER)
