@@ -67,6 +67,13 @@ FLOW = b'{"error":{"message":"Flow control threshold reached.","code":"IMG.0060"
         ),
         pytest.param(429, [], b"limit:0,time:1 minute", Heard(throttled=True), id="no calls at all is no limit"),
         pytest.param(429, [], b"limit:9,time:0 minute", Heard(throttled=True), id="no window is no limit"),
+        pytest.param(
+            429,
+            [],
+            b"policy zzz over ratelimit,limit:9,time:1 minute",
+            Heard((Told("flow", Allowance(9, 60.0)),), throttled=True, closed_s=60.0),
+            id="a policy that nobody knows",
+        ),
         pytest.param(400, [], FLOW, Heard(throttled=True), id="flow control of IMS"),
         pytest.param(400, [], b'{"error_code":"IMG.0060"}', Heard(throttled=True), id="in the gateway's shape"),
         pytest.param(400, [], b'{"error":{"code":"IMG.0024"}}', Heard(), id="another 400"),
