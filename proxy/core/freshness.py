@@ -10,6 +10,7 @@ from proxy.core.listing import Span
 
 JITTER: Final = 0.1
 _HEURISTIC_FRACTION: Final = 0.1
+_SKEW_S: Final = 60.0  # how far replicas' clocks may be apart
 
 
 class Standing(IntEnum):
@@ -65,7 +66,12 @@ class Verdicts:
     grace_s: float = 0.0
 
     def bound(self, standing: Standing, *, accepted_at: float, now: float) -> Standing:
-        """Return *standing*, lowered where the credential was last accepted too long ago."""
+        """Return *standing*, lowered where the credential was last accepted too long ago.
+
+        So it may have been where that is still to come: the clock was set back since, and nobody knows how far.
+        """
+        if accepted_at - now > _SKEW_S:
+            return Standing.GONE
         age_s = max(0.0, now - accepted_at)
         if age_s < self.ttl_s:
             return standing

@@ -75,7 +75,8 @@ class TokenVerifier:
         if self._refused.get(digest, now=now):
             return None
         known = self._known.get(digest, now=now)
-        if known and known.run == self._run and now < known.until:
+        # Left of it may be more than it had where the clock was set back: then nobody knows how old it is.
+        if known and known.run == self._run and 0 < known.until - now <= self._verdicts.ttl_s + 1:
             return known
         question = self._questions.setdefault(digest, object())
         try:

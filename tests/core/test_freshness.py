@@ -102,7 +102,8 @@ def test_the_longer_stale_window_counts_for_keeping() -> None:
         pytest.param(Verdicts(300.0, 60.0), 300.0, Standing.IF_ERROR, id="in its grace"),
         pytest.param(Verdicts(300.0, 60.0), 360.0, Standing.GONE, id="behind its grace"),
         pytest.param(Verdicts(0.0), 0.0, Standing.GONE, id="asked every time"),
-        pytest.param(Verdicts(300.0), -50.0, Standing.FRESH, id="the clock stepped back"),
+        pytest.param(Verdicts(300.0), -50.0, Standing.FRESH, id="another replica's clock"),
+        pytest.param(Verdicts(300.0, 60.0), -61.0, Standing.GONE, id="the clock was set back"),
     ],
 )
 def test_a_credential_is_believed_for_a_while(verdicts: Verdicts, age_s: float, allowed: Standing) -> None:

@@ -235,3 +235,13 @@ async def test_a_question_that_failed_is_asked_again() -> None:
     assert await world.good()
     assert await world.good()
     assert len(world.iam.asked) == 2
+
+
+async def test_a_clock_that_is_set_back_makes_no_verdict_last_longer() -> None:
+    """Nobody knows how old it is then, so IAM is asked anew, once."""
+    world = World()
+    assert await world.good()
+    world.now -= 3000.0
+    assert await world.good()
+    assert await world.good()
+    assert len(world.iam.asked) == 2
