@@ -9,7 +9,8 @@ Law 8 needs more than a message that is sent: when a write is answered, no repli
 
 A replica that can't be reached answers nothing from memory by then: it trusts its memory only for *trust_s* from the
 sending of its latest ping that came back, and a broken channel brings none back. One whose end of the channel Redis has
-given up, and that has not noticed, is still counted in step 1, for it entered itself before each ping.
+given up, and that has not noticed, is still counted in step 1, for it entered itself before each ping. So is, by who
+tells, one that was lately there and did not say goodbye: after a failover replicas come back one after the other.
 
 Redis itself may be another one than a moment ago: restarted with an older snapshot, or a copy that leads now and lacks
 the last writes. So nothing that it says is believed from when a channel broke until it was looked at again.
@@ -56,6 +57,7 @@ class Channel:
         self._lost = lost
         self._name = secrets.token_hex(8)
         self._seen = {self._name: time.monotonic()}
+        self._left: set[str] = set()  # of those seen, who said goodbye
         self._trusted_until = 0.0
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._acknowledged: dict[str, asyncio.Semaphore] = {}
@@ -107,6 +109,7 @@ class Channel:
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(_PAUSE_S):
                     await self._store.redis.zrem(self._store.names.replicas, self._name)
+                    await self._store.redis.publish(self._store.names.channel, f"b:{self._name}")
 
     async def tell(self, generations: Mapping[str, str], *, unsettled_until: float) -> None:
         """Tell every replica the new *generations*, and return when none answers from before them.
@@ -123,7 +126,7 @@ class Channel:
             listeners = await self._store.commands.run("tell", [names.replicas], [names.channel, b"i:" + told])
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._trust_s):
-                    for _ in range(listeners):
+                    for _ in range(max(listeners, len(self._seen.keys() - self._left))):
                         await heard.acquire()
         finally:
             del self._acknowledged[message]
@@ -204,6 +207,7 @@ class Channel:
         now = time.monotonic()
         self._seen |= {self._name: now} | {each.decode(): now for each in peers}
         self._seen = {name: at for name, at in self._seen.items() if now - at < _COUNTED_S}
+        self._left &= self._seen.keys()
 
     async def _heard(self, message: bytes) -> None:
         if message.startswith(b"w:"):
@@ -212,6 +216,8 @@ class Channel:
         elif message.startswith(b"a:"):
             if heard := self._acknowledged.get(message[2:].decode()):
                 heard.release()
+        elif message.startswith(b"b:"):
+            self._left.add(message[2:].decode())
         elif message.startswith(b"i:"):
             told = orjson.loads(message[2:])
             self._apply(told["generations"], told["unsettled_until"])

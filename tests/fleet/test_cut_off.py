@@ -39,7 +39,7 @@ WITHIN_S = 20.0
 class Held(TieredStore):
     """A store whose claims are made when the test says so."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, near_ttl_s: float) -> None:
         far = connected(url, prefix="ims-test:", keep_s=60.0, timeout_s=1.0)
         memory, self.failures = MemoryStore(1 << 20), list[str]()
         super().__init__(memory, far, near_ttl_s=NEAR_TTL_S, stale_s=60.0, timeout_s=1.0, failed=self.failures.append)
@@ -54,9 +54,9 @@ class Held(TieredStore):
 
 
 @asynccontextmanager
-async def two_stores(one: str, other: str) -> AsyncIterator[tuple[Held, Held]]:
+async def two_stores(one: str, other: str, *, near_ttl_s: float = NEAR_TTL_S) -> AsyncIterator[tuple[Held, Held]]:
     """Give the stores of two replicas that hear each other."""
-    stores = (Held(one), Held(other))
+    stores = (Held(one, near_ttl_s), Held(other, near_ttl_s))
     try:
         for store in stores:
             store.start()
@@ -113,6 +113,27 @@ async def test_a_breaker_that_is_open_on_one_replica_hides_no_write(redis: Redis
         assert got.page is not None
         assert not got.page.parts or not got.page.parts[0].span.ids
         await here.gateway.close()
+
+
+async def test_a_write_waits_for_a_replica_that_was_lately_there(redis: RedisServer) -> None:
+    """One that Redis no longer knows of, as after a failover, may believe its memory for a while all the same."""
+    loop = asyncio.get_running_loop()
+    async with Relay(redis.port) as way, two_stores(redis.url, f"redis://{LOOPBACK}:{way.port}/0") as (mine, other):
+        await until(lambda: {mine.channel.name, other.channel.name} <= mine.channel.peers)
+        way.cut()
+        await mine.far.redis.delete(mine.far.names.replicas)
+        began = loop.time()
+        await mine.invalidate([EVERYTHING], now=START)
+        assert loop.time() - began >= NEAR_TTL_S
+
+
+async def test_no_write_waits_for_a_replica_that_said_goodbye(redis: RedisServer) -> None:
+    """One that was closed in order has no memory left to believe."""
+    async with two_stores(redis.url, redis.url, near_ttl_s=2 * WITHIN_S) as (mine, other):
+        await until(lambda: {mine.channel.name, other.channel.name} <= mine.channel.peers)
+        await other.close()
+        async with asyncio.timeout(WITHIN_S):
+            await mine.invalidate([EVERYTHING], now=START)
 
 
 async def test_a_write_whose_caller_hangs_up_while_replicas_are_told_is_heard_by_all(redis: RedisServer) -> None:
