@@ -40,7 +40,9 @@ USERS = [
 ]
 TOKENS = [token for token, _ in USERS]
 SCOPES = dict(USERS)
-PATHS = ["/v2/images", "/v2/cloudimages"]
+LISTS = ("/v2/images", "/v2/cloudimages")
+PATHS = [*LISTS, "/v2/images/{image}", "/v1/cloudimages/os_version"]
+OF_A_USER = ("/v2/cloudimages", "/v1/cloudimages/os_version")
 QUERIES = ["", "limit=3", "visibility=private&limit=3", "limit=3&sort_key=name", "name=x", "limit=0"]
 LINES: list[tuple[tuple[str, str], ...]] = [
     (),
@@ -57,7 +59,7 @@ Asked = tuple[str, str, str, tuple[tuple[str, str], ...]]
 def identity(token: str, path: str) -> object:
     """Return who *token* is as far as lists at *path* may be shared."""
     scope = SCOPES[token]
-    user = scope.user if path == "/v2/cloudimages" or not scope.scope else None
+    user = scope.user if path in OF_A_USER or not scope.scope else None
     return (json.dumps(scope.scope, sort_keys=True), scope.roles, user)
 
 
@@ -79,14 +81,24 @@ class World:
         if self.failing:
             return web.json_response({}, status=503)
         token = call.headers["X-Auth-Token"]
-        images = [{"id": f"i{n}", "name": f"image of <{token}>", "visibility": "private"} for n in range(3)]
-        return web.json_response({"images": images})
+        images = [
+            {"id": self.image(position), "name": f"image of <{token}>", "visibility": "private", "status": "active"}
+            for position in range(3)
+        ]
+        is_list = call.target.partition("?")[0] in LISTS
+        return web.json_response({"images": images} if is_list else images[0])
 
     async def asked(self, request: Asked, *, at: Proxy | None = None) -> Answer:
         """Return what *request* is answered, for a listing that only this example asks for."""
         token, path, query, lines = request
-        target = f"{path}?{query}{'&' if query else ''}tag=example-{self.number}"
+        tag = f"tag=example-{self.number}"
+        asked = f"{query}{'&' if query else ''}{tag}" if path in LISTS else tag
+        target = f"{path.format(image=self.image(0))}?{asked}"
         return await (at or self.proxy).client.ask(target, token=token, fields=lines)
+
+    def image(self, position: int) -> str:
+        """Return the id that an image has in this example alone: an answer of before is no answer to it."""
+        return f"i{position}-{self.number}"
 
     def begin(self) -> None:
         """Begin an example: nobody has asked for its listings."""
