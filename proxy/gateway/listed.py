@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from proxy.core.listing import Page
 from proxy.core.messages import Response
@@ -16,12 +17,14 @@ class Repeatable:
     unless `ListingGateway.epoch` changes; epoch seconds.
 
     It may be done *until* the page's lifetime or its caller's admission ends. The page's age counts from *fetched_at*,
-    and it is fresh until *fresh_until*.
+    and it is fresh until *fresh_until*. Who repeats it is to say now and then that it is *used*, or the store takes it
+    for something that nobody asks for any more.
     """
 
     fetched_at: float
     fresh_until: float
     until: float
+    used: Callable[[], None] = field(default=lambda: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,14 +202,16 @@ class ListingGateway:
             self._read_ahead(ask, page)
         age_s = max(ages)
         hit = trail.fwd is None and trail.detail is None and ttl_s > 0
-        repeatable = self._repeatable(ask, now - age_s, now + ttl_s) if hit else None
+        repeatable = self._repeatable(ask, page, now - age_s, now + ttl_s) if hit else None
         return Listed(page, None, trail.status(ttl_s), age_s=age_s, ttl_s=ttl_s, repeatable=repeatable)
 
-    def _repeatable(self, ask: ListAsk, fetched_at: float, fresh_until: float) -> Repeatable | None:
+    def _repeatable(self, ask: ListAsk, page: Page, fetched_at: float, fresh_until: float) -> Repeatable | None:
         if ask.directives != NONE:
             return None  # what the caller demands of age and lifetime is looked at each time
         believed_until = self.credentials.believed_until(ask.who, fetched_at=fetched_at)
-        return Repeatable(fetched_at, fresh_until, min(fresh_until, believed_until, ask.who.expires_at))
+        until = min(fresh_until, believed_until, ask.who.expires_at)
+        starts = [part.span.after for part in page.parts]
+        return Repeatable(fetched_at, fresh_until, until, lambda: self._store.used(ask.key, starts))
 
     def _read_ahead(self, ask: ListAsk, page: Page) -> None:
         """Fetch the next span in the background where the caller is about to reach it."""

@@ -103,6 +103,10 @@ class SpanStore(Protocol):
         """
         ...
 
+    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
+        """Spans of *key*, which start after the markers *starts*, were given again without the store being asked."""
+        ...
+
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """Make the spans stored so far under one of *scopes* unusable, in a time that does not depend on how many.
 

@@ -105,6 +105,12 @@ class MemoryStore:
         for gone in self._segments.add(at, span.size_bytes):
             self._unlinked(gone)
 
+    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
+        """See `SpanStore.used`."""
+        for after in starts:
+            if (key.digest, after) in self._segments:
+                self._segments.use((key.digest, after))
+
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`."""
         self._epoch += 1

@@ -123,6 +123,9 @@ class RedisStore:
             if isinstance(kept, RedisError):
                 raise kept
 
+    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
+        """See `SpanStore.used`: what goes first is for Redis to say."""
+
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`."""
         await self.generate(scopes, unsettled_s=unsettled_s, now=now)

@@ -156,6 +156,10 @@ class TieredStore:
         self._near.put_now(key, span, keep_s=keep_s, now=now)
         await self._guard.call("put", lambda: self._far.put(key, span, keep_s=keep_s, now=now, fence=fence))
 
+    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
+        """See `SpanStore.used`: what is in memory; Redis has its own way."""
+        self._near.used(key, starts)
+
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`.
 

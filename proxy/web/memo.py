@@ -33,11 +33,11 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from proxy.core.freshness import steady_until
+from proxy.core.segments import Segments
 from proxy.gateway.listed import Repeatable
 from proxy.seen import Seen
 from proxy.web.heads import compared
 
-_MAX_ENTRIES: Final = 100_000
 _OVERHEAD_BYTES: Final = 1000  # what an entry takes beside its head, twice, and its body
 
 
@@ -115,19 +115,18 @@ class Peer:
 
 
 class HeadMemo:
-    """The answers that may be repeated: at most *max_bytes* of them, the oldest go first.
+    """The answers that may be repeated: at most *max_bytes* of them; those that are repeated for long go last.
 
     *epoch* gives a number that changes with every invalidation, None while none can be heard of. *clock* gives epoch
     seconds; should it step back, nothing from the future is given.
     """
 
     def __init__(self, *, max_bytes: int, epoch: Callable[[], int | None], clock: Callable[[], float]) -> None:
-        self._max_bytes = max_bytes
+        self._segments: Segments[bytes] = Segments(max_bytes)
         self.epoch = epoch
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._repeats: dict[bytes, Repeat] = {}
-        self._bytes = 0
         self._open = True
         self._run = secrets.token_hex(8).encode()
         self._ids = count(1)
@@ -138,7 +137,7 @@ class HeadMemo:
     @property
     def stored_bytes(self) -> int:
         """About how many bytes are taken."""
-        return self._bytes
+        return self._segments.stored_bytes
 
     def peer(self, address: str, *, tls: bool) -> Peer:
         """Return what begins the digests of a connection from *address*."""
@@ -153,7 +152,10 @@ class HeadMemo:
         if not found.since <= now < found.until or found.epoch != self.epoch():
             return None
         if now >= found.steady_until:
+            # Once in a second is enough to know what is in use.
             found.tell(now)
+            found.allowed.used()
+            self._segments.use(known.digest)
         return found
 
     def new_id(self) -> bytes:
@@ -170,24 +172,15 @@ class HeadMemo:
         if not self._open or epoch is None:
             return
         kept = Repeat(head, body, allowed, since=self._clock(), epoch=epoch, seen=seen)
-        self._forget(known.digest)
-        if kept.size_bytes > self._max_bytes:
-            return
         self._repeats[known.digest] = kept
-        self._bytes += kept.size_bytes
-        while self._bytes > self._max_bytes or len(self._repeats) > _MAX_ENTRIES:
-            self._forget(next(iter(self._repeats)))
+        for gone in self._segments.add(known.digest, kept.size_bytes):
+            self._repeats.pop(gone, None)
 
     def close(self) -> None:
         """Forget everything, and remember nothing more."""
         self._open = False
         self._repeats.clear()
-        self._bytes = 0
-
-    def _forget(self, digest: bytes) -> None:
-        kept = self._repeats.pop(digest, None)
-        if kept is not None:
-            self._bytes -= kept.size_bytes
+        self._segments = Segments(0)
 
 
 # The parts of our own heads that change with the second, each behind what tells it from all else.

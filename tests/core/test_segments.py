@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,17 +55,118 @@ def test_newcomer_stays(max_bytes: int, steps: list[tuple[str, int, int]], size_
     assert (99 in segments) == (size_bytes <= max_bytes)
 
 
-def test_flood() -> None:
-    """A thousand keys that nobody asks for twice leave alone what is asked for often."""
-    segments: Segments[str] = Segments(100)
-    for key in ("a", "b"):
+def often_used(segments: Segments[str], *keys: str) -> None:
+    """Add *keys*, and use each again after something else has come in."""
+    for key in keys:
         segments.add(key, 10)
+    segments.add("something else", 10)
+    for key in keys:
         segments.use(key)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_flood(times: int) -> None:
+    """A thousand keys, each asked for a few times in a row and never again, leave alone what is asked for often."""
+    segments: Segments[str] = Segments(100)
+    often_used(segments, "a", "b")
     for number in range(1000):
         segments.add(f"once-{number}", 10)
+        for _ in range(times - 1):
+            segments.use(f"once-{number}")
     assert "a" in segments
     assert "b" in segments
     assert len(segments) == 10
+
+
+def asked(noise: float, *, times: int) -> Iterator[tuple[str, bool]]:
+    """Yield what is asked for, and whether it is one of 2,000 keys of which some are popular.
+
+    The others, a share of *noise*, are asked for *times* in a row and never again.
+    """
+    dice = random.Random(1)  # the same keys each time
+    popular = dice.choices(range(2_000), [1 / (rank + 1) ** 0.9 for rank in range(2_000)], k=40_000)
+    for number, key in enumerate(popular):
+        if dice.random() < noise:
+            yield from [(f"once-{number}", False)] * times
+        else:
+            yield f"popular-{key}", True
+
+
+def hits(of: Callable[[str], bool], noise: float, *, times: int) -> float:
+    """Return the share of the popular keys that *of* has when they are asked for; it takes in what it has not."""
+    found = [there for key, counts in asked(noise, times=times) for there in [of(key)] if counts]
+    return sum(found) / len(found)
+
+
+class Segmented:
+    """The policy that is tested, for 200 keys."""
+
+    def __init__(self) -> None:
+        self.segments: Segments[str] = Segments(200)
+
+    def __call__(self, key: str) -> bool:
+        """Return whether *key* was there; it is now."""
+        if key in self.segments:
+            self.segments.use(key)
+            return True
+        self.segments.add(key, 1)
+        return False
+
+
+class Plain:
+    """LRU, for 200 keys."""
+
+    def __init__(self) -> None:
+        self.keys: OrderedDict[str, None] = OrderedDict()
+
+    def __call__(self, key: str) -> bool:
+        """Return whether *key* was there; it is now."""
+        there = key in self.keys
+        self.keys[key] = None
+        self.keys.move_to_end(key)
+        if len(self.keys) > 200:
+            self.keys.popitem(last=False)
+        return there
+
+
+class WithFrequencies:
+    """W-TinyLFU (Einziger, Friedman, Manes, 2017) for 200 keys, with exact counts in the place of its sketch."""
+
+    def __init__(self) -> None:
+        self.window: OrderedDict[str, None] = OrderedDict()
+        self.main: OrderedDict[str, None] = OrderedDict()
+        self.counts: Counter[str] = Counter()
+        self.counted = 0
+
+    def __call__(self, key: str) -> bool:
+        """Return whether *key* was there; whether it is now depends on how often it and others are asked for."""
+        self.counts[key] += 1
+        self.counted += 1
+        if self.counted > 2_000:
+            self.counts = Counter({each: count // 2 for each, count in self.counts.items() if count > 1})
+            self.counted = self.counts.total()
+        for part in (self.window, self.main):
+            if key in part:
+                part.move_to_end(key)
+                return True
+        self.window[key] = None
+        if len(self.window) > 2:
+            candidate, _ = self.window.popitem(last=False)
+            if len(self.main) < 198:
+                self.main[candidate] = None
+            elif self.counts[candidate] > self.counts[victim := next(iter(self.main))]:
+                del self.main[victim]
+                self.main[candidate] = None
+        return False
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize("times", [1, 2])
+def test_beside_other_policies(noise: float, times: int) -> None:
+    """Of what is asked for often it keeps more than LRU does, and about as much as W-TinyLFU."""
+    shares = {policy: hits(policy(), noise, times=times) for policy in (Segmented, Plain, WithFrequencies)}
+    assert shares[Segmented] > shares[Plain] + 0.05
+    assert shares[Segmented] > shares[WithFrequencies] - 0.03
 
 
 def test_oldest_first() -> None:
@@ -72,8 +178,7 @@ def test_oldest_first() -> None:
 def test_protection_passes_on() -> None:
     """What takes the place of something protected is protected too."""
     segments: Segments[str] = Segments(100)
-    segments.add("a", 10)
-    segments.use("a")
+    often_used(segments, "a")
     segments.add("a", 20)
     for number in range(100):
         segments.add(f"once-{number}", 10)

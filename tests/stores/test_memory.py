@@ -50,6 +50,18 @@ async def test_an_image_that_is_looked_into_counts_as_use() -> None:
     assert not await chained(store, key=a_listing(1))
 
 
+async def test_what_is_given_again_unasked_is_in_use() -> None:
+    """A span whose answer is repeated outlives a flood, though the store is never asked for it."""
+    store = MemoryStore(40 * a_span().size_bytes)
+    for number in range(4):
+        await keep(store, a_span(), key=a_listing(number))
+    store.used(a_listing(0), [HEAD])
+    store.used(a_listing(999), [HEAD])  # gone meanwhile, or never there
+    for number in range(1000, 1100):
+        await keep(store, a_span(), key=a_listing(number))
+    assert [bool(await chained(store, key=a_listing(number))) for number in range(4)] == [True, False, False, False]
+
+
 async def test_a_span_larger_than_everything_is_not_kept() -> None:
     """It would throw out all others and not fit even then."""
     large = Model([f"{number:036}" for number in range(500)]).span(HEAD, 500, fetched_at=NOW)

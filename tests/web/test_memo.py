@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -14,7 +14,7 @@ from aiohttp import web
 
 from proxy.core.freshness import Lifetimes, Verdicts
 from proxy.core.identity import Partitioner, Unshared, Who
-from proxy.core.keys import EVERYTHING
+from proxy.core.keys import EVERYTHING, ListingKey
 from proxy.core.links import LinkStyle
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.purging import Purge
@@ -82,6 +82,17 @@ class Noting(TokenDoor):
         return await super().who(request)
 
 
+class Used(MemoryStore):
+    """A store that counts what it is told of use."""
+
+    uses = 0
+
+    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
+        """See `SpanStore.used`."""
+        self.uses += 1
+        super().used(key, starts)
+
+
 @dataclass(slots=True)
 class Got:
     """One answer, as it came."""
@@ -142,7 +153,7 @@ class World:
     """A front on a free port, and all that stands behind it."""
 
     upstream: Upstream
-    store: MemoryStore
+    store: Used
     gateway: Watched
     door: Noting
     memo: HeadMemo
@@ -175,7 +186,7 @@ class World:
 
 @asynccontextmanager
 async def a_world(*, verdict_ttl_s: float = 1e9) -> AsyncIterator[World]:
-    upstream, store, telemetry, hand = Upstream(Model(ROWS)), MemoryStore(1 << 24), Telemetry(), Hand()
+    upstream, store, telemetry, hand = Upstream(Model(ROWS)), Used(1 << 24), Telemetry(), Hand()
     listings = ListingGateway(
         Fetcher(upstream, store, telemetry=telemetry, clock=hand, dice=lambda: 0.0),
         store,
@@ -511,6 +522,32 @@ async def test_last_request(world: World, fields: dict[str, str]) -> None:
         assert answer.status == 200
         assert await line.ended()
         assert world.gateway.whole == count
+
+
+async def test_in_use(world: World) -> None:
+    """The store hears once in a second, not more, that what it gave is in use."""
+    line = await world.warm()
+    for _ in range(3):
+        world.hand.now += 1.0
+        for _ in range(5):
+            await line.get()
+    assert world.gateway.whole == 0
+    assert world.store.uses == 3
+
+
+async def test_flood(world: World) -> None:
+    """Heads that come once or twice push out each other, and not one that comes all the time; no bound is exceeded."""
+    line = await world.warm()
+    for number in range(1200):
+        for _ in range(2):
+            await line.get(Accept=f"text/{number}")
+        if number % 50 == 0:
+            world.hand.now += 0.5
+            world.gateway.whole = 0
+            await line.get()
+            assert world.gateway.whole == 0, number
+    assert len(world.memo) < 1000
+    assert world.memo.stored_bytes <= 1 << 20
 
 
 async def test_what_decides(world: World) -> None:
