@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from proxy.core.claimant import ANYBODY, Claimant
@@ -81,11 +81,15 @@ class Fields:
         return self.without(HOP_BY_HOP | named)
 
 
+# Takes the status and the fields of an answer that is not the final one.
+Interim = Callable[[int, Fields], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request as its caller sent it; *target* is the raw origin-form, never decoded.
 
-    On its way upstream *claimant* says for whom, and how urgently.
+    On its way upstream *claimant* says for whom, and how urgently; *interim* is told what comes before the answer.
     """
 
     method: str
@@ -94,6 +98,7 @@ class Request:
     request_id: str
     body: AsyncIterable[bytes] | None = None
     claimant: Claimant = ANYBODY
+    interim: Interim | None = field(default=None, compare=False)
 
     @property
     def path(self) -> str:

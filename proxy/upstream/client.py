@@ -6,14 +6,14 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final
 
 import aiohttp
 from yarl import URL
 
 from proxy.core.coding import CodingError, decoded
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import Request, Response
 from proxy.errors import (
     BrokenBodyError,
     ConnectTimeoutError,
@@ -22,6 +22,7 @@ from proxy.errors import (
     UpstreamUnreachableError,
 )
 from proxy.upstream.base import Exchange
+from proxy.upstream.interim import Connector, received_fields, telling
 
 FIELD_BYTES: Final = 64 * 1024
 CONTINUE_S: Final = 1.0  # the wait for a 100 before a body is sent all the same
@@ -68,7 +69,7 @@ class UpstreamClient:
         self._connect_s, self._read_s = connect_s, read_s
         self._fetch_bytes = fetch_bytes
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=20),
+            connector=Connector(limit=max_connections, keepalive_timeout=20),
             # `connect` bounds the wait for a free connection, which may take as long as another answer does.
             timeout=aiohttp.ClientTimeout(
                 total=None, connect=connect_s + read_s, sock_connect=connect_s, sock_read=read_s
@@ -113,20 +114,20 @@ class UpstreamClient:
     async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
         """See `Upstream.exchange`."""
         with self._translated():
-            async with self._session.request(
+            calling = self._session.request(
                 request.method,
                 URL(self._origin + request.target, encoded=True),
                 headers=list(request.fields),
                 data=request.body,
                 allow_redirects=False,
                 ssl=self._tls() if self._tls else True,
-            ) as answer:
-                fields = Fields(
-                    (name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
-                    for name, value in answer.raw_headers
-                )
+            )
+            async with AsyncExitStack() as stack:
+                with telling(request.interim):
+                    answer = await stack.enter_async_context(calling)
                 if answer.status < 200:
                     raise UpstreamUnreachableError(f"{self._host}: {answer.status}, which nobody asked for")
+                fields = received_fields(answer.raw_headers)
                 yield Exchange(answer.status, answer.reason, fields, self._chunks(answer))
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
+from functools import partial
 from typing import Final
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -22,7 +23,7 @@ from proxy.core.refusals import told
 from proxy.core.wellformed import Malformed, is_host, malformed, origin_form
 from proxy.errors import BadRequestError, BrokenBodyError, NotCarriedOnError, ProxyError
 from proxy.gateway.gateway import Answer, Caller
-from proxy.web.written import BODILESS, Written, finished_head, phrase
+from proxy.web.written import BODILESS, Written, finished_head, interim_head, phrase
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
@@ -60,7 +61,14 @@ def received(request: web.BaseRequest, *, known_as: str) -> Request:
     if not _expects(request):
         fields = fields.without(["expect"])
     body = _body(request) if request.body_exists else None
-    return Request(request.method, target, fields, known_as, body)
+    interim = partial(_tell, request) if request.version >= HttpVersion11 else None
+    return Request(request.method, target, fields, known_as, body, interim=interim)
+
+
+def _tell(request: web.BaseRequest, status: int, fields: Fields) -> None:
+    """Send an interim answer, which HTTP/1.0 knows nothing of (RFC 9110 §15.2)."""
+    if request.transport is not None and not request.writer.output_size:
+        request.transport.write(interim_head(status, fields))
 
 
 def _expects(request: web.BaseRequest) -> bool:

@@ -32,6 +32,7 @@ from proxy.web.answering import answering
 from proxy.web.asking import asking, rules
 from proxy.web.entrance import Entrance
 from proxy.web.memo import HeadMemo
+from proxy.web.operators import Runner
 from proxy.web.own import vaults
 from proxy.web.server import Front
 from proxy.web.shield import Shield
@@ -100,7 +101,7 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         thrift=shield.thrift,
     )
     draining = asyncio.Event()
-    operators = web.AppRunner(
+    operators = Runner(
         admin.application(
             telemetry,
             readiness=lambda: _readiness(store, draining),
@@ -110,7 +111,6 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
             explain=lambda target: assumed_explanation(target, settings),
             token=settings.admin.token.get_secret_value() if settings.admin.token else None,
         ),
-        access_log=None,
     )
     memo = HeadMemo(
         max_bytes=int(settings.store.max_bytes * _REPEATED_SHARE), epoch=lambda: answers.listings.epoch, clock=time.time

@@ -51,12 +51,12 @@ def guard(token: str | None) -> Middleware:
             _admit(request, token)
             response = await handler(request)
         except RefusedError as error:
-            return _refusal(error.status, error.message, error.headers)
+            return refusal(error.status, error.message, error.headers)
         except web.HTTPException as error:
-            return _refusal(error.status, f"admin port: {error.reason.lower()}", _allowed(error))
+            return refusal(error.status, f"admin port: {error.reason.lower()}", _allowed(error))
         except Exception as error:  # noqa: BLE001 - told as JSON like every other error, and logged
             event("admin-failed", level=logging.ERROR, error=type(error).__name__)
-            return _refusal(500, "admin port: failed", {})
+            return refusal(500, "admin port: failed", {})
         response.headers.update(_ALWAYS)
         return response
 
@@ -94,7 +94,8 @@ def names_loopback(host: str) -> bool:
         return False
 
 
-def _refusal(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+def refusal(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+    """Return the error *message* in the shape of all of the proxy's own."""
     known_as = uuid.uuid4().hex
     told = {"error_code": f"PROXY.{status:04}", "error_msg": message, "request_id": known_as}
     return web.Response(

@@ -23,6 +23,7 @@ from proxy.supervision import Child, Supervisor
 from proxy.telemetry import event
 from proxy.web import together
 from proxy.web.app import Place, running, stop_signal, url_of
+from proxy.web.operators import Runner
 
 _BACKLOG = 1024
 _STOP_S = 10.0  # what an operators' process may take to stop
@@ -114,7 +115,7 @@ def _administer(
         stopped = stop_signal(life)
         async with aiohttp.ClientSession() as session:
             workers = together.Workers(urls, session)
-            runner = web.AppRunner(together.application(workers, token=token), access_log=None)
+            runner = Runner(together.application(workers, token=token))
             await runner.setup()
             for each in operators:
                 await web.SockSite(runner, each).start()

@@ -9,7 +9,7 @@ from typing import Final
 
 from aiohttp import HttpVersion, HttpVersion11, web
 
-from proxy.core.messages import Response
+from proxy.core.messages import Fields, Response
 
 BODILESS: Final = frozenset({204, 304})
 _OURS: Final = frozenset({"cache-status", "x-request-id", "content-length", "connection"})
@@ -53,10 +53,22 @@ def finished_head(answer: Response, *, version: HttpVersion, keep_alive: bool, c
         lines.append("Connection: keep-alive")
     lines.append(f"Cache-Status: {cache_status}")
     lines.append("X-Request-Id: ")
+    return _joined(lines)
+
+
+def _joined(lines: list[str]) -> bytes:
     head = "\r\n".join(lines)
     if head.count("\n") >= len(lines) or head.count("\r") >= len(lines):
         raise ValueError("answer: a field with a line break")
     return head.encode("utf-8", "surrogateescape")
+
+
+def interim_head(status: int, fields: Fields) -> bytes:
+    """Return an interim answer as it is sent: a head and nothing more.
+
+    Raises `ValueError` for a field with a line break in it, as `finished_head` does.
+    """
+    return _joined([f"HTTP/1.1 {status} {phrase(status)}", *(f"{name}: {value}" for name, value in fields), "", ""])
 
 
 def phrase(status: int) -> str:

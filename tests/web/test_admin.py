@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
 from proxy.demo.server import Lookalike
@@ -185,3 +186,18 @@ async def test_the_port_names_no_software(proxy: Proxy) -> None:
     """What it runs on is nobody's business."""
     for target in ("/stats", "/nowhere", "/"):
         assert (await proxy.admin.ask(target, token=None)).fields["Server"] == "ims-proxy"
+
+
+@pytest.mark.parametrize("line", [b"Bad Name: s3cr3t", b"X: \x01s3cr3t", b"X: " + b"s3cr3t" * 2_000, b"Authorization"])
+async def test_what_cannot_be_read_is_told_as_json_and_not_quoted(
+    proxy: Proxy, capfd: pytest.CaptureFixture[str], line: bytes
+) -> None:
+    """The answer has the shape of all others, and neither it nor the log holds a byte of the request."""
+    head, _, body = (
+        await proxy.admin.raw(b"GET /stats HTTP/1.1\r\nHost: 127.0.0.1\r\n" + line + b"\r\n\r\n")
+    ).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"400"
+    assert orjson.loads(body)["error_code"] == "PROXY.0400"
+    said = "".join(capfd.readouterr())
+    assert "s3cr3t" not in said + body.decode()
+    assert "Traceback" not in said

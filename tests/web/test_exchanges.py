@@ -96,21 +96,6 @@ async def test_every_hop_stands_in_via(origin: Origin, caller: End) -> None:
 
 
 @pytest.mark.parametrize(
-    "interim", [b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n"]
-)
-async def test_an_interim_answer_is_not_the_answer(origin: Origin, caller: End, interim: bytes) -> None:
-    """What comes before the final answer ends here, with its fields, and the final one is whole."""
-    caller.send(GET)
-    upstream = await origin.end()
-    await upstream.head()
-    upstream.send(interim * 2 + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-    head = await caller.head()
-    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert values(head, b"link") == []
-    assert await caller.exactly(2) == b"ok"
-
-
-@pytest.mark.parametrize(
     "answer",
     [
         pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", id="two lengths"),

@@ -1,0 +1,75 @@
+"""Interim answers on their way to the caller (RFC 9110 §15.2), which aiohttp's client takes in and tells nobody of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
+
+from proxy.core.messages import Fields, Interim
+from proxy.errors import UpstreamUnreachableError
+
+_MOST: Final = 32  # of one answer; an upstream that sends more without an end would hold its caller for ever
+_ENDING_HERE: Final = frozenset({100, 101})  # a body was waited for, a switch of protocols was not asked for
+
+
+@contextmanager
+def telling(interim: Interim | None) -> Iterator[None]:
+    """Tell *interim* what arrives before the final answer that is awaited within.
+
+    Where too many arrive, waiting for the answer raises `UpstreamUnreachableError`.
+    """
+    before = _AWAITED.get()
+    _AWAITED.set(_Awaited(interim))
+    try:
+        yield
+    finally:
+        _AWAITED.set(before)
+
+
+class _Awaited:
+    """One final answer that is awaited, and how much has come before it."""
+
+    def __init__(self, interim: Interim | None) -> None:
+        self._interim = interim
+        self._count = 0
+
+    def came(self, message: RawResponseMessage) -> None:
+        if not 100 <= message.code < 200:
+            return
+        self._count += 1
+        if self._count > _MOST:
+            raise UpstreamUnreachableError(f"upstream: more than {_MOST} interim answers and no final one")
+        if self._interim is not None and message.code not in _ENDING_HERE:
+            self._interim(message.code, received_fields(message.raw_headers).end_to_end())
+
+
+_AWAITED: ContextVar[_Awaited | None] = ContextVar("awaited", default=None)
+
+
+def received_fields(lines: tuple[tuple[bytes, bytes], ...]) -> Fields:
+    """Return the raw *lines* of a message as fields."""
+    return Fields((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in lines)
+
+
+class Connector(aiohttp.TCPConnector):
+    """Makes connections on which interim answers are noticed."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._factory = partial[ResponseHandler](_Connection, loop=self._loop)
+
+
+class _Connection(ResponseHandler):
+    async def read(self) -> tuple[RawResponseMessage, StreamReader]:
+        message, body = await super().read()
+        if awaited := _AWAITED.get():
+            awaited.came(message)
+        return message, body

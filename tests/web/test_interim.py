@@ -1,0 +1,67 @@
+"""Interim answers of the upstream (RFC 9110 §15.2)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.web.conftest import a_proxy
+from tests.web.origin import Origin, a_caller, an_origin
+
+GET = b"GET /v2/tasks HTTP/1.%d\r\nHost: x\r\n\r\n"
+HINTS = (
+    b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n"
+    b"Keep-Alive: timeout=5\r\nConnection: X-Own\r\nX-Own: 1\r\n\r\n"
+)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    async with an_origin() as listening:
+        yield listening
+
+
+@pytest.fixture
+async def url(origin: Origin) -> AsyncIterator[str]:
+    async with a_proxy(origin.url) as proxy:
+        yield proxy.client.url
+
+
+async def test_it_reaches_the_caller_before_the_answer_does(origin: Origin, url: str) -> None:
+    """At once, as it came but for fields that end at a proxy; then the answer comes, with none of those fields."""
+    async with a_caller(url) as caller:
+        caller.send(GET % 1)
+        upstream = await origin.end()
+        await upstream.head()
+        upstream.send(HINTS)
+        assert await caller.head() == b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
+        upstream.send(b"HTTP/1.1 102 Processing\r\n\r\n" + OK)
+        assert await caller.head() == b"HTTP/1.1 102 Processing\r\n\r\n"
+        head = await caller.head()
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nlink:" not in head.lower()
+        assert await caller.exactly(2) == b"ok"
+
+
+async def test_a_caller_of_http_1_0_hears_nothing_of_it(origin: Origin, url: str) -> None:
+    """It would take it for the answer."""
+    async with a_caller(url) as caller:
+        caller.send(GET % 0)
+        upstream = await origin.end()
+        await upstream.head()
+        upstream.send(HINTS + OK)
+        assert (await caller.head()).startswith(b"HTTP/1.0 200 ")
+
+
+async def test_an_upstream_that_sends_nothing_else_is_given_up(origin: Origin, url: str) -> None:
+    """It would hold its caller for ever, and does so for neither of the tries."""
+    async with a_caller(url) as caller:
+        caller.send(b"POST" + GET[3:] % 1)
+        upstream = await origin.end()
+        await upstream.head()
+        upstream.send(HINTS * 40)
+        for _ in range(32):
+            assert (await caller.head()).startswith(b"HTTP/1.1 103 ")
+        assert (await caller.head()).startswith(b"HTTP/1.1 502 ")
