@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from proxy.cli.options import configuration, run, run_until, settings_options
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load what stays for good: the collector looks for garbage neither meanwhile nor, later on, among that."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @click.command()
@@ -23,10 +37,11 @@ def serve(config: Path | None, upstream: str | None, listen: str | None, admin: 
       ims-proxy serve --upstream https://ims.eu-de.example.com --store redis://redis:6379/0
       ims-proxy serve --config /etc/ims-proxy.toml
     """
-    from proxy.telemetry import configure_logging
-    from proxy.web.app import serve as serve_until_stopped
+    with loading():
+        from proxy.telemetry import configure_logging
+        from proxy.web.app import serve as serve_until_stopped
 
-    settings = configuration(config, upstream=upstream, listen=listen, admin=admin, store=store).settings
+        settings = configuration(config, upstream=upstream, listen=listen, admin=admin, store=store).settings
     configure_logging(settings.log.level)
     if settings.server.workers > 1:
         from proxy.web.workers import supervised
