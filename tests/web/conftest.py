@@ -20,6 +20,7 @@ from proxy.demo.seed import TOKENS, demo_catalogue
 from proxy.demo.server import Lookalike
 from proxy.web.app import running
 from tests.bounded import bounded
+from tests.web.origin import Origin, an_origin
 
 __all__ = ["bounded"]
 
@@ -195,3 +196,17 @@ async def direct(upstream: Lookalike) -> AsyncIterator[Client]:
     """A client that asks the look-alike itself."""
     async with a_client(upstream.base_url) as asking:
         yield asking
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    """An upstream that the test plays by hand."""
+    async with an_origin() as listening:
+        yield listening
+
+
+@pytest.fixture
+async def url(origin: Origin) -> AsyncIterator[str]:
+    """Where callers come to a proxy before it."""
+    async with a_proxy(origin.url) as proxy:
+        yield proxy.client.url

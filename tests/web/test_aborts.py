@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.web.conftest import a_proxy, until
-from tests.web.origin import End, Origin, a_caller, an_origin
+from tests.web.conftest import until
+from tests.web.origin import End, Origin, a_caller
 
 GET = b"GET /v2/images/x/file HTTP/1.1\r\nHost: x\r\n\r\n"
 PUT = b"PUT /v2/images/x/file HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nbegun"
 HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nbegun"
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    async with an_origin() as listening:
-        yield listening
-
-
-@pytest.fixture
-async def url(origin: Origin) -> AsyncIterator[str]:
-    async with a_proxy(origin.url) as proxy:
-        yield proxy.client.url
 
 
 async def begun(origin: Origin, caller: End, sent: bytes, answer: bytes = b"") -> End:

@@ -7,15 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.web.conftest import a_proxy
-from tests.web.origin import End, Origin, a_caller, an_origin
+from tests.web.origin import End, Origin, a_caller
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    async with an_origin() as listening:
-        yield listening
 
 
 @pytest.fixture

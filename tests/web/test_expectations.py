@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from proxy.upstream import client as upstream_client
-from tests.web.conftest import a_proxy
-from tests.web.origin import Origin, a_caller, an_origin
+from tests.web.origin import Origin, a_caller
 
 PUT = b"PUT /v2/images/x/file HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    async with an_origin() as listening:
-        yield listening
-
-
-@pytest.fixture
-async def url(origin: Origin) -> AsyncIterator[str]:
-    async with a_proxy(origin.url) as proxy:
-        yield proxy.client.url
 
 
 async def test_the_upstream_asks_for_the_body(origin: Origin, url: str) -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
-from tests.web.conftest import a_proxy
-from tests.web.origin import Origin, a_caller, an_origin
+from tests.web.origin import Origin, a_caller
 
 GET = b"GET /v2/tasks HTTP/1.%d\r\nHost: x\r\n\r\n"
 HINTS = (
@@ -15,18 +10,6 @@ HINTS = (
     b"Keep-Alive: timeout=5\r\nConnection: X-Own\r\nX-Own: 1\r\n\r\n"
 )
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    async with an_origin() as listening:
-        yield listening
-
-
-@pytest.fixture
-async def url(origin: Origin) -> AsyncIterator[str]:
-    async with a_proxy(origin.url) as proxy:
-        yield proxy.client.url
 
 
 async def test_it_reaches_the_caller_before_the_answer_does(origin: Origin, url: str) -> None:
