@@ -22,6 +22,8 @@ PACKAGE = "http-cache-tests"
 VERSION = "0.4.5"
 HERE = Path(__file__).parent
 INSTALL_S = 180.0
+# Node.js has certificates of its own, and doesn't know those that a company's network adds to the system's.
+_SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 RUN_S = 240.0
 
 
@@ -95,7 +97,8 @@ def _install(home: Path) -> None:
     assert npm is not None, "npm: not installed, tests/provision node brings it"
     quiet = ("--no-audit", "--no-fund", "--no-save", "--ignore-scripts", "--loglevel=error")
     argv: Argv = [npm, "install", *quiet, "--prefix", home, f"{PACKAGE}@{VERSION}"]
-    start(argv, log=home / "install.log", cwd=home).wait_end(within_s=INSTALL_S)
+    env = {"NODE_EXTRA_CA_CERTS": str(_SYSTEM_CERTIFICATES)} if _SYSTEM_CERTIFICATES.exists() else {}
+    start(argv, log=home / "install.log", cwd=home, env=env | os.environ).wait_end(within_s=INSTALL_S)
     (home / "complete").touch()
 
 
