@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.web.origin import Origin, a_caller
 
 GET = b"GET /v2/tasks HTTP/1.%d\r\nHost: x\r\n\r\n"
@@ -48,3 +50,19 @@ async def test_an_upstream_that_sends_nothing_else_is_given_up(origin: Origin, u
         for _ in range(32):
             assert (await caller.head()).startswith(b"HTTP/1.1 103 ")
         assert (await caller.head()).startswith(b"HTTP/1.1 502 ")
+
+
+@pytest.mark.parametrize(
+    ("target", "body"), [(b"/v2/schemas/image", b'{"name": "image"}'), (b"/v2/images?limit=1", b'{"images": []}')]
+)
+async def test_what_is_fetched_for_the_store_brings_none(origin: Origin, url: str, target: bytes, body: bytes) -> None:
+    """It may be fetched for many, or for nobody any more: on no caller's connection would it stand in its place."""
+    async with a_caller(url) as caller:
+        caller.send(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nX-Auth-Token: made-up\r\n\r\n")
+        upstream = await origin.end()
+        await upstream.head()
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        upstream.send(HINTS + b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + length + body)
+        head = await caller.head()
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b"; stored" in head
