@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
-from proxy import watched
+from proxy import tls, watched
 from proxy.demo.server import Lookalike
 from proxy.web.app import running
 from tests.harness.certificates import Authority, Pair
@@ -142,6 +142,21 @@ async def test_a_renewed_certificate_is_shown_without_dropping_a_connection(
         assert head.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("most", ["TLSv1_2", "TLSv1_3"])
+async def test_a_caller_resumes_its_session(upstream: Lookalike, authority: Authority, pair: Pair, most: str) -> None:
+    """Though the context is changed in every handshake for the newest certificate."""
+    context = trusting(authority)
+    context.maximum_version = ssl.TLSVersion[most]
+    tls.resume(context)
+    resumed = []
+    async with running(settings_for(upstream.base_url, server=shown(pair))) as started:
+        for _ in range(3):
+            async with connected(started.url, context) as line:
+                await line.answer()
+                resumed.append(line.writer.get_extra_info("ssl_object").session_reused)
+    assert resumed == [False, True, True]
+
+
 async def test_the_command_serves_tls(upstream: Lookalike, authority: Authority, pair: Pair, tmp_path: Path) -> None:
     """As it is run, with the event loop that it is run with."""
     names = {f"SERVER__{name.upper()}": value for name, value in shown(pair).items()}
@@ -163,11 +178,12 @@ async def test_the_command_serves_tls(upstream: Lookalike, authority: Authority,
 
 @dataclass
 class Upstream:
-    """An upstream that speaks TLS: what callers named, and showed."""
+    """An upstream that speaks TLS: what callers named, and showed, and whether they went on from an earlier session."""
 
     url: str = ""
     names: list[str | None] = field(default_factory=list)
     shown: list[str | None] = field(default_factory=list)
+    resumed: list[bool] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -192,9 +208,14 @@ async def an_upstream(
         told = writer.get_extra_info("peercert") or {}
         subject = dict(pair for name in told.get("subject", ()) for pair in name)
         upstream.shown.append(subject.get("commonName"))
+        upstream.resumed.append(writer.get_extra_info("ssl_object").session_reused)
         try:
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                last = head.startswith(b"GET /once ")
+                closing = b"Connection: close\r\n" if last else b""
+                writer.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: 2\r\n\r\nok" % closing)
+                if last:
+                    break
         except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             pass
         finally:
@@ -263,6 +284,23 @@ async def test_a_certificate_is_shown_to_an_upstream_that_asks(
             renewed.key.replace(ours.key)
             assert (await proxy.client.ask("/a")).status == 200
             assert upstream.shown == ["proxy", "renewed"]
+
+
+@pytest.mark.parametrize("most", ["TLSv1_2", "TLSv1_3"])
+async def test_a_new_connection_upstream_resumes_the_session_before(
+    authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch, most: str
+) -> None:
+    """Only the first handshake is a whole one, and the first after the trusted authorities were renewed."""
+    monkeypatch.setattr(watched, "LOOK_S", 0.0)
+    async with an_upstream(pair, most=most) as upstream:
+        section = {"url": upstream.url, "ca_file": str(authority.file)}
+        async with a_proxy(upstream.url, upstream=section) as proxy:
+            for _ in range(3):
+                assert (await proxy.client.ask("/once")).status == 200
+            assert upstream.resumed == [False, True, True]
+            authority.file.write_bytes(authority.file.read_bytes() + b"\n")
+            assert (await proxy.client.ask("/a")).status == 200
+            assert upstream.resumed[3:] == [False]
 
 
 Spoil = Callable[[Pair, Authority], object]
