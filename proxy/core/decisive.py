@@ -59,4 +59,12 @@ def decisive(request: Request) -> Request:
                 return request
             lines.append(line)
     # Not `dataclasses.replace`, which takes as long as all of the above: this is done for every request.
-    return Request(request.method, request.target, Fields(lines), request.request_id, request.body, request.claimant)
+    return Request(
+        request.method,
+        request.target,
+        Fields(lines),
+        request.request_id,
+        request.body,
+        request.claimant,
+        request.interim,
+    )

@@ -140,7 +140,8 @@ class ResourceFetcher:
         """Return what the upstream answers to *ask* on the conditions that were *asked*."""
         request_time = self._clock()
         request = Request("GET", ask.target, ask.fields.plus(*asked), ask.asked.request_id)
-        request = replace(request, claimant=_claimant(ask, purpose))
+        # Who began the fetch is told what comes before the answer, for as long as nothing was sent to it.
+        request = replace(request, claimant=_claimant(ask, purpose), interim=ask.asked.interim)
         if ask.who.signing is not None:
             request = ask.who.signing.signed(request, now=request_time)
         async with self._forwarder.exchange(request, purpose=purpose) as exchange:

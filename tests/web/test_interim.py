@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
+from tests.web.conftest import a_proxy, until
 from tests.web.origin import Origin, a_caller
 
 GET = b"GET /v2/tasks HTTP/1.%d\r\nHost: x\r\n\r\n"
@@ -52,17 +51,72 @@ async def test_an_upstream_that_sends_nothing_else_is_given_up(origin: Origin, u
         assert (await caller.head()).startswith(b"HTTP/1.1 502 ")
 
 
-@pytest.mark.parametrize(
-    ("target", "body"), [(b"/v2/schemas/image", b'{"name": "image"}'), (b"/v2/images?limit=1", b'{"images": []}')]
-)
-async def test_what_is_fetched_for_the_store_brings_none(origin: Origin, url: str, target: bytes, body: bytes) -> None:
-    """It may be fetched for many, or for nobody any more: on no caller's connection would it stand in its place."""
-    async with a_caller(url) as caller:
-        caller.send(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nX-Auth-Token: made-up\r\n\r\n")
+RESOURCE = b"GET /v2/schemas/image HTTP/1.1\r\nHost: x\r\nX-Auth-Token: made-up\r\n\r\n"
+
+
+def whole(body: bytes) -> bytes:
+    """Return a whole answer that may be kept."""
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def test_it_reaches_who_began_a_fetch_and_nobody_else(origin: Origin) -> None:
+    """Those who wait for the same resource get the answer alone, and nothing of the others is stored with it."""
+    async with a_proxy(origin.url) as proxy, a_caller(proxy.client.url) as first, a_caller(proxy.client.url) as second:
+        first.send(RESOURCE)
         upstream = await origin.end()
         await upstream.head()
-        length = b"Content-Length: %d\r\n\r\n" % len(body)
-        upstream.send(HINTS + b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + length + body)
+        upstream.send(HINTS)
+        assert await first.head() == b"HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n"
+
+        async def follows() -> bool:
+            return await proxy.metric("ims_proxy_collapsed_requests_total") == 1
+
+        second.send(RESOURCE)
+        await until(follows)
+        upstream.send(HINTS + whole(b'{"name": "image"}'))
+        assert (await first.head()).startswith(b"HTTP/1.1 103 ")
+        for caller, how in ((first, b"; stored"), (second, b"; collapsed"), (second, b"; hit")):
+            if how == b"; hit":
+                second.send(RESOURCE)
+            head = await caller.head()
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert how in head
+            assert b"\r\nlink:" not in head.lower()
+            await caller.exactly(17)
+
+
+async def test_it_reaches_nobody_where_nobody_waits(origin: Origin) -> None:
+    """A stale answer was given before its resource was fetched anew: what comes of that has no place behind it."""
+    routes = [{"path": "/v2/schemas/*", "ttl_s": 0.001, "stale_while_revalidate_s": 60}]
+    async with a_proxy(origin.url, cache={"routes": routes}) as proxy, a_caller(proxy.client.url) as caller:
+        caller.send(RESOURCE)
+        upstream = await origin.end()
+        await upstream.head()
+        upstream.send(whole(b"{}"))
+        assert b"; stored" in await caller.head()
+        await caller.exactly(2)
+        caller.send(RESOURCE)
+        assert b"stale-while-revalidate" in await caller.head()
+        await caller.exactly(2)
+        await upstream.head()
+        upstream.send(HINTS + whole(b"[]"))
+
+        async def told() -> bool:
+            return await proxy.metric('ims_proxy_upstream_calls_total{purpose="revalidate"') == 1
+
+        await until(told)
+        caller.send(RESOURCE)
+        assert (await caller.head()).startswith(b"HTTP/1.1 200 ")
+        assert await caller.exactly(2) == b"[]"
+
+
+async def test_a_list_brings_none(origin: Origin, url: str) -> None:
+    """What goes up is not what its caller sent, and a page may take several calls."""
+    async with a_caller(url) as caller:
+        caller.send(b"GET /v2/images?limit=1 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: made-up\r\n\r\n")
+        upstream = await origin.end()
+        await upstream.head()
+        upstream.send(HINTS + whole(b'{"images": []}'))
         head = await caller.head()
         assert head.startswith(b"HTTP/1.1 200 ")
         assert b"; stored" in head
