@@ -1,14 +1,17 @@
 """What every test relies on."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A busy machine makes single examples slow; the whole run is bounded by its runner, not each example by a deadline.
-settings.register_profile("here", deadline=None, print_blob=True)
+# With CI in the environment examples are the same in every run (it is what `settings.default` then says): a change is
+# not refused for what another has done. Elsewhere they are new ones each time.
+settings.register_profile("here", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("here")
 
 Say = Callable[[str], None]
@@ -16,6 +19,12 @@ _SAID: Final = "said"
 
 # Where a run is spread over processes, tests that share one costly program stay together in one of them.
 _TOGETHER: Final = ("conformance", "glance", "keystone")
+
+
+def pytest_configure() -> None:
+    """Let programs that the tests start be interrupted, though a shell that runs these in the background forbids it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

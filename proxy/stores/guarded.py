@@ -10,7 +10,7 @@ from proxy.errors import StoreRefusedError, StoreUnavailableError
 
 Result = TypeVar("Result")
 
-_FIRST_PAUSE_S: Final = 0.25
+FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 5.0
 
 
@@ -26,7 +26,7 @@ class Guard:
         self._timeout_s = timeout_s
         self._clock = clock
         self._failed = failed
-        self._pause_s = _FIRST_PAUSE_S
+        self._pause_s = FIRST_PAUSE_S
         self._closed_until = 0.0
 
     @property
@@ -61,5 +61,5 @@ class Guard:
             self._closed_until = self._clock() + self._pause_s
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             raise StoreUnavailableError(f"store: {operation} failed") from error
-        self._closed_until, self._pause_s = 0.0, _FIRST_PAUSE_S
+        self._closed_until, self._pause_s = 0.0, FIRST_PAUSE_S
         return result

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from proxy.demo.seed import TOKENS, demo_catalogue
 from proxy.demo.server import Call, Lookalike
-from tests.web.conftest import ALPHA, BETA, Answer, Proxy, a_proxy, until
+from tests.harness.waiting import until
+from tests.web.conftest import ALPHA, BETA, Answer, Proxy, a_proxy
 
 LIST = "/v2/images?limit=5"
 

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.bench.servers import binary
-from tests.harness.processes import LOOPBACK, Argv, free_port, running, tcp_open
+from tests.harness.ports import free_port
+from tests.harness.processes import LOOPBACK, Argv, running, tcp_open
 
 # One public route over all tests. Everything a caller sends goes up, and `Vary` counts; an answer without a lifetime is
 # given one by its age; a failing upstream is stood in for, because tests of when that is forbidden presuppose it. Calls
@@ -141,7 +142,7 @@ def varnish(origin: int, directory: Path) -> Iterator[str]:
 def version(name: str) -> str:
     """Return which release of nginx or Varnish is installed."""
     word = "-v" if name == "nginx" else "-V"
-    said = subprocess.run([binary(name), word], capture_output=True, text=True, check=True, timeout=10)
+    said = subprocess.run([binary(name), word], capture_output=True, text=True, check=True, timeout=60)
     found = re.search(r"(?:nginx/|varnish-)([0-9.]+)", said.stdout + said.stderr)
     assert found is not None, f"{name}: says no version"
     return found[1]

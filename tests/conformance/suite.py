@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 
 from tests.conformance.verdicts import Outcome, outcome
-from tests.harness.processes import Argv, free_port, http_ok, running, start
+from tests.harness.ports import free_port
+from tests.harness.processes import Argv, http_ok, running, start
 
 PACKAGE = "http-cache-tests"
 VERSION = "0.4.5"
@@ -76,7 +77,7 @@ def node() -> str:
 def checkout(directory: Path) -> Suite:
     """Return the suite in a checkout of its repository, its dependencies installed."""
     asked: Argv = ["git", "-C", directory, "log", "-1", "--format=%h of %cs"]
-    said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
     return Suite(f"http-tests/cache-tests, commit {said}", directory, "test-engine")
 
 

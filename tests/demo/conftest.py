@@ -21,7 +21,7 @@ async def lookalike() -> AsyncIterator[Lookalike]:
 @pytest.fixture
 async def ask(lookalike: Lookalike) -> AsyncIterator[Ask]:
     """Send a request whose target goes out as it is written here."""
-    timeout = aiohttp.ClientTimeout(total=10)
+    timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(timeout=timeout, skip_auto_headers=["Content-Type"]) as client:
 
         async def asked(

@@ -89,7 +89,7 @@ async def test_bytes_that_are_not_utf_8_are_refused(ask: Ask) -> None:
 async def exchanged(lookalike: Lookalike, request: bytes) -> bytes:
     """Send *request* as it is and return all that comes back; it must ask for the connection to be closed."""
     host, _, port = lookalike.base_url.removeprefix("http://").partition(":")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(request)
         answer = await reader.read()

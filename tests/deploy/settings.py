@@ -10,7 +10,7 @@ import click
 
 from proxy.cli import cli
 
-_CHECK_S = 30.0
+_CHECK_S = 60.0
 
 
 def accepted(

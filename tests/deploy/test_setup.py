@@ -36,7 +36,7 @@ def provision(tmp_path: Path) -> Provision:
             env={"PATH": str(tmp_path)},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
             check=False,
         )
 

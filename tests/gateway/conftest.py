@@ -118,7 +118,7 @@ class World:
 
     async def get(self, query: str = "", **fields: str) -> Listed:
         """Return the answer to *query*, bounded in time."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.gateway.answer(self.ask(query, **fields))
 
     async def ids(self, query: str = "", **fields: str) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ class World:
 
     async def settled(self) -> None:
         """Return when the gateway does nothing in the background any more."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while others := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(others)
 

@@ -126,7 +126,7 @@ class Resources:
         """Return the answer to a request, or why it goes through, bounded in time."""
         ask = self.ask(target, **named)
         assert isinstance(ask, ResourceAsk), ask
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.gateway.answer(ask)
 
     async def get(self, target: str = "/v2/images/a", **named: str) -> Resourced:
@@ -137,6 +137,6 @@ class Resources:
 
     async def settled(self) -> None:
         """Return when nothing is done in the background any more."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while others := asyncio.all_tasks() - {asyncio.current_task()}:
                 await asyncio.wait(others)

@@ -277,7 +277,7 @@ async def test_what_is_too_long_goes_through(world: Resources, stated: bool) -> 
 
 async def test_a_body_that_does_not_end_is_given_up() -> None:
     """Within its time, whatever comes meanwhile; nobody waits longer for it."""
-    world = Resources(within_s=0.05)
+    world = Resources(within_s=0.5)
     world.upstream.hanging = True
     with pytest.raises(UpstreamTimeoutError):
         await world.get()

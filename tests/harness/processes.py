@@ -23,14 +23,6 @@ class ProgramError(Exception):
     """A program that ended, or was not ready, when it should have been; the message ends with its last output."""
 
 
-def free_port() -> int:
-    """Return a loopback port that nobody listens on right now; whoever binds it next owns it."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def tcp_open(port: int, host: str = LOOPBACK) -> Probe:
     """Return a probe: does something accept connections on *port*?"""
 

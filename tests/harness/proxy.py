@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Self
 
 from tests.harness.http import ask
-from tests.harness.processes import LOOPBACK, Program, free_port, http_ok, start
+from tests.harness.ports import free_port
+from tests.harness.processes import LOOPBACK, Program, http_ok, start
 
-_START_S = 20.0
-_DRAIN_S = 15.0
+_START_S = 60.0
+_DRAIN_S = 30.0
 
 
 class ProxyProcess:

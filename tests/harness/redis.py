@@ -7,11 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.harness.processes import LOOPBACK, Program, ProgramError, free_port, start
+from tests.harness.ports import free_port
+from tests.harness.processes import LOOPBACK, Program, ProgramError, start
 
 _BINARIES = ("redis-server", "valkey-server")
-_START_S = 10.0
-_STOP_S = 5.0
+_START_S = 60.0
+_STOP_S = 20.0
 
 
 def redis_binary() -> str:

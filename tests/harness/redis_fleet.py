@@ -10,13 +10,15 @@ from typing import Any, Final, Self
 import redis
 from redis.crc import key_slot
 
-from tests.harness.processes import LOOPBACK, Argv, Probe, Program, free_port, start, tcp_open
+from tests.harness.ports import free_port
+from tests.harness.processes import LOOPBACK, Argv, Probe, Program, start, tcp_open
 from tests.harness.redis import RedisServer, redis_binary
 
 _SLOTS: Final = 16384
 _NODES: Final = 3
-_READY_S: Final = 20.0
-_DOWN_AFTER_MS: Final = 500
+_READY_S: Final = 60.0
+_DOWN_AFTER_MS: Final = 2_000  # longer than a busy machine stands still: who lives is not to be replaced
+_LASTING_MS: Final = 60_000  # without copies nobody takes over, and a node that is missed is only in the way
 
 
 class _Servers:
@@ -74,7 +76,8 @@ class RedisCluster(_Servers):
         count = _NODES * (2 if self._copies else 1)
         for number in range(count):
             mode = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-            bounds = ("--cluster-node-timeout", str(_DOWN_AFTER_MS), "--cluster-replica-validity-factor", "0")
+            patience_ms = _DOWN_AFTER_MS if self._copies else _LASTING_MS
+            bounds = ("--cluster-node-timeout", str(patience_ms), "--cluster-replica-validity-factor", "0")
             self.nodes.append(self._server(f"node-{number}", *mode, *bounds))
         for number, node in enumerate(self.nodes):
             _ask(node, "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))

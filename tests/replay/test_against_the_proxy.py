@@ -45,7 +45,7 @@ class Recorder:
 
     async def settle(self) -> None:
         """Wait for what the proxy fetches in the background: a log to the second does not tell who came before it."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await self.proxy.admin.ask("/stats", token=None)).json()["concurrency"]["under_way"]:
                 await asyncio.sleep(0.01)
 

@@ -71,7 +71,7 @@ class Line:
 async def connected(url: str) -> AsyncIterator[Line]:
     """Give a connection for as long as the context lasts, twenty seconds at most."""
     parts = urlsplit(url)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         try:
             yield Line(reader, writer)

@@ -74,7 +74,7 @@ class Recorder:
 
     async def all_ended(self) -> None:
         """Return once every connection has ended."""
-        async with asyncio.timeout(20), self.ended:
+        async with asyncio.timeout(60), self.ended:
             await self.ended.wait_for(lambda: not self.open)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Say
 from tests.harness.proxy import ProxyProcess
-from tests.web.conftest import until
+from tests.harness.waiting import until
 from tests.web.origin import an_origin
 from tests.web.test_aborts import ABORTS, Abort
 

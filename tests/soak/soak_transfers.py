@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Say
-from tests.harness.processes import LOOPBACK, free_port, running, tcp_open
+from tests.harness.ports import free_port
+from tests.harness.processes import LOOPBACK, running, tcp_open
 from tests.harness.proxy import ProxyProcess
 from tests.soak.transfers import Transfer, downloaded, origin, peak_bytes, uploaded
 

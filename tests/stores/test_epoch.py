@@ -10,8 +10,9 @@ from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore
 from proxy.stores.tiered import TieredStore
 from tests.harness.redis import RedisServer
+from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW, a_span
-from tests.stores.test_tiered import a_replica, holds
+from tests.stores.test_tiered import a_replica
 
 
 async def test_reading_and_filling() -> None:
@@ -58,8 +59,8 @@ async def test_other_replica(tmp_path: Path) -> None:
     """When another replica's invalidation returns, it is another number here."""
     with RedisServer(tmp_path) as server:
         async with a_replica(server.url) as here, a_replica(server.url) as there:
+            await until(lambda: here.epoch is not None)
             before = here.epoch
-            assert before is not None
             await there.invalidate([EVERYTHING], now=NOW)
             assert here.epoch != before
 
@@ -70,14 +71,7 @@ async def test_lost_channel(tmp_path: Path) -> None:
         async with a_replica(server.url) as store:
             before = store.epoch
             server.kill()
-
-            async def lost() -> bool:
-                return store.epoch is None
-
-            async def back() -> bool:
-                return store.epoch is not None
-
-            await holds(lost)
+            await until(lambda: store.epoch is None)
             server.start()
-            await holds(back)
+            await until(lambda: store.epoch is not None)
             assert store.epoch != before

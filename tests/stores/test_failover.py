@@ -19,11 +19,11 @@ from proxy.stores.base import SpanStore
 from proxy.stores.names import Names
 from proxy.stores.tiered import TieredStore
 from tests.harness.redis_fleet import RedisCluster, SentinelService
+from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW, a_span, keep
 from tests.stores.conftest import PREFIX
-from tests.stores.test_tiered import NEAR_TTL_S, a_replica, answers, holds, listens
+from tests.stores.test_tiered import NEAR_TTL_S, WITHIN_S, a_replica, answers, listens
 
-WITHIN_S = 4.0  # less than a claim takes to lapse
 LATER = NOW + 1
 
 
@@ -71,22 +71,30 @@ async def passes_on(one: SpanStore, other: SpanStore, clock: Iterator[float]) ->
     return await is_current(other, now=now)
 
 
+async def share_a_span(one: SpanStore, other: SpanStore, *, now: float = NOW) -> None:
+    """Return once *other* has what was kept through *one*."""
+    await until(partial(passes_on, one, other, count(now, 2 * NEAR_TTL_S)))
+
+
 async def life(store: TieredStore, proposed: bytes) -> bytes:
     """Return which life of the budgets Redis keeps, *proposed* if none."""
     order = b'{"ended":[],"told":[],"close":-1,"configured":[],"take":[]}'
-    async with asyncio.timeout(20.0):
-        while True:
-            with suppress(StoreUnavailableError):  # a cluster's nodes don't learn in one moment that it is whole again
-                kept, _ = await store.far.budgeted("a", order, life=proposed)
-                return kept
-            await asyncio.sleep(0.02)
+    found: list[bytes] = []
+
+    async def told() -> bool:
+        with suppress(StoreUnavailableError):  # a cluster's nodes don't learn in one moment that it is whole again
+            kept, _ = await store.far.budgeted("a", order, life=proposed)
+            found.append(kept)
+        return bool(found)
+
+    await until(told)
+    return found[0]
 
 
 async def test_a_write_through_one_replica_is_heard_by_the_other(two: tuple[TieredStore, TieredStore]) -> None:
     """When an invalidation returns, no other replica uses what it had, nor what it finds in Redis."""
     one, other = two
-    await keep(one, a_span())
-    assert await is_current(other)
+    await share_a_span(one, other)
     async with asyncio.timeout(WITHIN_S):
         await one.invalidate([EVERYTHING], now=NOW)
     assert not await is_current(other)
@@ -99,7 +107,7 @@ async def test_who_waits_for_a_claim_is_woken(two: tuple[TieredStore, TieredStor
     claim = await one.claim(KEY, HEAD, now=NOW)
     assert claim.fence
     assert (await other.claim(KEY, HEAD, now=NOW)).fence is None
-    waiting = asyncio.create_task(other.settled(KEY, HEAD, timeout_s=60.0))
+    waiting = asyncio.create_task(other.settled(KEY, HEAD, timeout_s=2 * WITHIN_S))
     await asyncio.sleep(0)
     await one.settle(KEY, HEAD, claim)
     async with asyncio.timeout(WITHIN_S):
@@ -112,20 +120,18 @@ async def test_another_server_takes_the_place_of_one_that_died(
 ) -> None:
     """Nothing fails meanwhile; then news are heard again, and what was stored or logged before is not believed."""
     one, other = two
-    await keep(one, a_span())
-    assert await is_current(other)
+    await share_a_span(one, other)
     assert await life(one, b"1") == b"1"
     fleet.kill()
     await one.invalidate([EVERYTHING], now=NOW)
     for store in two:
         assert not await is_current(store)
     for store in two:
-        await holds(partial(answers, store), within_s=40.0)
-        await holds(partial(listens, store), within_s=40.0)
+        await until(partial(answers, store))
+        await until(partial(listens, store))
     assert not await is_current(other)
     assert await life(one, b"2") == b"2", "what the one that died counted is not believed"
-    # Either may have yet to find the new server.
-    await holds(partial(passes_on, one, other, count(LATER, 2 * NEAR_TTL_S)), within_s=20.0)
+    await share_a_span(one, other, now=LATER)  # either may have yet to find the new server
     async with asyncio.timeout(WITHIN_S):
         await other.invalidate([EVERYTHING], now=LATER)
     assert not await is_current(one)

@@ -68,13 +68,11 @@ async def test_a_store_that_fails_is_left_alone(scripted: Scripted) -> None:
 
 async def test_a_store_that_hangs_costs_its_time_limit_and_then_nothing(scripted: Scripted) -> None:
     """Of fifty calls to a store that answers nobody, two are made, and each ends at the limit."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    for _ in range(50):
-        with pytest.raises(StoreUnavailableError):
-            await scripted.guard.call("get", scripted.hangs)
+    async with asyncio.timeout(30):
+        for _ in range(50):
+            with pytest.raises(StoreUnavailableError):
+                await scripted.guard.call("get", scripted.hangs)
     assert scripted.calls <= 2
-    assert loop.time() - began < 40 * TIMEOUT_S
 
 
 async def test_after_the_pause_one_call_is_the_probe(scripted: Scripted) -> None:

@@ -83,7 +83,7 @@ async def held(client: Client, lane: Lane) -> asyncio.Task[object]:
     """Return a question that is under way, and not answered while the gate is shut."""
     client.gate.clear()
     first = asking(lane, "FIRST")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await client.arrived.wait()
     return first
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from math import log2
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,19 @@ import pytest
 from proxy.core.keys import EVERYTHING
 from proxy.core.listing import HEAD
 from proxy.errors import StoreUnavailableError
+from proxy.stores.guarded import FIRST_PAUSE_S
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import connected
 from proxy.stores.tiered import TieredStore
 from tests.harness.redis import RedisServer
+from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW, a_span, chained, keep
 from tests.stores.conftest import KEEP_S, PREFIX
 
-TIMEOUT_S = 0.2
+PATIENT_S = 10.0  # where Redis is there: it is not to be taken to be away because the machine stood still
+LIMIT_S = 0.2  # where its silence is what is tried
 NEAR_TTL_S = 1.0
+WITHIN_S = 30.0
 
 
 @pytest.fixture
@@ -33,29 +38,20 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def a_replica(url: str) -> AsyncIterator[TieredStore]:
+async def a_replica(
+    url: str, *, timeout_s: float = PATIENT_S, failed: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[TieredStore]:
     """Give the store of one replica, its channel up."""
-    far = connected(url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=TIMEOUT_S)
+    far = connected(url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=timeout_s)
     store = TieredStore(
-        MemoryStore(1 << 20), far, near_ttl_s=NEAR_TTL_S, stale_s=60.0, timeout_s=TIMEOUT_S, failed=lambda _: None
+        MemoryStore(1 << 20), far, near_ttl_s=NEAR_TTL_S, stale_s=60.0, timeout_s=timeout_s, failed=failed
     )
     store.start()
     try:
-        await holds(partial(listens, store))
+        await until(partial(listens, store))
         yield store
     finally:
         await store.close()
-
-
-async def listens(store: TieredStore) -> bool:
-    return store.channel_up
-
-
-async def holds(condition: Callable[[], Awaitable[bool]], *, within_s: float = 20.0) -> None:
-    """Return once *condition* holds."""
-    async with asyncio.timeout(within_s):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 async def answers(store: TieredStore) -> bool:
@@ -63,6 +59,23 @@ async def answers(store: TieredStore) -> bool:
         await store.ping()
         return True
     return False
+
+
+def listens(store: TieredStore) -> bool:
+    return store.channel_up
+
+
+async def kept(store: TieredStore) -> bool:
+    """Return whether a span could be kept, which may fail within the limit."""
+    with suppress(StoreUnavailableError):
+        await keep(store, a_span())
+        return True
+    return False
+
+
+def probes_within(elapsed_s: float) -> float:
+    """Return how often a store that never answers is asked within *elapsed_s*: pauses between double."""
+    return 1 + log2(1 + elapsed_s / FIRST_PAUSE_S)
 
 
 async def seconds(work: Awaitable[object]) -> float:
@@ -74,25 +87,24 @@ async def seconds(work: Awaitable[object]) -> float:
 
 
 async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(own_server: RedisServer) -> None:
-    """Requests go on with what memory has; only the first few wait, and none for longer than the limit."""
-    async with a_replica(own_server.url) as store:
+    """Requests go on with what memory has; of forty a few wait for their limit, ever more rarely."""
+    failures: list[str] = []
+    async with a_replica(own_server.url, timeout_s=LIMIT_S, failed=failures.append) as store:
         own_server.pause()
-        costs = [
-            await seconds(store.chain(replace(KEY, query=f"name={number}"), HEAD, 5, now=NOW)) for number in range(40)
-        ]
-        assert max(costs) < TIMEOUT_S + 0.3
-        assert sum(costs) < 3 * TIMEOUT_S + 0.5
+        keys = [replace(KEY, query=f"name={number}") for number in range(40)]
+        took_s = sum([await seconds(store.chain(key, HEAD, 5, now=NOW)) for key in keys])
         own_server.resume()
+    assert len(failures) <= probes_within(took_s)
 
 
 async def test_a_frozen_redis_holds_up_a_hundred_callers_once(own_server: RedisServer) -> None:
     """Callers at the same moment wait beside each other, not one after the other."""
-    async with a_replica(own_server.url) as store:
+    async with a_replica(own_server.url, timeout_s=LIMIT_S) as store:
         own_server.pause()
         keys = [replace(KEY, query=f"name={number}") for number in range(100)]
         took = await seconds(asyncio.gather(*(store.chain(key, HEAD, 5, now=NOW) for key in keys)))
-        assert took < TIMEOUT_S + 1.0
         own_server.resume()
+    assert took < len(keys) * LIMIT_S / 2, "one after the other they wait twice as long"
 
 
 async def test_a_killed_redis_costs_no_caller_an_answer(own_server: RedisServer) -> None:
@@ -100,13 +112,13 @@ async def test_a_killed_redis_costs_no_caller_an_answer(own_server: RedisServer)
     async with a_replica(own_server.url) as store:
         await keep(store, a_span())
         own_server.kill()
-        assert await seconds(store.chain(KEY, "zzz", 5, now=NOW)) < TIMEOUT_S + 0.5
+        assert await seconds(store.chain(KEY, "zzz", 5, now=NOW)) < PATIENT_S, "refused connections are not waited for"
         claim = await store.claim(KEY, HEAD, now=NOW)
         assert claim.fence is not None, "without Redis every replica is on its own"
         await seconds(store.put(KEY, replace(a_span(), generation=claim.state.generation), keep_s=60, now=NOW))
         own_server.start()
-        await holds(partial(answers, store))
-        await holds(partial(listens, store))
+        await until(partial(answers, store))
+        await until(partial(listens, store))
         await keep(store, a_span())
         async with a_replica(own_server.url) as other:
             assert await chained(other) == [(HEAD, 0)]
@@ -128,10 +140,11 @@ async def test_what_one_replica_invalidates_no_other_uses(own_server: RedisServe
 
 async def test_a_write_while_redis_is_frozen_returns_in_bounded_time(own_server: RedisServer) -> None:
     """The writer's own replica forgets at once, and waits no longer than others may believe their memory."""
-    async with a_replica(own_server.url) as store:
-        await keep(store, a_span())
+    async with a_replica(own_server.url, timeout_s=LIMIT_S) as store:
+        await until(partial(kept, store))
         own_server.pause()
-        assert await seconds(store.invalidate([EVERYTHING], now=NOW)) < 2 * NEAR_TTL_S + 5
+        async with asyncio.timeout(WITHIN_S):
+            await store.invalidate([EVERYTHING], now=NOW)
         found = await store.chain(KEY, HEAD, 4, now=NOW)
         assert all(piece.span.generation != found.state.generation for piece in found.pieces)
         own_server.resume()
@@ -144,8 +157,8 @@ async def test_a_restarted_redis_brings_nothing_back(own_server: RedisServer) ->
         await one.invalidate([EVERYTHING], now=NOW)
         own_server.restart()
         for store in (one, other):
-            await holds(partial(answers, store))
-            await holds(partial(listens, store))
+            await until(partial(answers, store))
+            await until(partial(listens, store))
             found = await store.chain(KEY, HEAD, 4, now=NOW)
             assert all(piece.span.generation != found.state.generation for piece in found.pieces)
 
@@ -155,10 +168,10 @@ async def test_who_waits_for_another_replica_is_woken_when_it_is_done(own_server
     async with a_replica(own_server.url) as one, a_replica(own_server.url) as other:
         claim = await one.claim(KEY, HEAD, now=NOW)
         assert (await other.claim(KEY, HEAD, now=NOW)).fence is None
-        waiting = asyncio.create_task(other.settled(KEY, HEAD, timeout_s=30.0))
+        waiting = asyncio.create_task(other.settled(KEY, HEAD, timeout_s=2 * WITHIN_S))
         await asyncio.sleep(0)
         await one.settle(KEY, HEAD, claim)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN_S):
             await waiting
 
 
@@ -166,19 +179,19 @@ async def test_closing_ends_whatever_the_channel_was_doing(server: RedisServer) 
     """At any moment of its beat the channel stops when it is told to, and the process can end."""
     others = asyncio.all_tasks()
     for moment in range(20):
-        far = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=TIMEOUT_S)
+        far = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=LIMIT_S)
         store = TieredStore(
-            MemoryStore(1 << 20), far, near_ttl_s=0.01, stale_s=60.0, timeout_s=TIMEOUT_S, failed=lambda _: None
+            MemoryStore(1 << 20), far, near_ttl_s=0.01, stale_s=60.0, timeout_s=LIMIT_S, failed=lambda _: None
         )
         store.start()
         await asyncio.sleep(0.05 + moment / 500)
         closing = asyncio.create_task(store.close())
-        _, hung = await asyncio.wait([closing], timeout=5)
+        _, hung = await asyncio.wait([closing], timeout=WITHIN_S)
         while left := asyncio.all_tasks() - others:
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=0.1)
-        assert not hung, f"still closing after 5s, in round {moment}"
+        assert not hung, f"still closing after {WITHIN_S:g}s, in round {moment}"
 
 
 @pytest.mark.parametrize(
@@ -200,12 +213,8 @@ async def test_a_message_that_can_t_be_read_is_taken_for_news_that_were_missed(
         await keep(store, a_span())
         before = store.epoch
         await store.far.redis.publish(store.far.names.channel, message)
-
-        async def another_epoch() -> bool:
-            return store.epoch not in (None, before)
-
-        await holds(another_epoch)
-        await holds(partial(listens, other))
+        await until(lambda: store.epoch not in (None, before))
+        await until(partial(listens, other))
         await other.invalidate([EVERYTHING], now=NOW)
         found = await store.chain(KEY, HEAD, 1, now=NOW)
         assert all(piece.span.generation != found.state.generation for piece in found.pieces)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from proxy.demo.seed import TOKENS, demo_catalogue
 from proxy.demo.server import Lookalike
 from proxy.web.app import running
 from tests.bounded import bounded
+from tests.harness.waiting import WITHIN_S
 from tests.web.origin import Origin, an_origin
 
 __all__ = ["bounded"]
@@ -66,7 +67,7 @@ class Client:
         self.url = url
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=30),
+            timeout=aiohttp.ClientTimeout(total=WITHIN_S),
             skip_auto_headers=["Accept-Encoding", "Accept", "User-Agent", "Content-Type"],
             connector=aiohttp.TCPConnector(limit=0),
             max_line_size=256 * 1024,
@@ -94,7 +95,7 @@ class Client:
     async def raw(self, request: bytes) -> bytes:
         """Send *request* as it is and return all that comes until the connection closes."""
         parts = urlsplit(self.url)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WITHIN_S):
             reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
             try:
                 writer.write(request)
@@ -106,13 +107,6 @@ class Client:
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
-
-
-async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float = 20.0) -> None:
-    """Return once *condition* holds: for what no event of this test tells."""
-    async with asyncio.timeout(within_s):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,17 +24,17 @@ class End:
         return await self.until(b"\r\n\r\n")
 
     async def until(self, end: bytes) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.reader.readuntil(end)
 
     async def exactly(self, count: int) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.reader.readexactly(count)
 
     async def rest(self) -> bytes:
         """Return what still comes until the other end closes, or cuts, the connection."""
         got = bytearray()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             try:
                 while chunk := await self.reader.read(2**16):
                     got += chunk
@@ -57,7 +57,7 @@ class Origin:
 
     async def end(self) -> End:
         """Return the next connection."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self._ends.get()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,7 +89,7 @@ async def an_origin() -> AsyncIterator[Origin]:
 async def a_caller(url: str) -> AsyncIterator[End]:
     """Connect to *url* for as long as the context lasts."""
     parts = urlsplit(url)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
         yield End(reader, writer)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import orjson
 
-_START_S = 30.0
-_END_S = 20.0
+_START_S = 60.0
+_END_S = 60.0
 
 
 class Started:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.web.conftest import until
+from tests.harness.waiting import until
 from tests.web.origin import End, Origin, a_caller
 
 GET = b"GET /v2/images/x/file HTTP/1.1\r\nHost: x\r\n\r\n"

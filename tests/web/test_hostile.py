@@ -115,7 +115,7 @@ async def test_what_was_answered_before_is_refused_all_the_same(client: Client, 
     token = b"X-Auth-Token: demo-token-alpha"
     good = b"\r\n".join([b"GET /v2/images?limit=2 HTTP/1.1", b"Host: x", token, b"", b""])
     host, _, port = client.url.removeprefix("http://").rpartition(":")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(host, int(port))
         for _ in range(3):
             writer.write(good)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.web.conftest import a_proxy, until
+from tests.harness.waiting import until
+from tests.web.conftest import a_proxy
 from tests.web.origin import Origin, a_caller
 
 GET = b"GET /v2/tasks HTTP/1.%d\r\nHost: x\r\n\r\n"

@@ -121,7 +121,7 @@ class Line:
 
     async def answer(self, *, bodiless: bool = False) -> Got:
         """Return the next answer."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             first, *lines = head.rstrip().split("\r\n")
             fields = dict(line.split(": ", 1) for line in lines)
@@ -135,7 +135,7 @@ class Line:
 
     async def ended(self) -> bool:
         """Whether the other end closes the connection."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.reader.read() == b""
 
 
@@ -470,7 +470,7 @@ async def test_second_head_before_the_answer(world: World) -> None:
     line = await world.warm()
     world.upstream.gate.clear()
     await line.send(head(target="/v2/images?limit=9"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await world.upstream.asked.wait()
     await line.send(head())
     world.upstream.gate.set()

@@ -10,7 +10,8 @@ import pytest
 
 from proxy.demo.server import Lookalike
 from tests.harness.redis import RedisServer
-from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy, until
+from tests.harness.waiting import until
+from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy
 
 
 @pytest.fixture

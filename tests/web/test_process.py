@@ -13,7 +13,8 @@ import pytest
 
 from proxy.cli import cli
 from proxy.demo.server import Call, Lookalike
-from tests.web.conftest import ALPHA, Client, a_client, until
+from tests.harness.waiting import until
+from tests.web.conftest import ALPHA, Client, a_client
 from tests.web.processes import ON_FREE_PORTS, command
 
 LIST = "/v2/images?limit=5"
@@ -50,7 +51,7 @@ async def test_sigterm_drains(upstream: Lookalike, tmp_path: Path) -> None:
     upstream.script = script
     async with command("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS, at=tmp_path) as started:
         url, admin = await started.listening()
-        async with a_client(url) as client, a_client(admin) as operator, asyncio.timeout(30):
+        async with a_client(url) as client, a_client(admin) as operator, asyncio.timeout(60):
             asking = [asyncio.create_task(client.ask(target)) for target in (LIST, "/v2/schemas/image")]
             await arrived.wait()
             started.child.send_signal(signal.SIGTERM)
@@ -87,7 +88,7 @@ async def test_draining_ends_though_a_request_does_not(upstream: Lookalike, tmp_
     words = ("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS)
     async with command(*words, at=tmp_path, SERVER__DRAIN_S="0.3") as started:
         url, _ = await started.listening()
-        async with a_client(url) as client, asyncio.timeout(30):
+        async with a_client(url) as client, asyncio.timeout(60):
             asking = asyncio.create_task(client.ask("/v2/schemas/image"))
             await arrived.wait()
             assert await started.ended(by=signal.SIGTERM) == 0

@@ -11,7 +11,8 @@ from proxy import __version__
 from proxy.demo.server import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
 from tests.harness.redis import RedisServer
-from tests.web.conftest import ALPHA, BETA, IMAGES, Proxy, a_proxy, until
+from tests.harness.waiting import until
+from tests.web.conftest import ALPHA, BETA, IMAGES, Proxy, a_proxy
 
 LIST = "/v2/images?limit=5"
 

@@ -176,7 +176,7 @@ async def test_the_view_lives_in_a_terminal(proxy: Proxy, tmp_path: Path) -> Non
         await _seen(control, seen, lambda: b"list 1" in seen)
         await _seen(control, seen, lambda: b"requests/s" in seen)
         child.send_signal(signal.SIGINT)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await child.wait() == 130
         assert b"Traceback" not in seen
     finally:
@@ -189,7 +189,7 @@ async def test_the_view_lives_in_a_terminal(proxy: Proxy, tmp_path: Path) -> Non
 async def _seen(control: int, seen: bytearray, condition: Callable[[], bool]) -> None:
     """Return once *condition* of what the terminal has shown holds."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():
             readable = asyncio.Event()
             loop.add_reader(control, readable.set)

@@ -71,7 +71,7 @@ async def test_an_upload_reaches_the_upstream_before_it_is_complete(client: Clie
 
     upstream.script = script
     asking = asyncio.create_task(client.ask("/v2/images/x/file", method="PUT", body=chunks()))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await arrived.wait()
         release.set()
         await asking
@@ -94,7 +94,7 @@ async def test_a_download_reaches_the_caller_before_it_is_complete(client: Clien
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
         writer.write(b"GET /v2/images/x/file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await reader.readuntil(b"first")
             release.set()
             assert await reader.read() == b"last."
@@ -152,7 +152,7 @@ async def test_leaving_waits_for_what_is_running(upstream: Lookalike) -> None:
     started = await context.__aenter__()
     client = Client(started.url)
     asking = asyncio.create_task(client.ask(SCHEMA))
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await arrived.wait()
         leaving = asyncio.create_task(context.__aexit__(None, None, None))
         await asyncio.sleep(0)

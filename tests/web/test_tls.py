@@ -64,7 +64,7 @@ class Line:
 async def connected(url: str, context: ssl.SSLContext, name: str | None = "localhost") -> AsyncIterator[Line]:
     """Connect to *url*, asking for the certificate of *name*; None names none."""
     parts = urlsplit(url)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection(
             parts.hostname, parts.port, ssl=context, server_hostname=name or ""
         )
@@ -95,7 +95,7 @@ async def test_callers_speak_tls(upstream: Lookalike, authority: Authority, pair
 
 async def test_a_caller_that_does_not_speak_tls_is_not_answered(upstream: Lookalike, pair: Pair) -> None:
     """Plain HTTP on the port gets no answer and no upstream call."""
-    async with running(settings_for(upstream.base_url, server=shown(pair))) as started, asyncio.timeout(20):
+    async with running(settings_for(upstream.base_url, server=shown(pair))) as started, asyncio.timeout(60):
         parts = urlsplit(started.url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         writer.write(LIST % (b"x", b""))
@@ -169,7 +169,7 @@ async def test_the_command_serves_tls(upstream: Lookalike, authority: Authority,
             renewed.key.replace(pair.key)
             renewed.cert.replace(pair.cert)
             name = "server"
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while name != "renewed":  # it looks at the files once a second
                     async with connected(url, trusting(authority)) as another:
                         name = another.shown

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from proxy.demo.server import Call, Lookalike
-from tests.web.conftest import ALPHA, Proxy, until
+from tests.harness.waiting import until
+from tests.web.conftest import ALPHA, Proxy
 
 LIST = "/v2/images?limit=100"
 

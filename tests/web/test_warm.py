@@ -233,7 +233,7 @@ async def test_ctrl_c_ends_it(proxy: Proxy, upstream: Lookalike, tmp_path: Path)
 
     upstream.script = script
     async with command("warm", "--proxy", proxy.client.url, *TOKEN_FILE, at=tmp_path) as started:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await arrived.wait()
         assert await started.ended(by=signal.SIGINT) == 130
         assert not started.errors

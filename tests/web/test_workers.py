@@ -17,7 +17,8 @@ import pytest
 
 from proxy.demo.server import Lookalike
 from tests.harness.redis import RedisServer
-from tests.web.conftest import Answer, a_client, until
+from tests.harness.waiting import until
+from tests.web.conftest import Answer, a_client
 from tests.web.processes import ON_FREE_PORTS, Started, command
 
 LIST = "/v2/images?limit=5"
@@ -170,7 +171,7 @@ async def test_drain(upstream: Lookalike, tmp_path: Path, redis: RedisServer) ->
 
     upstream.script = script
     async with a_pair(upstream, tmp_path, redis.url) as pair:
-        async with a_client(pair.url) as client, a_client(pair.admin_url) as operator, asyncio.timeout(30):
+        async with a_client(pair.url) as client, a_client(pair.admin_url) as operator, asyncio.timeout(60):
             asking = asyncio.create_task(client.ask(LIST))
             await arrived.wait()
             pair.started.child.send_signal(signal.SIGTERM)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.harness.environment import Say, environment
-from tests.harness.processes import LOOPBACK, Argv, free_port, http_ok, running, start
+from tests.harness.ports import free_port
+from tests.harness.processes import LOOPBACK, Argv, http_ok, running, start
 
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parents[2]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.environment import Say, environment
-from tests.harness.processes import LOOPBACK, Argv, free_port, http_ok, running, start
+from tests.harness.ports import free_port
+from tests.harness.processes import LOOPBACK, Argv, http_ok, running, start
 
 PASSWORD = "a made-up password of a user"
 _HERE = Path(__file__).parent
