@@ -22,7 +22,8 @@ from proxy.errors import (
     UpstreamUnreachableError,
 )
 from proxy.upstream.base import Exchange
-from proxy.upstream.interim import Connector, received_fields, telling
+from proxy.upstream.connections import Connector
+from proxy.upstream.interim import received_fields, telling
 
 FIELD_BYTES: Final = 64 * 1024
 CONTINUE_S: Final = 1.0  # the wait for a 100 before a body is sent all the same

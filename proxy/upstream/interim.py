@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_parser import RawResponseMessage
-from aiohttp.streams import StreamReader
 
 from proxy.core.messages import Fields, Interim
 from proxy.errors import UpstreamUnreachableError
@@ -51,25 +47,15 @@ class _Awaited:
             self._interim(message.code, received_fields(message.raw_headers).end_to_end())
 
 
+def came(message: RawResponseMessage) -> None:
+    """Note that *message* has arrived for what is awaited now."""
+    if awaited := _AWAITED.get():
+        awaited.came(message)
+
+
 _AWAITED: ContextVar[_Awaited | None] = ContextVar("awaited", default=None)
 
 
 def received_fields(lines: tuple[tuple[bytes, bytes], ...]) -> Fields:
     """Return the raw *lines* of a message as fields."""
     return Fields((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in lines)
-
-
-class Connector(aiohttp.TCPConnector):
-    """Makes connections on which interim answers are noticed."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._factory = partial(_Connection, loop=self._loop)  # type: ignore[assignment]  # a partial is invariant
-
-
-class _Connection(ResponseHandler):
-    async def read(self) -> tuple[RawResponseMessage, StreamReader]:
-        message, body = await super().read()
-        if awaited := _AWAITED.get():
-            awaited.came(message)
-        return message, body

@@ -37,12 +37,14 @@ def section(title: str, name: str, measured: Mapping[str, Outcome], published: M
     lines = [f"## {title}", "", f"| cache | {REQUIRED} | {OPTIMAL} | behaviours shown |", "|---|---|---|---|"]
     lines += [_row(cache, each, "") for cache, each in measured.items()]
     lines += [_row(cache, each, ", as published with the suite") for cache, each in published.items()]
-    lines += ["", "Required tests that the proxy does not pass:", ""]
+    verdict = "Required tests that the proxy does not pass:" if failing else "The proxy passes all required tests."
+    lines += ["", verdict, ""]
     for reason in dict.fromkeys(known[test] for test in failing):
         names = ", ".join(f"`{test}`" for test in failing if known[test] == reason)
         lines.append(f"- {names}: {reason}")
+    lines += [""] if failing else []
     optimal = ", ".join(f"`{test}`" for test in ours.failed(OPTIMAL))
-    lines += ["", f"Optimal ones that it does not pass: {optimal}.", ""]
+    lines += [f"Optimal ones that it does not pass: {optimal}.", ""]
     return "\n".join(lines)
 
 

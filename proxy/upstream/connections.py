@@ -1,0 +1,78 @@
+"""The connections to the upstream: on each come answers to what was asked, each to its end and no further.
+
+Bytes that an upstream sends beyond the length that its answer states are nobody's (RFC 9112 §6.3). Two things go wrong
+with them in aiohttp's client alone:
+
+- They arrive while nothing is asked on that connection, and read as an answer: whoever asks there next is given it.
+- They arrive with the answer, and read as nothing: the answer is lost with them, or isn't, by how TCP divided them.
+
+Here they are dropped, the answer before them is whole, and the connection ends.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_parser import RawResponseMessage
+from aiohttp.streams import StreamReader
+
+from proxy.upstream.interim import came
+
+_HEAD_END: Final = b"\r\n\r\n"
+
+
+class Connector(aiohttp.TCPConnector):
+    """Makes connections on which interim answers are noticed, and of which nobody gets more than was asked for."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._factory = partial(_Connection, loop=self._loop)  # type: ignore[assignment]  # a partial is invariant
+
+
+class _Connection(ResponseHandler):
+    """A connection to the upstream. *heading* says that what comes next is, or goes on with, a head."""
+
+    heading = False
+
+    async def read(self) -> tuple[RawResponseMessage, StreamReader]:
+        message, body = await super().read()
+        came(message)
+        return message, body
+
+    def set_response_params(self, **settings: Any) -> None:
+        """Begin to wait for an answer."""
+        self.heading = True
+        super().set_response_params(**settings)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take a head that was parsed, if an answer is awaited: none comes behind the final one."""
+        if not self.heading:
+            self._end()
+            return
+        self.heading = 100 <= data[0].code < 200
+        super().feed_data(data, size)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse *data*, each head apart from what follows: with a fault the parser drops what stood before it."""
+        while self.heading and self._parser is not None and (end := data.find(_HEAD_END) + 4) > 3:
+            super().data_received(data[:end])
+            data = data[end:]
+            if not data:
+                return
+        if data and self._answered:
+            self._end()
+        else:
+            super().data_received(data)
+
+    @property
+    def _answered(self) -> bool:
+        """Whether the answer has come to its end, and nothing was asked since."""
+        return self._parser is not None and not self.heading and (self._payload is None or self._payload.is_eof())
+
+    def _end(self) -> None:
+        self.force_close()
+        if self.transport is not None:
+            self.transport.close()
