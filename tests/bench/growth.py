@@ -46,7 +46,9 @@ SECTION = Section(
     measured,
     """\
 Listings of one image each, every one asked for in turn, so that what was asked for lately does not help more than the
-memory of heads can hold. While that holds them all, a hit costs the same; beyond, each goes the whole way, whose cost
-does not depend on how many there are: a listing is found by its digest. Pages are asked for with another `X-Trace` each
+memory of heads can hold: an eighth of `store.max_bytes`, which is 1 GiB here. While that holds them all, a hit costs
+the same; beyond, those that it does not hold go the whole way, whose cost does not depend on how many there are: a
+listing is found by its digest. Each was asked for twice before it counts, as the first hit is remembered, not the miss.
+Pages are asked for with another `X-Trace` each
 time; what grows with a page is the copying of its bytes, by the proxy and by the kernel.""",
 )

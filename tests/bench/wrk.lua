@@ -5,12 +5,15 @@
 function init(args)
   local field, tag, pause, many = args[1], args[2], tonumber(args[3]), tonumber(args[4])
   local at, step = tonumber(args[5]), tonumber(args[6])
-  local fields = {}
-  for name, value in pairs(wrk.headers) do
-    fields[name] = value
+  local names = {}
+  for name in pairs(wrk.headers) do
+    names[#names + 1] = name
   end
-  local head = wrk.format("GET", wrk.path, fields)
-  head = string.sub(head, 1, #head - 2)
+  table.sort(names) -- as they come, another run may have them in another order, and that is another head
+  local head = "GET " .. wrk.path .. " HTTP/1.1\r\n"
+  for _, name in ipairs(names) do
+    head = head .. name .. ": " .. wrk.headers[name] .. "\r\n"
+  end
   if many > 0 then
     local first, rest = string.match(head, "^(GET %S+)(.*)$")
     request = function()
