@@ -95,7 +95,7 @@ def measured(
 
 
 def filled(server: Server, case: Case) -> None:
-    """Ask for each of the *many* listings of *case* at least twice: for the second answer the server has them stored."""
+    """Ask for each of the *many* listings of *case* at least twice: the second time they are stored."""
     for _ in range(2):
         at = 0
         while at < case.many:
