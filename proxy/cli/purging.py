@@ -1,4 +1,4 @@
-"""`ims-proxy purge`: drop stored listings through the admin port."""
+"""`ims-proxy purge`: drop stored answers through the admin port."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from proxy.cli.options import admin_option, admin_port, config_option, failed, t
 @click.option("--project", metavar="ID", help="Drop what may show this project's images.")
 @click.option("--image", metavar="ID", help="Drop what may show this image.")
 @click.option("--listing", metavar="QUERY", help="Drop one listing, whoever asked for it, such as 'visibility=public'.")
+@click.option("--resource", metavar="PATH", help="Drop one resource, whoever asked for it, such as /v2/schemas/image.")
 @config_option
 @admin_option
 @token_file_option
@@ -22,11 +23,12 @@ def purge(
     project: str | None,
     image: str | None,
     listing: str | None,
+    resource: str | None,
     config: Path | None,
     admin: str | None,
     token_file: Path | None,
 ) -> None:
-    """Drop stored listings, in every replica, through the admin port of one.
+    """Drop stored listings and resources, in every replica, through the admin port of one.
 
     Prints how many there were. The admin token, if there is one, comes from a file or from the settings: admin.token or
     admin.token_file in the file, or in the environment.
@@ -35,12 +37,13 @@ def purge(
     Examples:
       ims-proxy purge --all
       ims-proxy purge --listing 'visibility=public&__imagetype=gold'
+      ims-proxy purge --resource /v2/images/3f1c77d2-5dd1-4cfb-b6f3-26ec4f6ac07d
       ims-proxy purge --all --admin proxy:9090 --token-file /run/secrets/admin
     """
-    given = {"all": everything or None, "project": project, "image": image, "listing": listing}
+    given = {"all": everything or None, "project": project, "image": image, "listing": listing, "resource": resource}
     order = {name: value for name, value in given.items() if value is not None}
     if len(order) != 1:
-        raise click.UsageError("one of --all, --project, --image, --listing is needed")
+        raise click.UsageError("one of --all, --project, --image, --listing, --resource is needed")
     from proxy.cli.administration import AdministrationError
     from proxy.cli.figures import many
 
@@ -48,4 +51,5 @@ def purge(
         told = admin_port(config, admin=admin, token_file=token_file).ordered("/purge", order)
     except AdministrationError as error:
         failed(error)
-    click.echo(f"dropped {many(told['dropped'], 'listing')}" + (f": {told['because']}" if "because" in told else ""))
+    kind = "listing" if resource is None else "answer"
+    click.echo(f"dropped {many(told['dropped'], kind)}" + (f": {told['because']}" if "because" in told else ""))

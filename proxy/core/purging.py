@@ -10,7 +10,7 @@ from proxy.core.keys import EVERYTHING, listing_scope
 from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.query import Unclear, parsed
 
-KINDS: Final = ("all", "project", "image", "listing", "token_digest")
+KINDS: Final = ("all", "project", "image", "listing", "resource", "token_digest")
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
@@ -42,7 +42,7 @@ class PurgeError(ValueError):
 
 def purge(order: object) -> Purge:
     """Return what the JSON value *order* drops: `{"all": true}`, `{"project": ID}`, `{"image": ID}`,
-    `{"listing": QUERY}`, or `{"token_digest": SHA256}`, the hash of a token in hex.
+    `{"listing": QUERY}`, `{"resource": TARGET}`, or `{"token_digest": SHA256}`, the hash of a token in hex.
 
     Nothing tells who sees an image, so for that every listing goes. Raises `PurgeError`.
     """
@@ -57,6 +57,8 @@ def purge(order: object) -> Purge:
         raise PurgeError(f"purge: {kind}: a text is allowed")
     if kind == "listing":
         return Purge(_listings(value))
+    if kind == "resource":
+        return Purge((_resource(value),))
     if kind == "token_digest":
         if not _SHA256.fullmatch(value):
             raise PurgeError("purge: token_digest: the SHA-256 of a token in 64 hexadecimal digits is allowed")
@@ -76,3 +78,11 @@ def _listings(text: str) -> tuple[str, ...]:
     if not set(paths) <= {NATIVE_PATH, EXTENSION_PATH}:
         raise PurgeError(f"purge: listing: a path is {NATIVE_PATH} or {EXTENSION_PATH}")
     return tuple(listing_scope(each, query.canonical) for each in paths)
+
+
+def _resource(target: str) -> str:
+    """Return the scope of the resource at *target*, path and query as its callers spell them."""
+    path, _, query = target.partition("?")
+    if not path.startswith("/") or path in (NATIVE_PATH, EXTENSION_PATH):
+        raise PurgeError("purge: resource: a path that begins with / is allowed, with its query; a list is a listing")
+    return listing_scope(path, query)

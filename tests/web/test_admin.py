@@ -82,6 +82,8 @@ async def test_a_purge_drops_what_it_names(
         b'{"all": false}',
         b'{"all": true, "image": "x"}',
         b'{"nothing": 1}',
+        b'{"resource": "v2/schemas/image"}',
+        b'{"resource": "/v2/images?limit=9"}',
         b'{"image": 7}',
         b'{"listing": "limit=1;x"}',
         b'{"listing": "/v2/other?x=1"}',

@@ -207,17 +207,26 @@ async def test_help_and_version_are_told(tmp_path: Path, words: tuple[str, ...])
         assert max(map(len, started.output.decode().splitlines())) <= 110
 
 
-async def test_a_purge_through_the_admin_port_drops_lists(upstream: Lookalike, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "target", "told"),
+    [
+        (("--all",), LIST, b"dropped 1 listing\n"),
+        (("--resource", "/v2/schemas/image"), "/v2/schemas/image", b"dropped 1 answer\n"),
+    ],
+)
+async def test_a_purge_through_the_admin_port_drops_what_it_names(
+    upstream: Lookalike, tmp_path: Path, words: tuple[str, ...], target: str, told: bytes
+) -> None:
     """`ims-proxy purge` says how many went, and the next request asks upstream."""
     async with command("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS, at=tmp_path) as started:
         url, admin = await started.listening()
         async with a_client(url) as client:
-            await client.ask(LIST)
-            assert (await client.ask(LIST)).hit
-            async with command("purge", "--all", "--admin", admin.removeprefix("http://"), at=tmp_path) as purging:
+            await client.ask(target)
+            assert (await client.ask(target)).hit
+            async with command("purge", *words, "--admin", admin.removeprefix("http://"), at=tmp_path) as purging:
                 assert await purging.ended() == 0, purging.errors
-                assert b"1" in purging.output
-            assert not (await client.ask(LIST)).hit
+                assert purging.output == told
+            assert not (await client.ask(target)).hit
 
 
 async def test_a_purge_that_reaches_nobody_fails_in_one_line(tmp_path: Path) -> None:

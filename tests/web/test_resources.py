@@ -204,14 +204,25 @@ async def test_a_write_to_a_resource_drops_it(upstream: Lookalike) -> None:
         assert [(await proxy.client.ask(target)).hit for target in targets] == [False, False, True]
 
 
-async def test_a_purge_drops_resources_too(upstream: Lookalike) -> None:
-    """All of them with all."""
+@pytest.mark.parametrize(
+    ("order", "dropped", "left"),
+    [
+        (b'{"all": true}', 4, []),
+        (b'{"resource": "/v2/schemas/image"}', 2, ["/v2/schemas/image?a=1", "/v2/schemas/images"]),
+        (b'{"resource": "/v2/schemas/image?a=1"}', 1, [SCHEMA, "/v2/schemas/images"]),
+        (b'{"resource": "/v2/schemas"}', 0, [SCHEMA, "/v2/schemas/image?a=1", "/v2/schemas/images"]),
+    ],
+)
+async def test_a_purge_drops_resources(upstream: Lookalike, order: bytes, dropped: int, left: list[str]) -> None:
+    """All of them with all, or the one that is named, whoever asked for it."""
+    targets = (SCHEMA, "/v2/schemas/image?a=1", "/v2/schemas/images")
     async with a_proxy(upstream.base_url) as proxy:
-        await proxy.client.ask(SCHEMA)
-        await proxy.admin.ask(
-            "/purge", method="POST", body=b'{"all":true}', token=None, Content_Type="application/json"
-        )
-        assert not (await proxy.client.ask(SCHEMA)).hit
+        for target in targets:
+            await proxy.client.ask(target)
+        await proxy.client.ask(SCHEMA, token=BETA)
+        assert (await proxy.purge(order)).json() == {"dropped": dropped}
+        assert [target for target in targets if (await proxy.client.ask(target)).hit] == left
+        assert (await proxy.client.ask(SCHEMA, token=BETA)).hit == (SCHEMA in left)
 
 
 def test_routes_follow_from_the_settings() -> None:
