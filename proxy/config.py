@@ -6,73 +6,12 @@ come from.
 
 from __future__ import annotations
 
-import ipaddress
-from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from proxy.core.query import Unclear, Window, parsed
-from proxy.stores.address import address
-
-
-def _listed(value: object) -> object:
-    return _parts(value) if isinstance(value, str) else value
-
-
-def _named(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return {name.strip(): file.strip() for name, _, file in (each.partition("=") for each in _parts(value))}
-
-
-def _parts(value: str) -> list[str]:
-    return [part.strip() for part in value.split(",") if part.strip()]
-
-
-def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("an http or https URL with a host")
-    if parts.path not in ("", "/") or parts.query or parts.fragment or parts.username or parts.password:
-        raise ValueError("an origin: scheme, host and port, without path, query or user")
-    _ = parts.port
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _base_url(value: str) -> str:
-    parts = urlsplit(value)
-    if value and (
-        parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username
-    ):
-        raise ValueError("an http or https URL without query or user")
-    return value.rstrip("/")
-
-
-def _address(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("HOST:PORT, an IPv6 host in brackets")
-    return value
-
-
-def _pattern(value: str) -> str:
-    if not value.startswith("/") or not value.isascii() or not value.isprintable() or set(value) & set(" ?#%"):
-        raise ValueError("a path that begins with /, without a query, spaces or escapes")
-    return value
-
-
-def _store_url(value: str) -> str:
-    address(value)
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]
-Origin = Annotated[str, AfterValidator(_origin)]
-Seconds = Annotated[float, Field(ge=0, le=10 * 365 * 86400, allow_inf_nan=False)]
-Wait = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+from proxy.kinds import Address, BaseUrl, FieldSecret, File, Files, Networks, Origin, Pattern, Seconds, StoreUrl, Wait
 
 
 class Section(BaseModel):
@@ -88,18 +27,18 @@ class ServerSection(Section):
     workers: int = Field(
         1, ge=1, le=256, description="processes that share the port; more than one share what they store through Redis"
     )
-    tls_cert: Path | None = Field(
+    tls_cert: File | None = Field(
         None, description="the certificate shown to callers with those above it, PEM; read again when it changes"
     )
-    tls_key: Path | None = Field(None, description="the private key of `tls_cert`, PEM, without a passphrase")
+    tls_key: File | None = Field(None, description="the private key of `tls_cert`, PEM, without a passphrase")
     tls_min_version: Literal["1.2", "1.3"] = Field("1.2", description="the least version of TLS for callers")
     links: Literal["relative", "absolute"] = Field(
         "relative",
         description="`relative`: host-relative, right for every known client; "
         "`absolute`: on `public_url`, or on what a trusted proxy says",
     )
-    public_url: Annotated[str, AfterValidator(_base_url)] = Field("", description="the base of absolute links")
-    trusted_proxies: Annotated[tuple[Network, ...], BeforeValidator(_listed)] = Field(
+    public_url: BaseUrl = Field("", description="the base of absolute links")
+    trusted_proxies: Networks = Field(
         (), description="networks whose `Forwarded` and `X-Forwarded-*` fields are believed for absolute links"
     )
     drain_s: Seconds = Field(
@@ -114,13 +53,13 @@ class UpstreamSection(Section):
     """The image API behind the proxy."""
 
     url: Origin = Field(description="the one origin that requests go to, such as https://ims.eu-de.example.com")
-    ca_file: Path | None = Field(
+    ca_file: File | None = Field(
         None, description="certificates to trust instead of the system's, for IAM too, PEM; read again when it changes"
     )
-    client_cert: Path | None = Field(
+    client_cert: File | None = Field(
         None, description="the certificate shown to an upstream or IAM that asks for one, PEM; read again as `ca_file`"
     )
-    client_key: Path | None = Field(None, description="the private key of `client_cert`, PEM, without a passphrase")
+    client_key: File | None = Field(None, description="the private key of `client_cert`, PEM, without a passphrase")
     tls_min_version: Literal["1.2", "1.3"] = Field(
         "1.2", description="the least version of TLS that the upstream and IAM may speak"
     )
@@ -164,30 +103,33 @@ class IdentitySection(Section):
         300.0, description="how long the upstream's acceptance of a token, or IAM's, is believed; 0 asks every time"
     )
     verdict_grace_s: Seconds = Field(0.0, description="how much longer while the upstream or IAM fails")
-    secret_file: Path | None = Field(None, description="a file that holds `secret`")
-    iam_url: Annotated[str, AfterValidator(_base_url)] = Field(
+    secret_file: File | None = Field(None, description="a file that holds `secret`")
+    iam_url: BaseUrl = Field(
         "", description="IAM or Keystone, what stands before `/v3`; it verifies tokens and issues the proxy's own"
     )
     share_public: bool = Field(
         False, description="lists with `visibility=public` are shared by all callers that are verified"
     )
-    keys: Annotated[dict[str, Path], BeforeValidator(_named)] = Field(
+    keys: Files = Field(
         {}, description="access keys whose signatures are verified, each with the file of its secret: `AK=FILE,…`"
     )
     access_key: str | None = Field(
-        None, min_length=1, description="`gateway`: the access key that signs what goes upstream"
+        None,
+        min_length=1,
+        pattern=r"^[!-+\--~]*$",
+        description="`gateway`: the access key that signs what goes upstream",
     )
-    access_key_file: Path | None = Field(None, description="a file that holds `access_key`, read again when it changes")
+    access_key_file: File | None = Field(None, description="a file that holds `access_key`, read again when it changes")
     secret_key: SecretStr | None = Field(None, min_length=1, description="`gateway`: the secret of `access_key`")
-    secret_key_file: Path | None = Field(None, description="a file that holds `secret_key`, read again when it changes")
+    secret_key_file: File | None = Field(None, description="a file that holds `secret_key`, read again when it changes")
     key_use: Literal["sign", "token"] = Field(
         "sign",
         description="`gateway`: what `access_key` is for: it signs what goes upstream, or a `token` is fetched by it",
     )
-    security_token: SecretStr | None = Field(
+    security_token: FieldSecret | None = Field(
         None, min_length=1, description="`gateway`: the token of a temporary `access_key`"
     )
-    security_token_file: Path | None = Field(
+    security_token_file: File | None = Field(
         None, description="a file that holds `security_token`, read again when it changes"
     )
     user: str | None = Field(
@@ -195,11 +137,11 @@ class IdentitySection(Section):
     )
     domain: str | None = Field(None, min_length=1, description="the name of the domain, or account, of `user`")
     password: SecretStr | None = Field(None, min_length=1, description="the password of `user`")
-    password_file: Path | None = Field(None, description="a file that holds `password`, read again when it changes")
+    password_file: File | None = Field(None, description="a file that holds `password`, read again when it changes")
     project_id: str | None = Field(
         None, min_length=1, pattern=r"^[!-~]*$", description="`gateway`: the project that the proxy speaks for"
     )
-    callers: Path | None = Field(
+    callers: File | None = Field(
         None,
         description="`gateway`: a file of callers, a table for each with its `key` and `writes`; "
         "required to listen beyond loopback",
@@ -231,7 +173,7 @@ class RuleSection(Section):
 class RouteSection(Section):
     """A route of `cache.routes`: single resources that are answered from the store by RFC 9111."""
 
-    path: Annotated[str, AfterValidator(_pattern)] = Field(
+    path: Pattern = Field(
         description="what their path is like: `*` stands for a segment or a part of one, `**` for any number of them"
     )
     ttl_s: Seconds = Field(0.0, description="lifetime of a 200 where the upstream states none")
@@ -289,7 +231,7 @@ class CacheSection(Section):
 class StoreSection(Section):
     """Where answers are kept."""
 
-    url: Annotated[str, AfterValidator(_store_url)] = Field(
+    url: StoreUrl = Field(
         "memory://",
         repr=False,  # it may hold a password
         description="`memory://`; `redis://HOST:PORT/DB`; `redis+sentinel://HOST:PORT,…/SERVICE`; "
@@ -310,11 +252,11 @@ class StoreSection(Section):
     key: SecretStr | None = Field(
         None, min_length=16, description="what `seal` works by; without `identity.secret` that too"
     )
-    key_file: Path | None = Field(None, description="a file that holds `key`")
+    key_file: File | None = Field(None, description="a file that holds `key`")
     key_previous: SecretStr | None = Field(
         None, min_length=16, description="the `key` before, still accepted while it is replaced"
     )
-    key_previous_file: Path | None = Field(None, description="a file that holds `key_previous`")
+    key_previous_file: File | None = Field(None, description="a file that holds `key_previous`")
 
     @property
     def keys(self) -> list[str]:
@@ -360,10 +302,10 @@ class AdminSection(Section):
     """The operators' port."""
 
     listen: Address = Field("127.0.0.1:9090", description="where operators come, HOST:PORT")
-    token: SecretStr | None = Field(
+    token: FieldSecret | None = Field(
         None, min_length=8, description="bearer token for all but the health checks; required to listen beyond loopback"
     )
-    token_file: Path | None = Field(None, description="a file that holds `token`")
+    token_file: File | None = Field(None, description="a file that holds `token`")
 
 
 class LogSection(Section):

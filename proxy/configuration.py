@@ -13,13 +13,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.config import RouteSection, RuleSection, Section, Settings
 from proxy.consistency import facts, is_loopback
+from proxy.files import text
+from proxy.kinds import is_file_name
 
 ENVIRONMENT_PREFIX: Final = "IMS_PROXY_"
 # What Kubernetes puts into every pod beside a Service that is named ims-proxy.
@@ -28,6 +30,16 @@ _SERVICE_LINK: Final = re.compile(ENVIRONMENT_PREFIX + r"(?:SERVICE_HOST|SERVICE
 # In a URL: `redis://user:PASSWORD@host`, or what redis-py reads from the query, `?ssl_password=PASSWORD`. What is no
 # URL for the odd characters in its password is shown too, to say so: rather too much of it is hidden than too little.
 _PASSWORD: Final = re.compile(r"(?:(://[^/:@?#]*:).*(?=@)|([?&]\w*password=)[^&#]*)", re.IGNORECASE)
+
+# What pydantic says before it says what is allowed.
+_PREFIX: Final = re.compile(r"Value error, |Input (?:should be|is not) ")
+_IN_OUR_WORDS: Final = {
+    "tuple_type": "an array",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "int_parsing_size": "an integer that is not so long",
+}
+_TABLES: Final = ("rules", "routes")
 
 Setting = tuple[str, str]
 
@@ -108,22 +120,33 @@ def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Set
 
 def _from_file(file: Path, problems: list[Problem]) -> dict[Setting, Given]:
     try:
-        tables = tomllib.loads(file.read_text())
-    except OSError as error:
-        problems.append(Problem(str(file), error.strerror or "can't be read", "flag --config"))
-        return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(Problem(str(file), f"no TOML, {error}", "flag --config"))
+        tables = tomllib.loads(text(file))
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(Problem(str(file), _unreadable(error), "flag --config"))
         return {}
     given = {}
     for section, table in tables.items():
         if not isinstance(table, dict):
-            problems.append(_unknown(section, [f"{known}." for known in sections()], str(file)))
+            fact = f"a table is allowed, [{section}]" if section in sections() else "no such setting"
+            problems.append(Problem(section, fact, str(file)))
             continue
         for name, value in table.items():
             if _known(section, name, f"{section}.{name}", str(file), problems):
                 given[section, name] = Given(value, str(file))
     return given
+
+
+def _unreadable(error: Exception) -> str:
+    """Return what is wrong with a file that gives no tables."""
+    match error:
+        case OSError():
+            return error.strerror or "can't be read"
+        case tomllib.TOMLDecodeError():
+            return f"no TOML, {error}"
+        case RecursionError():
+            return "no TOML that can be read, nested too deep"
+        case _:
+            return "no TOML that can be read, a number in it is too long"
 
 
 def _from_environment(environment: Mapping[str, str], problems: list[Problem]) -> dict[Setting, Given]:
@@ -166,14 +189,12 @@ def _read_secret_files(given: dict[Setting, Given], problems: list[Problem]) -> 
                     Problem(f"{section}.{name}_file", f"given beside {section}.{name}, only one may be", file.origin)
                 )
                 continue
+            if not is_file_name(file.value):
+                continue  # which is told as every value that is not allowed
             try:
-                given[section, name] = Given(Path(str(file.value)).read_text().strip(), f"file {file.value}")
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(
-                    Problem(
-                        f"{section}.{name}_file", f"{file.value}: {getattr(error, 'strerror', 'no text')}", file.origin
-                    )
-                )
+                given[section, name] = Given(text(Path(file.value)).strip(), f"file {file.value}")
+            except OSError as error:
+                problems.append(Problem(f"{section}.{name}_file", f"{file.value}: {error.strerror}", file.origin))
 
 
 def _problem(same: list[ErrorDetails], given: Mapping[Setting, Given]) -> Problem:
@@ -189,10 +210,14 @@ def _problem(same: list[ErrorDetails], given: Mapping[Setting, Given]) -> Proble
             f"flag --{section}, {ENVIRONMENT_PREFIX}{section.upper()}__{name.upper()} or [{section}] in the file",
         )
     field = sections()[section].model_fields[name]
-    secret = SecretStr in getattr(field.annotation, "__args__", ())
+    secret = _holds_a_secret(field.annotation)
     shown = "***" if secret else repr(masked(entry.value) if isinstance(entry.value, str) else entry.value)
     allowed = " or ".join(dict.fromkeys(map(_allowed, same)))
     return Problem(setting, f"{shown}, allowed is {allowed}", entry.origin)
+
+
+def _holds_a_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_holds_a_secret, get_args(annotation)))
 
 
 def _allowed(details: ErrorDetails) -> str:
@@ -202,8 +227,12 @@ def _allowed(details: ErrorDetails) -> str:
         case "extra_forbidden":
             table = RouteSection if details["loc"][1] == "routes" else RuleSection
             return f"only {', '.join(table.model_fields)}, not {details['loc'][-1]}"
-        case _:
-            return details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        case "tuple_type" if details["loc"][1] in _TABLES:
+            return "an array, which only the file can hold"
+        case "string_pattern_mismatch":
+            return f"what matches {details['ctx']['pattern']}"
+        case kind:
+            return _IN_OUR_WORDS.get(kind) or _PREFIX.sub("", details["msg"])
 
 
 def _of_the_rest(tree: dict[str, dict[str, Any]], wrong: Iterable[ErrorDetails]) -> Settings:

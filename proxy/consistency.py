@@ -6,10 +6,15 @@ import ipaddress
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from proxy.config import IdentitySection, Settings, StoreSection
 from proxy.core.callers import CallersError, callers
+from proxy.files import text
+from proxy.stores.address import options_of
 from proxy.tls import no_authority, no_pair
+
+_STORE_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
 Setting = tuple[str, str]
 # A setting and what is wrong with it.
@@ -33,7 +38,7 @@ def facts(settings: Settings) -> Iterator[Fact]:
     else:
         yield from _without_gateway(identity)
     yield from _files(identity)
-    yield from _seal(settings.store)
+    yield from _store(settings.store)
     yield from _tls(settings)
 
 
@@ -104,8 +109,8 @@ def _without_gateway(identity: IdentitySection) -> Iterator[Fact]:
 def _files(identity: IdentitySection) -> Iterator[Fact]:
     if identity.callers is not None:
         try:
-            callers(identity.callers.read_text())
-        except (OSError, UnicodeDecodeError, CallersError) as error:
+            callers(text(identity.callers))
+        except (OSError, CallersError) as error:
             yield ("identity", "callers"), f"{identity.callers}: {_reason(error)}"
     for access, path in identity.keys.items():
         reason = _unusable(path)
@@ -115,18 +120,20 @@ def _files(identity: IdentitySection) -> Iterator[Fact]:
 
 def _unusable(path: Path) -> str | None:
     try:
-        return None if path.read_text().strip() else "is empty"
-    except (OSError, UnicodeDecodeError) as error:
+        return None if text(path).strip() else "is empty"
+    except OSError as error:
         return _reason(error)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or "can't be read"
-    return str(error) if isinstance(error, CallersError) else "no text"
+def _reason(error: OSError | CallersError) -> str:
+    return (error.strerror or "can't be read") if isinstance(error, OSError) else str(error)
 
 
-def _seal(store: StoreSection) -> Iterator[Fact]:
+def _store(store: StoreSection) -> Iterator[Fact]:
+    """Yield what is wrong with the seal, and with the files that the URL names."""
+    for name, file in options_of(store.url).items():
+        if name in _STORE_FILES and (reason := _unusable(Path(file))):
+            yield ("store", "url"), f"{name} {file}: {reason}"
     if store.seal != "none" and store.key is None:
         yield ("store", "seal"), f"{store.seal!r}, which needs store.key or store.key_file"
     if store.key_previous is not None and store.key is None:

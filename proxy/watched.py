@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from proxy.files import text
 from proxy.telemetry import event
 
 Value = TypeVar("Value")
@@ -62,4 +63,4 @@ class Watched(Renewed[Value]):
     def __init__(
         self, path: Path, parse: Callable[[str], Value], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        super().__init__([path], lambda: parse(path.read_text()), clock=clock)
+        super().__init__([path], lambda: parse(text(path)), clock=clock)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
+from proxy.files import text
+
 if TYPE_CHECKING:
     from proxy.cli.administration import AdminPort
     from proxy.configuration import Configuration, Setting
@@ -85,7 +87,7 @@ def configuration(
         return loaded(config, os.environ, given)
     except ConfigurationError as error:
         for problem in error.problems:
-            click.echo(f"ims-proxy: {problem}", err=True)
+            tell(problem)
         sys.exit(WRONG_USAGE)
 
 
@@ -100,7 +102,7 @@ def admin_port(config: Path | None, *, admin: str | None, token_file: Path | Non
     from pydantic import SecretStr, TypeAdapter, ValidationError
 
     from proxy.cli.administration import AdminPort
-    from proxy.config import Address
+    from proxy.kinds import Address
 
     section = configuration_offline(config).settings.admin
     if admin is not None:
@@ -116,16 +118,16 @@ def admin_port(config: Path | None, *, admin: str | None, token_file: Path | Non
 def secret(file: Path) -> str:
     """Return what *file* holds, `-` being standard input, or end where it holds nothing."""
     try:
-        text = (sys.stdin.read() if str(file) == "-" else file.read_text()).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        failed(f"{file}: {getattr(error, 'strerror', None) or 'no text'}")
-    return field_value(text, str(file))
+        held = text(Path("/dev/stdin") if str(file) == "-" else file)
+    except OSError as error:
+        failed(f"{file}: {error.strerror}")
+    return field_value(held.strip(), str(file))
 
 
 def field_value(text: str, origin: str) -> str:
     """Return *text*, or end where it can't stand in a field of a request."""
-    if not text or not text.isprintable():
-        failed(f"{origin}: {'not a line of printable text' if text else 'is empty'}")
+    if not text or not text.isascii() or not text.isprintable():
+        failed(f"{origin}: {'not a line of visible ASCII characters' if text else 'is empty'}")
     return text
 
 
@@ -135,10 +137,15 @@ def _address(value: str | None) -> str | None:
 
 
 def failed(reason: object) -> NoReturn:
-    """End the command with one line that says why; what others put into it can't give the terminal orders."""
+    """End the command with one line that says why."""
+    tell(reason)
+    sys.exit(FAILED)
+
+
+def tell(reason: object) -> None:
+    """Say in one line what is wrong; what others put into it can't give the terminal orders."""
     shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(reason))
     click.echo(f"ims-proxy: {shown}", err=True)
-    sys.exit(FAILED)
 
 
 def run(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> NoReturn:

@@ -135,7 +135,7 @@ def _origin(url: str) -> str:
     """Return *url* if it names a proxy; raises `click.BadParameter`."""
     from pydantic import TypeAdapter, ValidationError
 
-    from proxy.config import Origin
+    from proxy.kinds import Origin
 
     try:
         return TypeAdapter[str](Origin).validate_python(url)

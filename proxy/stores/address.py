@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
+
+from proxy.core.wellformed import is_host
 
 ALLOWED: Final = (
     "memory://, redis://HOST:PORT/DB, redis+sentinel://HOST:PORT,…/SERVICE, redis+cluster://HOST:PORT,…, "
     "or with rediss in place of redis"
 )
+# Of what redis-py reads in a URL. Its others would take the place of time limits and bounds of ours, or change what it
+# gives back.
+_OPTIONS: Final = frozenset({"client_name", "db", "password", "username"})
+_TLS_OPTIONS: Final = frozenset(
+    {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_ciphers"}
+    | {"ssl_keyfile", "ssl_password"}
+)
+_SENTINEL_OPTIONS: Final = frozenset({"sentinel_password", "sentinel_username"})
+_VERIFIES: Final = ("none", "optional", "required")
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
@@ -29,15 +40,22 @@ class Address:
 
 def address(url: str) -> Address:
     """Return what *url* says; raises `ValueError`, which says what is allowed."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(ALLOWED) from None
     scheme, _, kind = parts.scheme.partition("+")
     if scheme == "memory" and not kind:
         return Address("memory", url)
     if scheme not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster"):
         raise ValueError(ALLOWED)
-    if not kind:
-        return Address("single", url)
     user, at, listed = parts.netloc.rpartition("@")
+    _checked(options_of(url), kind=kind, tls=scheme == "rediss")
+    if not kind:
+        if not parts.path.removeprefix("/").isdecimal() and parts.path not in ("", "/"):
+            raise ValueError("redis://HOST:PORT/DB, where DB is a number")
+        _host(listed, _REDIS_PORT)
+        return Address("single", url)
     hosts = tuple(_host(each, _SENTINEL_PORT if kind == "sentinel" else _REDIS_PORT) for each in listed.split(","))
     path = parts.path.strip("/")
     options = f"?{parts.query}" if parts.query else ""
@@ -51,11 +69,31 @@ def address(url: str) -> Address:
     return Address(kind, f"{scheme}://{user}{at}{_written(hosts[0])}/{database}{options}", hosts, service)
 
 
+def options_of(url: str) -> dict[str, str]:
+    """Return the options in the query of *url*."""
+    return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+
+
+def _checked(options: dict[str, str], *, kind: str, tls: bool) -> None:
+    """Return if all *options* may be given; raises `ValueError`, which says what is allowed."""
+    known = set(_OPTIONS)
+    known |= _TLS_OPTIONS if tls else set()
+    known |= _SENTINEL_OPTIONS if kind == "sentinel" else set()
+    for name in options:
+        if name not in known:
+            only = " (ssl_… with rediss)" if name in _TLS_OPTIONS else ""
+            raise ValueError(f"in the query only {', '.join(sorted(known))}, not {name}{only}")
+    if not options.get("db", "0").isdecimal() or (kind == "cluster" and "db" in options):
+        raise ValueError("db as a number, which a cluster has not")
+    if options.get("ssl_cert_reqs", "none") not in _VERIFIES:
+        raise ValueError(f"ssl_cert_reqs as one of {', '.join(_VERIFIES)}")
+
+
 def _host(text: str, default_port: int) -> tuple[str, int]:
-    parts = urlsplit(f"//{text}")
-    if not parts.hostname or parts.path or parts.query:
+    if not is_host(text):
         raise ValueError("HOST:PORT,… with at least one host, an IPv6 host in brackets")
-    return parts.hostname, parts.port or default_port
+    parts = urlsplit(f"//{text}")
+    return parts.hostname or "", parts.port or default_port
 
 
 def _written(host: tuple[str, int]) -> str:

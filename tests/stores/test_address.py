@@ -12,10 +12,10 @@ from proxy.stores.servers import ClusterServers, LedServers, Servers, servers
     ("url", "expected"),
     [
         ("memory://", Address("memory", "memory://")),
-        ("rediss://u:p@redis:6380/2?x=1", Address("single", "rediss://u:p@redis:6380/2?x=1")),
+        ("rediss://u:p@redis:6380/2?db=1", Address("single", "rediss://u:p@redis:6380/2?db=1")),
         (
-            "redis+sentinel://u:p@one:1,two,[::1]:3/lists/2?x=1",
-            Address("sentinel", "redis://u:p@one:1/2?x=1", (("one", 1), ("two", 26379), ("::1", 3)), "lists"),
+            "redis+sentinel://u:p@one:1,two,[::1]:3/lists/2?db=1",
+            Address("sentinel", "redis://u:p@one:1/2?db=1", (("one", 1), ("two", 26379), ("::1", 3)), "lists"),
         ),
         (
             "rediss+cluster://p%40@one,two:2/",
@@ -35,18 +35,39 @@ def test_a_url_says_where_redis_is(url: str, expected: Address) -> None:
         *("", "mysql://x", "memory+cluster://", "redis+x://h", "redis+cluster://", "redis+cluster://h/1"),
         *("redis+sentinel://h", "redis+sentinel://h/", "redis+sentinel://h/lists/x", "redis+sentinel://h:x/lists"),
         *("redis+cluster://h,,g", "redis+sentinel:///lists"),
+        *("redis://", "redis://:6379", "redis://h,g", "redis://h:x", "redis://h/lists", "redis://[::1", "redis://h i"),
     ],
 )
 def test_what_says_too_little_is_refused(url: str) -> None:
-    """A wrong scheme, no host, no service, a database where there is but one."""
-    with pytest.raises(ValueError, match=r"HOST:PORT|Port"):
+    """A wrong scheme, no host, no service, a database where there is but one, or that is no number."""
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        address(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("redis://h?nonsense=1", "nonsense"),
+        ("redis://h?socket_timeout=900", "socket_timeout"),
+        ("redis+cluster://h?max_connections=1", "max_connections"),
+        ("redis+sentinel://h/lists?decode_responses=1", "decode_responses"),
+        ("redis://h?ssl_ca_certs=/x", "ssl_ca_certs"),
+        ("redis://h?sentinel_password=x", "sentinel_password"),
+        ("redis://h?db=lists", "db"),
+        ("redis+cluster://h?db=1", "db"),
+        ("rediss://h?ssl_cert_reqs=perhaps", "ssl_cert_reqs"),
+    ],
+)
+def test_an_option_that_would_not_do_is_refused(url: str, name: str) -> None:
+    """redis-py knows it not, not here, or lets it take the place of a bound of ours."""
+    with pytest.raises(ValueError, match=name):
         address(url)
 
 
 @pytest.mark.parametrize(
     ("url", "kind"),
     [
-        ("redis://u:p@h:1?ssl_ca_certs=/x", Servers),
+        ("rediss://u:p@h:1?ssl_ca_certs=/x", Servers),
         ("rediss+sentinel://u:p@h:1/lists/2?ssl_ca_certs=/x&sentinel_password=s", LedServers),
         ("rediss+cluster://u:p@h:1?ssl_ca_certs=/x", ClusterServers),
     ],

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import cli
-from proxy.configuration import ConfigurationError, loaded, masked
+from proxy.config import Section
+from proxy.configuration import ConfigurationError, loaded, masked, sections
 
 URL = "http://up.example"
 
@@ -157,6 +158,14 @@ def test_every_problem_is_named_at_once(file: Path) -> None:
         ("SERVER__LINKS", "both", "'both'"),
         ("SERVER__TRUSTED_PROXIES", "10.0.0.0/99", "'10.0.0.0/99'"),
         ("SERVER__PUBLIC_URL", "ftp://x", "'ftp://x'"),
+        ("SERVER__PUBLIC_URL", 'http://x/"<', "'http://x/\"<'"),
+        ("SERVER__LISTEN", "a b:80", "'a b:80'"),
+        ("SERVER__LISTEN", "::1:80", "'::1:80'"),
+        ("SERVER__LISTEN", "*:80", "'*:80'"),
+        ("SERVER__TLS_CERT", "", "''"),
+        ("IDENTITY__ACCESS_KEY", "AK, Signature=x", "'AK, Signature=x'"),
+        ("CACHE__RULES", "[{", "'[{'"),
+        ("STORE__URL", "redis://h/0?nonsense=1", "'redis://h/0?nonsense=1'"),
         ("STORE__PREFIX", "a{b}", "'a{b}'"),
         ("IDENTITY__MODE", "nobody", "'nobody'"),
         ("LOG__LEVEL", "loud", "'loud'"),
@@ -189,6 +198,20 @@ def test_a_bad_rule_is_told_with_the_names_it_may_have(file: Path) -> None:
         "http://up.example/path",
         "http://u:p@up.example",
         "http://x:99999",
+        "http://x:0",
+        "http://x:",
+        "http://x,y",
+        "http://x y",
+        " http://x",
+        "http://x\ny",
+        "http://x\\y",
+        'http://x"',
+        "http://x?",
+        "http://x#",
+        "http://@x",
+        "http://[::1",
+        "http://\u00fc.example",
+        "localhost:9292",
     ],
 )
 def test_an_upstream_is_one_origin(url: str) -> None:
@@ -265,6 +288,85 @@ def test_a_file_that_can_t_be_read_is_an_error(tmp_path: Path, file: Path) -> No
     file.write_text("[server\nlisten=")
     (found,) = problems("--upstream", URL, "--config", str(file))
     assert found.startswith(f"{file}: no TOML")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param(b"\xff", "FILE: no text in UTF-8", id="not UTF-8"),
+        pytest.param(b"x = " + b"[" * 5000, "FILE: no TOML that can be read, nested too deep", id="a bomb"),
+        pytest.param(b"x = " + b"9" * 5000, "FILE: no TOML that can be read, a number in it is too long", id="huge"),
+        pytest.param(b"server = 3", "server: a table is allowed, [server]", id="a value for a section"),
+        pytest.param(b"[[server]]\nx = 1", "server: a table is allowed, [server]", id="a list for a section"),
+        pytest.param(b"[cache]\nrules = [[1]]", "cache.rules: [[1]], allowed is a table", id="a list for a table"),
+        pytest.param(
+            b"[identity]\nsecret_file = 3", "identity.secret_file: 3, allowed is the name of a file", id="no name"
+        ),
+        pytest.param(
+            b'[identity]\nsecret_file = "\\u0000"',
+            "identity.secret_file: '\\x00', allowed is the name of a file",
+            id="NUL for a secret",
+        ),
+        pytest.param(
+            b'[upstream]\nca_file = "a\\u0000"', "upstream.ca_file: 'a\\x00', allowed is the name of a file", id="NUL"
+        ),
+        pytest.param(
+            b'[identity]\nsecret_file = "/dev/zero"',
+            "identity.secret_file: /dev/zero: longer than 1048576 bytes",
+            id="without an end",
+        ),
+        pytest.param(
+            b'[store]\nurl = "rediss://h?ssl_ca_certs=/nowhere"',
+            "store.url: ssl_ca_certs /nowhere: No such file or directory",
+            id="no authority for Redis",
+        ),
+        pytest.param(
+            b'[store]\nurl = "rediss://h?ssl_ca_certs=%00"',
+            "store.url: ssl_ca_certs \ufffd: no name of a file",
+            id="NUL for Redis",
+        ),
+        pytest.param(
+            b'["\\u001b[31m"]\n"a\\nb" = 1', "\ufffd[31m.a\ufffdb: no such setting", id="orders to a terminal"
+        ),
+    ],
+)
+def test_whatever_is_in_a_file_is_told_in_one_line(file: Path, text: bytes, expected: str) -> None:
+    """Neither what it holds nor what it names ends in a traceback."""
+    file.write_bytes(text)
+    (found,) = problems("--upstream", URL, "--config", str(file))
+    assert found.startswith(expected.replace("FILE", str(file)))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(file: Path, tmp_path: Path) -> None:
+    """Settings and secrets are what an editor shows, whatever it puts before them."""
+    secret = tmp_path / "secret"
+    secret.write_text("\ufeffhunter2-hunter2-hunter2\n", encoding="utf-8")
+    file.write_text(f'\ufeff[identity]\nsecret_file = "{secret}"\n', encoding="utf-8")
+    kept = loaded(file, {}, {("upstream", "url"): URL}).settings.identity.secret
+    assert kept
+    assert kept.get_secret_value() == "hunter2-hunter2-hunter2"
+
+
+@pytest.mark.parametrize("value", ["h\u00fcnter2-hunter2-hunter2", "hunter2-hunter2\nhunter2"])
+@pytest.mark.parametrize("name", ["ADMIN__TOKEN", "IDENTITY__SECURITY_TOKEN"])
+def test_what_goes_into_a_field_has_to_fit(name: str, value: str) -> None:
+    """A secret that nobody could send is refused, and not shown for it."""
+    (found,) = problems("--upstream", URL, **{name: value})
+    setting = name.lower().replace("__", ".")
+    assert found.startswith(f"{setting}: ***, allowed is one line of visible ASCII characters")
+
+
+def test_no_secret_is_shown_for_being_wrong(file: Path) -> None:
+    """Whatever kind of setting holds it."""
+    given = [f'[{name}]\n{key} = ["hunter2"]' for name, model in sections().items() for key in secrets_of(model)]
+    assert len(given) >= 7
+    for text in given:
+        file.write_text(text)
+        assert all("hunter2" not in line for line in problems("--upstream", URL, "--config", str(file)))
+
+
+def secrets_of(model: type[Section]) -> list[str]:
+    return [name for name in model.model_fields if f"{name}_file" in model.model_fields and name != "access_key"]
 
 
 def test_the_error_holds_every_problem() -> None:
