@@ -10,6 +10,7 @@ from proxy.core.messages import Fields
 
 # What stands between commas that are in no quoted string; possessive, for a caller may send 64 KiB that match nothing.
 _MEMBER: Final = re.compile(r'(?:[^",]++|"[^"]*+"|")++')
+_SAID_IN: Final = frozenset({"cache-control", "pragma"})
 _SECONDS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
@@ -31,6 +32,8 @@ NONE: Final = Directives()
 
 def directives(fields: Fields) -> Directives:
     """Return what *fields* ask for; `Pragma: no-cache` counts where there is no `Cache-Control` (RFC 9111 §5.4)."""
+    if not fields.any(_SAID_IN):
+        return NONE
     lines = fields.all("cache-control")
     if not lines:
         no_cache = any("no-cache" in line.lower() for line in fields.all("pragma"))

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 from proxy.core.messages import Fields
 from proxy.core.signing import SPEAKING, Flaw, Signing
 
-_CHALLENGED: Final = ("authorization", "proxy-authorization", "cookie", "x-subject-token", "x-security-token")
+_CHALLENGED: Final = frozenset({"proxy-authorization", "cookie", "x-subject-token", "x-security-token"})
 UNPLACED: Final = "any"
 _MOST_TOKENS: Final = 4096
 _ESCAPED: Final = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -106,7 +106,7 @@ class Partitioner:
         """
         if fields.get("authorization") is not None:
             return Unshared.TWO_CREDENTIALS if fields.get("x-auth-token") is not None else Unshared.SIGNED
-        if any(fields.get(name) is not None for name in _CHALLENGED):
+        if fields.any(_CHALLENGED):
             return Unshared.TWO_CREDENTIALS
         tokens = fields.all("x-auth-token")
         if len(tokens) > 1:
@@ -121,11 +121,12 @@ class Partitioner:
         known_as = hashlib.blake2b(
             token.encode("utf-8", "surrogateescape"), digest_size=16, key=self._secret[:64]
         ).digest()
-        if known_as not in self._tokens:
+        known = self._tokens.get(known_as)
+        if known is None:
             if len(self._tokens) >= _MOST_TOKENS:
                 self._tokens.clear()
-            self._tokens[known_as] = self.hashed(hashlib.sha256(spelt(token)).digest())
-        return self._tokens[known_as]
+            known = self._tokens[known_as] = self.hashed(hashlib.sha256(spelt(token)).digest())
+        return known
 
     def hashed(self, sha256: bytes) -> Partition:
         """Return the partition of the token with this SHA-256, by which an operator can name it."""

@@ -152,10 +152,9 @@ def cover(after: str, limit: int, pieces: Sequence[Piece], *, joinable: bool) ->
         if span.whole and (piece.start or span.rows > left or (span.nulls and span.asked != left)):
             break
         taken = span.ids[piece.start : piece.start + left]
-        if not seen.isdisjoint(taken):
+        if used and not seen.isdisjoint(taken):
             # The listing changed between two fetches: only the newer of the two spans is still to be believed.
             return Gap(after, limit, ())
-        seen.update(taken)
         parts.append(Part(span, piece.start, piece.start + len(taken)))
         used.append(piece)
         left -= span.rows if span.hides else len(taken)
@@ -163,6 +162,7 @@ def cover(after: str, limit: int, pieces: Sequence[Piece], *, joinable: bool) ->
             return Page(tuple(parts), _next_marker(parts[-1], left))
         if not joinable:
             return Gap(after, limit, ())
+        seen.update(taken)
     missing_after = used[-1].span.end if used else after
     assert missing_after is not None
     return Gap(missing_after, left, tuple(used))

@@ -47,12 +47,16 @@ class Fields:
 
     def all(self, name: str) -> list[str]:
         """Return every value of *name*, in order."""
-        return list(self._by_name().get(name.lower(), ()))
+        return list((self._values or self._by_name()).get(name.lower(), ()))
 
     def get(self, name: str) -> str | None:
         """Return the first value of *name*."""
         values = (self._values or self._by_name()).get(name.lower())
         return values[0] if values else None
+
+    def any(self, names: frozenset[str]) -> bool:
+        """Return whether there is a line with one of *names*, which are in lower case."""
+        return not names.isdisjoint(self._values or self._by_name())
 
     def only(self, names: Iterable[str]) -> Fields:
         """Return the lines whose name is one of *names*."""
@@ -69,11 +73,11 @@ class Fields:
         return Fields((*self.lines, *lines))
 
     def _by_name(self) -> dict[str, list[str]]:
-        if self._values is None:
-            self._values = {}
-            for name, value in self.lines:
-                self._values.setdefault(name.lower(), []).append(value)
-        return self._values
+        values: dict[str, list[str]] = {}
+        for name, value in self.lines:
+            values.setdefault(name.lower(), []).append(value)
+        self._values = values
+        return values
 
     def end_to_end(self) -> Fields:
         """Return the fields that may cross a proxy: neither hop-by-hop nor named by `Connection` (RFC 9110 §7.6.1)."""

@@ -81,31 +81,35 @@ class Sort:
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """A list query in canonical form: *pairs* name the listing, *window* the page; *notes* say what was normalised."""
+    """A list query in canonical form: *pairs* name the listing, *window* the page; *notes* say what was normalised.
+
+    *canonical* is the listing's query, percent-encoded, without its window; *sort* its sort keys, in rank order.
+    """
 
     pairs: Pairs
     window: Window
     notes: tuple[str, ...] = field(default=(), compare=False)
+    canonical: str = field(init=False, compare=False)
+    sort: Sort = field(init=False, compare=False)
 
-    @property
-    def canonical(self) -> str:
-        """The listing's query, percent-encoded, without its window."""
-        return encoded(self.pairs)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "canonical", encoded(self.pairs))
+        object.__setattr__(self, "sort", _sorted_by(self.pairs))
 
-    @property
-    def sort(self) -> Sort:
-        """The listing's sort keys, in rank order."""
-        combined = [value for name, value in self.pairs if name == "sort"]
-        if combined:
-            parts = [part.partition(":") for part in combined[-1].strip().split(",")]
-            keys = [key.strip() for key, _, _ in parts]
-            descending = tuple(direction.strip() != "asc" for _, _, direction in parts)
-            # Repeated `sort`, or `sort` beside `sort_key`, is an error upstream or a guess here: an unknown key.
-            mixed = len(combined) > 1 or any(name in ("sort_key", "sort_dir") for name, _ in self.pairs)
-            return Sort(("",) if mixed else tuple(keys), descending)
-        keys = [value for name, value in self.pairs if name == "sort_key"]
-        descending = tuple(value != "asc" for name, value in self.pairs if name == "sort_dir")
-        return Sort(tuple(keys) or (QUERY_DEFAULTS["sort_key"],), descending or (True,))
+
+def _sorted_by(pairs: Pairs) -> Sort:
+    """Return the sort keys in *pairs*, in rank order."""
+    combined = [value for name, value in pairs if name == "sort"]
+    if combined:
+        parts = [part.partition(":") for part in combined[-1].strip().split(",")]
+        keys = [key.strip() for key, _, _ in parts]
+        descending = tuple(direction.strip() != "asc" for _, _, direction in parts)
+        # Repeated `sort`, or `sort` beside `sort_key`, is an error upstream or a guess here: an unknown key.
+        mixed = len(combined) > 1 or any(name in ("sort_key", "sort_dir") for name, _ in pairs)
+        return Sort(("",) if mixed else tuple(keys), descending)
+    keys = [value for name, value in pairs if name == "sort_key"]
+    descending = tuple(value != "asc" for name, value in pairs if name == "sort_dir")
+    return Sort(tuple(keys) or (QUERY_DEFAULTS["sort_key"],), descending or (True,))
 
 
 def encoded(pairs: Pairs) -> str:

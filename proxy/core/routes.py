@@ -27,7 +27,7 @@ class Route(Enum):
 
 _LISTS: Final = {NATIVE_PATH: Route.LIST, EXTENSION_PATH: Route.EXTENSION_LIST}
 _IMAGE: Final = re.compile(r"/v2(?:\.[0-9]+)?/images/[^/]+(/file)?", re.ASCII)
-_PRECONDITIONS: Final = ("if-match", "if-unmodified-since")
+_PRECONDITIONS: Final = frozenset({"if-match", "if-unmodified-since"})
 
 
 def route(path: str) -> Route:
@@ -45,6 +45,6 @@ def bypass(request: Request) -> str | None:
     """Return why the list *request* can't be answered from the store whatever its query, None where it can."""
     if request.body is not None:
         return "body"
-    if any(request.fields.get(name) is not None for name in _PRECONDITIONS):
+    if request.fields.any(_PRECONDITIONS):
         return "precondition"
     return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from proxy.core.budget import Allowance, Log, Wait, take
@@ -38,9 +38,8 @@ class Admission:
         """Whether each request has to be seen, for callers are limited."""
         return self._allowance is not None
 
-    @contextmanager
-    def admitted(self, caller: str) -> Iterator[None]:
-        """Count a request of *caller* for as long as the context lasts.
+    def admitted(self, caller: str) -> AbstractContextManager[None]:
+        """Count a request of *caller*, and return the context at whose end it is over.
 
         Raises `OverloadedError` where there are too many in all, `TooManyRequestsError` where the caller has too many.
         """
@@ -51,13 +50,14 @@ class Admission:
         self._take(caller)
         self._under_way[caller] += 1
         self._count += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
-            self._under_way[caller] -= 1
-            if not self._under_way[caller]:
-                del self._under_way[caller]
+        return _UnderWay(self, caller)
+
+    def over(self, caller: str) -> None:
+        """Count a request of *caller* no more."""
+        self._count -= 1
+        self._under_way[caller] -= 1
+        if not self._under_way[caller]:
+            del self._under_way[caller]
 
     def _take(self, caller: str) -> None:
         if self._allowance is None:
@@ -70,3 +70,16 @@ class Admission:
         if isinstance(verdict, Wait):
             limit = f"{self._allowance.calls} requests in {self._allowance.per_s:g}s"
             raise TooManyRequestsError(f"caller: more than {limit}", retry_after_s=verdict.wait_s)
+
+
+class _UnderWay(AbstractContextManager[None]):
+    """A request that is counted; one for each, so it is no generator, which would take several times as long."""
+
+    __slots__ = ("_admission", "_caller")
+
+    def __init__(self, admission: Admission, caller: str) -> None:
+        self._admission = admission
+        self._caller = caller
+
+    def __exit__(self, *_: object) -> None:
+        self._admission.over(self._caller)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxy.core.claimant import ANYBODY, Claimant
@@ -13,9 +13,14 @@ from proxy.core.keys import ListingKey
 from proxy.core.listing import HEAD
 from proxy.core.messages import Fields, Request
 from proxy.core.page import EXTENSION_PATH
-from proxy.core.query import Sort, Unclear, Window, parsed
+from proxy.core.query import ListQuery, Sort, Unclear, Window, parsed
 from proxy.core.routes import bypass
 from proxy.core.rules import Rules
+
+# `Accept` changes the form of errors, never that of a list: Glance knows only JSON for one.
+_SENT: Final = "accept"
+_REMEMBERED_CHARS: Final = 1024
+_MOST_NAMED: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +39,27 @@ class PageSizes:
 
 
 @dataclass(frozen=True, slots=True)
+class _Named:
+    """What a target names, to one partition and in one form of the API; see `ListAsk`."""
+
+    key: ListingKey
+    sort: Sort
+    window: Window
+    after: str
+    rows: int
+    source: str
+    lifetimes: Lifetimes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Asking:
     """How lists are asked for: the rules that hold for all requests.
 
     *extension* says that native lists come from `/v2/cloudimages`, which outlives `/v2/images` at Huawei Cloud,
     *share_public* that those of public images are the same for everyone.
+
+    What short targets name is remembered, under all that it follows from beside these rules: the partition, the form of
+    the API, the target. So nobody's key can come up for somebody else.
     """
 
     partitioner: Partitioner
@@ -46,15 +67,43 @@ class Asking:
     rules: Rules
     extension: bool = False
     share_public: bool = False
+    _named: dict[tuple[Partition, str, str], _Named] = field(default_factory=dict, init=False, repr=False)
+
+    def named(self, who: Who, form: str, request: Request, query: ListQuery) -> _Named:
+        """Return what the target of *request*, with that *query*, names."""
+        source = EXTENSION_PATH if self.extension else request.path
+        partition = who.member if source == EXTENSION_PATH else who.partition
+        at = (partition, form, request.target)
+        found = self._named.get(at)
+        if found is None:
+            found = self._worked_out(partition, form, request.path, query, source)
+            if len(request.target) <= _REMEMBERED_CHARS:
+                if len(self._named) >= _MOST_NAMED:
+                    self._named.clear()
+                self._named[at] = found
+        return found
+
+    def _worked_out(self, partition: Partition, form: str, path: str, query: ListQuery, source: str) -> _Named:
+        window, sort = query.window, query.sort
+        rows = self.sizes.rows(window, path)
+        by_page = not sort.windowed or rows == 0
+        return _Named(
+            key=ListingKey(partition, form, path, query.canonical, window if by_page else None),
+            sort=sort,
+            window=window,
+            after=window.marker or HEAD,
+            rows=rows,
+            source=source,
+            lifetimes=self.rules.lifetimes(path, query.pairs),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ListAsk:
-    """One list request of *who*: *key* names the listing, *after* and *rows* the page.
+    """One list *request* of *who*: *key* names the listing, *after* and *rows* the page.
 
-    *fields* are those that go upstream, to *source*; each is in the key or can't change a list. *accept* is the form
-    that errors are wanted in. With *public* set, an image that is not public has no place in the answer.
-    *claimant* says for whom the upstream is asked.
+    *form* is that of the API. With *public* set, an image that is not public has no place in the answer. *claimant*
+    says for whom the upstream is asked.
     """
 
     who: Who
@@ -64,21 +113,32 @@ class ListAsk:
     after: str
     rows: int
     source: str
-    fields: Fields
-    accept: str
     lifetimes: Lifetimes
     directives: Directives
+    request: Request
+    form: str
     public: bool = False
     claimant: Claimant = ANYBODY
+
+    @property
+    def fields(self) -> Fields:
+        """What goes upstream, to *source*; each is in the key or can't change a list."""
+        names = (*self.who.credentials, _SENT)
+        sent = [line for line in self.request.fields.lines if line[0].lower() in names]
+        sent.append(("X-Request-Id", self.request.request_id))
+        if self.form:
+            sent.append(("X-Api-Version", self.form))
+        return Fields(sent)
+
+    @property
+    def accept(self) -> str:
+        """The form that errors are wanted in."""
+        return ", ".join(self.request.fields.all(_SENT))
 
     @property
     def unlinked(self) -> bool:
         """Whether the list comes without `next`."""
         return self.source == EXTENSION_PATH
-
-
-# `Accept` changes the form of errors, never that of a list: Glance knows only JSON for one.
-_SENT: Final = "accept"
 
 
 def asked(
@@ -97,28 +157,19 @@ def asked(
     if isinstance(who, Unshared):
         return who.value
     form = variant(request.fields)
-    window, sort = query.window, query.sort
-    rows = asking.sizes.rows(window, request.path)
-    by_page = not sort.windowed or rows == 0
-    source = EXTENSION_PATH if asking.extension else request.path
-    partition = who.member if source == EXTENSION_PATH else who.partition
-    names = (*who.credentials, _SENT)
-    sent = [line for line in request.fields.lines if line[0].lower() in names]
-    sent.append(("X-Request-Id", request.request_id))
-    if form:
-        sent.append(("X-Api-Version", form))
+    named = asking.named(who, form, request, query)
     return ListAsk(
         who=who,
-        key=ListingKey(partition, form, request.path, query.canonical, window if by_page else None),
-        sort=sort,
-        window=window,
-        after=window.marker or HEAD,
-        rows=rows,
-        source=source,
-        fields=Fields(sent),
-        accept=", ".join(request.fields.all("accept")),
-        lifetimes=asking.rules.lifetimes(request.path, query.pairs),
+        key=named.key,
+        sort=named.sort,
+        window=named.window,
+        after=named.after,
+        rows=named.rows,
+        source=named.source,
+        lifetimes=named.lifetimes,
         directives=wishes,
+        request=request,
+        form=form,
         claimant=claimant,
     )
 

@@ -26,9 +26,9 @@ class Claims:
     chosen: bool = False
     keyed: bool = False
 
-    def claimant(self, request: Request, who: Who | Unshared, *, peer: str | None) -> Claimant:
-        """Return for whom *request* of *who* goes upstream."""
-        return Claimant(self._priority(request), self.caller(request.fields, peer=peer), self._partition(request, who))
+    def claimant(self, request: Request, who: Who | Unshared, *, caller: str) -> Claimant:
+        """Return for whom *request* of *who* goes upstream; *caller* is who asks, see below."""
+        return Claimant(self._priority(request), caller, self._partition(request, who))
 
     def caller(self, fields: Fields, *, peer: str | None) -> str:
         """Return who asks: by the one credential that counts, else the address; nothing of it can be read from this.

@@ -112,38 +112,33 @@ class Gateway:
         if ends_here(request):
             yield Answer(Route.OTHER, CacheStatus(Fwd.BYPASS, detail="options"), response=options())
             return
-        with self._admission.admitted(self._claims.caller(asked.fields, peer=caller.peer)):
-            async with self._answered(request, asked, caller) as answer:
+        by = self._claims.caller(asked.fields, peer=caller.peer)
+        with self._admission.admitted(by):
+            kind = route(request.path)
+            answer = await self._finished(request, asked, kind, caller, by)
+            if isinstance(answer, Answer):
                 yield answer
-
-    @asynccontextmanager
-    async def _answered(self, request: Request, asked: Request, caller: Caller) -> AsyncIterator[Answer]:
-        """Give the answer to *request*; of *asked*, the part of it that is decisive, it is one from the store."""
-        kind = route(request.path)
-        reason = "other-path"
-        if kind in (Route.LIST, Route.EXTENSION_LIST):
-            if request.method in ("GET", "HEAD"):
-                ask = await self._asked(asked, caller)
-                answer = await self._list(asked, caller, kind, ask) if isinstance(ask, ListAsk) else None
-                if answer is not None:
-                    yield answer
-                    return
-                reason = ask if isinstance(ask, str) else "token-expired"
-        elif kind is Route.VERSIONS and request.method == "GET":
-            yield await self._versions(request, caller)
-            return
-        elif request.method in ("GET", "HEAD"):
-            resource = await self._resource(request, asked, caller, kind)
-            if isinstance(resource, Answer):
-                yield resource
                 return
-            reason = resource
-        async with self._through(await self._onward(request, caller), asked=request) as exchange:
-            safe = request.method in ("GET", "HEAD")
-            fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=reason if safe else None)
-            yield Answer(kind, fwd, exchange=exchange)
+            async with self._through(await self._onward(request, by), asked=request) as exchange:
+                safe = request.method in ("GET", "HEAD")
+                fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=answer if safe else None)
+                yield Answer(kind, fwd, exchange=exchange)
 
-    async def _resource(self, request: Request, asked: Request, caller: Caller, kind: Route) -> Answer | str:
+    async def _finished(self, request: Request, asked: Request, kind: Route, caller: Caller, by: str) -> Answer | str:
+        """Return the answer to *request*, which *by* sent, or why it goes through.
+
+        Of *asked*, the part of it that is decisive, it is one from the store.
+        """
+        if request.method not in ("GET", "HEAD"):
+            return "method"
+        if kind in (Route.LIST, Route.EXTENSION_LIST):
+            ask = await self._asked(asked, by)
+            return await self._list(asked, caller, kind, ask) if isinstance(ask, ListAsk) else ask
+        if kind is Route.VERSIONS and request.method == "GET":
+            return await self._versions(request, caller, by)
+        return await self._resource(request, asked, kind, by)
+
+    async def _resource(self, request: Request, asked: Request, kind: Route, by: str) -> Answer | str:
         """Return the answer to a request for a resource, or why it must go through as it came.
 
         What is decisive of it is *asked*, unless the upstream's `Vary` is to tell.
@@ -158,7 +153,7 @@ class Gateway:
         ask = resource_asked(sent, on, self._asking.partitioner, who)
         if isinstance(ask, str):
             return ask
-        ask = replace(ask, claimant=self._claims.claimant(request, who, peer=caller.peer))
+        ask = replace(ask, claimant=self._claims.claimant(request, who, caller=by))
         got = await self._resources.answer(ask)
         if isinstance(got, str):
             return got
@@ -200,19 +195,19 @@ class Gateway:
         """Wait until all that is under way has been learnt; each of it has a time limit."""
         await asyncio.gather(*self._learning, return_exceptions=True)
 
-    async def _onward(self, request: Request, caller: Caller) -> Request:
+    async def _onward(self, request: Request, by: str) -> Request:
         """Return *request* as it goes through, and for whom."""
-        claimant = self._claims.claimant(request, await self._door.who(request), peer=caller.peer)
+        claimant = self._claims.claimant(request, await self._door.who(request), caller=by)
         return replace(await self._door.onward(request), claimant=claimant)
 
-    async def _asked(self, request: Request, caller: Caller) -> ListAsk | str:
+    async def _asked(self, request: Request, by: str) -> ListAsk | str:
         """Return what the list *request* asks for, or why it must go through as it came.
 
         A public list is everyone's only from a marker that everyone was shown: where another image stands in the order
         is for those to know who may see it.
         """
         who = await self._door.who(request)
-        ask = asked(request, self._asking, who, self._claims.claimant(request, who, peer=caller.peer))
+        ask = asked(request, self._asking, who, self._claims.claimant(request, who, caller=by))
         if isinstance(ask, ListAsk) and (shared := shared_by_all(ask, self._asking)):
             return shared if await self._listings.shows(shared) else ask
         return ask
@@ -252,11 +247,11 @@ class Gateway:
         if subject and request.method == "DELETE" and request.path == TOKENS_PATH and 200 <= status < 300:
             await credentials.rejected(self._door.holder(partitions.token(subject)), surely=True)
 
-    async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer | None:
-        """Return the answer to *ask*, None where its token ended while others were asked."""
+    async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer | str:
+        """Return the answer to *ask*, or why it goes through: its token may have ended while others were asked."""
         got = await self._listings.answer(ask)
         if ask.who.expires_at <= self._clock():
-            return None
+            return "token-expired"
         if got.answer is not None:
             return Answer(kind, got.cache_status, response=_unchanged(got.answer))
         if self._resources is not None:
@@ -283,9 +278,9 @@ class Gateway:
             lines.append(("Content-Encoding", made.coding))
         return Response(200, Fields(lines), made.body)
 
-    async def _versions(self, request: Request, caller: Caller) -> Answer:
+    async def _versions(self, request: Request, caller: Caller, by: str) -> Answer:
         """Return the version document with links to the proxy; it is asked for anew each time."""
-        answer = await self._forwarder.whole(await self._onward(request, caller))
+        answer = await self._forwarder.whole(await self._onward(request, by))
         base = self._links.base(request.fields, caller.peer) or caller.origin
         body = homeward(answer.body, base) if base else answer.body
         fields = answer.fields if body is answer.body else answer.fields.without(_OF_THE_BODY)

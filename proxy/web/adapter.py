@@ -51,14 +51,13 @@ def received(request: web.BaseRequest, *, known_as: str) -> Request:
     """
     if request.method in _REFUSED_METHODS:
         raise NotCarriedOnError(f"method {request.method}: not carried on by this proxy")
-    headers = request.headers
-    hosts, codings = headers.getall("Host", []), headers.getall("Transfer-Encoding", [])
+    fields = _fields(request)
+    hosts, codings = fields.all("host"), fields.all("transfer-encoding")
     fault = malformed(version=request.version, hosts=hosts, codings=codings)
     target = fault or origin_form(request.method, request.raw_path, hosts[0] if hosts else None)
     if isinstance(target, Malformed):
         raise (NotCarriedOnError if target.status == 501 else BadRequestError)(target.fact)
-    fields = _fields(request)
-    if not _expects(request):
+    if fields.get("expect") is not None and not _expects(request):
         fields = fields.without(["expect"])
     body = _body(request) if request.body_exists else None
     interim = partial(_tell, request) if request.version >= HttpVersion11 else None
@@ -84,7 +83,7 @@ def keeps_its_body(request: web.BaseRequest) -> bool:
 
 def _fields(request: web.BaseRequest) -> Fields:
     return Fields(
-        (name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers
+        [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers]
     )
 
 

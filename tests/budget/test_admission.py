@@ -98,7 +98,7 @@ def test_how_urgent_a_request_is(method: str, said: str | None, chosen: bool, pr
     """The class of a request, by its method and, where that is allowed, by its own word."""
     fields = Fields([("X-Request-Priority", said)] if said else [])
     claims = Claims(PARTITIONS, chosen=chosen)
-    assert claims.claimant(Request(method, "/", fields, "id"), Unshared.NO_TOKEN, peer=None).priority is priority
+    assert claims.claimant(Request(method, "/", fields, "id"), Unshared.NO_TOKEN, caller="us").priority is priority
 
 
 def test_batch_may_be_the_usual_class() -> None:
@@ -106,7 +106,7 @@ def test_batch_may_be_the_usual_class() -> None:
     claims = Claims(PARTITIONS, Priority.BATCH)
     for fields in (Fields(), Fields([("X-Request-Priority", "interactive")])):
         request = Request("GET", "/", fields, "id")
-        assert claims.claimant(request, Unshared.NO_TOKEN, peer=None).priority is Priority.BATCH
+        assert claims.claimant(request, Unshared.NO_TOKEN, caller="us").priority is Priority.BATCH
 
 
 def test_lists_and_what_passes_through_share_their_partition_s_budget() -> None:
@@ -114,10 +114,10 @@ def test_lists_and_what_passes_through_share_their_partition_s_budget() -> None:
     claims = Claims(PARTITIONS)
     partition = PARTITIONS.token("t")
     request = Request("GET", "/", Fields([("X-Auth-Token", "t")]), "id")
-    assert claims.claimant(request, Who(partition, partition), peer=None).partition == partition.digest
-    assert claims.claimant(request, Unshared.UNVERIFIED, peer=None).partition == partition.digest
+    assert claims.claimant(request, Who(partition, partition), caller="us").partition == partition.digest
+    assert claims.claimant(request, Unshared.UNVERIFIED, caller="us").partition == partition.digest
     anonymous = Request("GET", "/", Fields(), "id")
-    assert claims.claimant(anonymous, Unshared.NO_TOKEN, peer="a").partition == ""
+    assert claims.claimant(anonymous, Unshared.NO_TOKEN, caller="us").partition == ""
 
 
 @pytest.mark.parametrize("given", [{"BUDGET__CALLS": "5"}, {"CLIENTS__PER_S": "5"}])
