@@ -6,22 +6,33 @@ Only a 200 whose body is a list becomes a span. Its links are read for the marke
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from math import inf
+from operator import add
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import orjson
 
 from proxy.core.listing import Span
-from proxy.core.scan import ScanError, image_bounds
+from proxy.core.scan import Image, ScanError, scanned
 
 # An image in one of these is about to change (IMS API reference, "Image Attributes"; Glance image statuses).
 TRANSIENT_STATUSES: Final = ("queued", "saving", "importing", "uploading", "pending_delete")
 
 _IMAGE_LINKS: Final = ("self", "file", "schema")
+
+
+class _Times(msgspec.Struct, gc=False):
+    updated_at: Any = None
+    created_at: Any = None
+
+
+_TIMES: Final = msgspec.json.Decoder(_Times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,47 +79,61 @@ class Listed:
         )
 
 
-def listed(body: bytes, *, sort_keys: Iterable[str] = (), public: bool = False) -> Listed | NotAList:
+def listed(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) -> Listed | NotAList:
     """Return what the list answer *body* holds; *sort_keys* are those that an image may lack.
 
     Where all have to be *public*, one image that is not makes it no list to keep.
     """
     try:
-        answer = orjson.loads(body)
-        images = answer["images"]
-        count = sum(type(image) is dict for image in images)
-        bounds = image_bounds(body, count) if count == len(images) else []
-    except (orjson.JSONDecodeError, TypeError, KeyError, ScanError):
+        answer = scanned(body, full=public or bool(sort_keys))
+    except ScanError:
         return NotAList("not-a-list")
-    if len(bounds) != len(images):
-        return NotAList("not-a-list")
-    ids = tuple(image.get("id") for image in images)
-    if not all(isinstance(image_id, str) and image_id for image_id in ids) or len(set(ids)) < len(ids):
+    images = answer.images
+    ids = tuple([image.id for image in images])
+    if not all(type(image_id) is str and image_id for image_id in ids) or len(set(ids)) < len(ids):
         return NotAList("ids")
-    if public and not all(image.get("visibility") == "public" for image in images):
+    if public and not all(getattr(image, "visibility", None) == "public" for image in images):
         return NotAList("not-public")
-    end = _marker_of_next(answer.get("next"), ids)
+    end = _marker_of_next(answer.next, ids)
     if isinstance(end, NotAList):
         return end
-    run, starts, ends = _run(body, images, bounds)
+    run = answer.run
+    starts, ends = _bounds(answer.sizes, len(answer.between))
+    changing = [
+        at for at, image in enumerate(images) if image.status != "active" and image.status in TRANSIENT_STATUSES
+    ]
+    transient_since = max([_changed_at(run[starts[at] : ends[at]]) for at in changing], default=None)
+    if not _all_links_home(images, ids):
+        try:
+            pieces = [_homeward(run[start:end]) for start, end in zip(starts, ends, strict=True)]
+        except orjson.JSONDecodeError:
+            return NotAList("not-a-list")
+        run = b",".join(pieces)
+        starts, ends = _bounds([len(piece) for piece in pieces], 1)
     return Listed(
         ids=ids,
         end=end,
         body=run,
         starts=starts,
         ends=ends,
-        nulls=any(image.get(key) is None for key in sort_keys for image in images),
-        transient_since=max(
-            (_changed_at(image) for image in images if image.get("status") in TRANSIENT_STATUSES), default=None
-        ),
+        nulls=any(getattr(image, key) is None for key in sort_keys for image in images),
+        transient_since=transient_since,
     )
 
 
-def _changed_at(image: dict[str, Any]) -> float:
+def _bounds(sizes: Sequence[int], between: int) -> tuple[array[int], array[int]]:
+    """Return where pieces of *sizes* start and end in a run, with so many bytes *between* each two."""
+    starts = array("I", accumulate([size + between for size in sizes], initial=0))
+    starts.pop()
+    return starts, array("I", map(add, starts, sizes))
+
+
+def _changed_at(image: bytes) -> float:
     try:
-        moment = datetime.fromisoformat(image.get("updated_at") or image["created_at"])
+        times = _TIMES.decode(image)
+        moment = datetime.fromisoformat(times.updated_at or times.created_at)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (KeyError, TypeError, ValueError):
+    except (TypeError, ValueError):
         return inf
 
 
@@ -129,51 +154,30 @@ def _marker_of_next(link: object, ids: tuple[Any, ...]) -> str | NotAList | None
     return str(ids[-1]) if ids else NotAList("next")
 
 
-def _run(body: bytes, images: list[Any], bounds: list[tuple[int, int]]) -> tuple[bytes, array[int], array[int]]:
-    """Return the images' bytes as one run and the offsets in it.
-
-    Bytes are kept as they came, but for an image whose own links lead elsewhere: those are made host-relative.
-    """
-    if not bounds:
-        return b"", array("I"), array("I")
-    if _all_links_home(images):
-        first = bounds[0][0]
-        starts = array("I", (start - first for start, _ in bounds))
-        ends = array("I", (end - first for _, end in bounds))
-        return body[first : bounds[-1][1]], starts, ends
-    pieces = [
-        body[start:end] if _links_home(image) else orjson.dumps(_homeward(image))
-        for image, (start, end) in zip(images, bounds, strict=True)
-    ]
-    starts, ends, at = array("I"), array("I"), 0
-    for piece in pieces:
-        starts.append(at)
-        ends.append(at + len(piece))
-        at += len(piece) + 1
-    return b",".join(pieces), starts, ends
-
-
-def _all_links_home(images: list[Any]) -> bool:
-    """Whether every image's own links are relative: looked at as one text, for they almost always are."""
-    links = [link for name in _IMAGE_LINKS for image in images if (link := image.get(name)) is not None]
-    if not all(type(link) is str for link in links):
-        return False
-    text = "\n" + "\n".join(links)
-    foreign = "\n//" in text or "\n/\\" in text or text.count("\n/") < len(links)
-    return not foreign and text.count("\n") == max(1, len(links)) and text.replace("\n", "").isprintable()
-
-
-def _links_home(image: dict[str, Any]) -> bool:
-    return all(_relative(image[name]) for name in _IMAGE_LINKS if image.get(name) is not None)
+def _all_links_home(images: Sequence[Image], ids: Sequence[str]) -> bool:
+    """Whether every image's own links are relative; almost always they are those that the API publishes."""
+    own = [f"/v2/images/{image_id}" for image_id in ids]
+    if (
+        [image.self for image in images] == own
+        and [image.file for image in images] == [f"{link}/file" for link in own]
+        and [image.schema for image in images] == ["/v2/schemas/image"] * len(ids)
+        and "".join(ids).isprintable()
+    ):
+        return True
+    links = (link for image in images for link in (image.self, image.file, image.schema) if link is not None)
+    return all(map(_relative, links))
 
 
 def _relative(link: object) -> bool:
     return isinstance(link, str) and link.startswith("/") and link[1:2] not in ("/", "\\") and link.isprintable()
 
 
-def _homeward(image: dict[str, Any]) -> dict[str, Any]:
-    """Return *image* with its own links as the API spells them, whatever the upstream made of them."""
+def _homeward(piece: bytes) -> bytes:
+    """Return the image *piece* as it is, or with its own links as the API spells them where they lead elsewhere."""
+    image: dict[str, Any] = orjson.loads(piece)
+    foreign = {name for name in _IMAGE_LINKS if image.get(name) is not None and not _relative(image[name])}
+    if not foreign:
+        return piece
     own = f"/v2/images/{image['id']}"
     links = {"self": own, "file": f"{own}/file", "schema": "/v2/schemas/image"}
-    foreign = {name for name in _IMAGE_LINKS if image.get(name) is not None and not _relative(image[name])}
-    return {name: links[name] if name in foreign else value for name, value in image.items()}
+    return orjson.dumps({name: links[name] if name in foreign else value for name, value in image.items()})

@@ -62,7 +62,10 @@ def continued(span: Span, holding: Piece, *, after: str, order: Sequence[tuple[s
 
 
 def _image(span: Span, at: int) -> dict[str, Any]:
-    image: dict[str, Any] = orjson.loads(span.body[span.starts[at] : span.ends[at]])
+    try:
+        image: dict[str, Any] = orjson.loads(span.body[span.starts[at] : span.ends[at]])
+    except orjson.JSONDecodeError:  # a number that is too large for it, or more levels than it goes down
+        return {}
     return image
 
 

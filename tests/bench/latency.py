@@ -185,8 +185,8 @@ SECTIONS = (
         misses,
         """\
 One client asks for a listing nobody asked for before, directly and through the proxy by turns. What is added is one
-more connection's worth of HTTP, the body parsed once for its ids and looked through once for where images end, then
-tagged and rendered.""",
+more connection's worth of HTTP, and the body: checked to its last byte, read for ids and the little else that is looked
+at, cut into images, copied, and tagged.""",
     ),
     Section(
         "Hits from Redis",

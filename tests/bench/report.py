@@ -66,7 +66,7 @@ def machine() -> str:
 
 def versions() -> list[str]:
     """Return what took part, with versions."""
-    python = [f"{name} {version(name)}" for name in ("aiohttp", "uvloop", "redis", "hiredis", "orjson")]
+    python = [f"{name} {version(name)}" for name in ("aiohttp", "uvloop", "redis", "hiredis", "msgspec", "orjson")]
     return [*python, *(said for words in _ASKED if (said := _first_line(words)))]
 
 
