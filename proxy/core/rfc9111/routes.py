@@ -14,7 +14,7 @@ from proxy.core.rfc9111.stored import Policy
 _ODD: Final = re.compile(r"[%;\\]|//|/\.{1,2}(?:/|$)", re.ASCII)
 _DATA: Final = re.compile(r"/v2/images/[^/]+/file", re.ASCII)
 IMAGES: Final = "/v2/images/*"
-_LONGEST_CHARS: Final = 512  # a pattern with several stars is tried at many places of a path
+_LONGEST_CHARS: Final = 512  # what a pattern with `**` takes grows with the square of a path's length
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,7 @@ class ResourceRoute:
     pattern: re.Pattern[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        spelt = "".join(map(_spelt, re.split(r"(\*\*|\*)", self.path)))
-        object.__setattr__(self, "pattern", re.compile(spelt, re.ASCII))
+        object.__setattr__(self, "pattern", re.compile(_spelt(self.path), re.ASCII))
 
     @property
     def images(self) -> bool:
@@ -66,5 +65,25 @@ class ResourceRoutes:
 NO_RESOURCES: Final = ResourceRoutes()
 
 
-def _spelt(part: str) -> str:
-    return {"*": "[^/]+", "**": ".*"}.get(part) or re.escape(part)
+def _spelt(path: str) -> str:
+    """Return the regular expression of paths like *path*.
+
+    Of a text between stars the first place will do, where another star follows: what that would have to stand for only
+    grows. So no place is tried twice (the groups are atomic), however many stars there are; only what stands behind the
+    last `**` is looked for from every place.
+    """
+    first, *others = (run.split("*") for run in path.split("**"))
+    if not others:
+        return _segments(first, last=True)
+    *middle, end = others
+    inner = "".join(f"(?>.*?{_segments(run)})" for run in middle)
+    return f"(?>{_segments(first)}){inner}.*{_segments(end, last=True)}"
+
+
+def _segments(run: Sequence[str], *, last: bool = False) -> str:
+    """Return the regular expression of the texts of *run* with a star between any two."""
+    first, *others = map(re.escape, run)
+    lazy = [f"(?>[^/]+?{text})" for text in others]
+    if last and lazy:
+        lazy[-1] = f"[^/]+{others[-1]}"  # it has to end where the path does
+    return first + "".join(lazy)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.core.rfc9111.routes import IMAGES, ResourceRoute, ResourceRoutes
 from proxy.core.rfc9111.stored import Policy
@@ -28,6 +32,19 @@ def test_stars_stand_for_segments(pattern: str, path: str, matches: bool) -> Non
     """One star for one segment or a part of it, two for any number; all else stands for itself."""
     routes = ResourceRoutes((ResourceRoute(pattern, Policy()),))
     assert (routes.route(path) is not None) is matches
+
+
+def plainly(pattern: str) -> re.Pattern[str]:
+    """Return what *pattern* means, spelt so that it may go back over a path any number of times."""
+    meanings = {"*": "[^/]+", "**": ".*"}
+    return re.compile("".join(meanings.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*)", pattern)))
+
+
+@given(st.text("/ab*", max_size=12), st.text("/ab", max_size=12))
+@settings(max_examples=300)
+def test_a_pattern_that_never_goes_back_finds_the_same(pattern: str, path: str) -> None:
+    """Whatever stars it has, wherever they stand."""
+    assert bool(ResourceRoute(pattern, Policy()).pattern.fullmatch(path)) == bool(plainly(pattern).fullmatch(path))
 
 
 @pytest.mark.parametrize(
