@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final
 
 HEAD: Final = ""  # the marker that stands before the first image of a listing
@@ -83,6 +84,11 @@ class Piece:
         """How many images the piece has."""
         return len(self.span.ids) - self.start
 
+    @property
+    def reach(self) -> float:
+        """How many rows of a window it can fill, at most; `inf` where the listing ends with it."""
+        return inf if self.span.end is None else self.count
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -118,14 +124,22 @@ class Gap:
 Lookup = Callable[[str], Piece | None]
 
 
-def chain(after: str, count: int, lookup: Lookup) -> list[Piece]:
-    """Return the pieces that follow the marker *after* without a gap, until they hold *count* images.
+def chosen(pieces: Sequence[Piece], *, least: int) -> Piece | None:
+    """Return which of *pieces* to go on with, all of which follow the same marker; None where there is none.
+
+    One that has *least* images or ends the listing, else any; of those the one fetched later, then the first.
+    """
+    return max(pieces, key=lambda each: (each.reach >= least, each.span.fetched_at), default=None)
+
+
+def chain(after: str, count: int, lookup: Lookup, *, most: int = _MAX_HOPS) -> list[Piece]:
+    """Return the pieces, *most* of them, that follow the marker *after* without a gap, until they hold *count* images.
 
     *lookup* gives the piece that begins right after a marker. A piece without images counts only where the listing
     ends or where it leads on to another marker.
     """
     pieces: list[Piece] = []
-    for _ in range(_MAX_HOPS):
+    for _ in range(most):
         piece = lookup(after)
         if piece is None or (piece.count == 0 and piece.span.end == after):
             break

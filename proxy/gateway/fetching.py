@@ -161,9 +161,12 @@ class Fetcher:
         return response
 
     async def _elsewhere(self, ask: ListAsk, wanted: Wanted) -> Fetched | None:
-        """Return how another replica's fetch since has ended, if that is a span to use."""
+        """Return how another replica's fetch since has ended, if that is a span to use.
+
+        It is asked for whole: what memory has of it may be the span that was found wanting.
+        """
         try:
-            found = await self._store.chain(ask.key, wanted.after, 1, now=self._clock())
+            found = await self._store.chain(ask.key, wanted.after, wanted.size, joinable=False, now=self._clock())
         except StoreUnavailableError:
             return None
         if not found.pieces or found.pieces[0].start:

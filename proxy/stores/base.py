@@ -75,8 +75,8 @@ class SpanStore(Protocol):
     async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """Return the pieces that follow the marker *after*, up to *count* images or the first gap.
 
-        Of two spans that go on behind a marker the one fetched later is taken; unless *joinable*, where one span has to
-        hold all, the one that does.
+        Of spans that go on behind a marker the one fetched later is taken. Unless *joinable* it is one piece at most,
+        and one that holds *count* images or ends the listing goes before one that does not.
         """
         ...
 

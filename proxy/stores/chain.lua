@@ -1,73 +1,50 @@
 -- The spans that follow a marker without a gap, in one round trip.
--- KEYS[1]  the listing's index: image id -> "<position behind the image>:<marker its span starts after>"
+-- KEYS[1]  the listing's index: image id -> where it stands, at most two entries
 -- ARGV     prefix of the listing's spans; the marker; how many images are wanted; how many spans at the most; 1 where
 --          spans may be joined, 0 where one has to hold all
 -- Returns  rows asked for with the span that holds the marker, 0 for none; then position, start marker, span; ...
--- Mirrors MemoryStore._piece and core.listing.chain; codec.py lays out the span. A foreign value is no span.
+-- Mirrors MemoryStore._piece and core.listing.chain. A foreign value is no span.
 local index, prefix, marker = KEYS[1], ARGV[1], ARGV[2]
 local wanted, hops = tonumber(ARGV[3]), tonumber(ARGV[4])
 local least = ARGV[5] == '0' and wanted or 0
 local chain = {0}
 
-local function span(after)
-  local value = redis.pcall('GET', prefix .. after)
-  if type(value) ~= 'string' or string.sub(value, 1, 4) ~= 'IMS2' or #value < 80 then
-    return nil
-  end
-  local fetched_at, count = tonumber(string.sub(value, 21, 35)), tonumber(string.sub(value, 36, 43))
-  local asked, length = tonumber(string.sub(value, 44, 51)), tonumber(string.sub(value, 68, 72))
-  if not (fetched_at and count and asked and length) then
-    return nil
-  end
-  return {
-    after = after, value = value, position = 0, ends = length == 99999, fetched_at = fetched_at, count = count,
-    asked = asked, marker = string.sub(value, 73, 72 + length % 99999),
-  }
-end
-
-local function holding(id)
-  local home = redis.pcall('HGET', index, id)
-  if type(home) ~= 'string' then
-    return nil
-  end
-  local position, after = string.match(home, '^(%d+):(.*)$')
-  local found = position and tonumber(position) > 0 and span(after)
-  if found then
-    found.position = tonumber(position)
-  end
-  return found or nil
-end
-
-local function enough(piece)
-  return piece.ends or piece.count - piece.position >= least
+local function span_after(after)
+  return head(prefix .. after)
 end
 
 local function rather(one, other)
-  if enough(one) ~= enough(other) then
-    return enough(one)
+  local enough, others = reach(one.span, one.position) >= least, reach(other.span, other.position) >= least
+  if enough ~= others then
+    return enough
   end
-  return one.fetched_at > other.fetched_at
+  return one.span.fetched_at > other.span.fetched_at
 end
 
 for hop = 1, hops do
-  local found, home = span(marker), holding(marker)
-  if home and hop == 1 then
-    chain[1] = home.asked
+  local starting = span_after(marker)
+  local found = starting and {after = marker, span = starting, position = 0}
+  local holding = homes(redis.pcall('HGET', index, marker), span_after)
+  if hop == 1 and holding[1] then
+    chain[1] = holding[1].span.asked
   end
-  if home and home.position <= home.count and (home.position < home.count or home.ends or home.marker ~= marker)
-      and (not found or rather(home, found)) then
-    found = home
+  for _, home in ipairs(holding) do
+    local leads = home.position < home.span.count or home.span.ends or home.span.marker ~= marker
+    if leads and (not found or rather(home, found)) then
+      found = home
+    end
   end
-  if not found or (found.count == found.position and not found.ends and found.marker == marker) then
+  local span = found and found.span
+  if not span or (span.count == found.position and not span.ends and span.marker == marker) then
     break
   end
   table.insert(chain, found.position)
   table.insert(chain, found.after)
-  table.insert(chain, found.value)
-  wanted = wanted - (found.count - found.position)
-  if found.ends or wanted <= 0 then
+  table.insert(chain, redis.call('GET', prefix .. found.after))
+  wanted = wanted - (span.count - found.position)
+  if span.ends or wanted <= 0 then
     break
   end
-  marker = found.marker
+  marker = span.marker
 end
 return chain

@@ -1,13 +1,14 @@
 """Spans as bytes. A value of another version, a damaged one, or one moved to another key is no span.
 
 Layout: magic and version (4), tag (16), then decimal digits that the scripts read too: fetched at (15, milliseconds
-since the epoch), images (8), rows asked for (8), fence (16), bytes of the end marker (5, 99999 where the listing ends);
-the end marker; then, as the seal keeps them, bytes of the header (8); the header (JSON); the images' own bytes. The tag
-is the seal's, over the key and all that follows it.
+since the epoch), fresh until (15), images (8), rows asked for (8), fence (16), a checksum of the generation (10), bytes
+of the end marker (5, 99999 where the listing ends); the end marker; then, as the seal keeps them, bytes of the header
+(8); the header (JSON); the images' own bytes. The tag is the seal's, over the key and all that follows it.
 """
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from typing import Final
 
@@ -16,9 +17,10 @@ import orjson
 from proxy.core.listing import Span
 from proxy.stores.seal import TAG_BYTES, Checksum, Seal
 
-_MAGIC: Final = b"IMS2"
-_DIGITS: Final = b"%015d%08d%08d%016d%05d"
-_DIGITS_BYTES: Final = 52
+_MAGIC: Final = b"IMS3"
+_DIGITS: Final = b"%015d%015d%08d%08d%016d%010d%05d"
+_DIGITS_BYTES: Final = 77
+_ASKED: Final = slice(38, 46)
 _NO_END: Final = 99999
 CHECKSUM: Final = Checksum()
 
@@ -40,7 +42,8 @@ def encode(span: Span, *, key: bytes, fence: int = 0, seal: Seal = CHECKSUM) -> 
         }
     )
     end_bytes = _NO_END if span.end is None else len(end)
-    digits = _DIGITS % (span.fetched_at * 1000, len(span.ids), span.asked, fence, end_bytes)
+    times = span.fetched_at * 1000, (span.fetched_at + span.lifetime_s) * 1000
+    digits = _DIGITS % (*times, len(span.ids), span.asked, fence, zlib.crc32(span.generation.encode()), end_bytes)
     bound = digits + end
     payload = bound + seal.closed(b"".join((b"%08d" % len(header), header, span.body)), name=key, bound=bound)
     return _MAGIC + seal.tag(key, payload) + payload
@@ -75,7 +78,7 @@ def _laid_out(payload: bytes, *, key: bytes, seal: Seal) -> Span | None:
         body=plain[header_end:],
         starts=array("I", header["starts"]),
         ends=array("I", header["ends"]),
-        asked=int(payload[23:31]),
+        asked=int(payload[_ASKED]),
         fetched_at=header["fetched_at"],
         lifetime_s=header["lifetime_s"],
         generation=header["generation"],

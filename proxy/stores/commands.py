@@ -20,10 +20,20 @@ from proxy.stores.names import Names
 from proxy.stores.servers import Servers
 
 _NAMES: Final = ("chain", "put", "claim", "settle", "budget", "beat", "tell", "run")
+_LAYOUT: Final = frozenset({"chain", "put"})  # what reads spans and the index, by `layout.lua`
+
+
+def _script(name: str) -> str:
+    text = "".join(files("proxy.stores").joinpath(f"{part}.lua").read_text() for part in (*_needs(name), name))
+    return re.sub(r"(?m)^\s*--.*\n", "", text)
+
+
+def _needs(name: str) -> tuple[str, ...]:
+    return ("layout",) if name in _LAYOUT else ()
+
+
 # Sent as text each time: Redis knows it by its hash, and one that restarted needs no second round trip to learn it.
-SCRIPTS: Final = {
-    name: re.sub(r"(?m)^\s*--.*\n", "", files("proxy.stores").joinpath(f"{name}.lua").read_text()) for name in _NAMES
-}
+SCRIPTS: Final = {name: _script(name) for name in _NAMES}
 _GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
 
 Word = str | int | float | bytes

@@ -10,9 +10,10 @@ from typing import Final
 
 from proxy.core.freshness import current_age
 from proxy.core.keys import ListingKey
-from proxy.core.listing import Piece, Span, chain
+from proxy.core.listing import Piece, Span, chain, chosen
 from proxy.core.segments import Segments
 from proxy.stores.base import Claim, Found, Health, State
+from proxy.stores.homes import Homes
 
 _MAX_GENERATIONS: Final = 10_000
 
@@ -32,8 +33,7 @@ class MemoryStore:
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._spans: Counter[str] = Counter()  # how many are kept of a listing
         self._scoped: Counter[str] = Counter()  # how many spans each scope touches
-        # listing -> image -> (marker that the image's span starts after, position behind the image)
-        self._homes: dict[str, dict[str, tuple[str, int]]] = {}
+        self._homes: dict[str, Homes] = {}  # of a listing
         self._generations: dict[str, str] = {}
         self._invalidations = counted(1)
         self._fences = counted(1)
@@ -61,14 +61,16 @@ class MemoryStore:
 
     def chain_now(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """Return what `chain` returns, without waiting for a turn."""
-        least = 0 if joinable else count
-        pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, least, now))
-        home = self._home(key.digest, after, now)
-        return Found(tuple(pieces), self.state(key, now=now), home.span.asked if home else 0)
+        if joinable:
+            pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, 0, now))
+        else:
+            pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, count, now), most=1)
+        homes = self._holding(key.digest, after, now)
+        return Found(tuple(pieces), self.state(key, now=now), homes[0].span.asked if homes else 0)
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
         """See `SpanStore.holding`."""
-        return self._home(key.digest, image_id, now)
+        return next(iter(self._holding(key.digest, image_id, now)), None)
 
     async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:  # noqa: ARG002 - see below
         """See `SpanStore.claim`: always given, for within one process flights are collapsed already."""
@@ -100,8 +102,8 @@ class MemoryStore:
         self._spans[key.digest] += 1
         self._scoped.update(key.scopes)
         if span.ids:
-            homes = self._homes.setdefault(key.digest, {})
-            homes.update((image_id, (span.after, position)) for position, image_id in enumerate(span.ids, 1))
+            homes = self._homes.setdefault(key.digest, Homes())
+            homes.add(span, lambda after: self._equal(span, (key.digest, after), now))
         for gone in self._segments.add(at, span.size_bytes):
             self._unlinked(gone)
 
@@ -158,27 +160,26 @@ class MemoryStore:
         return ".".join(self._generations.get(scope, self._era) for scope in key.scopes)
 
     def _piece(self, listing: str, marker: str, least: int, now: float) -> Piece | None:
-        """Return what follows *marker*: the span that starts there, or the rest of one that holds that image.
-
-        Of the two, the one that has *least* images or ends the listing, else the one fetched later.
-        """
+        """Return what follows *marker*: the span that starts there, or the rest of one that holds that image."""
         kept = self._alive((listing, marker), now)
-        starting = Piece(kept.span, 0) if kept else None
-        holding = self._home(listing, marker, now)
-        if holding is None or (holding.count == 0 and holding.span.end == marker):
-            return starting
-        if starting is None:
-            return holding
-        enough = [piece.count >= least or piece.span.end is None for piece in (starting, holding)]
-        if enough[0] != enough[1]:
-            return starting if enough[0] else holding
-        return holding if holding.span.fetched_at > starting.span.fetched_at else starting
+        starting = [Piece(kept.span, 0)] if kept else []
+        holding = [each for each in self._holding(listing, marker, now) if each.count or each.span.end != marker]
+        return chosen(starting + holding, least=least)
 
-    def _home(self, listing: str, image_id: str, now: float) -> Piece | None:
-        """Return the span that holds the image, from behind it on."""
-        home = self._homes.get(listing, {}).get(image_id)
-        kept = self._alive((listing, home[0]), now) if home else None
-        return Piece(kept.span, home[1]) if home and kept else None
+    def _holding(self, listing: str, image_id: str, now: float) -> list[Piece]:
+        """Return the spans that are known to hold the image, from behind it on; the one put last comes first."""
+        homes = self._homes.get(listing)
+        if homes is None:
+            return []
+        found = ((self._alive((listing, after), now), position) for after, position in homes.of(image_id))
+        return [Piece(kept.span, position) for kept, position in found if kept]
+
+    def _equal(self, span: Span, at: tuple[str, str], now: float) -> Span | None:
+        """Return the span at *at* if it will do for as much as *span*, which is new."""
+        kept = self._kept.get(at)
+        if kept is None or kept.span.generation != span.generation:
+            return None
+        return kept.span if current_age(kept.span.fetched_at, now=now) < kept.span.lifetime_s else None
 
     def _alive(self, at: tuple[str, str], now: float) -> _Kept | None:
         kept = self._kept.get(at)
@@ -202,13 +203,11 @@ class MemoryStore:
             self._scoped[scope] -= 1
             if not self._scoped[scope]:
                 del self._scoped[scope]
-        listing, after = at
+        listing, _ = at
         self._spans[listing] -= 1
         if not self._spans[listing]:
             del self._spans[listing]
-        homes = self._homes.get(listing, {})
-        for image_id in kept.span.ids:
-            if (home := homes.get(image_id)) and home[0] == after:
-                del homes[image_id]
-        if not homes:
-            self._homes.pop(listing, None)
+        if homes := self._homes.get(listing):
+            homes.remove(kept.span)
+            if not homes:
+                del self._homes[listing]

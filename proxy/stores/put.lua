@@ -1,23 +1,54 @@
 -- Keeps one span, and where each of its images stands.
 -- KEYS[1]  the span; KEYS[2] the listing's index
--- ARGV     the value; its fence; milliseconds to keep it; the marker it starts after; entries the index may have; ids
+-- ARGV     the value; its fence; milliseconds to keep it; the marker it starts after; entries the index may have; the
+--          time, milliseconds since the epoch; ids
 -- Returns  1, or 0 where the span that is there was fetched under a later claim
-local there = redis.pcall('GETRANGE', KEYS[1], 0, 66)
-if type(there) == 'string' and string.sub(there, 1, 4) == 'IMS2' then
-  local fence = tonumber(string.sub(there, 52, 67))
-  if fence and fence > tonumber(ARGV[2]) then
-    return 0
-  end
+-- Of the spans that hold an image two are known: see homes.py.
+local name, index, after, now = KEYS[1], KEYS[2], ARGV[4], tonumber(ARGV[6])
+local prefix = string.sub(name, 1, #name - #after)
+local first, together = 7, 500  -- where the ids begin, and how many of them are looked up and written at a time
+local there = head(name)
+if there and there.fence > tonumber(ARGV[2]) then
+  return 0
 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-local entries = redis.pcall('HLEN', KEYS[2])
+redis.call('SET', name, ARGV[1], 'PX', ARGV[3])
+local entries = redis.pcall('HLEN', index)
 if type(entries) ~= 'number' or entries > tonumber(ARGV[5]) then
-  redis.call('DEL', KEYS[2])  -- foreign, or full of images that are long gone: the spans fill it again
+  redis.call('DEL', index)  -- foreign, or full of images that are long gone: the spans fill it again
 end
-for i = 6, #ARGV do
-  redis.call('HSET', KEYS[2], ARGV[i], (i - 5) .. ':' .. ARGV[4])
+local new = head(name)
+local others = {[after] = false}
+
+-- Returns the span after another marker, if it is of use for as long as the new one.
+local function equal(marker)
+  if others[marker] == nil then
+    local span = head(prefix .. marker)
+    others[marker] = span and span.fresh_until > now and span.generation == new.generation and span or false
+  end
+  return others[marker]
 end
-if #ARGV >= 6 and redis.call('PTTL', KEYS[2]) < tonumber(ARGV[3]) then
-  redis.call('PEXPIRE', KEYS[2], ARGV[3])
+
+local function entered(text, position)
+  local best
+  for _, home in ipairs(homes(text, equal)) do
+    local farther = reach(home.span, home.position)
+    local least = best and reach(best.span, best.position) or reach(new, position)
+    if farther > least or (best and farther == least and home.span.fetched_at > best.span.fetched_at) then
+      best = home
+    end
+  end
+  return entry(position, new.fetched_at, after) .. (best and entry(best.position, best.span.fetched_at, best.after) or '')
+end
+
+for from = first, #ARGV, together do
+  local ids, words = {unpack(ARGV, from, math.min(from + together - 1, #ARGV))}, {}
+  for offset, text in ipairs(redis.call('HMGET', index, unpack(ids))) do
+    table.insert(words, ids[offset])
+    table.insert(words, entered(text, from - first + offset))
+  end
+  redis.call('HSET', index, unpack(words))
+end
+if #ARGV >= first and redis.call('PTTL', index) < tonumber(ARGV[3]) then
+  redis.call('PEXPIRE', index, ARGV[3])
 end
 return 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -24,7 +24,7 @@ from proxy.stores.servers import Servers, servers
 _MAX_SPANS: Final = 64
 _MAX_INDEX: Final = 250_000
 _REMEMBER_MS: Final = 24 * 3600 * 1000
-_HOME: Final = re.compile(rb"(\d{1,9}):(.*)", re.DOTALL)
+_HOME: Final = re.compile(rb"(\d{1,9}):\d{1,15}:(\d{1,9}):")
 
 
 class RedisStore:
@@ -56,7 +56,7 @@ class RedisStore:
     async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """See `SpanStore.chain`."""
         spans = self.names.spans(key)
-        words: list[Word] = [spans, after, count, _MAX_SPANS, int(joinable)]
+        words: list[Word] = [spans, after, count, _MAX_SPANS if joinable else 1, int(joinable)]
         state, (behind, pieces) = await self.commands.told(
             key, "chain", [self.names.index(key)], words, now=now, read=lambda found: self._chained(spans, after, found)
         )
@@ -80,17 +80,16 @@ class RedisStore:
         """See `SpanStore.holding`."""
         try:
             async with self.commands.translated() as redis:
-                home = await redis.hget(self.names.index(key), image_id)
-                entry = _HOME.fullmatch(home) if isinstance(home, bytes) else None
-                if entry is None:
-                    return None
-                name = self.names.spans(key).encode() + entry[2]
-                value = await redis.get(name)
+                text = await redis.hget(self.names.index(key), image_id)
+                for position, after in _homes(text if isinstance(text, bytes) else b""):
+                    name = self.names.spans(key).encode() + after
+                    value = await redis.get(name)
+                    span = codec.decode(value, key=name, seal=self._seal) if isinstance(value, bytes) else None
+                    if span and 0 < position <= len(span.ids) and span.ids[position - 1] == image_id:
+                        return Piece(span, position)
         except StoreRefusedError:
             return None
-        span = codec.decode(value, key=name, seal=self._seal) if isinstance(value, bytes) else None
-        at = int(entry[1])
-        return Piece(span, at) if span and 0 < at <= len(span.ids) and span.ids[at - 1] == image_id else None
+        return None
 
     async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
         """See `Leases.claim`."""
@@ -111,7 +110,7 @@ class RedisStore:
             return
         name = self.names.spans(key) + span.after
         value = codec.encode(span, key=name.encode(), fence=fence, seal=self._seal)
-        words: list[Word] = [value, fence, keep_ms, span.after, _MAX_INDEX, *span.ids]
+        words: list[Word] = [value, fence, keep_ms, span.after, _MAX_INDEX, int(now * 1000), *span.ids]
         async with self.commands.translated() as redis, redis.pipeline(transaction=False) as pipe:
             pipe.eval(SCRIPTS["put"], 2, name, self.names.index(key), *words)
             for scope in key.scopes:
@@ -189,6 +188,14 @@ class RedisStore:
         await self.leases.close()
         await self.commands.close()
         await self.servers.close()
+
+
+def _homes(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield where an image stands by its entries in the index: its position behind the marker that a span follows."""
+    at = 0
+    while entry := _HOME.match(text, at):
+        at = entry.end() + int(entry[2])
+        yield int(entry[1]), text[entry.end() : at]
 
 
 def connected(url: str, *, prefix: str, keep_s: float, timeout_s: float, seal: Seal = codec.CHECKSUM) -> RedisStore:

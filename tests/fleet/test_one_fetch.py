@@ -47,9 +47,9 @@ class Gate:
             await self.open.wait()
 
 
-async def body(client: aiohttp.ClientSession, url: str) -> bytes:
+async def body(client: aiohttp.ClientSession, url: str, *, target: str = TARGET) -> bytes:
     """Return what the list at *url* is answered with."""
-    async with client.get(url + TARGET, headers=FIELDS) as response:
+    async with client.get(url + target, headers=FIELDS) as response:
         assert response.status == 200, await response.text()
         return await response.read()
 
@@ -69,6 +69,28 @@ async def test_equal_misses_through_four_replicas_are_one_fetch(
         answers = await asyncio.gather(*asking)
     assert len(set(answers)) == 1
     assert len(list_calls(lookalike)) == 1
+
+
+async def test_what_another_replica_fetched_is_taken_though_memory_has_some_of_it(
+    lookalike: Lookalike, redis: RedisServer, client: aiohttp.ClientSession
+) -> None:
+    """Who waits for a longer span of the same beginning takes it; what was too short before is not looked at again."""
+    movable = "/v2/images?visibility=public&sort_key=name&limit="
+    async with replicas(2, settings(lookalike.base_url, store=redis.url, timeout_ms=2000.0)) as (one, other):
+        for proxy in (one, other):
+            await body(client, proxy.url, target=f"{movable}20")
+        gate = Gate()
+        lookalike.script = gate
+        led = asyncio.create_task(body(client, one.url, target=f"{movable}140"))
+        async with asyncio.timeout(WITHIN_S):
+            await gate.asked.wait()
+        following = [asyncio.create_task(body(client, other.url, target=f"{movable}100")) for _ in range(2)]
+        async with asyncio.timeout(WITHIN_S):
+            while not await collapsed(client, [other]):
+                await asyncio.sleep(0.02)
+        gate.open.set()
+        await asyncio.gather(led, *following)
+    assert [call.target.rpartition("limit=")[2] for call in list_calls(lookalike)] == ["20", "140"]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import parse_qsl
@@ -51,6 +51,7 @@ _KEPT: Final = (
     *("tags", "created_at", "updated_at", "self", "file", "__os_version", "__isregistered"),
 )
 _MOST_PAGES: Final = 400
+_ENDED: Final = object()
 
 Origin = Callable[[int], str]
 
@@ -162,14 +163,14 @@ def sought(crawl: Crawl) -> tuple[Caller, Pairs]:
     return TOKENS[crawl.token]._replace(user=""), crawl.filters
 
 
-async def followed(
-    client: aiohttp.ClientSession, origin: Origin, crawl: Crawl, expected: Sequence[Document] | None
-) -> Crawled:
-    """Return what *crawl* met, page by page; *origin* gives the replica that the n-th request of it goes to.
+async def pages(
+    client: aiohttp.ClientSession, origin: Origin, done: Crawled, expected: Sequence[Document] | None
+) -> AsyncIterator[None]:
+    """Enter in *done* what its crawl meets, a page each time; *origin* gives the replica that the n-th request goes to.
 
     Without *expected* the catalogue changes meanwhile: then images only have to be whole, and none may come twice.
     """
-    done = Crawled(crawl)
+    crawl = done.crawl
     found: list[Document] = []
     target = crawl.target
     for page in range(_MOST_PAGES):
@@ -179,7 +180,7 @@ async def followed(
             body = await response.read()
         if response.status != 200:
             done.wrong.append(f"crawl {crawl.number} page {page}: {response.status} {body[:200]!r}")
-            return done
+            return
         answer = orjson.loads(body)
         shown = answer["images"]
         if len(shown) > crawl.limit or ("next" in answer and len(shown) != crawl.limit):
@@ -188,11 +189,29 @@ async def followed(
         if "next" not in answer:
             break
         target = answer["next"]
+        yield
     else:
         done.wrong.append(f"crawl {crawl.number}: no end within {_MOST_PAGES} pages")
     if expected is not None and found != list(expected):
         done.wrong.append(f"crawl {crawl.number} {crawl.target}: {len(found)} images, {len(expected)} expected")
-    return done
+
+
+async def followed(each: AsyncIterator[None]) -> None:
+    """Ask for all the pages of a crawl."""
+    async for _ in each:
+        pass
+
+
+async def interleaved(crawls: Sequence[AsyncIterator[None]], *, at_once: int, dice: random.Random) -> None:
+    """Ask for the pages of *crawls* one after the other: *dice* decide which crawl goes on next."""
+    waiting = list(crawls)
+    under_way: list[AsyncIterator[None]] = []
+    while waiting or under_way:
+        while waiting and len(under_way) < at_once:
+            under_way.append(waiting.pop(dice.randrange(len(waiting))))
+        each = dice.choice(under_way)
+        if await anext(each, _ENDED) is _ENDED:
+            under_way.remove(each)
 
 
 async def run(
@@ -204,11 +223,13 @@ async def run(
     at_once: int = AT_ONCE,
     began: Callable[[Crawl], Awaitable[None]] | None = None,
     settled: bool = True,
+    dice: random.Random | None = None,
 ) -> Figures:
     """Return what *trace* cost, at most *at_once* of its crawls under way at a time.
 
     *calls* gives what the upstream was asked since the run began; *began* is awaited before each crawl. Unless
-    *settled*, *store* changes meanwhile and results are not compared with it.
+    *settled*, *store* changes meanwhile and results are not compared with it. With *dice* they decide the order of all
+    requests, of which then one is under way at a time.
     """
     trace = list(trace)
     expected = {sought(crawl): truth(store, crawl) for crawl in {sought(crawl): crawl for crawl in trace}.values()}
@@ -217,13 +238,20 @@ async def run(
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as client:
 
-        async def one(crawl: Crawl) -> Crawled:
+        def of(each: Crawled) -> AsyncIterator[None]:
+            return pages(client, origin(each.crawl), each, expected[sought(each.crawl)] if settled else None)
+
+        async def one(each: Crawled) -> None:
             async with gate:
                 if began is not None:
-                    await began(crawl)
-                return await followed(client, origin(crawl), crawl, expected[sought(crawl)] if settled else None)
+                    await began(each.crawl)
+                await followed(of(each))
 
-        done = await asyncio.gather(*(one(crawl) for crawl in trace))
+        done = [Crawled(crawl) for crawl in trace]
+        if dice is None:
+            await asyncio.gather(*map(one, done))
+        else:
+            await interleaved([*map(of, done)], at_once=at_once, dice=dice)
     by_listing: defaultdict[tuple[str, Pairs], list[int]] = defaultdict(list)
     for call in calls():
         pairs = parse_qsl(call.target.partition("?")[2])

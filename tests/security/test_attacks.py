@@ -249,7 +249,7 @@ async def test_6_a_path_trick_is_passed_on_and_never_stored(
         answer = await send(proxy, f"{path}?limit=10")
         assert not answer.hit
     assert [call.target for call in upstream.calls] == [f"{path}?limit=10"] * 2
-    assert b"IMS2" not in await everything(redis)
+    assert b"IMS3" not in await everything(redis)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ async def test_9_a_revoked_token_ends_with_the_first_401(proxy: Proxy, upstream:
 async def test_10_a_value_altered_in_redis_is_a_miss(proxy: Proxy, upstream: Lookalike, redis: Redis) -> None:
     """Store: whatever bytes are put in the place of a span, the caller gets the upstream's list."""
     truth = await send(proxy, LIST)
-    for forged in (b"", b"IMS2", b'{"images":[{"id":"evil"}]}', b"IMS2" + b"\0" * 200):
+    for forged in (b"", b"IMS3", b'{"images":[{"id":"evil"}]}', b"IMS3" + b"\0" * 200):
         async for key in redis.scan_iter("*:s:*"):
             await redis.set(key, forged)
         async with a_proxy(upstream.base_url, store={"url": await _url(redis), "timeout_ms": 5000}) as other:
@@ -402,7 +402,7 @@ async def test_12_a_body_that_is_no_list_is_not_stored(
     upstream.script = garble
     await send(proxy, LIST)
     upstream.script = None
-    assert b"IMS2" not in await everything(redis)
+    assert b"IMS3" not in await everything(redis)
     answer = await send(proxy, LIST)
     assert answer.status == 200
     assert not answer.hit
@@ -434,5 +434,5 @@ async def test_12_an_upstream_that_hangs_up_half_way_stores_nothing(
     upstream.script = cut
     assert (await send(proxy, LIST)).status == 502
     upstream.script = None
-    assert b"IMS2" not in await everything(redis)
+    assert b"IMS3" not in await everything(redis)
     assert (await send(proxy, LIST)).status == 200

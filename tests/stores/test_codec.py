@@ -80,7 +80,7 @@ def test_foreign_bytes_are_no_span(value: bytes, key: bytes) -> None:
     assert decode(encode(a_span(), key=key)[:20] + value, key=key) is None
 
 
-@pytest.mark.parametrize("version", [b"IMS1", b"IMS3", b"IMS\x01", b"XXXX"])
+@pytest.mark.parametrize("version", [b"IMS2", b"IMS4", b"IMS\x01", b"XXXX"])
 def test_another_version_is_no_span(version: bytes) -> None:
     """What another release wrote is a miss, not a guess."""
     assert decode(version + encode(a_span(), key=b"k")[4:], key=b"k") is None

@@ -242,3 +242,42 @@ async def test_every_store_finds_what_memory_finds(store: SpanStore, seed: int) 
             (p.span.after, p.span.ids, p.start) for p in there.pieces
         ]
         assert here.behind == there.behind
+
+
+async def test_a_later_span_that_ends_sooner_hides_none_that_reaches_farther(store: SpanStore) -> None:
+    """An image in both leads to the one that holds the window, and where both do to the later one."""
+    await keep(store, a_span(HEAD, 9), a_span("b", 3, fetched_at=NOW + 1), now=NOW + 1)
+    found = await store.chain(KEY, "c", 4, joinable=False, now=NOW + 1)
+    assert [(piece.span.after, piece.start) for piece in found.pieces] == [(HEAD, 3)]
+    found = await store.chain(KEY, "c", 2, joinable=False, now=NOW + 1)
+    assert [(piece.span.after, piece.start) for piece in found.pieces] == [("b", 1)]
+    assert await chained(store, "e", 2, now=NOW + 1) == [(HEAD, 5)]
+
+
+@pytest.mark.parametrize("ended", ["stale", "invalidated"])
+async def test_a_span_of_no_more_use_keeps_no_place_that_another_could_have(store: SpanStore, ended: str) -> None:
+    """What is out of date may reach as far as it will: of those that are not, the farthest is known."""
+    await keep(store, a_span(HEAD, 12), keep_s=600.0)
+    later = NOW + 61 if ended == "stale" else NOW + 1
+    if ended == "invalidated":
+        await store.invalidate([EVERYTHING], now=NOW)
+    await keep(store, a_span("a", 8, fetched_at=later), a_span("b", 3, fetched_at=later), now=later)
+    found = await store.chain(KEY, "c", 4, joinable=False, now=later)
+    assert [(piece.span.after, piece.start) for piece in found.pieces] == [("a", 2)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_window_that_lies_in_one_span_is_found_in_one(store: SpanStore, seed: int) -> None:
+    """In whatever order spans of whatever length came, unless a shorter one was put in the place of a longer."""
+    dice = random.Random(seed)
+    spans: dict[str, Span] = {}
+    for moment in range(dice.randrange(2, 12)):
+        after = dice.choice((HEAD, *ROWS))
+        least = len(spans[after].ids) if after in spans else 1
+        spans[after] = MODEL.span(after, dice.randrange(least, 13) if least < 12 else 12, fetched_at=NOW + moment)
+        await keep(store, spans[after], now=NOW + moment)
+    for span in spans.values():
+        for position, after in enumerate((span.after, *span.ids)):
+            count = len(span.ids) - position
+            found = await store.chain(KEY, after, count, joinable=False, now=NOW + 12)
+            assert not count or found.pieces[0].count >= count or found.pieces[0].span.end is None

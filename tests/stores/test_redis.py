@@ -128,7 +128,7 @@ async def of_another_type(redis: Redis) -> None:
 async def with_foreign_numbers(redis: Redis) -> None:
     """Write something else into the digits that the scripts read."""
     value = await kept_value(redis)
-    await redis.set(SPAN, value[:20] + b"x" * 52 + value[72:])
+    await redis.set(SPAN, value[:20] + b"x" * 77 + value[97:])
 
 
 DAMAGES = [
@@ -158,9 +158,15 @@ async def test_a_damaged_span_is_a_miss(redis_store: RedisStore, redis: Redis, d
     assert (await chained(redis_store))[0] == (HEAD, 0)
 
 
-@pytest.mark.parametrize(
-    "home", [b"", b"x", b"x:", b":", b"2:", b"99:", b"0:", b"-1:", b"1.5:", b"2:elsewhere", b"\xff:\xff", b"3:"]
-)
+FETCHED_AT = b"%d" % (NOW * 1000)
+HOMES = [
+    *(b"", b"x", b"x:", b":", b"2:", b"2:elsewhere", b"\xff:\xff", b"2:0:0:", b"2:99999999999999999999:0:"),
+    *(b"%b:%b:0:" % (position, FETCHED_AT) for position in (b"1", b"3", b"0", b"99", b"-1", b"1.5", b"")),
+    *(b"2:%b:%b" % (FETCHED_AT, rest) for rest in (b"", b"x", b"9:elsewhere", b"999999999:", b"-1:", b"0", b"1:")),
+]
+
+
+@pytest.mark.parametrize("home", HOMES)
 async def test_a_damaged_index_entry_is_a_miss(redis_store: RedisStore, redis: Redis, home: bytes) -> None:
     """Whatever stands for an image, no wrong position and no error comes of it."""
     await keep(redis_store, a_span())

@@ -107,6 +107,15 @@ async def test_a_frozen_redis_holds_up_a_hundred_callers_once(own_server: RedisS
     assert took < len(keys) * LIMIT_S / 2, "one after the other they wait twice as long"
 
 
+async def test_memory_that_could_only_join_a_page_is_not_enough_where_none_may_be(own_server: RedisServer) -> None:
+    """Where one span has to hold all, another replica's that does is found in Redis, though memory has every image."""
+    async with a_replica(own_server.url) as here, a_replica(own_server.url) as there:
+        await keep(here, a_span(HEAD, 3), a_span("c", 3))
+        await keep(there, a_span("a", 8, fetched_at=NOW + 1))
+        found = await here.chain(KEY, "b", 4, joinable=False, now=NOW + 1)
+        assert [(piece.span.after, piece.start) for piece in found.pieces] == [("a", 1)]
+
+
 async def test_a_killed_redis_costs_no_caller_an_answer(own_server: RedisServer) -> None:
     """Every call answers or says that the store is away, at once; restarted, it is used again."""
     async with a_replica(own_server.url) as store:

@@ -1,0 +1,63 @@
+"""Which of a listing's spans hold an image.
+
+Spans of a listing overlap: where no page may be joined, one that crosses two spans is fetched anew, and callers with
+other limits cut elsewhere. An image may then stand in many spans, and two of them are known here, whatever the order in
+which they came:
+
+- the one put last;
+- the one that reached farthest behind the image when that was put, of those that were fresh then and that nothing had
+  invalidated, if it reaches farther than the one put last.
+
+So a window that lies in one span can be answered from one span for as long as that is fresh: what is put later takes
+its place only if it reaches at least as far. `put.lua` does the same in Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from proxy.core.listing import Piece, Span
+
+Home = tuple[str, int]  # the marker that a span starts after, and the position behind the image there
+
+
+class Homes:
+    """Where the images of one listing stand."""
+
+    def __init__(self) -> None:
+        self._homes: dict[str, tuple[Home, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+    def of(self, image_id: str) -> tuple[Home, ...]:
+        """Return where the image stands, at most twice: the span put last comes first."""
+        return self._homes.get(image_id, ())
+
+    def add(self, span: Span, equal: Callable[[str], Span | None]) -> None:
+        """Enter the images of *span*. *equal* gives the span kept after a marker, if it is of use for as long."""
+        others: dict[str, Span | None] = {}
+        for position, image_id in enumerate(span.ids, 1):
+            farther = []
+            for after, at in self._homes.get(image_id, ()):
+                if after not in others:
+                    others[after] = equal(after)
+                if (other := others[after]) is not None:
+                    farther.append(Piece(other, at))
+            self._homes[image_id] = ((span.after, position), *_farthest(farther, Piece(span, position)))
+
+    def remove(self, span: Span) -> None:
+        """Take out that the images of *span* stand in it."""
+        for image_id in span.ids:
+            left = tuple(home for home in self._homes.get(image_id, ()) if home[0] != span.after)
+            if left:
+                self._homes[image_id] = left
+            else:
+                self._homes.pop(image_id, None)
+
+
+def _farthest(pieces: Iterable[Piece], new: Piece) -> Iterable[Home]:
+    """Return the home of the piece that reaches farthest, if that is farther than *new*."""
+    farther = [each for each in pieces if each.reach > new.reach]
+    best = max(farther, key=lambda each: (each.reach, each.span.fetched_at), default=None)
+    return () if best is None else ((best.span.after, best.start),)
