@@ -1,0 +1,152 @@
+"""The composition root: settings in, the parts of a proxy out, put together but not yet listening."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from random import random
+
+from proxy import tls
+from proxy.config import Settings, UpstreamSection
+from proxy.errors import StoreUnavailableError
+from proxy.gateway.admission import Admission
+from proxy.stores.base import SpanStore
+from proxy.stores.memory import MemoryStore
+from proxy.stores.seal import derived, sealing
+from proxy.telemetry import Telemetry, event
+from proxy.upstream.client import UpstreamClient
+from proxy.upstream.iam import Iam
+from proxy.web.answering import Answering, answering
+from proxy.web.asking import asking, rules
+from proxy.web.entrance import Entrance
+from proxy.web.own import vaults
+from proxy.web.shield import Shield
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a proxy is made of; *clients* are its connections upstream and to IAM."""
+
+    telemetry: Telemetry
+    store: SpanStore
+    clients: tuple[UpstreamClient, ...]
+    shield: Shield
+    entrance: Entrance
+    admission: Admission
+    answers: Answering
+
+    @property
+    def epoch(self) -> int | None:
+        """See `ListingGateway.epoch`."""
+        return self.answers.listings.epoch
+
+    async def close(self) -> None:
+        """End what is under way, from what answers requests down to the store."""
+        await self.answers.close()
+        await self.entrance.close()
+        await self.shield.close()
+        for client in self.clients:
+            await client.close()
+        await self.store.close()
+
+
+async def put_together(settings: Settings, telemetry: Telemetry, candidate: bytes) -> Parts:
+    """Return the parts; partitions are made with the secret *candidate* where no other is configured or shared."""
+
+    def heard(scopes: Iterable[str] | None) -> None:
+        entrance.heard(scopes)  # which is made after the store: what it asks of IAM counts in the store's books
+        if scopes is None:
+            shield.listening()
+
+    store = _store(settings, telemetry, heard)
+    client = _client(settings.upstream.url, settings.upstream)
+    shield = Shield(settings, client, store, telemetry)
+    iam = _client(settings.identity.iam_url, settings.upstream) if settings.identity.iam_url else None
+    entrance = Entrance(
+        settings,
+        iam=Iam(shield.before_iam(iam), telemetry=telemetry) if iam else None,
+        tell=lambda scopes: store.invalidate(scopes, now=time.time()),
+    )
+    asks = asking(settings, await _secret(settings, store, candidate))
+    admission = shield.admission()
+    answers = answering(
+        settings,
+        entrance.asked(shield.limiter, vaults(settings.store, store, asks.partitioner, telemetry)),
+        store,
+        asks,
+        telemetry=telemetry,
+        clock=time.time,
+        dice=random,
+        door=entrance.door(asks.partitioner),
+        claims=shield.claims(asks.partitioner),
+        admission=admission,
+        drop=entrance.drop,
+        low=shield.limiter.low,
+        thrift=shield.thrift,
+    )
+    return Parts(telemetry, store, (client, iam) if iam else (client,), shield, entrance, admission, answers)
+
+
+def _client(origin: str, upstream: UpstreamSection) -> UpstreamClient:
+    return UpstreamClient(
+        origin,
+        connect_s=upstream.connect_timeout_s,
+        read_s=upstream.read_timeout_s,
+        max_connections=upstream.max_connections,
+        tls=_asking(upstream) if origin.startswith("https:") else None,
+    )
+
+
+def _asking(upstream: UpstreamSection) -> Callable[[], ssl.SSLContext]:
+    pair = (upstream.client_cert, upstream.client_key) if upstream.client_cert and upstream.client_key else None
+    return tls.asking(upstream.ca_file, pair, minimum=upstream.tls_min_version)
+
+
+def _store(settings: Settings, telemetry: Telemetry, heard: Callable[[Iterable[str] | None], None]) -> SpanStore:
+    memory = MemoryStore(settings.store.max_bytes)
+    if settings.store.url.startswith("memory:"):
+        return memory
+    from proxy.stores.redis import connected
+    from proxy.stores.tiered import TieredStore
+
+    timeout_s = settings.store.timeout_ms / 1000
+    lifetimes = rules(settings.cache)
+    redis = connected(
+        settings.store.url,
+        prefix=settings.store.prefix,
+        keep_s=lifetimes.longest_s,
+        timeout_s=timeout_s,
+        seal=sealing(settings.store.seal, settings.store.keys),
+    )
+    store = TieredStore(
+        memory,
+        redis,
+        near_ttl_s=settings.store.near_ttl_s,
+        stale_s=lifetimes.longest_s,
+        timeout_s=timeout_s,
+        failed=telemetry.store_failed,
+        heard=heard,
+    )
+    store.start()
+    return store
+
+
+async def _secret(settings: Settings, store: SpanStore, candidate: bytes) -> bytes:
+    """Return the key of the partitions' digests: the configured one, or one from `store.key`, or the one that is in the
+    store: *candidate*, where it is the first.
+    """
+    if settings.identity.secret is not None:
+        return settings.identity.secret.get_secret_value().encode()
+    if settings.store.key is not None:
+        return derived(settings.store.key.get_secret_value().encode(), "partitions")
+    try:
+        return await store.shared_secret(candidate)
+    except StoreUnavailableError:
+        event(
+            "secret-not-shared",
+            level=30,
+            fact="the store is away, so this process shares no answers with others until it is restarted",
+        )
+        return candidate
