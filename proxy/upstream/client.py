@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Final
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
+from aiohttp.http_writer import StreamWriter
+from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from proxy.core.coding import CodingError, decoded
@@ -33,13 +37,34 @@ _UNASKED: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that sends its body some time even to an upstream that never says 100 (RFC 9110 §10.1.1)."""
+    """A request that goes up as it is, and some time even to an upstream that never says 100 (RFC 9110 §10.1.1)."""
 
     def update_expect_continue(self, expect: bool = False) -> None:
         """Wait for a 100, but not for ever; aiohttp would, and its time limits begin behind the body."""
         super().update_expect_continue(expect)
         if self._continue is not None:
             self.loop.call_later(CONTINUE_S, _unless_done, self._continue)
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Send the request, its head with the body: one that aiohttp alters is set right before either goes."""
+        if self._body is None and not _written_as_it_is(self.headers):
+            self._body = BytesPayload(b"")
+        return await super().send(conn)
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        """Send head and body. What is not UTF-8 in a field aiohttp leaves out, and is for nobody here to judge."""
+        if isinstance(writer, StreamWriter) and not _written_as_it_is(self.headers):
+            first, _, _ = (writer._headers_buf or b"").partition(b"\r\n")
+            lines = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+            writer._headers_buf = b"%b\r\n%b\r\n" % (first, lines.encode("utf-8", "surrogateescape"))
+        await super().write_bytes(writer, conn, content_length)
+
+
+def _written_as_it_is(fields: Mapping[str, str]) -> bool:
+    """Whether every value in *fields* is text; what is not UTF-8 stands in them as surrogates."""
+    return all(value.isascii() or value.isprintable() for value in fields.values())
 
 
 def _unless_done(waiter: asyncio.Future[bool]) -> None:

@@ -23,7 +23,7 @@ from proxy.core.refusals import told
 from proxy.core.wellformed import Malformed, is_host, malformed, origin_form
 from proxy.errors import BadRequestError, BrokenBodyError, NotCarriedOnError, ProxyError
 from proxy.gateway.gateway import Answer, Caller
-from proxy.web.written import BODILESS, Written, finished_head, interim_head, phrase
+from proxy.web.written import BODILESS, Written, finished_head, phrase, whole_head
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
@@ -67,7 +67,7 @@ def received(request: web.BaseRequest, *, known_as: str) -> Request:
 def _tell(request: web.BaseRequest, status: int, fields: Fields) -> None:
     """Send an interim answer, which HTTP/1.0 knows nothing of (RFC 9110 §15.2)."""
     if request.transport is not None and not request.writer.output_size:
-        request.transport.write(interim_head(status, fields))
+        request.transport.write(whole_head(f"HTTP/1.1 {status} {phrase(status)}", fields))
 
 
 def _expects(request: web.BaseRequest) -> bool:
@@ -225,3 +225,16 @@ class _Response(web.StreamResponse):
             self.headers.pop("Server", None)
         if "Date" not in self.headers:
             self.headers["Date"] = formatdate(usegmt=True)
+
+    async def _write_headers(self) -> None:
+        """Write the head as it is: aiohttp would leave out what is not UTF-8, which is for nobody here to judge."""
+        request = self._req
+        assert request is not None
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("caller: gone before the answer")
+        version = request.version
+        first = f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}"
+        head = whole_head(first, self.headers.items())
+        request.writer.output_size += len(head)
+        transport.write(head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -9,7 +10,7 @@ from typing import Final
 
 from aiohttp import HttpVersion, HttpVersion11, web
 
-from proxy.core.messages import Fields, Response
+from proxy.core.messages import Response
 
 BODILESS: Final = frozenset({204, 304})
 _OURS: Final = frozenset({"cache-status", "x-request-id", "content-length", "connection"})
@@ -63,12 +64,12 @@ def _joined(lines: list[str]) -> bytes:
     return head.encode("utf-8", "surrogateescape")
 
 
-def interim_head(status: int, fields: Fields) -> bytes:
-    """Return an interim answer as it is sent: a head and nothing more.
+def whole_head(first: str, lines: Iterable[tuple[str, str]]) -> bytes:
+    """Return a head as it is sent, from its *first* line to the empty one.
 
     Raises `ValueError` for a field with a line break in it, as `finished_head` does.
     """
-    return _joined([f"HTTP/1.1 {status} {phrase(status)}", *(f"{name}: {value}" for name, value in fields), "", ""])
+    return _joined([first, *(f"{name}: {value}" for name, value in lines), "", ""])
 
 
 def phrase(status: int) -> str:
