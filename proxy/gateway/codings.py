@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Final
 
 from proxy.core.coding import encoded
 from proxy.core.validators import entity_tag
+from proxy.gateway.coalescer import Coalescer
 
 _OFF_LOOP_BYTES: Final = 64 * 1024
 _OVERHEAD_BYTES: Final = 200
 
 
-async def coded(body: bytes, coding: str) -> bytes:
-    """Return *body* in *coding*; a long one does not hold up the loop."""
-    if len(body) < _OFF_LOOP_BYTES:
-        return encoded(body, coding)
-    return await asyncio.to_thread(encoded, body, coding)
+class Coder:
+    """Codes bodies; a long one does not hold up the loop, and who wants it meanwhile waits for the same."""
+
+    def __init__(self) -> None:
+        self._under_way: Coalescer[bytes] = Coalescer()
+
+    async def coded(self, at: Hashable, body: bytes, coding: str) -> bytes:
+        """Return *body* in *coding*; the two are known by *at*."""
+        if len(body) < _OFF_LOOP_BYTES:
+            return encoded(body, coding)
+        return await self._under_way.join(at, lambda: asyncio.to_thread(encoded, body, coding))
+
+    async def close(self) -> None:
+        """End what is under way; nobody waits for it any more."""
+        await self._under_way.close()
 
 
 class CodedBodies:
@@ -27,6 +39,11 @@ class CodedBodies:
         self._max_bytes = max_bytes
         self._bodies: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
         self._bytes = 0
+        self._coder = Coder()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._coder.close()
 
     async def body(self, key: str, plain: bytes, coding: str) -> bytes:
         """Return *plain*, a body of the resource *key*, in *coding*.
@@ -38,7 +55,7 @@ class CodedBodies:
         if found is not None:
             self._bodies.move_to_end(at)
             return found
-        made = await coded(plain, coding)
+        made = await self._coder.coded(at, plain, coding)
         self._forget(at)  # another caller may have had it coded meanwhile
         self._bodies[at] = made
         self._bytes += len(made) + _OVERHEAD_BYTES

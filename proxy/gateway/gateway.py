@@ -194,6 +194,7 @@ class Gateway:
     async def close(self) -> None:
         """Wait until all that is under way has been learnt; each of it has a time limit."""
         await asyncio.gather(*self._learning, return_exceptions=True)
+        await self._renderer.close()
 
     async def _onward(self, request: Request, by: str) -> Request:
         """Return *request* as it goes through, and for whom."""

@@ -11,7 +11,7 @@ from proxy.core.listing import Page
 from proxy.core.page import rendered
 from proxy.core.query import Window
 from proxy.core.validators import entity_tag
-from proxy.gateway.codings import coded
+from proxy.gateway.codings import Coder
 
 
 @dataclass(slots=True)
@@ -43,6 +43,11 @@ class PageRenderer:
         self._max_bytes = max_bytes
         self._rendered: OrderedDict[tuple[str, Window, str], RenderedPage] = OrderedDict()
         self._bytes = 0
+        self._coder = Coder()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._coder.close()
 
     async def representation(
         self, page: Page, key: ListingKey, window: Window, *, base: str, coding: str | None
@@ -60,16 +65,17 @@ class PageRenderer:
         plain = kept.representations[None]
         if coding is None or len(plain.body) < WORTH_CODING:
             return plain
-        if coding not in kept.representations:
+        if made := kept.representations.get(coding):
+            return made
+        body = await self._coder.coded((at, plain.tag, coding), plain.body, coding)
+        made = Representation(body, f'{plain.tag[:-1]}-{coding}"', coding)
+        if self._rendered.get(at) is kept:  # and not a later page, nor none for want of room
             self._forget(at)
-            kept.representations[coding] = Representation(
-                await coded(plain.body, coding), f'{plain.tag[:-1]}-{coding}"', coding
-            )
+            kept.representations[coding] = made
             self._remember(at, kept)
-        return kept.representations[coding]
+        return made
 
     def _remember(self, at: tuple[str, Window, str], kept: RenderedPage) -> None:
-        self._forget(at)  # another caller may have rendered it while this one compressed
         self._rendered[at] = kept
         self._bytes += kept.size_bytes
         while self._bytes > self._max_bytes and self._rendered:

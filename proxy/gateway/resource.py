@@ -80,6 +80,7 @@ class ResourceGateway:
         """End what is under way."""
         await self.background.close()
         await self._fetcher.close()
+        await self._coded.close()
 
     def listed(self, ask: ListAsk) -> None:
         """A page of the list *ask* was given."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import zlib
 
 import pytest
@@ -52,7 +54,28 @@ async def test_only_so_much_is_remembered(made: list[str]) -> None:
     assert len(made) == 6
 
 
-async def test_a_long_body_is_coded_beside_the_loop() -> None:
-    """And comes back the same."""
+async def test_a_long_body_is_coded_once_for_all_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is, who asks for it waits for the same; one whose caller went away is there for the others."""
+    opened, made = threading.Event(), []
+
+    def held(body: bytes, coding: str) -> bytes:
+        made.append(coding)
+        assert opened.wait(20)
+        return zlib.compress(body, wbits=31)
+
+    monkeypatch.setattr(codings, "encoded", held)
     body = bytes(range(256)) * 1000
-    assert zlib.decompress(await codings.coded(body, "gzip"), wbits=31) == body
+    bodies = CodedBodies(1 << 20)
+    first, *others = [asyncio.create_task(bodies.body("k", body, "gzip")) for _ in range(9)]
+
+    async def leave() -> None:
+        first.cancel()
+        opened.set()
+
+    await asyncio.create_task(leave())  # begun after them, so that all of them wait by then
+    got = await asyncio.gather(*others)
+    assert {zlib.decompress(each, wbits=31) for each in got} == {body}
+    assert first.cancelled()
+    assert await bodies.body("k", body, "gzip") == got[0]
+    assert made == ["gzip"]
+    await bodies.close()
