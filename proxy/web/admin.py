@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -22,72 +23,82 @@ _TARGET: Final = "target="
 _MANY: Final = "normalised"  # the one label that may stand more than once
 
 
-def application(
-    telemetry: Telemetry,
-    *,
-    readiness: Readiness,
-    purging: Purging,
-    stored_bytes: Callable[[], int],
-    statistics: Callable[[], Mapping[str, Any]],
-    explain: Callable[[str], Explanation],
-    token: str | None,
-) -> web.Application:
-    """Return the admin application.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """What operators may ask for.
 
     *readiness* says how each part is: `ok`, or what is wrong; the proxy is ready when no part says `not ready`.
     *explain* tells what a GET of a target turns into.
     """
-    page = Page()
 
-    async def status_page(_: web.Request) -> web.Response:
-        return web.Response(body=page.body, content_type="text/html", charset="utf-8", headers=page.headers)
+    telemetry: Telemetry
+    readiness: Readiness
+    purging: Purging
+    stored_bytes: Callable[[], int]
+    statistics: Callable[[], Mapping[str, Any]]
+    explain: Callable[[str], Explanation]
 
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="alive\n")
-
-    async def readyz(_: web.Request) -> web.Response:
-        parts = await readiness()
+    async def readyz(self, _: web.Request) -> web.Response:
+        """Answer 200 while every part can do its work, 503 else, with what each says."""
+        parts = await self.readiness()
         ready = not any(said.startswith("not ready") for said in parts.values())
         return _json({"ready": ready, "parts": dict(parts)}, status=200 if ready else 503)
 
-    async def metrics(_: web.Request) -> web.Response:
-        telemetry.stored_bytes.set(stored_bytes())
+    async def metrics(self, _: web.Request) -> web.Response:
+        """Answer with what Prometheus reads."""
+        self.telemetry.stored_bytes.set(self.stored_bytes())
         return web.Response(
-            body=telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=self.telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
-    async def stats(_: web.Request) -> web.Response:
-        return _json(statistics())
+    async def stats(self, _: web.Request) -> web.Response:
+        """Answer with the figures of the status page."""
+        return _json(self.statistics())
 
-    async def explained(request: web.Request) -> web.Response:
-        told = list(explain(explained_target(request.raw_path.partition("?")[2])))
+    async def explained(self, request: web.Request) -> web.Response:
+        """Answer with what a request turns into, as JSON or as the lines of `ims-proxy explain`."""
+        told = list(self.explain(explained_target(request.raw_path.partition("?")[2])))
         if "text/plain" in request.headers.get("Accept", ""):
             return web.Response(text="".join(f"{label:<12} {text}\n" for label, text in told))
         return _json(_tree(told))
 
-    async def purge_listings(request: web.Request) -> web.Response:
+    async def purge(self, request: web.Request) -> web.Response:
+        """Drop what the body names, and answer with how many listings that were."""
         try:
             order = purge(orjson.loads(await request.read()))
         except PurgeError as error:
             raise RefusedError(400, str(error)) from error
         except orjson.JSONDecodeError as error:
             raise RefusedError(400, "purge: no JSON") from error
-        told = await purging(order)
+        told = await self.purging(order)
         return _json({"dropped": told.dropped} | ({"because": told.because} if told.because else {}))
+
+
+def application(operations: Operations, *, token: str | None) -> web.Application:
+    """Return the admin application; with a *token* it is for who sends that."""
+    page = Page()
+
+    async def status_page(_: web.Request) -> web.Response:
+        return web.Response(body=page.body, content_type="text/html", charset="utf-8", headers=page.headers)
 
     app = web.Application(middlewares=[guard(token)])
     app.add_routes(
         [
             web.get("/", status_page),
             web.get("/healthz", healthz),
-            web.get("/readyz", readyz),
-            web.get("/metrics", metrics),
-            web.get("/stats", stats),
-            web.get("/explain", explained),
-            web.post("/purge", purge_listings),
+            web.get("/readyz", operations.readyz),
+            web.get("/metrics", operations.metrics),
+            web.get("/stats", operations.stats),
+            web.get("/explain", operations.explained),
+            web.post("/purge", operations.purge),
         ]
     )
     return app
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """Answer that the process is alive."""
+    return web.Response(text="alive\n")
 
 
 def explained_target(query: str) -> str:

@@ -128,14 +128,16 @@ def _died(life: int, arrived: Callable[[signal.Signals], None]) -> None:
 def _operating(settings: Settings, parts: Parts, draining: asyncio.Event) -> web.Application:
     """Return what answers operators; while *draining* is set it says that the proxy is not ready."""
     store = parts.store
-    return admin.application(
-        parts.telemetry,
+    operations = admin.Operations(
+        telemetry=parts.telemetry,
         readiness=lambda: _readiness(store, draining),
         purging=parts.answers.gateway.purge,
         stored_bytes=lambda: store.stored_bytes,
         statistics=Statistics(parts.telemetry.registry, store, parts.shield, max_bytes=settings.store.max_bytes),
         explain=lambda target: assumed_explanation(target, settings),
-        token=settings.admin.token.get_secret_value() if settings.admin.token else None,
+    )
+    return admin.application(
+        operations, token=settings.admin.token.get_secret_value() if settings.admin.token else None
     )
 
 

@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from proxy.web.admin import healthz
 from proxy.web.guard import RefusedError, guard
 from proxy.web.merged import merged
 from proxy.web.samples import Samples
@@ -87,9 +88,6 @@ _OURS: Final = frozenset({"connection", "content-length", "date", "keep-alive", 
 
 def application(workers: Workers, *, token: str | None) -> web.Application:
     """Return the admin application over *workers*; with a *token* it is for who sends that."""
-
-    async def healthz(_: web.Request) -> web.Response:
-        return web.Response(text="alive\n")
 
     async def readyz(_: web.Request) -> web.Response:
         ready, parts = readiness(await workers.all("/readyz"))
