@@ -22,11 +22,16 @@ from typing import Final
 from proxy.core.restarts import Ends, GiveUp
 from proxy.telemetry import event
 
-_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 _GRACE_S: Final = 5.0  # beyond the time that a child itself takes to stop
 
 # Runs in the child, given the end of the pipe that reads nothing until the supervisor is gone; returns at its end.
 Main = Callable[[int], None]
+
+
+def ending_signals() -> frozenset[signal.Signals]:
+    """Return the signals that end the proxy: SIGHUP too, unless whoever started it (nohup) had that ignored."""
+    hangup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else set()
+    return frozenset({signal.SIGTERM, signal.SIGINT} | hangup)
 
 
 @dataclass(slots=True)
@@ -43,17 +48,21 @@ class Child:
 
 
 class Supervisor:
-    """Keeps *children* running until SIGTERM or SIGINT, or until one can't be; *stopping* is called before they end."""
+    """Keeps *children* running until SIGTERM, SIGINT or SIGHUP, or until one can't be.
+
+    *stopping* is called before they end.
+    """
 
     def __init__(self, children: Sequence[Child], *, stopping: Callable[[], None]) -> None:
         self._children = children
         self._stopping = stopping
         self._life, self._held = os.pipe()
         self._mask: set[int] = set()
+        self._signals = ending_signals() | {signal.SIGCHLD}
 
     def run(self) -> signal.Signals | None:
         """Return the signal that ended it, None where a child had to be given up."""
-        self._mask = {int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)}
+        self._mask = {int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)}
         try:
             return self._watched()
         finally:
@@ -69,8 +78,8 @@ class Supervisor:
                 if child.due is not None and child.due <= now:
                     self._start(child)
             waits = [child.due - now for child in self._children if child.due is not None]
-            got = _signalled(min(waits, default=None))
-            if got in (signal.SIGTERM, signal.SIGINT):
+            got = self._signalled(min(waits, default=None))
+            if got and got is not signal.SIGCHLD:
                 return got
             for child in self._reaped():
                 if not self._carries_on(child):
@@ -132,7 +141,7 @@ class Supervisor:
         _tell(children, signal.SIGTERM)
         until = time.monotonic() + max((child.stop_s for child in children), default=0.0) + _GRACE_S
         while any(child.pid for child in children) and (left_s := until - time.monotonic()) > 0:
-            _signalled(left_s)
+            self._signalled(left_s)
             self._reaped()
         _tell(children, signal.SIGKILL)
         for child in children:
@@ -140,16 +149,15 @@ class Supervisor:
                 os.waitpid(child.pid, 0)
                 child.pid = None
 
+    def _signalled(self, wait_s: float | None) -> signal.Signals | None:
+        """Return the next signal, None where none arrives within *wait_s*."""
+        if wait_s is None:
+            return signal.Signals(signal.sigwaitinfo(self._signals).si_signo)
+        got = signal.sigtimedwait(self._signals, max(0.0, wait_s))
+        return signal.Signals(got.si_signo) if got else None
+
 
 def _tell(children: Sequence[Child], number: signal.Signals) -> None:
     for child in children:
         if child.pid:
             os.kill(child.pid, number)
-
-
-def _signalled(wait_s: float | None) -> signal.Signals | None:
-    """Return the next signal, None where none arrives within *wait_s*."""
-    if wait_s is None:
-        return signal.Signals(signal.sigwaitinfo(_SIGNALS).si_signo)
-    got = signal.sigtimedwait(_SIGNALS, max(0.0, wait_s))
-    return signal.Signals(got.si_signo) if got else None

@@ -21,6 +21,7 @@ from proxy.config import ServerSection, Settings
 from proxy.errors import StoreUnavailableError
 from proxy.explain import assumed_explanation
 from proxy.stores.base import SpanStore
+from proxy.supervision import ending_signals
 from proxy.telemetry import Telemetry, event
 from proxy.web import admin
 from proxy.web.memo import HeadMemo
@@ -29,6 +30,7 @@ from proxy.web.parts import Parts, put_together
 from proxy.web.server import Front
 from proxy.web.statistics import Statistics
 
+_QUIET_S: Final = 0.25  # in which a request that was on its way when the proxy was told to stop still comes
 _REPEATED_SHARE: Final = 0.125  # of `store.max_bytes`: answers repeated as they are, mostly rendered pages
 
 
@@ -66,7 +68,8 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     )
     # Where callers' requests are counted, each has to come as far as the gateway.
     front = Front(parts.answers.gateway, telemetry, memo=None if parts.admission.counts else memo)
-    callers = web.ServerRunner(front.server(), shutdown_timeout=settings.server.drain_s)
+    server = front.server()
+    callers = web.ServerRunner(server, shutdown_timeout=settings.server.drain_s)
     try:
         await parts.shield.start()
         await operators.setup()
@@ -88,6 +91,9 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         telemetry.ready.set(0)
         memo.close()
         event("draining", at_most_s=settings.server.drain_s)
+        for site in callers.sites:
+            await site.stop()
+        await server.drain(min(_QUIET_S, settings.server.drain_s))
         await callers.cleanup()
         await parts.close()
         await operators.cleanup()
@@ -95,14 +101,14 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
 
 
 async def serve(settings: Settings) -> signal.Signals:
-    """Run a proxy until SIGTERM or SIGINT, and return which it was."""
+    """Run a proxy until SIGTERM, SIGINT or SIGHUP, and return which it was."""
     stopped = stop_signal()
     async with running(settings):
         return await stopped
 
 
 def stop_signal(life: int | None = None) -> asyncio.Future[signal.Signals]:
-    """Return what is done when SIGTERM or SIGINT arrives, from now on: which of them it was.
+    """Return what is done when a signal that ends the proxy arrives, from now on: which of them it was.
 
     The end of the pipe *life* counts as SIGTERM.
     """
@@ -113,7 +119,7 @@ def stop_signal(life: int | None = None) -> asyncio.Future[signal.Signals]:
         if not stopped.done():
             stopped.set_result(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         loop.add_signal_handler(number, arrived, number)
     if life is not None:
         loop.add_reader(life, _died, life, arrived)
@@ -168,9 +174,14 @@ async def _listening(
         try:
             await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()
         except OSError as error:
-            number = error.errno or 0
-            raise OSError(number, f"{address}: {os.strerror(number) if number > 0 else error.strerror}") from error
+            raise not_listened(address, error) from error
     return url_of(host, runner.addresses[0][1], secure=context is not None)
+
+
+def not_listened(address: str, error: OSError) -> OSError:
+    """Return *error*, which kept us from listening there, with the *address* in what it says."""
+    number = error.errno or 0
+    return OSError(number, f"{address}: {os.strerror(number) if number > 0 else error.strerror}")
 
 
 def url_of(host: str, port: int, *, secure: bool = False) -> str:

@@ -30,6 +30,7 @@ Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 FIELD_BYTES: Final = 64 * 1024
 TARGET_BYTES: Final = 32 * 1024  # the gateway before IMS takes no longer one either
 _KEEP_ALIVE_S: Final = 75.0
+_LOOK_S: Final = 0.01
 
 
 class Asked(NamedTuple):
@@ -118,6 +119,11 @@ class Connection(RequestHandler):
                 unfinished.set_exception(BrokenBodyError("body: chunks that can't be divided"))
 
     @property
+    def ending(self) -> bool:
+        """Whether the answer that is given now is the last one: bytes were lost, or the server stops."""
+        return self.cut or (isinstance(self._manager, Server) and self._manager.draining)
+
+    @property
     def _bodiless(self) -> bool:
         return bool(self._messages) and self._messages[-1][1] is EMPTY_PAYLOAD and not self._upgraded
 
@@ -146,10 +152,22 @@ class Server(web.Server):
     def __init__(self, handler: Handler, memo: HeadMemo | None, **settings: Any) -> None:
         super().__init__(handler, handler_cancellation=True, **settings)
         self.memo = memo
+        self.draining = False
 
     def __call__(self) -> RequestHandler:
         """Return the protocol of a new connection."""
         return Connection(self, self.memo, loop=self._loop, **self._kwargs)
+
+    async def drain(self, wait_s: float) -> None:
+        """Make every answer from now on the last of its connection; return once nobody is connected, or after *wait_s*.
+
+        A connection without a request under way may have one on its way: it was sent before anyone could know that the
+        server stops. It is answered if it comes within that time.
+        """
+        self.draining = True
+        until = self._loop.time() + wait_s
+        while self.connections and self._loop.time() < until:  # noqa: ASYNC110 - aiohttp tells nobody of the last one
+            await asyncio.sleep(_LOOK_S)
 
 
 class Front:
@@ -240,8 +258,8 @@ def _last(request: BaseRequest) -> bool:
     caller's, who shares a connection with this one further down, it would carry what this caller wrote.
     """
     connection = request.protocol
-    cut = isinstance(connection, Connection) and connection.cut
-    return cut or "Transfer-Encoding" in request.headers or adapter.keeps_its_body(request)
+    ending = isinstance(connection, Connection) and connection.ending
+    return ending or "Transfer-Encoding" in request.headers or adapter.keeps_its_body(request)
 
 
 def _unread(why: BaseException | None) -> ProxyError:

@@ -6,7 +6,7 @@
 | `/readyz` | 200 when every worker is ready; what each says, part by part |
 | `/metrics` | sums over the workers; of what can't be added, the least or the most |
 | `/stats` | the same for its figures |
-| any other | the first worker's that answers: what it is told of the store, all of them hear |
+| any other | that of a worker that lives: what it is told of the store, all of them hear |
 
 A worker guards its own port too, which is on loopback: it is asked with the same credentials.
 """
@@ -30,7 +30,7 @@ from proxy.web.guard import RefusedError, guard
 from proxy.web.merged import merged
 from proxy.web.samples import Samples
 
-_WAIT_S: Final = 5.0
+_WAIT_S: Final = 3.0
 _PURGE_WAIT_S: Final = 60.0
 _LOOK_S: Final = 0.05
 _LEAST: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio"})
@@ -61,13 +61,26 @@ class Workers:
         return list(await asyncio.gather(*(self._asked(url, "GET", path, request, b"") for url in self._urls)))
 
     async def any(self, request: web.Request) -> Said | None:
-        """Return what the first worker answers to *request* that answers at all."""
+        """Return what a worker answers to *request*, one that says that it lives: one that hangs would hold it up."""
         body = await request.read()
-        for url in self._urls:
-            said = await self._asked(url, request.method, request.raw_path, request, body, wait_s=_PURGE_WAIT_S)
-            if said is not None:
-                return said
-        return None
+        looks = [asyncio.create_task(self._living(url)) for url in self._urls]
+        try:
+            for look in asyncio.as_completed(looks):
+                url = await look
+                said = url and await self._asked(
+                    url, request.method, request.raw_path, request, body, wait_s=_PURGE_WAIT_S
+                )
+                if said:
+                    return said
+            return None
+        finally:
+            for each in looks:
+                each.cancel()
+            await asyncio.gather(*looks, return_exceptions=True)
+
+    async def _living(self, url: str) -> str | None:
+        """Return *url* if the worker there answers."""
+        return url if await self._asked(url, "GET", "/healthz", None, b"") else None
 
     async def _asked(
         self, url: str, method: str, path: str, request: web.Request | None, body: bytes, *, wait_s: float = _WAIT_S

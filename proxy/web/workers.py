@@ -22,15 +22,15 @@ from proxy.config import Settings
 from proxy.supervision import Child, Supervisor
 from proxy.telemetry import event
 from proxy.web import together
-from proxy.web.app import Place, running, stop_signal, url_of
+from proxy.web.app import Place, not_listened, running, stop_signal, url_of
 from proxy.web.operators import Runner
 
 _BACKLOG = 1024
-_STOP_S = 10.0  # what an operators' process may take to stop
+_STOP_S = 10.0  # what an operators' process may take to stop, half of it for what it is asked
 
 
 def supervised(settings: Settings) -> signal.Signals | None:
-    """Run workers until SIGTERM or SIGINT, and return which it was, None where one could not be kept running.
+    """Run workers until SIGTERM, SIGINT or SIGHUP, and return which it was, None where one can't be kept running.
 
     Raises `OSError` where an address can't be listened on.
     """
@@ -71,14 +71,14 @@ def part_of(settings: Settings) -> Settings:
 def listening(address: str) -> list[socket.socket]:
     """Return sockets that listen at *address*, HOST:PORT, on each address that its host has; port 0 is a free one."""
     host, _, port = address.rpartition(":")
-    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     bound: list[socket.socket] = []
     try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, where in dict.fromkeys(found):
             bound.append(socket.create_server(where[:2], family=family, backlog=_BACKLOG))
-    except BaseException:
+    except OSError as error:
         _close(bound)
-        raise
+        raise not_listened(address, error) from error
     return bound
 
 
@@ -115,7 +115,7 @@ def _administer(
         stopped = stop_signal(life)
         async with aiohttp.ClientSession() as session:
             workers = together.Workers(urls, session)
-            runner = Runner(together.application(workers, token=token))
+            runner = Runner(together.application(workers, token=token), shutdown_timeout=_STOP_S / 2)
             await runner.setup()
             for each in operators:
                 await web.SockSite(runner, each).start()

@@ -26,7 +26,10 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
-async def test_serve_answers_and_ends_on_sigterm(upstream: Lookalike, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
+async def test_serve_answers_and_ends_when_it_is_told_to(
+    upstream: Lookalike, tmp_path: Path, by: signal.Signals
+) -> None:
     """With `--upstream` alone it runs; told to stop, it ends well."""
     async with command("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS, at=tmp_path) as started:
         url, admin = await started.listening()
@@ -35,7 +38,7 @@ async def test_serve_answers_and_ends_on_sigterm(upstream: Lookalike, tmp_path: 
             assert (await client.ask(LIST)).hit
             assert (await operator.ask("/healthz")).status == 200
             assert (await operator.ask("/readyz")).status == 200
-        assert await started.ended(by=signal.SIGTERM) == 0
+        assert await started.ended(by=by) == 0
         assert [bool(started.events(name)) for name in ("draining", "stopped")] == [True, True]
         assert b"Traceback" not in started.errors
 
