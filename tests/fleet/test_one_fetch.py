@@ -19,15 +19,15 @@ from tests.harness.redis import RedisServer
 
 TARGET = "/v2/images?visibility=public&limit=40"
 FIELDS = {"X-Auth-Token": "fleet-token-0-0", "Accept-Encoding": "identity"}
-CLAIM_S = 5.0
-MARGIN_S = 3.0
-WITHIN_S = 20.0
+PATIENT_MS = 10_000
+WITHIN_S = 60.0
+LAPSED_S = 30.0  # a claim lapses in five; from one that doesn't the others turn away after more than a minute
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     """A client that opens as many connections as it is asked for."""
-    timeout = aiohttp.ClientTimeout(total=30)
+    timeout = aiohttp.ClientTimeout(total=2 * WITHIN_S)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
         yield session
 
@@ -60,7 +60,7 @@ async def test_equal_misses_through_four_replicas_are_one_fetch(
     """Two hundred callers who ask four replicas for the same page at once cost the upstream one call."""
     gate = Gate()
     lookalike.script = gate
-    async with replicas(4, settings(lookalike.base_url, store=redis.url, timeout_ms=2000.0)) as proxies:
+    async with replicas(4, settings(lookalike.base_url, store=redis.url, timeout_ms=PATIENT_MS)) as proxies:
         asking = [asyncio.create_task(body(client, proxies[number % 4].url)) for number in range(200)]
         async with asyncio.timeout(WITHIN_S):
             while await collapsed(client, proxies) < 200 - 4:
@@ -101,7 +101,7 @@ def processes(lookalike: Lookalike, redis: RedisServer, tmp_path: Path) -> Itera
         for number in range(3):
             directory = tmp_path / f"replica-{number}"
             directory.mkdir()
-            each = {"IDENTITY__SECRET": SECRET, "SERVER__DRAIN_S": "0", "STORE__TIMEOUT_MS": "2000"}
+            each = {"IDENTITY__SECRET": SECRET, "SERVER__DRAIN_S": "0", "STORE__TIMEOUT_MS": str(PATIENT_MS)}
             made.append(ProxyProcess(lookalike.base_url, directory, store=redis.url, settings=each))
         yield [stack.enter_context(proxy) for proxy in made]
 
@@ -128,5 +128,5 @@ async def test_the_others_answer_once_the_claim_of_a_killed_leader_lapses(
     with pytest.raises(aiohttp.ClientError):
         await led
     assert len(set(answers)) == 1
-    assert took_s <= CLAIM_S + MARGIN_S
+    assert took_s < LAPSED_S
     assert len(list_calls(lookalike)) == 2

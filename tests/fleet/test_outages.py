@@ -12,12 +12,12 @@ import pytest
 from proxy.demo.server import Lookalike
 from proxy.web.app import Running
 from tests.conftest import Say
-from tests.fleet.replicas import list_calls, replicas, round_robin, settings
+from tests.fleet.replicas import list_calls, metric, replicas, round_robin, settings
 from tests.fleet.trace import Crawl, run
-from tests.harness.redis import RedisServer
+from tests.harness.redis import RedisServer, asked_within
 
 LIMIT_S = 0.3
-MARGIN_S = 0.5
+GUARDS = 2  # one for what is stored, one for the budget
 ASKED = 40
 TOKEN = "fleet-token-0-0"
 
@@ -76,17 +76,20 @@ async def test_a_trace_goes_on_without_redis(
 async def test_a_frozen_redis_costs_a_request_its_time_limit_once(
     lookalike: Lookalike, redis: RedisServer, say: Say
 ) -> None:
-    """Of forty misses in a row only the first ones wait for the frozen store, and none for more than its time limit."""
+    """Of forty misses in a row only a few wait for the frozen store, ever more rarely."""
     each = settings(lookalike.base_url, store=redis.url, timeout_ms=LIMIT_S * 1000)
     async with replicas(1, each) as (proxy,), aiohttp.ClientSession() as client:
-        before = [await seconds(missed(client, proxy, f"calm-{number}")) for number in range(ASKED)]
+        calm = [await seconds(missed(client, proxy, f"calm-{number}")) for number in range(ASKED)]
+        before = await metric(client, [proxy], "ims_proxy_store_errors_total")
         redis.pause()
         costs = [await seconds(missed(client, proxy, f"frozen-{number}")) for number in range(ASKED)]
+        waits = await metric(client, [proxy], "ims_proxy_store_errors_total") - before
         redis.resume()
-    say(f"frozen Redis: dearest {max(costs):.3f}s, {ASKED} in {sum(costs):.2f}s, {sum(before):.2f}s before")
-    # Once for what is stored, and once for the budget.
-    assert max(costs) <= 2 * LIMIT_S + MARGIN_S
-    assert sum(costs) <= sum(before) + 4 * LIMIT_S + 2 * MARGIN_S
+    say(
+        f"frozen Redis: {waits:.0f} waits, dearest {max(costs):.3f}s, "
+        f"{ASKED} in {sum(costs):.2f}s, {sum(calm):.2f}s before"
+    )
+    assert 0 < waits <= GUARDS * (1 + asked_within(sum(costs)))  # beside the first another may be under way
 
 
 async def missed(client: aiohttp.ClientSession, proxy: Running, name: str) -> None:

@@ -22,7 +22,7 @@ MOST_CALLS_BY_PROJECT = 80
 CRAWLS_BY_PROJECT = 120  # the first that make 1,600 requests
 MOVABLE = FILTERS[5]  # the one in an order in which images move: a page of it comes from one span
 SLACK_OF_REPLICAS = 1.05
-PATIENT_MS = 2000.0  # one process runs the fleet, all its replicas and the upstream: it is late where Redis is not
+PATIENT_MS = 10_000.0  # one process runs the fleet, all its replicas and the upstream: it is late where Redis is not
 UNHURRIED_S = 600.0  # and what it is late for is not to become stale meanwhile, nor out of trust
 
 

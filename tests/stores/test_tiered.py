@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from math import log2
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,10 @@ import pytest
 from proxy.core.keys import EVERYTHING
 from proxy.core.listing import HEAD
 from proxy.errors import StoreUnavailableError
-from proxy.stores.guarded import FIRST_PAUSE_S
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import connected
 from proxy.stores.tiered import TieredStore
-from tests.harness.redis import RedisServer
+from tests.harness.redis import RedisServer, asked_within
 from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW, a_span, chained, keep
 from tests.stores.conftest import KEEP_S, PREFIX
@@ -73,11 +71,6 @@ async def kept(store: TieredStore) -> bool:
     return False
 
 
-def probes_within(elapsed_s: float) -> float:
-    """Return how often a store that never answers is asked within *elapsed_s*: pauses between double."""
-    return 1 + log2(1 + elapsed_s / FIRST_PAUSE_S)
-
-
 async def seconds(work: Awaitable[object]) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -94,7 +87,7 @@ async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(own_server: 
         keys = [replace(KEY, query=f"name={number}") for number in range(40)]
         took_s = sum([await seconds(store.chain(key, HEAD, 5, now=NOW)) for key in keys])
         own_server.resume()
-    assert len(failures) <= probes_within(took_s)
+    assert len(failures) <= asked_within(took_s)
 
 
 async def test_a_frozen_redis_holds_up_a_hundred_callers_once(own_server: RedisServer) -> None:
