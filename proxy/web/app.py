@@ -18,6 +18,7 @@ from aiohttp import web
 
 from proxy import tls
 from proxy.config import ServerSection, Settings
+from proxy.descriptors import left_to_callers, raised
 from proxy.errors import StoreUnavailableError
 from proxy.explain import assumed_explanation
 from proxy.stores.base import SpanStore
@@ -68,7 +69,8 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     )
     # Where callers' requests are counted, each has to come as far as the gateway.
     front = Front(parts.answers.gateway, telemetry, memo=None if parts.admission.counts else memo)
-    server = front.server()
+    most = left_to_callers(raised(), upstream=settings.upstream.max_connections)
+    server = front.server(most=most)
     callers = web.ServerRunner(server, shutdown_timeout=settings.server.drain_s)
     try:
         await parts.shield.start()

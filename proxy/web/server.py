@@ -31,6 +31,7 @@ FIELD_BYTES: Final = 64 * 1024
 TARGET_BYTES: Final = 32 * 1024  # the gateway before IMS takes no longer one either
 _KEEP_ALIVE_S: Final = 75.0
 _LOOK_S: Final = 0.01
+_TOLD_S: Final = 60.0
 
 
 class Asked(NamedTuple):
@@ -119,6 +120,11 @@ class Connection(RequestHandler):
                 unfinished.set_exception(BrokenBodyError("body: chunks that can't be divided"))
 
     @property
+    def idle(self) -> bool:
+        """Whether no request is under way: none came, or none came whole, since the last answer."""
+        return self._waiter is not None
+
+    @property
     def ending(self) -> bool:
         """Whether the answer that is given now is the last one: bytes were lost, or the server stops."""
         return self.cut or (isinstance(self._manager, Server) and self._manager.draining)
@@ -147,16 +153,30 @@ class Connection(RequestHandler):
 
 
 class Server(web.Server):
-    """Makes a `Connection` for each caller."""
+    """Makes a `Connection` for each caller, *most* of them at once."""
 
-    def __init__(self, handler: Handler, memo: HeadMemo | None, **settings: Any) -> None:
+    def __init__(self, handler: Handler, memo: HeadMemo | None, *, most: int, **settings: Any) -> None:
         super().__init__(handler, handler_cancellation=True, **settings)
         self.memo = memo
         self.draining = False
+        self._most = most
+        self._told_at = -_TOLD_S
 
     def __call__(self) -> RequestHandler:
         """Return the protocol of a new connection."""
         return Connection(self, self.memo, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """Take a connection in; where there are too many, the one that has been idle since it came first makes room."""
+        super().connection_made(handler, transport)
+        if len(self._connections) <= self._most:
+            return
+        known = (each for each in self._connections if isinstance(each, Connection))
+        next((each for each in known if each.idle and each.transport), handler).force_close()
+        now = self._loop.time()
+        if now - self._told_at >= _TOLD_S:
+            self._told_at = now
+            event("connections-full", level=logging.WARNING, most=self._most)
 
     async def drain(self, wait_s: float) -> None:
         """Make every answer from now on the last of its connection; return once nobody is connected, or after *wait_s*.
@@ -186,8 +206,8 @@ class Front:
         self._memo = memo
         self._clock = clock
 
-    def server(self) -> Server:
-        """Return the server for a listener."""
+    def server(self, *, most: int) -> Server:
+        """Return the server for a listener, which has *most* connections at once."""
         settings: dict[str, Any] = {
             "access_log": None,
             "keepalive_timeout": _KEEP_ALIVE_S,
@@ -195,7 +215,7 @@ class Front:
             "max_field_size": FIELD_BYTES,
             "auto_decompress": False,  # a body goes up as it came
         }
-        return Server(self.handle, self._memo, **settings)
+        return Server(self.handle, self._memo, most=most, **settings)
 
     async def handle(self, request: BaseRequest) -> web.StreamResponse:
         """Answer one request."""

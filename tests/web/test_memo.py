@@ -207,7 +207,7 @@ async def a_world(*, verdict_ttl_s: float = 1e9) -> AsyncIterator[World]:
         door=door,
     )
     memo = HeadMemo(max_bytes=1 << 20, epoch=lambda: listings.epoch, clock=hand)
-    runner = web.ServerRunner(Front(gateway, telemetry, memo=memo).server())
+    runner = web.ServerRunner(Front(gateway, telemetry, memo=memo).server(most=100))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     world = World(upstream, store, gateway, door, memo, telemetry, hand, runner.addresses[0][1])
