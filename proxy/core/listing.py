@@ -10,7 +10,7 @@ can be short and yet not be the last. Such a span can't be cut, for nobody knows
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -27,6 +27,8 @@ class Span:
     request was sent; the span is fresh for *lifetime_s* from then. *generation* is the count of invalidations known
     when the fetch began. *nulls* says that an image lacks one of the listing's sort keys; *unlinked* that this list
     comes without `next`, so that a short run may be the last one and may not: only an empty one is the end.
+    *known_as*, where a store has read the span, is a digest that no other span has, for as long as nothing of it is
+    replaced; empty for one that was never read.
     """
 
     after: str
@@ -41,6 +43,7 @@ class Span:
     generation: str = ""
     nulls: bool = False
     unlinked: bool = False
+    known_as: bytes = field(default=b"", compare=False)
 
     @property
     def _short(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from typing import Final
 
 from proxy.core.coding import WORTH_CODING
 from proxy.core.keys import ListingKey
@@ -12,6 +14,8 @@ from proxy.core.page import rendered
 from proxy.core.query import Window
 from proxy.core.validators import entity_tag
 from proxy.gateway.codings import Coder
+
+_MOST_TAGS: Final = 4096
 
 
 @dataclass(slots=True)
@@ -37,12 +41,16 @@ class RenderedPage:
 
 
 class PageRenderer:
-    """Renders pages and remembers the latest ones, *max_bytes* of them."""
+    """Renders pages and remembers the latest ones, *max_bytes* of them.
+
+    Of a page that is not remembered its tag still is, about 300 bytes: a page takes longer to hash than to render.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._rendered: OrderedDict[tuple[str, Window, str], RenderedPage] = OrderedDict()
         self._bytes = 0
+        self._tags: dict[Hashable, str] = {}
         self._coder = Coder()
 
     async def close(self) -> None:
@@ -58,7 +66,7 @@ class PageRenderer:
         if kept is None or kept.page != page:
             self._forget(at)
             body = rendered(page, key, window, base)
-            kept = RenderedPage(page, {None: Representation(body, f'"{entity_tag(body)}"')})
+            kept = RenderedPage(page, {None: Representation(body, self._tag(body, page, at))})
             self._remember(at, kept)
         else:
             self._rendered.move_to_end(at)
@@ -75,10 +83,29 @@ class PageRenderer:
             self._remember(at, kept)
         return made
 
+    def _tag(self, body: bytes, page: Page, at: tuple[str, Window, str]) -> str:
+        """Return the entity tag of *body*, quoted.
+
+        It is remembered under all that *body* is made from, and only where each span has a digest: so the tag of a body
+        with other bytes can't come up.
+        """
+        if not all(part.span.known_as for part in page.parts):
+            return f'"{entity_tag(body)}"'
+        made_from = (*at, page.next_marker, *((part.span.known_as, part.start, part.stop) for part in page.parts))
+        tag = self._tags.get(made_from)
+        if tag is None:
+            if len(self._tags) >= _MOST_TAGS:
+                self._tags.clear()
+            tag = self._tags[made_from] = f'"{entity_tag(body)}"'
+        return tag
+
     def _remember(self, at: tuple[str, Window, str], kept: RenderedPage) -> None:
+        size_bytes = kept.size_bytes
+        if size_bytes > self._max_bytes:
+            return
         self._rendered[at] = kept
-        self._bytes += kept.size_bytes
-        while self._bytes > self._max_bytes and self._rendered:
+        self._bytes += size_bytes
+        while self._bytes > self._max_bytes:
             self._forget(next(iter(self._rendered)))
 
     def _forget(self, at: tuple[str, Window, str]) -> None:

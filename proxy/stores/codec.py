@@ -55,12 +55,12 @@ def decode(value: bytes, *, key: bytes, seal: Seal = CHECKSUM) -> Span | None:
     if value[: len(_MAGIC)] != _MAGIC or not seal.genuine(value[4:20], key, payload):
         return None
     try:
-        return _laid_out(payload, key=key, seal=seal)
+        return _laid_out(payload, key=key, seal=seal, tag=value[4:20])
     except (ValueError, KeyError, TypeError, OverflowError):
         return None  # whole, but laid out by another release
 
 
-def _laid_out(payload: bytes, *, key: bytes, seal: Seal) -> Span | None:
+def _laid_out(payload: bytes, *, key: bytes, seal: Seal, tag: bytes) -> Span | None:
     end_bytes = int(payload[_DIGITS_BYTES - 5 : _DIGITS_BYTES])
     end, at = None, _DIGITS_BYTES
     if end_bytes != _NO_END:
@@ -84,4 +84,5 @@ def _laid_out(payload: bytes, *, key: bytes, seal: Seal) -> Span | None:
         generation=header["generation"],
         nulls=header["nulls"],
         unlinked=header["unlinked"],
+        known_as=tag,
     )

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, TypeVar
 
@@ -34,6 +35,7 @@ def _needs(name: str) -> tuple[str, ...]:
 
 # Sent as text each time: Redis knows it by its hash, and one that restarted needs no second round trip to learn it.
 SCRIPTS: Final = {name: _script(name) for name in _NAMES}
+_THEIRS: Final = (RedisError, RedisClusterException, OSError, ValueError)  # what the client raises
 _GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
 
 Word = str | int | float | bytes
@@ -74,7 +76,7 @@ class Commands:
             for command in self._stated(scopes, script, keys, words):
                 pipe.execute_command(*command)
             *_, states, returned = await pipe.execute()
-        return _state(states, now=now), returned
+        return _states(states).at(now), returned
 
     async def told(
         self,
@@ -90,13 +92,18 @@ class Commands:
 
         It is one round trip, shared with those who ask at the same moment.
         """
-        scopes = [self.names.generation(scope) for scope in key.scopes]
-        commands = self._stated(scopes, script, keys, words)
-        async with self.translated():
-            states, made = await self._lane.asked(
-                (script, *keys, *words), commands, lambda replies: (replies[0], read(replies[1]))
-            )
-        return _state(states, now=now), made
+
+        def commands() -> list[Words]:
+            return self._stated([self.names.generation(scope) for scope in key.scopes], script, keys, words)
+
+        def answer(replies: Sequence[Any]) -> tuple[_States, Result]:
+            return _states(replies[0]), read(replies[1])
+
+        try:
+            states, made = await self._lane.asked((script, *keys, *words), commands, answer)
+        except _THEIRS as error:
+            raise await self._ours(error) from error
+        return states.at(now), made
 
     async def close(self) -> None:
         """End what is under way."""
@@ -111,19 +118,31 @@ class Commands:
         """Make Redis' errors ours. Their texts stay out: they may quote a command."""
         try:
             yield self.servers.redis
-        except (ClusterError, RedisClusterException) as error:
-            await self.servers.doubted()
-            raise StoreUnavailableError(f"redis: {type(error).__name__}") from error
-        except ResponseError as error:
-            raise StoreRefusedError("redis: refused a command") from error
-        except (RedisError, OSError, ValueError) as error:
-            await self.servers.doubted()
-            raise StoreUnavailableError(f"redis: {type(error).__name__}") from error
+        except _THEIRS as error:
+            raise await self._ours(error) from error
+
+    async def _ours(self, error: Exception) -> Exception:
+        """Return what is raised in the place of *error*."""
+        if isinstance(error, ResponseError) and not isinstance(error, ClusterError):
+            return StoreRefusedError("redis: refused a command")
+        await self.servers.doubted()
+        return StoreUnavailableError(f"redis: {type(error).__name__}")
 
 
-def _state(values: Sequence[bytes | None], *, now: float) -> State:
+@dataclass(frozen=True, slots=True)
+class _States:
+    """What Redis says of a listing's state: its *generation*, and until when it is unsettled, epoch seconds."""
+
+    generation: str
+    unsettled_until: float
+
+    def at(self, now: float) -> State:
+        return State(self.generation, unsettled=now < self.unsettled_until)
+
+
+def _states(values: Sequence[bytes | None]) -> _States:
     *generations, unsettled = values
-    return State(".".join(map(_drawn, generations)), unsettled=now < _epoch_s(unsettled))
+    return _States(".".join(map(_drawn, generations)), _epoch_s(unsettled))
 
 
 def _drawn(generation: bytes | None) -> str:

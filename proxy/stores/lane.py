@@ -59,14 +59,16 @@ class Lane:
         self._under_way: set[asyncio.Task[None]] = set()
         self._beginning = False  # whether one of them has yet to take what is unsent
 
-    async def asked(self, question: Hashable, commands: Sequence[Words], read: Callable[[list[Any]], Result]) -> Result:
+    async def asked(
+        self, question: Hashable, commands: Callable[[], Sequence[Words]], read: Callable[[list[Any]], Result]
+    ) -> Result:
         """Return what *read* makes of the replies to *commands*, which *question* stands for.
 
-        Raises what the client raises, or *read* does.
+        They are made, and read, once for all who ask the same together. Raises what the client raises, or *read* does.
         """
         unsent = self._unsent.get(question)
         if unsent is None:
-            unsent = self._unsent[question] = _Question(commands, read)
+            unsent = self._unsent[question] = _Question(commands(), read)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         unsent.waiting.append(future)
         if not self._beginning and len(self._under_way) < _MOST_UNDER_WAY:

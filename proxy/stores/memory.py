@@ -35,6 +35,7 @@ class MemoryStore:
         self._scoped: Counter[str] = Counter()  # how many spans each scope touches
         self._homes: dict[str, Homes] = {}  # of a listing
         self._generations: dict[str, str] = {}
+        self._joined: dict[tuple[str, ...], str] = {}  # the generations of a listing, by its scopes
         self._invalidations = counted(1)
         self._fences = counted(1)
         self._era = "0"  # the generation of scopes that nothing was heard of
@@ -128,7 +129,7 @@ class MemoryStore:
         if scope not in self._scoped:
             return 0
         kept = (kept for kept in self._kept.values() if kept.until > now and scope in kept.key.scopes)
-        return len({each.key.digest for each in kept if each.span.generation == self._generation(each.key)})
+        return len({each.key.digest for each in kept if each.span.generation == self.generation(each.key)})
 
     async def shared_secret(self, candidate: bytes) -> bytes:
         """See `SpanStore.shared_secret`: here there is nobody to share it with."""
@@ -142,10 +143,21 @@ class MemoryStore:
 
     def state(self, key: ListingKey, *, now: float) -> State:
         """Return what invalidations have made of the listing *key*."""
-        return State(self._generation(key), unsettled=now < self._unsettled_until)
+        return State(self.generation(key), unsettled=now < self._unsettled_until)
+
+    def generation(self, key: ListingKey) -> str:
+        """Return the generations of the scopes that touch the listing *key*."""
+        joined = self._joined.get(key.scopes)
+        if joined is None:
+            if len(self._joined) >= _MAX_GENERATIONS:
+                self._joined.clear()
+            joined = ".".join([self._generations.get(scope, self._era) for scope in key.scopes])
+            self._joined[key.scopes] = joined
+        return joined
 
     def learn(self, generations: Mapping[str, str]) -> None:
         """Take over the *generations* of scopes. Too many of them, and everything kept counts as invalidated."""
+        self._joined.clear()
         self._generations |= generations
         if len(self._generations) > _MAX_GENERATIONS:
             self._generations.clear()
@@ -155,9 +167,6 @@ class MemoryStore:
     def unsettle(self, until: float) -> None:
         """Count every listing as unsettled *until* then, epoch seconds."""
         self._unsettled_until = max(self._unsettled_until, until)
-
-    def _generation(self, key: ListingKey) -> str:
-        return ".".join(self._generations.get(scope, self._era) for scope in key.scopes)
 
     def _piece(self, listing: str, marker: str, least: int, now: float) -> Piece | None:
         """Return what follows *marker*: the span that starts there, or the rest of one that holds that image."""

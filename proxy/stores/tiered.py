@@ -203,7 +203,8 @@ class TieredStore:
 
         Raises `StoreUnavailableError` where it does not, or may be another Redis than the one that was told.
         """
-        await self._debts.paid(wait_s=self._timeout_s)
+        if self._debts:
+            await self._debts.paid(wait_s=self._timeout_s)
         await self._channel.begun(wait_s=self._timeout_s)
         session = self._channel.session
         if session is None:
@@ -232,6 +233,8 @@ class TieredStore:
         return all(current_age(piece.span.fetched_at, now=now) < self._near_ttl_s for piece in found.pieces)
 
     def _learn(self, key: ListingKey, generation: str) -> None:
+        if self._known.issuperset(key.scopes) and self._near.generation(key) == generation:
+            return
         self._near.learn(dict(zip(key.scopes, generation.split("."), strict=True)))
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()

@@ -64,11 +64,11 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     parts = await put_together(settings, telemetry, place.secret if place else secrets.token_bytes(32))
     draining = asyncio.Event()
     operators = Runner(_operating(settings, parts, draining))
-    memo = HeadMemo(
-        max_bytes=int(settings.store.max_bytes * _REPEATED_SHARE), epoch=lambda: parts.epoch, clock=time.time
-    )
+    repeated_bytes = int(settings.store.max_bytes * _REPEATED_SHARE)
+    memo = HeadMemo(max_bytes=repeated_bytes, epoch=lambda: parts.epoch, clock=time.time)
     # Where callers' requests are counted, each has to come as far as the gateway.
-    front = Front(parts.answers.gateway, telemetry, memo=None if parts.admission.counts else memo)
+    repeats = repeated_bytes > 0 and not parts.admission.counts
+    front = Front(parts.answers.gateway, telemetry, memo=memo if repeats else None)
     most = left_to_callers(raised(), upstream=settings.upstream.max_connections)
     server = front.server(most=most)
     callers = web.ServerRunner(server, shutdown_timeout=settings.server.drain_s)

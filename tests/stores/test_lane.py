@@ -76,7 +76,7 @@ async def lane(client: Client) -> AsyncIterator[Lane]:
 
 def asking(lane: Lane, *words: str) -> asyncio.Task[object]:
     """Ask for the reply to one command, which is the question too."""
-    return asyncio.create_task(lane.asked(words, [words], lambda replies: replies[0]))
+    return asyncio.create_task(lane.asked(words, lambda: [words], lambda replies: replies[0]))
 
 
 async def held(client: Client, lane: Lane) -> asyncio.Task[object]:
@@ -98,7 +98,7 @@ async def test_together(client: Client, lane: Lane) -> None:
 async def test_several_commands(client: Client, lane: Lane) -> None:
     """A question may be of several commands: all of their replies are for it."""
     other = asking(lane, "B")
-    told = await lane.asked("two", [("A", "1"), ("A", "2")], lambda replies: [reply[1] for reply in replies])
+    told = await lane.asked("two", lambda: [("A", "1"), ("A", "2")], lambda replies: [reply[1] for reply in replies])
     assert told == ["1", "2"]
     assert await other == ["B"]
 
@@ -132,7 +132,7 @@ async def test_failing(client: Client, lane: Lane) -> None:
 async def test_who_reads_fails(client: Client, lane: Lane) -> None:
     """What can't be read is an error, not a wait without an end."""
     with pytest.raises(ZeroDivisionError):
-        await lane.asked("a", [("A",)], lambda _: 1 // 0)
+        await lane.asked("a", lambda: [("A",)], lambda _: 1 // 0)
 
 
 async def test_hang_ups(client: Client, lane: Lane) -> None:

@@ -1,0 +1,73 @@
+"""Entity tags of pages that are rendered anew each time: remembered, and always those of the bytes that are given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from proxy.core.identity import Partitioner
+from proxy.core.keys import ListingKey
+from proxy.core.listing import Page, Part, Span
+from proxy.core.query import Window
+from proxy.core.validators import entity_tag
+from proxy.gateway.pages import PageRenderer
+from proxy.stores import codec
+from tests.stores.builders import a_span
+
+PARTITION = Partitioner(b"0123456789abcdef").token("t")
+KEY = ListingKey(PARTITION, "", "/v2/images", "")
+NAME = b"spans:"
+
+
+def read(kept: Span) -> Span:
+    """Return the span as a store reads it."""
+    found = codec.decode(codec.encode(kept, key=NAME), key=NAME)
+    assert found is not None
+    return found
+
+
+async def tag(renderer: PageRenderer, page: Page, key: ListingKey, window: Window, base: str = "") -> str:
+    """Return the tag of *page*, which is that of its bytes, in quotes."""
+    given = await renderer.representation(page, key, window, base=base, coding=None)
+    assert given.tag == f'"{entity_tag(given.body)}"'
+    return given.tag
+
+
+async def test_each_page_has_the_tag_of_its_bytes() -> None:
+    """Whatever makes pages differ, each has its own tag, the first time and the next."""
+    renderer = PageRenderer(0)
+    spans = [a_span(), a_span("d"), a_span(limit=2)]
+    parts = [(Part(read(each), *cut),) for each, cut in product(spans, [(0, 2), (1, 2), (0, 1)])]
+    pages = [Page(each, following) for each, following in product([*parts, parts[0] + parts[4]], [None, "b"])]
+    keys = (KEY, replace(KEY, query="name=a"), replace(KEY, path="/v2/cloudimages"))
+    windows = (Window(), Window(2), Window(2, "x"))
+    for page, key, window, base in [*product(pages, keys, windows, ("", "https://a.example"))] * 2:
+        await tag(renderer, page, key, window, base)
+
+
+async def test_a_tag_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A span that is read again gives the same page under the tag that was made before; one never read is hashed."""
+    made: list[bytes] = []
+
+    def counted(body: bytes) -> str:
+        made.append(body)
+        return entity_tag(body)
+
+    monkeypatch.setattr("proxy.gateway.pages.entity_tag", counted)
+    renderer, kept = PageRenderer(0), a_span()
+    for _ in range(3):
+        await tag(renderer, Page((Part(read(kept), 0, 3),), None), KEY, Window())
+    assert len(made) == 1
+    for _ in range(3):
+        await tag(renderer, Page((Part(kept, 0, 3),), None), KEY, Window())
+    assert len(made) == 4
+
+
+async def test_tags_are_bounded() -> None:
+    """However many pages are given, few tags are remembered."""
+    renderer, page = PageRenderer(0), Page((Part(read(a_span()), 0, 3),), None)
+    for number in range(5_000):
+        await renderer.representation(page, KEY, Window(number), base="", coding=None)
+    assert len(renderer._tags) <= 4096
