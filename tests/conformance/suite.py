@@ -96,8 +96,9 @@ def package() -> Suite:
 def _install(home: Path) -> None:
     npm = shutil.which("npm")
     assert npm is not None, "npm: not installed, tests/provision node brings it"
+    patient = ("--fetch-retries=5", "--fetch-timeout=30000")
     quiet = ("--no-audit", "--no-fund", "--no-save", "--ignore-scripts", "--loglevel=error")
-    argv: Argv = [npm, "install", *quiet, "--prefix", home, f"{PACKAGE}@{VERSION}"]
+    argv: Argv = [npm, "install", *quiet, *patient, "--prefix", home, f"{PACKAGE}@{VERSION}"]
     env = {"NODE_EXTRA_CA_CERTS": str(_SYSTEM_CERTIFICATES)} if _SYSTEM_CERTIFICATES.exists() else {}
     start(argv, log=home / "install.log", cwd=home, env=env | os.environ).wait_end(within_s=INSTALL_S)
     (home / "complete").touch()

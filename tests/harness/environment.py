@@ -14,7 +14,7 @@ from tests.harness.processes import ProgramError, start
 
 Say = Callable[[str], None]
 
-BUILD_S = 300.0
+BUILD_S = 600.0
 _LOCK_POLL_S = 0.5
 _BEAT_S = 15.0
 
@@ -76,7 +76,18 @@ def _build(home: Path, requirements: Path, *, lock: int, say: Say) -> None:
     say(f"{home.name}: installing {requirements.parent.name} and what it needs, once (a minute or two)")
     step(sys.executable, "-m", "venv", home)
     pip = (home / "bin" / "python", "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check")
-    step(*pip, "install", "--no-deps", "--no-compile", "--requirement", requirements)
+    step(
+        *pip,
+        "--retries",
+        "10",
+        "--timeout",
+        "30",
+        "install",
+        "--no-deps",
+        "--no-compile",
+        "--requirement",
+        requirements,
+    )
     say(f"{home.name}: installed in {time.monotonic() - began:.0f}s")
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -16,35 +14,19 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from proxy.demo.server import Call, Lookalike
+from tests.harness.clock import Clock, clock
 from tests.harness.iam import IamLookalike, Token, of_project
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.web.conftest import Answer, Proxy, a_proxy
+
+__all__ = ["clock"]
 
 ALPHA, AGAIN, OTHER_USER = "demo-token-alpha", "demo-token-alpha-again", "demo-token-alpha-other-user"
 READER, BETA = "demo-token-alpha-reader", "demo-token-beta"
 LIST = "/v2/images?limit=10"
 
 MakeProxy = Callable[..., AbstractAsyncContextManager[Proxy]]
-
-
-@dataclass
-class Clock:
-    """The time of day, held by hand."""
-
-    now: float
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of all that is started after it."""
-    held = Clock(float(int(time.time())))  # whole seconds survive being written down
-    monkeypatch.setattr(time, "time", held)
-    return held
 
 
 @pytest.fixture

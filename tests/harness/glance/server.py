@@ -16,8 +16,8 @@ from tests.harness.processes import LOOPBACK, Argv, http_ok, running, start
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parents[2]
 _CONFIGURATION = ("glance-api.conf", "glance-api-paste.ini")
-_MIGRATION_S = 60.0
-_START_S = 60.0
+_MIGRATION_S = 180.0
+_START_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)

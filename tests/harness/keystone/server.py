@@ -20,8 +20,8 @@ from tests.harness.processes import LOOPBACK, Argv, http_ok, running, start
 PASSWORD = "a made-up password of a user"
 _HERE = Path(__file__).parent
 _REPOSITORY = _HERE.parents[2]
-_SETUP_S = 120.0
-_START_S = 60.0
+_SETUP_S = 180.0
+_START_S = 120.0
 _TIMEOUT_S = 60.0
 
 
