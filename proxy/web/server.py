@@ -21,6 +21,7 @@ from proxy.gateway.gateway import Gateway
 from proxy.gateway.listed import Repeatable
 from proxy.telemetry import Telemetry, event
 from proxy.web import adapter
+from proxy.web.half_closed import HalfClosing
 from proxy.web.heads import METHODS, alone
 from proxy.web.memo import HeadMemo, Known, Peer
 from proxy.web.written import Written
@@ -41,19 +42,17 @@ class Asked(NamedTuple):
     epoch: int | None
 
 
-class Connection(RequestHandler):
+class Connection(HalfClosing):
     """One caller's connection; it answers from *memo* what need not be parsed.
 
     That takes a head that is alone: nothing before it is unfinished, no answer is under way, nothing follows it.
-    *asked* is such a head that is on its whole way through now, *answered* how many requests have got their answers to
-    the last byte, each with leave to send another. *cut* says that bytes may have been lost: what comes with a request
-    for an upgrade that is not made, and behind it, the parser drops.
+    *asked* is such a head that is on its whole way through now. *cut* says that bytes may have been lost: what comes
+    with a request for an upgrade that is not made, and behind it, the parser drops.
     """
 
     def __init__(self, manager: Server, memo: HeadMemo | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.asked: Asked | None = None
-        self.answered = 0
         self.cut = False
         self._memo = memo
         self._peer: Peer | None = None
@@ -246,7 +245,7 @@ class Front:
                 request_id=known_as,
             )
         if response.keep_alive and isinstance(request.protocol, Connection):
-            request.protocol.answered += 1
+            request.protocol.was_answered()
         elif adapter.keeps_its_body(request):
             request.protocol.force_close()  # aiohttp would wait for a body that never comes
         return response

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -45,6 +47,12 @@ class End:
     def cut(self) -> None:
         """End the connection at once, as a program that is killed does."""
         self.writer.transport.abort()
+
+    def reset(self) -> None:
+        """Cut the connection so that the other side can't take it for an end of one side alone."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.cut()
 
 
 class Origin:

@@ -38,11 +38,21 @@ async def caller_uploading(origin: Origin, url: str) -> None:
 
 
 async def caller_waiting(origin: Origin, url: str) -> None:
-    """A caller goes before its answer has come: the upstream's connection ends."""
+    """A caller vanishes before its answer has come: the upstream's connection ends."""
     async with a_caller(url) as caller:
         upstream = await begun(origin, caller, GET)
-        caller.cut()
+        caller.reset()
         assert await upstream.rest() == b""
+        upstream.cut()
+
+
+async def caller_half_closed(origin: Origin, url: str) -> None:
+    """A caller ends its own side and is answered."""
+    async with a_caller(url) as caller:
+        upstream = await begun(origin, caller, GET)
+        caller.writer.write_eof()
+        upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await caller.rest()
         upstream.cut()
 
 
@@ -94,7 +104,7 @@ async def test_the_other_side_sees_it_at_once(origin: Origin, url: str, abort: A
     await abort(origin, url)
 
 
-@pytest.mark.parametrize("abort", ABORTS)
+@pytest.mark.parametrize("abort", [*ABORTS, caller_half_closed])
 async def test_nothing_stays_behind(origin: Origin, url: str, abort: Abort) -> None:
     """After two hundred aborts there are as many tasks and open files as before, and no more objects than a few."""
 
