@@ -184,7 +184,9 @@ def tightest(log: Log, configured: Allowance | None, *, now: float) -> Usage | N
 
 
 def _stepped(log: Log, now: float) -> Log:
-    if now >= log.at:
+    if now == log.at:
+        return log
+    if now > log.at:
         return replace(log, at=now)
     back = log.at - now
     return replace(
@@ -198,7 +200,8 @@ def _stepped(log: Log, now: float) -> Log:
 def _advanced(log: Log, allowances: list[Allowance], now: float) -> Log:
     log = _stepped(log, now)
     longest_s = max((each.counted_s for each in allowances), default=0.0)
-    return replace(log, entries=log.entries[bisect_right(log.entries, now - longest_s, key=_since) :])
+    gone = bisect_right(log.entries, now - longest_s, key=_since)
+    return replace(log, entries=log.entries[gone:]) if gone else log
 
 
 def _since(entry: tuple[float, str]) -> float:

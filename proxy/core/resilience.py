@@ -31,7 +31,7 @@ class Retries:
 
     def called(self) -> Retries:
         """Return what is left after a first call."""
-        return replace(self, saved=min(self.most, self.saved + self.share))
+        return replace(self, saved=min(self.most, self.saved + self.share)) if self.saved < self.most else self
 
     def taken(self) -> Retries | None:
         """Return what is left after a retry, None where there is none left."""

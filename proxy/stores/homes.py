@@ -15,6 +15,7 @@ its place only if it reaches at least as far. `put.lua` does the same in Redis.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import count, repeat
 
 from proxy.core.listing import Piece, Span
 
@@ -36,6 +37,10 @@ class Homes:
 
     def add(self, span: Span, equal: Callable[[str], Span | None]) -> None:
         """Enter the images of *span*. *equal* gives the span kept after a marker, if it is of use for as long."""
+        if self._homes.keys().isdisjoint(span.ids):  # as almost always: a tenth of the time that a look at each takes
+            homes = zip(repeat(span.after), count(1), strict=False)
+            self._homes.update(zip(span.ids, zip(homes), strict=False))
+            return
         others: dict[str, Span | None] = {}
         for position, image_id in enumerate(span.ids, 1):
             farther = []

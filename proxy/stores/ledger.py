@@ -31,6 +31,10 @@ class Ledger(Protocol):
         """Return leave to make one call, or how long there is none."""
         ...
 
+    def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait | None:
+        """Return what `take` would, None where another has to be asked first."""
+        ...
+
     def report(self, scope: str, lease: str, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
         """The call *lease* was answered or given up; the upstream *told* limits, and to stay away for *closed_s*."""
         ...
@@ -72,20 +76,26 @@ class MemoryLedger:
         """See `Ledger.take`."""
         return self.take_now(scope, priority)
 
+    def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait:
+        """See `Ledger.take_at_once`: there is nobody to ask."""
+        return self.take_now(scope, priority)
+
     def take_now(self, scope: str, priority: Priority, *, rank: int = 0, among: int = 1) -> Taken | Wait:
         """Return what `take` returns, by the part of replica *rank* of *among*."""
-        log = self._log(scope)
-        told = dict(log.told)
-        parts = {name: each.share(rank, among) for name, each in told.items()}
+        whole = log = self._log(scope)
+        configured = self._configured
+        if among > 1:
+            log = replace(log, told={name: each.share(rank, among) for name, each in log.told.items()})
+            configured = configured.share(rank, among) if configured else None
         verdict, log = take(
-            replace(log, told=parts),
-            self._configured.share(rank, among) if self._configured else None,
+            log,
+            configured,
             lease=f"m{next(self._leases)}",
             priority=priority,
             hold_s=self._hold_s,
             now=self._clock(),
         )
-        self._keep(scope, replace(log, told=told))
+        self._keep(scope, replace(log, told=whole.told) if among > 1 else log)
         return verdict
 
     def note(self, scope: str, lease: str) -> None:

@@ -216,7 +216,8 @@ class MemoryStore:
         self._spans[listing] -= 1
         if not self._spans[listing]:
             del self._spans[listing]
-        if homes := self._homes.get(listing):
+            self._homes.pop(listing, None)  # they were all of this span
+        elif homes := self._homes.get(listing):
             homes.remove(kept.span)
             if not homes:
                 del self._homes[listing]

@@ -103,6 +103,10 @@ class SharedLedger:
             self._back_at = self._clock()
         self._listens = True
 
+    def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait | None:  # noqa: ARG002 - whatever it is
+        """See `Ledger.take_at_once`: Redis is asked."""
+        return None
+
     async def take(self, scope: str, priority: Priority) -> Taken | Wait:
         """See `Ledger.take`."""
         part = self._part_taken(scope, priority) if self._settling(scope) else None

@@ -6,7 +6,7 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import aiohttp
@@ -17,7 +17,7 @@ from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from proxy.core.coding import CodingError, decoded
-from proxy.core.messages import Request, Response
+from proxy.core.messages import Fields, Request, Response
 from proxy.errors import (
     BrokenBodyError,
     ConnectTimeoutError,
@@ -120,50 +120,64 @@ class UpstreamClient:
     async def fetch(self, request: Request) -> Response:
         """See `Upstream.fetch`. The whole of it takes no longer than two reads that time out."""
         try:
-            async with asyncio.timeout(self._connect_s + 2 * self._read_s), self.exchange(request) as exchange:
-                body = await self._whole(exchange)
+            async with asyncio.timeout(self._connect_s + 2 * self._read_s):
+                answer = await self._fetched(request)
         except TimeoutError as error:
             raise UpstreamTimeoutError(
                 f"{self._host}: no whole answer within {self._connect_s + 2 * self._read_s:g}s"
             ) from error
-        coding = (exchange.fields.get("content-encoding") or "identity").lower()
+        coding = answer.fields.get("content-encoding")
+        if coding is None:
+            return answer
         try:
-            plain = decoded(body, coding, at_most=self._fetch_bytes)
+            plain = decoded(answer.body, coding.lower(), at_most=self._fetch_bytes)
         except CodingError as error:
             raise UpstreamUnreachableError(f"{self._host}: {error}") from error
         if plain is None:
-            return Response(exchange.status, exchange.fields, body, exchange.reason)
-        fields = exchange.fields.without(["content-encoding", "content-length"])
-        return Response(exchange.status, fields, plain, exchange.reason)
+            return answer
+        fields = answer.fields.without(["content-encoding", "content-length"])
+        return Response(answer.status, fields, plain, answer.reason)
+
+    async def _fetched(self, request: Request) -> Response:
+        """Return the whole answer as it came."""
+        with self._translated():
+            async with await self._sent(request) as answer:
+                fields = self._fields(answer)
+                body = await self._whole(answer)
+                return Response(answer.status, fields, body, answer.reason)
 
     @asynccontextmanager
     async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
         """See `Upstream.exchange`."""
         with self._translated():
-            calling = self._session.request(
+            async with await self._sent(request) as answer:
+                yield Exchange(answer.status, answer.reason, self._fields(answer), self._chunks(answer))
+
+    async def _sent(self, request: Request) -> aiohttp.ClientResponse:
+        """Send *request* and return the head of the answer; whoever gets it lets go of the connection."""
+        with telling(request.interim):
+            return await self._session.request(
                 request.method,
                 URL(self._origin + request.target, encoded=True),
-                headers=list(request.fields),
+                headers=request.fields.lines,
                 data=request.body,
                 allow_redirects=False,
                 ssl=self._tls() if self._tls else True,
             )
-            async with AsyncExitStack() as stack:
-                with telling(request.interim):
-                    answer = await stack.enter_async_context(calling)
-                if answer.status < 200:
-                    raise UpstreamUnreachableError(f"{self._host}: {answer.status}, which nobody asked for")
-                fields = received_fields(answer.raw_headers)
-                yield Exchange(answer.status, answer.reason, fields, self._chunks(answer))
+
+    def _fields(self, answer: aiohttp.ClientResponse) -> Fields:
+        if answer.status < 200:
+            raise UpstreamUnreachableError(f"{self._host}: {answer.status}, which nobody asked for")
+        return received_fields(answer.raw_headers)
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         with self._translated():
             async for chunk in answer.content.iter_any():
                 yield chunk
 
-    async def _whole(self, exchange: Exchange) -> bytes:
+    async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
         chunks, size = [], 0
-        async for chunk in exchange.chunks:
+        while chunk := await answer.content.readany():
             chunks.append(chunk)
             size += len(chunk)
             if size > self._fetch_bytes:

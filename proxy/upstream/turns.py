@@ -1,6 +1,7 @@
 """The queue before the upstream: who calls next, and when. One line for each budget.
 
-A ticket waits in its line until the ledger grants a call and a permit is free. Its caller may go away at any moment:
+Where nobody waits and a call and a permit are to be had at once, there is no ticket. Else one waits in its line until
+the ledger grants a call and a permit is free. Its caller may go away at any moment:
 
 1. The line grants a call to ticket A, whose caller was cancelled in the same turn of the loop.
 2. A's `turn` finds the grant in its own hands as it unwinds, and hands it back: the call counts, the permit is free.
@@ -33,6 +34,8 @@ class Books(Protocol):
     """What a queue needs of a ledger; see `proxy.stores.ledger`."""
 
     async def take(self, scope: str, priority: Priority) -> Taken | Wait: ...
+
+    def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait | None: ...
 
     def report(self, scope: str, lease: str, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None: ...
 
@@ -151,6 +154,8 @@ class Turns:
     async def _waited(self, scope: str, claimant: Claimant, deadline: float) -> Turn:
         line = self._line(scope)
         self._admitted(scope, line, claimant, deadline)
+        if turn := self._at_once(scope, line, claimant):
+            return turn
         ticket = _Ticket(claimant, deadline, asyncio.get_running_loop().create_future())
         line.waiting.add(claimant, ticket)
         line.tickets.add(ticket)
@@ -173,6 +178,20 @@ class Turns:
                 ticket.turn.cancel()
             elif not used and ticket.turn.exception() is None:
                 self._unused(ticket.turn.result())
+
+    def _at_once(self, scope: str, line: _Line, claimant: Claimant) -> Turn | None:
+        """Return a turn where nobody waits, here or for a permit, and there is a call that need not be waited for."""
+        if line.server is not None or self._wanting:
+            return None
+        permitted = claimant.priority is not Priority.WRITE
+        if permitted and not self.permits.take():
+            return None
+        verdict = self._books.take_at_once(scope, claimant.priority)
+        if isinstance(verdict, Taken):
+            return self._taken(scope, line, verdict, claimant.priority, permitted=permitted)
+        if permitted:
+            self.permits.give_back()
+        return None
 
     def _counted(self, claimant: Claimant, change: int) -> None:
         self._waiting_count += change
@@ -231,11 +250,7 @@ class Turns:
         if isinstance(verdict, Wait):
             self._wait(scope, line, verdict, ticket.claimant.priority)
             return verdict.wait_s
-        self.metrics.left.set(verdict.left)
-        line.not_before = {each: until for each, until in line.not_before.items() if each > ticket.claimant.priority}
-        if verdict.left < _LOW:
-            self._lower(scope, line, _LOW_S)
-        turn = Turn(scope, verdict.lease, self._clock(), permitted)
+        turn = self._taken(scope, line, verdict, ticket.claimant.priority, permitted=permitted)
         heir = ticket if ticket in line.tickets else line.waiting.first()
         if heir is None:
             self._unused(turn)
@@ -243,6 +258,14 @@ class Turns:
             line.leave(heir, served=True)
             heir.turn.set_result(turn)
         return 0.0
+
+    def _taken(self, scope: str, line: _Line, verdict: Taken, priority: Priority, *, permitted: bool) -> Turn:
+        """Return the turn for a call of class *priority* that was granted, and note what that says of *line*."""
+        self.metrics.left.set(verdict.left)
+        line.not_before = {each: until for each, until in line.not_before.items() if each > priority}
+        if verdict.left < _LOW:
+            self._lower(scope, line, _LOW_S)
+        return Turn(scope, verdict.lease, self._clock(), permitted)
 
     def _wait(self, scope: str, line: _Line, verdict: Wait, priority: Priority) -> None:
         """There is no call for a while, for nobody in *line*: tell those who can't or won't wait for so long."""
@@ -276,8 +299,12 @@ class Turns:
             line.changed.set()
 
     def _line(self, scope: str) -> _Line:
-        if len(self._lines) >= _MOST_LINES and scope not in self._lines:
+        line = self._lines.get(scope)
+        if line is not None:
+            return line
+        if len(self._lines) >= _MOST_LINES:
             now = self._clock()
             kept = {at: each for at, each in self._lines.items() if each.tickets or each.server or each.low_until > now}
             self._lines = kept
-        return self._lines.setdefault(scope, _Line())
+        line = self._lines[scope] = _Line()
+        return line
