@@ -100,6 +100,8 @@ end
 redis.call('HSET', gate, 'at', text(now), 'closed', text(closed), 'doubtful', doubtful and '1' or '0', 'probe', probe)
 local keep = math.ceil((longest + hold + math.max(0, closed - now)) / 1000) + 60000
 redis.call('PEXPIRE', calls, text(keep))
-redis.call('PEXPIRE', gate, text(keep + 3600000))
+-- What was told is remembered for longer than what was called; anyone can have a scope by making up a token.
+local heard = #answer > 0 or doubtful or probe ~= ''
+redis.call('PEXPIRE', gate, text(heard and keep + 3600000 or keep))
 local shut = (granted == 0 and now < closed) and 1 or 0
 return {granted, math.ceil(wait), shut, math.floor(math.max(0, left) * 1000000), math.floor(now), unpack(answer)}

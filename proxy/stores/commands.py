@@ -20,7 +20,7 @@ from proxy.stores.lane import Lane, Words
 from proxy.stores.names import Names
 from proxy.stores.servers import Servers
 
-_NAMES: Final = ("chain", "put", "claim", "settle", "budget", "beat", "tell", "run")
+_NAMES: Final = ("chain", "put", "hold", "draw", "claim", "settle", "budget", "beat", "tell", "run")
 _LAYOUT: Final = frozenset({"chain", "put"})  # what reads spans and the index, by `layout.lua`
 
 
@@ -37,6 +37,10 @@ def _needs(name: str) -> tuple[str, ...]:
 SCRIPTS: Final = {name: _script(name) for name in _NAMES}
 _THEIRS: Final = (RedisError, RedisClusterException, OSError, ValueError)  # what the client raises
 _GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
+# How long a generation and a fence live that nothing was kept under: longer than any fetch takes. Who makes up tokens
+# or queries leaves no more behind. A fetch that took longer all the same is kept under a generation that is gone, so it
+# is not used; an invalidation is never forgotten for that, for it is remembered on its own.
+UNUSED_MS: Final = 10 * 60 * 1000
 
 Word = str | int | float | bytes
 Result = TypeVar("Result")
@@ -67,15 +71,14 @@ class Commands:
     ) -> tuple[State, Any]:
         """Return the state of *key* and what *script* returns, from one round trip.
 
-        Scopes that have no generation get one first.
+        Scopes that have no generation get one first, for as long as it is not used.
         """
         scopes = [self.names.generation(scope) for scope in key.scopes]
         async with self.translated() as redis, redis.pipeline(transaction=False) as pipe:
-            for scope in scopes:
-                pipe.set(scope, secrets.token_hex(8), px=self.remember_ms, nx=True)
-            for command in self._stated(scopes, script, keys, words):
-                pipe.execute_command(*command)
-            *_, states, returned = await pipe.execute()
+            drawn = [secrets.token_hex(8) for _ in scopes]
+            pipe.eval(SCRIPTS["draw"], len(scopes) + 1, *scopes, self.names.unsettled, UNUSED_MS, *drawn)
+            pipe.eval(SCRIPTS[script], len(keys), *keys, *words)
+            states, returned = await pipe.execute()
         return _states(states).at(now), returned
 
     async def told(
@@ -94,7 +97,9 @@ class Commands:
         """
 
         def commands() -> list[Words]:
-            return self._stated([self.names.generation(scope) for scope in key.scopes], script, keys, words)
+            # By their names, for a cluster's pipeline has no `mget`: it can't know that these keys are in one slot.
+            scopes = [self.names.generation(scope) for scope in key.scopes]
+            return [("MGET", *scopes, self.names.unsettled), ("EVAL", SCRIPTS[script], len(keys), *keys, *words)]
 
         def answer(replies: Sequence[Any]) -> tuple[_States, Result]:
             return _states(replies[0]), read(replies[1])
@@ -108,10 +113,6 @@ class Commands:
     async def close(self) -> None:
         """End what is under way."""
         await self._lane.close()
-
-    def _stated(self, scopes: Sequence[str], script: str, keys: Sequence[str], words: Sequence[Word]) -> list[Words]:
-        # By their names, for a cluster's pipeline has no `mget`: it can't know that these keys are in one slot.
-        return [("MGET", *scopes, self.names.unsettled), ("EVAL", SCRIPTS[script], len(keys), *keys, *words)]
 
     @asynccontextmanager
     async def translated(self) -> AsyncIterator[Redis]:

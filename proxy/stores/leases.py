@@ -9,11 +9,10 @@ from typing import Final
 from proxy.core.keys import ListingKey
 from proxy.errors import StoreUnavailableError
 from proxy.stores.base import Claim
-from proxy.stores.commands import Commands, Word
+from proxy.stores.commands import UNUSED_MS, Commands, Word
 from proxy.stores.ending import ended
 
 _CLAIM_MS: Final = 5_000
-_REMEMBER_MS: Final = 24 * 3600 * 1000
 
 
 class Leases:
@@ -32,7 +31,7 @@ class Leases:
         and what was fetched before must not look current again.
         """
         names = [self._names.claim(key, after), self._names.claims(key), self._names.spans(key) + after]
-        words = [_CLAIM_MS, _REMEMBER_MS]
+        words = [_CLAIM_MS, UNUSED_MS]
         state, (fence, there) = await self._commands.stated(key, "claim", names, words, now=now)
         if not fence:
             return Claim(state, None)

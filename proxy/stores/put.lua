@@ -1,17 +1,27 @@
 -- Keeps one span, and where each of its images stands.
--- KEYS[1]  the span; KEYS[2] the listing's index
+-- KEYS[1]  the span; KEYS[2] the listing's index; KEYS[3] its count of claims
 -- ARGV     the value; its fence; milliseconds to keep it; the marker it starts after; entries the index may have; the
---          time, milliseconds since the epoch; ids
+--          time, milliseconds since the epoch; milliseconds that the count lives at the least; ids
 -- Returns  1, or 0 where the span that is there was fetched under a later claim
 -- Of the spans that hold an image two are known: see homes.py.
 local name, index, after, now = KEYS[1], KEYS[2], ARGV[4], tonumber(ARGV[6])
 local prefix = string.sub(name, 1, #name - #after)
-local first, together = 7, 500  -- where the ids begin, and how many of them are looked up and written at a time
+local first, together = 8, 500  -- where the ids begin, and how many of them are looked up and written at a time
 local there = head(name)
 if there and there.fence > tonumber(ARGV[2]) then
   return 0
 end
 redis.call('SET', name, ARGV[1], 'PX', ARGV[3])
+local fence = tonumber(ARGV[2])
+if fence > 0 then
+  -- The count outlives what was put under it. Should it have been evicted, the next claim is a later one all the same.
+  if fence > (tonumber(redis.pcall('GET', KEYS[3])) or 0) then
+    redis.call('SET', KEYS[3], ARGV[2], 'KEEPTTL')
+  end
+  if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[7]) then
+    redis.call('PEXPIRE', KEYS[3], ARGV[7])
+  end
+end
 local entries = redis.pcall('HLEN', index)
 if type(entries) ~= 'number' or entries > tonumber(ARGV[5]) then
   redis.call('DEL', index)  -- foreign, or full of images that are long gone: the spans fill it again

@@ -15,7 +15,7 @@ from proxy.core.listing import Piece, Span
 from proxy.errors import StoreRefusedError
 from proxy.stores import codec
 from proxy.stores.base import Claim, Found, Health
-from proxy.stores.commands import SCRIPTS, Commands, Word
+from proxy.stores.commands import SCRIPTS, UNUSED_MS, Commands, Word
 from proxy.stores.leases import Leases
 from proxy.stores.names import Names
 from proxy.stores.seal import Seal
@@ -110,14 +110,14 @@ class RedisStore:
             return
         name = self.names.spans(key) + span.after
         value = codec.encode(span, key=name.encode(), fence=fence, seal=self._seal)
-        words: list[Word] = [value, fence, keep_ms, span.after, _MAX_INDEX, int(now * 1000), *span.ids]
+        hold_ms = keep_ms + UNUSED_MS
+        of_listing = [name, self.names.index(key), self.names.claims(key)]
+        words: list[Word] = [value, fence, keep_ms, span.after, _MAX_INDEX, int(now * 1000), hold_ms, *span.ids]
+        of_scopes = [each(scope) for scope in key.scopes for each in (self.names.generation, self.names.listings)]
         async with self.commands.translated() as redis, redis.pipeline(transaction=False) as pipe:
-            pipe.eval(SCRIPTS["put"], 2, name, self.names.index(key), *words)
-            for scope in key.scopes:
-                pipe.zadd(self.names.listings(scope), {key.digest: now + keep_s})
-                pipe.zremrangebyscore(self.names.listings(scope), "-inf", now)
-                pipe.pexpire(self.names.listings(scope), self.commands.remember_ms)
-            # The rest only counts listings for whoever purges: where that fails the span is kept all the same.
+            pipe.eval(SCRIPTS["put"], len(of_listing), *of_listing, *words)
+            pipe.eval(SCRIPTS["hold"], len(of_scopes), *of_scopes, key.digest, now + keep_s, now, hold_ms)
+            # Where the rest fails the span is kept all the same: it is of no use once its generation is gone.
             kept, *_ = await pipe.execute(raise_on_error=False)
             if isinstance(kept, RedisError):
                 raise kept

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from proxy.core.keys import EVERYTHING
 from proxy.core.listing import HEAD
+from proxy.stores.commands import UNUSED_MS
 from proxy.stores.redis import RedisStore
 from tests.stores.builders import BETA, KEY, MODEL, NOW, a_span, chained, keep
 from tests.stores.conftest import KEEP_S, PREFIX
@@ -42,6 +43,64 @@ async def test_every_key_expires_by_itself(redis_store: RedisStore, redis: Redis
     assert left_ms.pop(PREFIX.encode() + b"{lists}:secret") == -1
     assert left_ms
     assert all(0 < left <= (KEEP_S + 25 * 3600) * 1000 for left in left_ms.values())
+
+
+async def test_what_nothing_was_kept_under_is_soon_gone(redis_store: RedisStore, redis: Redis) -> None:
+    """A claim draws generations and a fence for as long as a fetch may take, and no longer; the next one too."""
+    for _ in range(2):
+        await redis_store.settle(KEY, HEAD, await redis_store.claim(KEY, HEAD, now=NOW))
+        left_ms = [await redis.pttl(name) for name in await every_key(redis)]
+        assert len(left_ms) == len(KEY.scopes) + 1
+        assert all(UNUSED_MS - 60_000 < left <= UNUSED_MS for left in left_ms)
+        for name in await every_key(redis):
+            await redis.pexpire(name, 1_000)
+
+
+async def test_what_something_was_kept_under_lives_on_for_as_long(redis_store: RedisStore, redis: Redis) -> None:
+    """Generations, fences and the list of listings outlive the span, and a span that is kept for less shortens none."""
+    for keep_s in (2000.0, 6.0):
+        claim = await redis_store.claim(KEY, HEAD, now=NOW)
+        span = replace(a_span(), generation=claim.state.generation)
+        await redis_store.put(KEY, span, keep_s=keep_s, now=NOW, fence=claim.fence or 0)
+        await redis_store.settle(KEY, HEAD, claim)
+        names = [name for name in await every_key(redis) if not name.startswith((SPAN, INDEX))]
+        left_ms = [await redis.pttl(name) for name in names]
+        assert len(left_ms) == 2 * len(KEY.scopes) + 1
+        assert all(2_000_000 < left <= 2_000_000 + UNUSED_MS for left in left_ms)
+
+
+async def test_an_invalidation_is_remembered_for_longer_than_anything_is_kept(
+    redis_store: RedisStore, redis: Redis
+) -> None:
+    """Neither a claim nor a put makes it live for less."""
+    await redis_store.invalidate(KEY.scopes, now=NOW)
+    await redis_store.settle(KEY, HEAD, await redis_store.claim(KEY, HEAD, now=NOW))
+    await keep(redis_store, a_span(), keep_s=6.0)
+    for scope in KEY.scopes:
+        assert await redis.pttl(redis_store.names.generation(scope)) > (KEEP_S + 23 * 3600) * 1000
+
+
+async def test_a_span_whose_generation_is_gone_is_of_no_use(redis_store: RedisStore, redis: Redis) -> None:
+    """Whether it lapsed during the fetch or was evicted, none comes in its place that the span has."""
+    claim = await redis_store.claim(KEY, HEAD, now=NOW)
+    await redis.delete(*[redis_store.names.generation(scope) for scope in KEY.scopes])
+    await redis_store.put(KEY, replace(a_span(), generation=claim.state.generation), keep_s=60.0, now=NOW, fence=1)
+    for _ in range(2):
+        found = await redis_store.chain(KEY, HEAD, 4, now=NOW)
+        assert [piece.span.generation == found.state.generation for piece in found.pieces] == [False]
+        await redis_store.claim(KEY, "d", now=NOW)
+
+
+async def test_a_claim_is_later_than_the_span_that_is_there_though_the_count_was_lost(
+    redis_store: RedisStore, redis: Redis
+) -> None:
+    """Where Redis evicted the count of claims, the next put brings it back, so that later spans are kept."""
+    await redis_store.put(KEY, a_span(HEAD, 5), keep_s=60.0, now=NOW, fence=7)
+    claim = await redis_store.claim(KEY, "d", now=NOW)
+    assert claim.fence == 8
+    await redis.set(redis_store.names.claims(KEY), "9")
+    await redis_store.put(KEY, a_span("d", 5), keep_s=60.0, now=NOW, fence=8)
+    assert (await redis_store.claim(KEY, "e", now=NOW)).fence == 10
 
 
 async def test_an_index_outlives_every_span_it_leads_to(redis_store: RedisStore, redis: Redis) -> None:
