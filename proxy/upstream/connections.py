@@ -1,12 +1,13 @@
 """The connections to the upstream: on each come answers to what was asked, each to its end and no further.
 
 Bytes that an upstream sends beyond the length that its answer states are nobody's (RFC 9112 §6.3). Two things go wrong
-with them in aiohttp's client alone:
+with them in aiohttp's client alone, and a third with a body whose chunks can't be divided:
 
 - They arrive while nothing is asked on that connection, and read as an answer: whoever asks there next is given it.
 - They arrive with the answer, and read as nothing: the answer is lost with them, or isn't, by how TCP divided them.
+- Who reads the body is not told of the fault, and waits for an end that never comes, longer than for any next bytes.
 
-Here they are dropped, the answer before them is whole, and the connection ends.
+Here they are dropped, the answer before them is whole, the fault ends the body, and the connection ends.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
 
@@ -66,6 +68,12 @@ class _Connection(ResponseHandler):
             self._end()
         else:
             super().data_received(data)
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        """End with *exc*; where that is a fault in what was read, so does the body."""
+        super().set_exception(exc, *((exc_cause,) if exc_cause is not None else ()))
+        if isinstance(exc, HttpProcessingError) and self._payload is not None and not self._payload.is_eof():
+            self._payload.set_exception(aiohttp.ClientPayloadError("body: chunks that can't be divided"), exc)
 
     @property
     def _answered(self) -> bool:

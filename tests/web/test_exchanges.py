@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -113,3 +114,21 @@ async def test_an_answer_in_doubt_is_no_answer(origin: Origin, caller: End, answ
     upstream.send(answer)
     got = await caller.rest()
     assert got.startswith(b"HTTP/1.1 502 ") or (b"chunked" in got and not got.endswith(b"0\r\n\r\n"))
+
+
+@pytest.mark.parametrize("head_first", [True, False], ids=["head and body apart", "in one"])
+async def test_a_body_that_can_t_be_divided_is_not_waited_for(origin: Origin, caller: End, head_first: bool) -> None:
+    """A list is asked for again at once, though the upstream that sent bad chunks holds its connection."""
+    caller.send(b"GET /v2/images HTTP/1.1\r\nHost: x\r\nX-Auth-Token: t\r\n\r\n")
+    upstream = await origin.end()
+    await upstream.head()
+    upstream.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    if head_first:
+        await upstream.writer.drain()
+    upstream.send(b"zz\r\n")
+    async with asyncio.timeout(20):  # less than the upstream may take for its next bytes
+        again = await origin.end()
+        await again.head()
+        again.send(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"images":[]}')
+        assert (await caller.head()).startswith(b"HTTP/1.1 200 OK\r\n")
+    upstream.cut()
