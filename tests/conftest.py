@@ -22,9 +22,13 @@ _TOGETHER: Final = ("conformance", "glance", "keystone")
 
 
 def pytest_configure() -> None:
-    """Let programs that the tests start be interrupted, though a shell that runs these in the background forbids it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let programs that the tests start be told to end, though whoever runs these in the background forbids it.
+
+    What is ignored here is ignored in them too, what is handled is not: so a handler does nothing in its place.
+    """
+    for each in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(each) is signal.SIG_IGN:
+            signal.signal(each, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,7 +34,7 @@ async def iam() -> AsyncIterator[IamLookalike]:
 async def test_verdicts_count_towards_the_one_budget_for_all(upstream: Lookalike, iam: IamLookalike) -> None:
     """With five calls for everything, lists and verdicts together are five, however many tokens come."""
     identity = {"mode": "project", "iam_url": iam.url}
-    budget = {"calls": 5, "per_s": 600, "scope": "upstream", "max_wait_s": 0.5}
+    budget = {"calls": 5, "per_s": 600, "scope": "upstream", "max_wait_s": 10}
     async with a_proxy(upstream.base_url, identity=identity, budget=budget) as proxy:
         answers = await asyncio.gather(*(proxy.client.ask(LIST, token=token) for token in TOKENS))
         asked = await proxy.metric('ims_proxy_upstream_calls_total{purpose="iam",status="200"}')
@@ -46,7 +46,7 @@ async def test_verdicts_count_towards_the_one_budget_for_all(upstream: Lookalike
 async def test_beside_budgets_of_partitions_iam_has_one_of_its_own(upstream: Lookalike, iam: IamLookalike) -> None:
     """A flood of tokens takes IAM's calls and no more; whose verdict can't be had in time goes through, uncached."""
     identity = {"mode": "project", "iam_url": iam.url}
-    budget = {"calls": 3, "per_s": 600, "max_wait_s": 0.5}
+    budget = {"calls": 3, "per_s": 600, "max_wait_s": 10}
     async with a_proxy(upstream.base_url, identity=identity, budget=budget) as proxy:
         answers = [await proxy.client.ask(LIST, token=token) for token in TOKENS]
     assert len(iam.validated) == 3
@@ -59,8 +59,8 @@ async def test_an_iam_that_says_too_many_is_left_alone(upstream: Lookalike, iam:
     """After its 429 the next tokens don't ask; the image API's own calls are not held up by that."""
     iam.failing = 429
     async with a_proxy(
-        upstream.base_url, identity={"mode": "project", "iam_url": iam.url}, budget={"max_wait_s": 0.2}
+        upstream.base_url, identity={"mode": "project", "iam_url": iam.url}, budget={"max_wait_s": 10}
     ) as proxy:
         answers = [await proxy.client.ask(LIST, token=token) for token in TOKENS]
     assert [answer.status for answer in answers] == [200] * len(TOKENS)
-    assert len(iam.validated) <= 2
+    assert len(iam.validated) == 1

@@ -37,7 +37,7 @@ class IamLookalike:
     """Keystone's token API on a free port. *validated* is each token that was asked about, in order,
     *logins* and *issued* how often a token was asked for and given.
 
-    While *gate* is shut answers wait; with *failing* set that status is answered to everything.
+    While *gate* is shut answers wait; with *failing* set that status is answered to everything, 429 for a minute.
     """
 
     def __init__(self, tokens: Mapping[str, Token]) -> None:
@@ -75,7 +75,8 @@ class IamLookalike:
         self.asked.set()
         await self.gate.wait()
         if self.failing is not None:
-            return web.json_response({"error": {"code": self.failing}}, status=self.failing)
+            later = {"Retry-After": "60"} if self.failing == 429 else {}
+            return web.json_response({"error": {"code": self.failing}}, status=self.failing, headers=later)
         return await self._issue(request) if request.method == "POST" else self._validate(request)
 
     def _validate(self, request: web.BaseRequest) -> web.Response:
