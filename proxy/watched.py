@@ -20,16 +20,24 @@ class Renewed(Generic[Value]):
     """What *make* makes of *files*, looked at again after *LOOK_S* at the earliest. *clock* never steps back.
 
     Files that can't be used leave what was there before; at first they raise `OSError`, or what *make* raises.
+    Where they are only of use *together*, such as a key and its secret, a change counts when the next look finds no
+    other: they may be written one after the other.
     """
 
     def __init__(
-        self, files: Iterable[Path], make: Callable[[], Value], *, clock: Callable[[], float] = time.monotonic
+        self,
+        files: Iterable[Path],
+        make: Callable[[], Value],
+        *,
+        together: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = tuple(files)
+        self._together = together
         self._make = make
         self._clock = clock
         self._looked_at = clock()
-        self._stamps = self._stamped()
+        self._stamps = self._seen = self._stamped()
         self._value = make()
 
     def __call__(self) -> Value:
@@ -42,8 +50,9 @@ class Renewed(Generic[Value]):
 
     def _look(self) -> None:
         try:
-            stamps = self._stamped()
-            if stamps == self._stamps:
+            before, self._seen = self._seen, self._stamped()
+            stamps = self._seen
+            if stamps == self._stamps or (self._together and stamps != before):
                 return
             self._value = self._make()
             self._stamps = stamps
@@ -55,6 +64,14 @@ class Renewed(Generic[Value]):
         """Return what changes with the files; Kubernetes swaps a link, and so the inodes."""
         found = [file.stat() for file in self._files]
         return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+
+
+def line(text: str) -> str:
+    """Return the one line of a secret's file; raises `ValueError` where there is none, as amid a renewal."""
+    held = text.strip()
+    if not held or not held.isprintable():
+        raise ValueError("not one line")
+    return held
 
 
 class Watched(Renewed[Value]):

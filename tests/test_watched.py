@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.watched import LOOK_S, Watched
+from proxy.watched import LOOK_S, Renewed, Watched, line
 
 
 def test_a_file_is_read_again_when_it_changed(tmp_path: Path) -> None:
@@ -45,3 +45,31 @@ def test_a_file_that_is_not_there_at_first_is_an_error(tmp_path: Path) -> None:
     """A proxy does not start without what it was told to use."""
     with pytest.raises(FileNotFoundError):
         Watched(tmp_path / "none", str)
+
+
+def test_what_is_only_of_use_together_is_read_together(tmp_path: Path) -> None:
+    """A key and its secret that are written one after the other never count mixed."""
+    now = 0.0
+    files = [tmp_path / "key", tmp_path / "secret"]
+    for file in files:
+        file.write_text("old")
+    pair = Renewed(files, lambda: [file.read_text() for file in files], together=True, clock=lambda: now)
+    seen = []
+    for written in ([files[0]], [files[1]], [], []):
+        for file in written:
+            file.write_text("newer")
+        now += LOOK_S
+        seen.append(pair())
+    assert seen == [["old", "old"], ["old", "old"], ["newer", "newer"], ["newer", "newer"]]
+
+
+@pytest.mark.parametrize("text", ["", "\n", "one\ntwo", "a\0b"])
+def test_a_secret_is_one_line(tmp_path: Path, text: str) -> None:
+    """A file that was emptied to be written anew leaves the secret that it held."""
+    now = 0.0
+    file = tmp_path / "secret"
+    file.write_text("a secret\n")
+    watched = Watched(file, line, clock=lambda: now)
+    file.write_text(text)
+    now += LOOK_S
+    assert watched() == "a secret"

@@ -17,7 +17,7 @@ from proxy.gateway.verifier import TokenVerifier
 from proxy.upstream.base import Upstream
 from proxy.upstream.iam import Iam
 from proxy.upstream.own import OwnUpstream
-from proxy.watched import Watched
+from proxy.watched import Watched, line
 from proxy.web.own import MakeVault, OwnIdentity
 
 
@@ -65,7 +65,7 @@ class Entrance:
             )
         signatures = None
         if identity.keys:
-            secrets = {access: Watched(path, str.strip) for access, path in identity.keys.items()}
+            secrets = {access: Watched(path, line) for access, path in identity.keys.items()}
             signatures = Signatures(
                 partitioner,
                 secret=lambda access: secrets[access]() if access in secrets else None,

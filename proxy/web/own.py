@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -13,15 +13,26 @@ from proxy.config import IdentitySection, StoreSection
 from proxy.core.identity import Partitioner
 from proxy.core.signing import SigningKey
 from proxy.core.tokens import key_order, password_order
+from proxy.files import text
 from proxy.stores.base import SpanStore
 from proxy.telemetry import Telemetry
 from proxy.upstream.iam import Iam, Issued
 from proxy.upstream.login import SharedLogin, Vault
 from proxy.upstream.own import Credential, KeyCredential, TokenCredential
-from proxy.watched import Watched
+from proxy.watched import Renewed, line
 
 # Makes a vault for what the order for a token, which is given anew each time, decides.
 MakeVault = Callable[[Callable[[], str]], Vault]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What tells the proxy's identity and proves it, `""` where it has no such part."""
+
+    access: str
+    secret: str = field(repr=False)
+    security_token: str | None = field(repr=False)
+    password: str = field(repr=False)
 
 
 class OwnIdentity:
@@ -31,16 +42,13 @@ class OwnIdentity:
         self._identity = identity
         self._host = host
         self._iam = iam
-        self._access = _part(identity.access_key, identity.access_key_file)
-        self._secret = _part(identity.secret_key, identity.secret_key_file)
-        self._security_token = _part(identity.security_token, identity.security_token_file)
-        self._password = _part(identity.password, identity.password_file)
+        self._parts = _parts(identity)
 
     @property
     def names(self) -> tuple[str, ...]:
         """What tells this identity from others; a key that is replaced makes another."""
         identity = self._identity
-        access = self._access()
+        access = self._parts().access
         who = (access,) if access else (identity.domain or "", identity.user or "")
         return (*who, identity.project_id or "", self._host)
 
@@ -62,16 +70,18 @@ class OwnIdentity:
         return TokenCredential(shared or each_its_own, whose=self._order, clock=time.time)
 
     def _key(self) -> SigningKey:
-        return SigningKey(self._access() or "", self._secret() or "", self._security_token())
+        parts = self._parts()
+        return SigningKey(parts.access, parts.secret, parts.security_token)
 
     def _order(self) -> str:
         """Return what IAM is sent for a token: secrets and all."""
         identity = self._identity
         project_id = identity.project_id or ""
-        if access := self._access():
-            return key_order(access=access, secret=self._secret() or "", project_id=project_id).decode()
+        parts = self._parts()
+        if parts.access:
+            return key_order(access=parts.access, secret=parts.secret, project_id=project_id).decode()
         user, domain = identity.user or "", identity.domain or ""
-        return password_order(user=user, domain=domain, password=self._password() or "", project_id=project_id).decode()
+        return password_order(user=user, domain=domain, password=parts.password, project_id=project_id).decode()
 
 
 def vaults(
@@ -96,9 +106,29 @@ def vaults(
     )
 
 
-def _part(value: str | SecretStr | None, file: Path | None) -> Callable[[], str | None]:
-    """Return what gives *value*, read again where it comes from a *file*."""
-    if file is not None:
-        return Watched(file, str.strip)
-    plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-    return lambda: plain
+def _parts(identity: IdentitySection) -> Callable[[], _Parts]:
+    """Return what gives the parts of *identity*; those that come from files are read again, all of them together."""
+    files = {
+        "access": identity.access_key_file,
+        "secret": identity.secret_key_file,
+        "security_token": identity.security_token_file,
+        "password": identity.password_file,
+    }
+    watched = {name: file for name, file in files.items() if file is not None}
+    fixed = _Parts(
+        access=identity.access_key or "",
+        secret=_shown(identity.secret_key) or "",
+        security_token=_shown(identity.security_token),
+        password=_shown(identity.password) or "",
+    )
+    if not watched:
+        return lambda: fixed
+
+    def made() -> _Parts:
+        return replace(fixed, **{name: line(text(file)) for name, file in watched.items()})
+
+    return Renewed(watched.values(), made, together=len(watched) > 1)
+
+
+def _shown(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None

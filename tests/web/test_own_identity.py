@@ -1,0 +1,48 @@
+"""The proxy's own key while its files change."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from proxy.config import IdentitySection
+from proxy.core.messages import Fields, Request
+from proxy.core.signing import flaw, signature
+from proxy.web.own import OwnIdentity
+
+SECRETS = {"AK-ONE": "the first secret", "AK-TWO": "the second secret"}
+
+
+async def test_no_request_is_signed_by_a_key_with_the_secret_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotation that writes file after file, and empties each first, makes no bad signature; five lock a key."""
+    monkeypatch.setattr("proxy.watched.LOOK_S", 0.0)
+    access, secret = tmp_path / "access", tmp_path / "secret"
+    access.write_text("AK-ONE\n")
+    secret.write_text(SECRETS["AK-ONE"])
+    identity = OwnIdentity(
+        IdentitySection.model_validate(
+            {"mode": "gateway", "access_key": "AK-ONE", "secret_key": "-", "project_id": "p"}
+            | {"access_key_file": access, "secret_key_file": secret}
+        ),
+        host="ims",
+        iam=None,
+    )
+    credential = identity.credential(None)
+
+    async def signer() -> str:
+        signed = await credential.put(Request("GET", "/v2/images", Fields(()), request_id=""))
+        given = signature(signed.fields)
+        assert given is not None
+        assert flaw(signed, given, SECRETS[given.access], now=time.time()) is None
+        return given.access
+
+    assert await signer() == "AK-ONE"
+    for file, text in ((access, ""), (access, "AK-TWO"), (secret, ""), (secret, SECRETS["AK-TWO"])):
+        file.write_text(text)
+        assert await signer() == "AK-ONE"
+    assert await signer() == "AK-TWO"
+    assert identity.names[0] == "AK-TWO"
