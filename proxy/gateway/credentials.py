@@ -13,13 +13,20 @@ from proxy.gateway.memos import Memo
 from proxy.stores.base import SpanStore
 
 _REMEMBERED: Final = 10_000
+_MOST_SHOWN: Final = 100_000
 
 # Forgets IAM's verdict of a token by its digest; if True, in every replica, whether or not it is known here.
 Drop = Callable[[str, bool], Awaitable[None]]
 
 
 class Credentials:
-    """Believes the upstream's acceptance of a credential as *verdicts* says, unless somebody else vouches for it."""
+    """Believes the upstream's acceptance of a credential as *verdicts* says, unless somebody else vouches for it.
+
+    *rejections* is another number after a 401 to a credential that was shown anything, for what it was shown may be
+    remembered elsewhere. Anyone can make up tokens and be told 401; that must not make everybody's answers be sought
+    anew. So it is noted who was shown something, before it is: of a credential that is not among them nothing is
+    remembered. Where they become too many all are forgotten, and that is another number too.
+    """
 
     def __init__(
         self, store: SpanStore, *, verdicts: Verdicts, clock: Callable[[], float], drop: Drop | None = None
@@ -29,7 +36,17 @@ class Credentials:
         self._clock = clock
         self._drop = drop
         self._accepted: Memo[float] = Memo(_REMEMBERED)
+        self._shown: set[str] = set()
         self.rejections = 0
+
+    def shown(self, who: Who) -> None:
+        """What this credential may see is given to it now, or may be from now on."""
+        name = _name(who)
+        if name not in self._shown:
+            if len(self._shown) >= _MOST_SHOWN:
+                self._shown.clear()
+                self.rejections += 1
+            self._shown.add(name)
 
     def accepted(self, who: Who) -> None:
         """The upstream accepted this credential just now."""
@@ -43,7 +60,8 @@ class Credentials:
         That is IAM's verdict where there is one, for the tokens of others share the partition; else all the partition
         could see. *surely* does so where nothing of it is known here.
         """
-        self.rejections += 1
+        if surely or _name(who) in self._shown:
+            self.rejections += 1
         if who.token is not None and self._drop is not None:
             await self._drop(who.token, surely)
         elif not who.verified:
@@ -76,3 +94,7 @@ class Credentials:
 
     def _accepted_at(self, who: Who, fetched_at: float) -> float:
         return max(fetched_at, self._accepted.get(who.partition, now=self._clock()) or 0.0)
+
+
+def _name(who: Who) -> str:
+    return who.token or who.partition.digest

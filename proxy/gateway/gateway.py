@@ -13,7 +13,7 @@ from proxy.core.coding import chosen
 from proxy.core.decisive import decisive
 from proxy.core.directives import directives
 from proxy.core.hops import ends_here, options
-from proxy.core.identity import Partition
+from proxy.core.identity import Partition, Unshared, Who
 from proxy.core.keys import EVERYTHING, partition_scope
 from proxy.core.links import LinkStyle
 from proxy.core.messages import Fields, Request, Response
@@ -147,7 +147,7 @@ class Gateway:
         if on is None or self._resources is None:
             return "other-path"
         request = request if on.vary else asked
-        who = await self._door.who(request)
+        who = await self._who(request)
         # With a body it goes through, and that is when it is read.
         sent = await self._door.onward(request) if on.public and request.body is None else request
         ask = resource_asked(sent, on, self._asking.partitioner, who)
@@ -207,11 +207,18 @@ class Gateway:
         A public list is everyone's only from a marker that everyone was shown: where another image stands in the order
         is for those to know who may see it.
         """
-        who = await self._door.who(request)
+        who = await self._who(request)
         ask = asked(request, self._asking, who, self._claims.claimant(request, who, caller=by))
         if isinstance(ask, ListAsk) and (shared := shared_by_all(ask, self._asking)):
             return shared if await self._listings.shows(shared) else ask
         return ask
+
+    async def _who(self, request: Request) -> Who | Unshared:
+        """Return whose *request* is; of who is vouched for it is noted at once, before anything is looked up."""
+        who = await self._door.who(request)
+        if isinstance(who, Who) and who.verified:
+            self._listings.credentials.shown(who)
+        return who
 
     async def purge(self, order: Purge) -> Purged:
         """Drop what *order* names, in every replica, and return what that was."""

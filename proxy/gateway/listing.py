@@ -70,7 +70,7 @@ class ListingGateway:
 
     @property
     def epoch(self) -> int | None:
-        """A number that changes with every invalidation and every rejected credential; see `SpanStore.epoch`."""
+        """A number that changes with every invalidation and with `Credentials.rejections`; see `SpanStore.epoch`."""
         epoch = self._store.epoch
         return None if epoch is None else epoch + self.credentials.rejections
 
@@ -208,6 +208,7 @@ class ListingGateway:
     def _repeatable(self, ask: ListAsk, page: Page, fetched_at: float, fresh_until: float) -> Repeatable | None:
         if ask.directives != NONE:
             return None  # what the caller demands of age and lifetime is looked at each time
+        self.credentials.shown(ask.who)
         believed_until = self.credentials.believed_until(ask.who, fetched_at=fetched_at)
         until = min(fresh_until, believed_until, ask.who.expires_at)
         starts = [part.span.after for part in page.parts]

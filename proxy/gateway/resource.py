@@ -202,6 +202,7 @@ class ResourceGateway:
         if ask.directives != NONE or ask.route.vary or response.fields.all("cache-control") != told:
             return None  # what the caller demands of age and lifetime is looked at each time, and what `Vary` may name
         fetched_at, fresh_until = now - answer.current_age_s(now=now), answer.fresh_until
+        self._credentials.shown(ask.who)
         believed_until = self._credentials.believed_until(ask.who, fetched_at=answer.request_time)
         return Repeatable(fetched_at, fresh_until, min(fresh_until, believed_until, ask.who.expires_at))
 

@@ -9,7 +9,8 @@ An answer is repeated while nothing has become wrong with it:
 
 - until its lifetime or its caller's admission ends (`Repeatable.until`). What it says in whole seconds, `Date`, `Age`
   and how long it lives, is counted on;
-- while no invalidation, purge or rejected credential was heard of, and what tells of them is trusted: `epoch`;
+- while no invalidation, purge or rejected credential that was shown anything was heard of, and what tells of them is
+  trusted: `epoch`;
 - from the same address, over the same kind of connection: what a proxy that is trusted says may change links.
 
 The `X-Request-Id` is made anew each time, and the request's own is no part of what is compared.

@@ -420,6 +420,23 @@ async def test_rejected_token(world: World) -> None:
     assert len(world.upstream.targets) == 1
 
 
+async def test_strangers(world: World) -> None:
+    """A 401 to made-up tokens, on any path, leaves what others are shown; one to a token among those does not."""
+    line, stranger = await world.warm(), await world.line()
+    world.upstream.status = 401
+    world.upstream.failing = Response(401, Fields([("Content-Length", "0")]))
+    for number in range(3):
+        for target in ("/v2/images?limit=3", "/v2/images/i001", "/v2/images/i001/members"):
+            await stranger.send(head(target=target, token=f"made-up-{number}"))
+            assert (await stranger.answer()).status == 401
+    whole = world.gateway.whole
+    assert (await line.get()).status == 200
+    assert world.gateway.whole == whole
+    await stranger.send(head(target="/v2/images/i001/members"))
+    assert (await stranger.answer()).status == 401
+    assert (await line.get()).status == 401
+
+
 async def test_401_of_the_list(world: World) -> None:
     """A 401 in the place of a list is never repeated."""
     world.upstream.failing = Response(401, Fields([("Content-Length", "0")]))
