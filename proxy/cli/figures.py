@@ -7,6 +7,17 @@ from enum import Enum
 from typing import Any, Final
 
 Figures = Mapping[str, Any]
+FIGURES: Final[Mapping[str, type]] = {
+    "version": str,
+    "uptime_s": float,
+    "processes": int,
+    "requests": dict,
+    "upstream": dict,
+    "budget": dict,
+    "breaker": dict,
+    "concurrency": dict,
+    "store": dict,
+}
 
 _BYTES: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _PERIODS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))

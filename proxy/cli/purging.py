@@ -48,7 +48,7 @@ def purge(
     from proxy.cli.figures import many
 
     try:
-        told = admin_port(config, admin=admin, token_file=token_file).ordered("/purge", order)
+        told = admin_port(config, admin=admin, token_file=token_file).ordered("/purge", order, {"dropped": int})
     except AdministrationError as error:
         failed(error)
     kind = "listing" if resource is None else "answer"

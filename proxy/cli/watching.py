@@ -42,10 +42,11 @@ def stats(
       ims-proxy stats --json | jq .upstream.saved
     """
     from proxy.cli.administration import AdministrationError
+    from proxy.cli.figures import FIGURES
 
     port = admin_port(config, admin=admin, token_file=token_file)
     try:
-        told = port.told("/stats")
+        told = port.told("/stats", FIGURES)
     except AdministrationError as error:
         failed(error)
     if as_json:
@@ -67,13 +68,14 @@ def _watch(port: AdminPort, told: Figures, interval: float) -> None:
     from rich.live import Live
 
     from proxy.cli.administration import AdministrationError
+    from proxy.cli.figures import FIGURES
 
     before = None
     with Live(_view(told, before, port.address), auto_refresh=False) as live:
         while True:
             time.sleep(interval)
             try:
-                before, told = told, port.told("/stats")
+                before, told = told, port.told("/stats", FIGURES)
             except AdministrationError as error:
                 live.update(_view(told, before, port.address, lost=str(error)), refresh=True)
             else:

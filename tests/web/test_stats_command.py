@@ -19,6 +19,7 @@ from proxy.cli.figures import Mood, lines, period, seconds, share, size
 from proxy.cli.options import admin_port
 from proxy.demo.server import Lookalike
 from tests.web.conftest import Proxy, a_proxy
+from tests.web.origin import Origin
 from tests.web.processes import command
 
 QUIET: dict[str, Any] = {
@@ -202,3 +203,24 @@ def test_a_port_beyond_loopback_is_named_without_settings(tmp_path: Path) -> Non
     """What may listen where is for the proxy's own settings to say; a command goes where it is sent."""
     (tmp_path / "token").write_text("s3cr3t-token")
     assert admin_port(None, admin="192.0.2.1:9090", token_file=tmp_path / "token").address == "192.0.2.1:9090"
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        pytest.param(("stats",), b"null", id="nothing"),
+        pytest.param(("stats", "--json"), b'{"requests":3}', id="other figures"),
+        pytest.param(("purge", "--all"), b"[1]", id="a list"),
+        pytest.param(("purge", "--all"), b'{"dropped":"x"}', id="no number"),
+    ],
+)
+async def test_something_else_at_the_port(origin: Origin, tmp_path: Path, words: tuple[str, ...], body: bytes) -> None:
+    """Who is no ims-proxy is told apart in one line, whatever JSON it answers."""
+    address = origin.url.removeprefix("http://")
+    async with command(*words, "--admin", address, at=tmp_path) as started:
+        end = await origin.end()
+        await end.head()
+        end.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        assert await started.ended() == 1
+    said = f"ims-proxy: admin port {address}: answers something else, is this an ims-proxy?\n"
+    assert (started.output.decode(), started.errors.decode()) == ("", said)
