@@ -14,7 +14,7 @@ A worker guards its own port too, which is on loopback: it is asked with the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,7 @@ from prometheus_client.registry import Collector
 
 from proxy.web.admin import healthz
 from proxy.web.guard import RefusedError, guard
+from proxy.web.kept import Families, Kept
 from proxy.web.merged import merged
 from proxy.web.samples import Samples
 
@@ -107,20 +108,31 @@ def application(workers: Workers, *, token: str | None) -> web.Application:
         body = orjson.dumps({"ready": ready, "parts": parts})
         return web.Response(status=200 if ready else 503, body=body, content_type="application/json")
 
+    kept, turn = Kept(lambda each: list(_Added(each).collect())), asyncio.Lock()
+
+    async def measured(request: web.Request) -> tuple[Said | None, list[Families]]:
+        """Return what a worker answered instead of its metrics, or one that told them, and what to add up."""
+        async with turn:  # so that what was said later is taken later
+            said = await workers.all("/metrics", request)
+            refused = next((each for each in said if each is not None and each.status != 200), None)
+            if refused is not None:
+                return refused, []
+            families = kept.taken([parsed(each.body.decode()) if each else None for each in said])
+            return next(filter(None, said), None), families
+
     async def metrics(request: web.Request) -> web.Response:
-        said = [each for each in await workers.all("/metrics", request) if each is not None]
-        refused = next((each for each in said if each.status != 200), None)
-        if refused is not None or not said:
-            return _passed(refused)
-        return web.Response(body=added(each.body.decode() for each in said), headers=said[0].headers)
+        one, families = await measured(request)
+        if one is None or one.status != 200:
+            return _passed(one)
+        return web.Response(body=added(families), headers=one.headers)
 
     async def stats(request: web.Request) -> web.Response:
-        said, told = await asyncio.gather(workers.all("/metrics", request), workers.all("/stats", request))
-        refused = next((each for each in (*said, *told) if each is not None and each.status != 200), None)
+        (one, families), told = await asyncio.gather(measured(request), workers.all("/stats", request))
+        refused = next((each for each in (one, *told) if each is not None and each.status != 200), None)
         figures = [orjson.loads(each.body) for each in told if each is not None]
         if refused is not None or not figures:
             return _passed(refused)
-        samples = Samples(_families(each.body.decode() for each in said if each is not None).collect())
+        samples = Samples(_Added(families).collect())
         return web.Response(body=orjson.dumps(merged(samples, figures)), content_type="application/json")
 
     async def other(request: web.Request) -> web.Response:
@@ -145,19 +157,20 @@ def readiness(said: Sequence[Said | None]) -> tuple[bool, dict[str, str]]:
     return all(each is not None and each.status == 200 for each in said), parts
 
 
-def added(expositions: Iterable[str]) -> bytes:
-    """Return the sums of *expositions* in Prometheus' text format."""
+def parsed(exposition: str) -> Families:
+    """Return what *exposition* says in Prometheus' text format."""
+    return list(text_string_to_metric_families(exposition))
+
+
+def added(each: Sequence[Families]) -> bytes:
+    """Return the sums of *each* in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_families(expositions))
+    registry.register(_Added(each))
     return generate_latest(registry)
 
 
-def _families(expositions: Iterable[str]) -> _Added:
-    return _Added([list(text_string_to_metric_families(each)) for each in expositions])
-
-
 class _Added(Collector):
-    def __init__(self, each: Sequence[Sequence[Metric]]) -> None:
+    def __init__(self, each: Sequence[Families]) -> None:
         self._each = each
 
     def collect(self) -> Iterator[Metric]:

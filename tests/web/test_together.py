@@ -5,12 +5,44 @@ from __future__ import annotations
 import orjson
 
 from proxy.telemetry import Telemetry
-from proxy.web.together import Said, added, readiness
+from proxy.web.kept import Families, Kept
+from proxy.web.together import Said, added, parsed, readiness
 
 
 def ready(status: int = 200, **parts: str) -> Said:
     """Return what a worker says of its readiness."""
     return Said(status, {}, orjson.dumps({"ready": status == 200, "parts": parts}))
+
+
+def said(telemetry: Telemetry) -> Families:
+    return parsed(telemetry.exposition().decode())
+
+
+def counting(count: int) -> Telemetry:
+    """Return what a process counted that answered *count* requests and holds 100 bytes."""
+    made = Telemetry()
+    for _ in range(count):
+        made.served(method="GET", route="list", status=200, cache_status="hit", elapsed_s=0.002, request_id="r")
+    made.stored_bytes.set(100)
+    return made
+
+
+def test_sums_never_go_back() -> None:
+    """What a worker counted that died, or does not answer now, still counts; what it holds does not."""
+    kept = Kept(lambda each: parsed(added(each).decode()))
+
+    def sums(*telemetry: Telemetry | None) -> tuple[float, float]:
+        lines = added(kept.taken([said(each) if each else None for each in telemetry])).decode().splitlines()
+        samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        requests = samples['ims_proxy_requests_total{cache_status="hit",route="list",status="200"}']
+        return float(requests), float(samples["ims_proxy_stored_bytes"])
+
+    assert sums(counting(5), counting(3)) == (8, 200)
+    assert sums(counting(6), None) == (9, 100)
+    assert sums(counting(6), counting(4)) == (10, 200)
+    assert sums(counting(1), counting(4)) == (11, 200)
+    assert sums(counting(0), counting(7)) == (14, 200)
+    assert sums(None, counting(7)) == (14, 100)
 
 
 def test_sums() -> None:
@@ -22,7 +54,7 @@ def test_sums() -> None:
         each.stored_bytes.set(100)
     two.served(method="GET", route="image", status=404, cache_status="bypass", elapsed_s=0.002, request_id="r")
     one.ready.set(1)
-    lines = added(each.exposition().decode() for each in (one, two)).decode().splitlines()
+    lines = added([said(each) for each in (one, two)]).decode().splitlines()
     samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert float(samples['ims_proxy_requests_total{cache_status="hit",route="list",status="200"}']) == 5
     assert float(samples['ims_proxy_requests_total{cache_status="bypass",route="image",status="404"}']) == 1
