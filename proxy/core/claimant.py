@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+from proxy.core.values import immutable
 
 
 class Priority(IntEnum):
@@ -22,7 +23,7 @@ class Priority(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Claimant:
     """*caller* is who shares fairly with others, *partition* whose budget the call counts towards.
 

@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from proxy.core.messages import Fields
 from proxy.core.signing import SPEAKING, Flaw, Signing
+from proxy.core.values import immutable
 
 _CHALLENGED: Final = frozenset({"proxy-authorization", "cookie", "x-subject-token", "x-security-token"})
 UNPLACED: Final = "any"
@@ -68,7 +69,7 @@ class Scope:
         return self.reach in ("project", "admin-project")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Who:
     """Whose request this is.
 

@@ -10,15 +10,17 @@ can be short and yet not be the last. Such a span can't be cut, for nobody knows
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import inf
 from typing import Final
+
+from proxy.core.values import immutable
 
 HEAD: Final = ""  # the marker that stands before the first image of a listing
 _MAX_HOPS: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Span:
     """The images that follow *after*, up to the marker *end*, or to the end of the listing where *end* is None.
 
@@ -75,7 +77,7 @@ class Span:
         return len(self.body) + 200 * len(self.ids) + 800
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Piece:
     """A span from its image number *start* on."""
 
@@ -93,7 +95,7 @@ class Piece:
         return inf if self.span.end is None else self.count
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Part:
     """The images `start:stop` of a span, as they go into a page."""
 
@@ -102,7 +104,7 @@ class Part:
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Page:
     """A window that is answered: its *parts* in order, and the marker of the next page, None on the last one."""
 
@@ -115,7 +117,7 @@ class Page:
         return min((part.span.fetched_at for part in self.parts), default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Gap:
     """What a window still lacks: *count* rows after the marker *after*, behind the *pieces* that can be used."""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from proxy.core.claimant import ANYBODY, Claimant
+from proxy.core.values import immutable
 
 # RFC 9110 §7.6.1, and the two that old agents still send.
 HOP_BY_HOP = frozenset(
@@ -89,7 +90,7 @@ class Fields:
 Interim = Callable[[int, Fields], None]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Request:
     """One request as its caller sent it; *target* is the raw origin-form, never decoded.
 
@@ -115,7 +116,7 @@ class Request:
         return self.target.partition("?")[2]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Response:
     """One finished response: all its bytes are here."""
 

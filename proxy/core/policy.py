@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from proxy.core.values import immutable
 
 NAME: Final = "ims-proxy"
 
@@ -21,7 +22,7 @@ class Fwd(Enum):
     PARTIAL = "partial"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class CacheStatus:
     """What happened to one request, in the parameters of RFC 9211 §2; *ttl_s* is what is left and may be negative."""
 

@@ -16,6 +16,7 @@ from proxy.core.page import EXTENSION_PATH
 from proxy.core.query import ListQuery, Sort, Unclear, Window, parsed
 from proxy.core.routes import bypass
 from proxy.core.rules import Rules
+from proxy.core.values import immutable
 
 # `Accept` changes the form of errors, never that of a list: Glance knows only JSON for one.
 _SENT: Final = "accept"
@@ -98,7 +99,7 @@ class Asking:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ListAsk:
     """One list *request* of *who*: *key* names the listing, *after* and *rows* the page.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import floor
 from typing import Final
 
@@ -24,6 +24,7 @@ from proxy.core.rfc9111.routes import NO_RESOURCES, ResourceRoutes
 from proxy.core.routes import Route, route
 from proxy.core.tokens import TOKENS_PATH
 from proxy.core.validators import none_match
+from proxy.core.values import immutable
 from proxy.core.versions import homeward
 from proxy.core.writes import Touch, touch
 from proxy.errors import NotInStoreError, ProxyError, StoreUnavailableError
@@ -49,7 +50,7 @@ NOTHING_SAID: Final = Fields()
 _OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Caller:
     """Where a request came from: the address of the *peer*, and the *origin* it spoke to, "" if that is unclear."""
 
@@ -57,7 +58,7 @@ class Caller:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Answer:
     """What goes back: a finished response, or one whose body still comes."""
 

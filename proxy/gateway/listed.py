@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from proxy.core.listing import Page
 from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
+from proxy.core.values import immutable
 from proxy.gateway.fetching import Fetched
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Repeatable:
     """That the same may be answered to every request that is the same in what is decisive (`proxy.core.decisive`),
     unless `ListingGateway.epoch` changes; epoch seconds.
@@ -27,7 +28,7 @@ class Repeatable:
     used: Callable[[], None] = field(default=lambda: None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Listed:
     """A page, or the upstream's answer in its place, and how it came about."""
 

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Piece, Span
+from proxy.core.values import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class State:
     """What invalidations have made of a listing.
 
@@ -22,7 +23,7 @@ class State:
     unsettled: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Found:
     """What a store has of a window: pieces that follow each other without a gap, whatever they may still be used for.
 

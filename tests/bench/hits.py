@@ -92,6 +92,7 @@ steadier than the rate where a machine is shared.
 - Identical heads cost a comparison, a look-up and one write, a few microseconds in Python, beside what the event loop
   takes for a read and a write. nginx does the same in C, so the lead shrinks as the page grows and copying it counts.
 - Where heads differ, their lines are told apart and those that count are digested, a few microseconds more.
-- On the whole way aiohttp parses the head, makes a request and a task for it; then identity, query, key, chain of
-  spans and page are worked out anew, in Python, from small objects; see "Where a hit's time goes".""",
+- On the whole way aiohttp parses the head, makes a request and a task for it; then identity, chain of spans and page
+  are worked out anew, in Python, from small objects; what the target names, to this partition, is remembered; see
+  "Where a hit's time goes".""",
 )

@@ -193,8 +193,9 @@ at, cut into images, copied, and tagged.""",
         from_redis,
         """\
 `store.max_bytes = 0` leaves no memory before Redis, for spans, rendered pages and heads alike: each hit is parsed, asks
-Redis, is checked, and rendered anew. The bare client runs on the server's core, with as many tasks as wrk has
-connections; the two take turns.""",
+Redis, is checked, and rendered anew. Who asks the same while others wait to be sent shares their question. What stays
+is small: the entity tags of 4,096 pages at the most, some 300 bytes each, and what as many targets name. The bare
+client runs on the server's core, with as many tasks as wrk has connections; the two take turns.""",
     ),
     Section("Start and memory", start, "A process that has answered one list."),
     Section(
