@@ -48,16 +48,18 @@ class Admission:
         if self._each is not None and self._under_way[caller] >= self._each:
             raise TooManyRequestsError(f"caller: {self._each} requests under way, no more are taken", retry_after_s=1.0)
         self._take(caller)
-        self._under_way[caller] += 1
         self._count += 1
+        if self._each is not None:
+            self._under_way[caller] += 1
         return _UnderWay(self, caller)
 
     def over(self, caller: str) -> None:
         """Count a request of *caller* no more."""
         self._count -= 1
-        self._under_way[caller] -= 1
-        if not self._under_way[caller]:
-            del self._under_way[caller]
+        if self._each is not None:
+            self._under_way[caller] -= 1
+            if not self._under_way[caller]:
+                del self._under_way[caller]
 
     def _take(self, caller: str) -> None:
         if self._allowance is None:

@@ -90,8 +90,8 @@ def _fields(request: web.BaseRequest) -> Fields:
 def caller(request: web.BaseRequest) -> Caller:
     """Return where *request* came from; its origin is told only to itself and never stored."""
     host = request.headers.get("Host", "")
-    scheme = "https" if request.transport and request.transport.get_extra_info("sslcontext") else "http"
-    peer = request.transport.get_extra_info("peername") if request.transport else None
+    connection = request.protocol  # which looks both up once
+    scheme, peer = "https" if connection.ssl_context else "http", connection.peername
     address = peer[0] if isinstance(peer, tuple) else None
     return Caller(address, f"{scheme}://{host}" if is_host(host) else "")
 
