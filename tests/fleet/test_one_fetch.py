@@ -60,11 +60,13 @@ async def test_equal_misses_through_four_replicas_are_one_fetch(
     """Two hundred callers who ask four replicas for the same page at once cost the upstream one call."""
     gate = Gate()
     lookalike.script = gate
-    async with replicas(4, settings(lookalike.base_url, store=redis.url, timeout_ms=PATIENT_MS)) as proxies:
+    each = settings(lookalike.base_url, store=redis.url, timeout_ms=PATIENT_MS)
+    patient = each.upstream.model_copy(update={"read_timeout_s": 2 * WITHIN_S})  # until all have come
+    async with replicas(4, each.model_copy(update={"upstream": patient})) as proxies:
         asking = [asyncio.create_task(body(client, proxies[number % 4].url)) for number in range(200)]
         async with asyncio.timeout(WITHIN_S):
             while await collapsed(client, proxies) < 200 - 4:
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
         gate.open.set()
         answers = await asyncio.gather(*asking)
     assert len(set(answers)) == 1
@@ -87,7 +89,7 @@ async def test_what_another_replica_fetched_is_taken_though_memory_has_some_of_i
         following = [asyncio.create_task(body(client, other.url, target=f"{movable}100")) for _ in range(2)]
         async with asyncio.timeout(WITHIN_S):
             while not await collapsed(client, [other]):
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
         gate.open.set()
         await asyncio.gather(led, *following)
     assert [call.target.rpartition("limit=")[2] for call in list_calls(lookalike)] == ["20", "140"]
@@ -119,7 +121,7 @@ async def test_the_others_answer_once_the_claim_of_a_killed_leader_lapses(
     following = [asyncio.create_task(body(client, proxy.url)) for proxy in others for _ in range(10)]
     async with asyncio.timeout(WITHIN_S):
         while await collapsed(client, others) < len(following) - len(others):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
     began = asyncio.get_running_loop().time()
     os.kill(leader.program.pid, signal.SIGKILL)
     answers = await asyncio.gather(*following)

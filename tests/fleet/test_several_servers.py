@@ -25,6 +25,7 @@ __all__ = ["own"]
 CRAWLS = 60
 MOST_CALLS_A_LISTING = 2.5
 PATIENT_MS = 10_000.0
+UNHURRIED_S = 600.0  # nothing is to become stale, nor out of trust, because one process runs all of it and is late
 PAIRS, WORKERS, CALM = 200, 5, 40
 
 
@@ -51,7 +52,9 @@ async def test_the_trace_costs_no_more_on_several_servers(
     lookalike: Lookalike, trace: list[Crawl], servers: Servers, say: Say
 ) -> None:
     """Spans, claims, news and a budget are shared as on one server, and no command fails."""
-    each = settings(lookalike.base_url, store=servers.url, timeout_ms=PATIENT_MS)
+    each = settings(
+        lookalike.base_url, store=servers.url, timeout_ms=PATIENT_MS, ttl_s=UNHURRIED_S, near_ttl_s=UNHURRIED_S
+    )
     each = each.model_copy(update={"budget": BudgetSection(calls=10_000, per_s=60.0)})
     async with replicas(2, each) as proxies, aiohttp.ClientSession() as client:
         origin = round_robin(proxies)
