@@ -14,7 +14,7 @@ its place only if it reaches at least as far. `put.lua` does the same in Redis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import count, repeat
 
 from proxy.core.listing import Piece, Span
@@ -41,15 +41,19 @@ class Homes:
             homes = zip(repeat(span.after), count(1), strict=False)
             self._homes.update(zip(span.ids, zip(homes), strict=False))
             return
-        others: dict[str, Span | None] = {}
+        others: dict[str, float] = {}  # by the marker a span starts after: how far it reaches from there
+        rows = Piece(span, 0).reach
         for position, image_id in enumerate(span.ids, 1):
-            farther = []
-            for after, at in self._homes.get(image_id, ()):
-                if after not in others:
-                    others[after] = equal(after)
-                if (other := others[after]) is not None:
-                    farther.append(Piece(other, at))
-            self._homes[image_id] = ((span.after, position), *_farthest(farther, Piece(span, position)))
+            farthest: tuple[Home, ...] = ()
+            most = rows - position
+            for home in self._homes.get(image_id, ()):
+                reach = others.get(home[0])
+                if reach is None:
+                    other = equal(home[0])
+                    reach = others[home[0]] = 0 if other is None else Piece(other, 0).reach
+                if reach - home[1] > most:
+                    farthest, most = (home,), reach - home[1]
+            self._homes[image_id] = ((span.after, position), *farthest)
 
     def remove(self, span: Span) -> None:
         """Take out that the images of *span* stand in it."""
@@ -59,10 +63,3 @@ class Homes:
                 self._homes[image_id] = left
             else:
                 self._homes.pop(image_id, None)
-
-
-def _farthest(pieces: Iterable[Piece], new: Piece) -> Iterable[Home]:
-    """Return the home of the piece that reaches farthest, if that is farther than *new*."""
-    farther = [each for each in pieces if each.reach > new.reach]
-    best = max(farther, key=lambda each: (each.reach, each.span.fetched_at), default=None)
-    return () if best is None else ((best.span.after, best.start),)

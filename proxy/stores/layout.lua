@@ -27,12 +27,8 @@ local function reach(span, position)
   return span.ends and math.huge or span.count - position
 end
 
--- Returns an index entry: the position behind the image, when the span was fetched, and the marker it starts after.
-local function entry(position, fetched_at, after)
-  return string.format('%d:%.0f:%d:', position, fetched_at, #after) .. after
-end
-
 -- Returns where an image stands, by the entries in *text*: a list of {after, span, position}, the one put last first.
+-- An entry is the position behind the image, when the span was fetched, and the marker it starts after with its length.
 -- *span_after* gives what `head` does. What has been replaced, or is none of ours, is left out.
 local function homes(text, span_after)
   local found, at = {}, 1

@@ -38,16 +38,26 @@ local function equal(marker)
   return others[marker]
 end
 
+local rest = string.format(':%.0f:%d:', new.fetched_at, #after) .. after
+
+-- Returns what is to stand for the image at *position*, where *text* stood. This is done for each image: no tables.
 local function entered(text, position)
-  local best
-  for _, home in ipairs(homes(text, equal)) do
-    local farther = reach(home.span, home.position)
-    local least = best and reach(best.span, best.position) or reach(new, position)
-    if farther > least or (best and farther == least and home.span.fetched_at > best.span.fetched_at) then
-      best = home
+  local farthest, most, at = '', reach(new, position), 1
+  while type(text) == 'string' do
+    local _, upto, place, fetched_at, length = string.find(text, '^(%d+):(%d+):(%d+):', at)
+    if not upto then
+      break
     end
+    local stop = upto + length
+    local span = equal(string.sub(text, upto + 1, stop))
+    place = tonumber(place)
+    if span and place > 0 and place <= span.count and reach(span, place) > most
+        and span.fetched_at == tonumber(fetched_at) then
+      farthest, most = string.sub(text, at, stop), reach(span, place)
+    end
+    at = stop + 1
   end
-  return entry(position, new.fetched_at, after) .. (best and entry(best.position, best.span.fetched_at, best.after) or '')
+  return position .. rest .. farthest
 end
 
 for from = first, #ARGV, together do
