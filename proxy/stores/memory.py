@@ -62,6 +62,8 @@ class MemoryStore:
 
     def chain_now(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """Return what `chain` returns, without waiting for a turn."""
+        if key.digest not in self._spans:
+            return Found((), self.state(key, now=now))
         if joinable:
             pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, 0, now))
         else:
