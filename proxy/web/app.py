@@ -25,10 +25,10 @@ from proxy.stores.base import SpanStore
 from proxy.supervision import ending_signals
 from proxy.telemetry import Telemetry, event
 from proxy.web import admin
+from proxy.web.front import Front
 from proxy.web.memo import HeadMemo
 from proxy.web.operators import Runner
 from proxy.web.parts import Parts, put_together
-from proxy.web.server import Front
 from proxy.web.statistics import Statistics
 
 _QUIET_S: Final = 0.25  # in which a request that was on its way when the proxy was told to stop still comes

@@ -30,8 +30,8 @@ from proxy.gateway.pages import PageRenderer
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Exchange
+from proxy.web.front import Front
 from proxy.web.memo import HeadMemo, Peer
-from proxy.web.server import Front
 from tests.gateway.conftest import ROWS, SECRET, Hand, ScriptedUpstream
 from tests.model import Model
 
