@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,28 +10,25 @@ from typing import Final
 
 from proxy.core.coding import chosen
 from proxy.core.decisive import decisive
-from proxy.core.directives import directives
 from proxy.core.hops import ends_here, options
-from proxy.core.identity import Partition, Unshared, Who
-from proxy.core.keys import EVERYTHING, partition_scope
+from proxy.core.identity import Unshared, Who
+from proxy.core.keys import partition_scope
 from proxy.core.links import LinkStyle
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.purging import Purge, Purged
-from proxy.core.rfc9111.invalidation import changed_resources
 from proxy.core.rfc9111.routes import NO_RESOURCES, ResourceRoutes
 from proxy.core.routes import Route, route
-from proxy.core.tokens import TOKENS_PATH
 from proxy.core.validators import none_match
 from proxy.core.values import immutable
 from proxy.core.versions import homeward
-from proxy.core.writes import Touch, touch
-from proxy.errors import NotInStoreError, ProxyError, StoreUnavailableError
+from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
 from proxy.gateway.asked import Asking, ListAsk, asked, shared_by_all
 from proxy.gateway.claims import Claims
 from proxy.gateway.doors import Door, TokenDoor
 from proxy.gateway.forward import Forwarder
+from proxy.gateway.learning import LearningForwarder
 from proxy.gateway.listed import Listed, Repeatable
 from proxy.gateway.listing import ListingGateway
 from proxy.gateway.pages import PageRenderer
@@ -44,9 +40,6 @@ from proxy.upstream.base import Exchange
 _VARY: Final = "X-Auth-Token, X-Api-Version, Accept-Encoding"
 # What trusted proxies may say of a caller's way here changes absolute links.
 _VARY_FORWARDED: Final = _VARY + ", Forwarded, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Prefix"
-# How long lists live shortly after a write that began a job, seconds: what IMS's image jobs take, and some more.
-UNSETTLED_S: Final = 120.0
-NOTHING_SAID: Final = Fields()
 _OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
 
 
@@ -100,7 +93,15 @@ class Gateway:
         self._door = door or TokenDoor(asking.partitioner)
         self._claims = claims or Claims(asking.partitioner)
         self._admission = admission or Admission(clock=clock)
-        self._learning: set[asyncio.Task[None]] = set()
+        self._through = LearningForwarder(
+            forwarder,
+            store,
+            partitions=asking.partitioner,
+            credentials=listings.credentials,
+            door=self._door,
+            routes=routes,
+            clock=clock,
+        )
 
     @asynccontextmanager
     async def answer(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
@@ -120,7 +121,7 @@ class Gateway:
             if isinstance(answer, Answer):
                 yield answer
                 return
-            async with self._through(await self._onward(request, by), asked=request) as exchange:
+            async with self._through.exchange(await self._onward(request, by), asked=request) as exchange:
                 safe = request.method in ("GET", "HEAD")
                 fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=answer if safe else None)
                 yield Answer(kind, fwd, exchange=exchange)
@@ -162,39 +163,9 @@ class Gateway:
             return "token-expired"
         return Answer(kind, got.cache_status, response=got.response, repeatable=got.repeatable)
 
-    @asynccontextmanager
-    async def _through(self, onward: Request, *, asked: Request) -> AsyncIterator[Exchange]:
-        """Give the upstream's answer to *onward*, once what it says of stored lists has been taken from it.
-
-        That is done whether the caller of *asked* waits for it or not, and also where a write may have arrived of which
-        nobody knows how it ended: the caller went away, or the connection broke.
-        """
-        if asked.method in ("GET", "HEAD") and directives(asked.fields).only_if_cached:
-            raise NotInStoreError("request: not answered from the store, and the caller sent only-if-cached")
-        answered = False
-        try:
-            async with self._forwarder.exchange(onward) as exchange:
-                answered = True
-                await asyncio.shield(self._learns(asked, exchange.status, exchange.fields))
-                yield exchange
-        except asyncio.CancelledError:
-            if not answered:
-                self._learns(asked, 200)
-            raise
-        except ProxyError as error:
-            if error.arrived and not answered:
-                await asyncio.shield(self._learns(asked, 200))
-            raise
-
-    def _learns(self, request: Request, status: int, fields: Fields = NOTHING_SAID) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._learn(request, status, fields))
-        self._learning.add(task)
-        task.add_done_callback(self._learning.discard)
-        return task
-
     async def close(self) -> None:
         """Wait until all that is under way has been learnt; each of it has a time limit."""
-        await asyncio.gather(*self._learning, return_exceptions=True)
+        await self._through.close()
         await self._renderer.close()
 
     async def _onward(self, request: Request, by: str) -> Request:
@@ -236,25 +207,6 @@ class Gateway:
         if order.token is not None:
             await self._listings.credentials.rejected(self._door.holder(partitions.hashed(order.token)), surely=True)
         return Purged(dropped, order.because)
-
-    async def _learn(self, request: Request, status: int, fields: Fields) -> None:
-        """Take from what was passed through what it says of stored answers, before its answer is.
-
-        Which projects see the image that a write changed stands in no request, so every list counts as changed, and
-        every resource with them.
-        """
-        touched = touch(request.method, request.path, status)
-        if touched is not Touch.NOTHING:
-            unsettled_s = UNSETTLED_S if touched is Touch.BEGINS else 0.0
-            await self._store.invalidate([EVERYTHING], unsettled_s=unsettled_s, now=self._clock())
-        elif changed := changed_resources(request, status, fields, self._routes):
-            await self._store.invalidate(changed, now=self._clock())
-        partitions, credentials = self._asking.partitioner, self._listings.credentials
-        if status == 401 and isinstance(partition := partitions.of(request.fields), Partition):
-            await credentials.rejected(self._door.holder(partition))
-        subject = request.fields.get("x-subject-token")
-        if subject and request.method == "DELETE" and request.path == TOKENS_PATH and 200 <= status < 300:
-            await credentials.rejected(self._door.holder(partitions.token(subject)), surely=True)
 
     async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer | str:
         """Return the answer to *ask*, or why it goes through: its token may have ended while others were asked."""
