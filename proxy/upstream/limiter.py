@@ -25,8 +25,9 @@ from proxy.errors import (
 )
 from proxy.upstream.base import Exchange, Upstream
 from proxy.upstream.bodies import beginning, replayable
+from proxy.upstream.lines import Turn
 from proxy.upstream.metrics import ShieldMetrics
-from proxy.upstream.turns import Turn, Turns
+from proxy.upstream.turns import Turns
 
 _PROBE_S: Final = 60.0
 _MOST_SCOPES: Final = 10_000

@@ -13,19 +13,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from proxy.core.budget import Allowance, Taken, Told, Wait
 from proxy.core.claimant import Claimant, Priority
-from proxy.core.waiting import Waiting
 from proxy.errors import TooManyCallsError
+from proxy.upstream.lines import Line, Lines, Queues, Ticket, Turn
 from proxy.upstream.metrics import ShieldMetrics
 from proxy.upstream.permits import Permits
 
 _POLL_S: Final = 0.25  # another replica's call may have ended, or its probe opened the gate
 _MOST_WAITING: Final = 10_000
-_MOST_LINES: Final = 10_000
 _LOW: Final = 0.25
 _LOW_S: Final = 5.0
 
@@ -42,56 +40,6 @@ class Books(Protocol):
     def allowances(self, scope: str) -> Sequence[Allowance]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """Leave to make one call now, of the budget *scope*. *permitted* says that a permit goes with it."""
-
-    scope: str
-    lease: str
-    given_at: float
-    permitted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Queues:
-    """The lines before the upstream: of *budgets*, one a line, so many run *low* and so many gates are *closed*.
-
-    The last of these opens in *closed_s* seconds, or is found open before. *waiting* is how many calls wait.
-    """
-
-    budgets: int
-    low: int
-    closed: int
-    closed_s: float
-    waiting: int
-
-
-@dataclass(eq=False, slots=True)
-class _Ticket:
-    claimant: Claimant
-    deadline: float
-    turn: asyncio.Future[Turn]
-
-
-@dataclass(slots=True)
-class _Line:
-    waiting: Waiting[_Ticket] = field(default_factory=Waiting)
-    tickets: set[_Ticket] = field(default_factory=set)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    server: asyncio.Task[None] | None = None
-    not_before: dict[Priority, float] = field(default_factory=dict)
-    low_until: float = 0.0
-    closed_until: float = 0.0
-
-    def wait_s(self, priority: Priority, now: float) -> float:
-        """Return how long there is no call for a class: what one class lacks, those after it lack too."""
-        return max(0.0, *(until - now for each, until in self.not_before.items() if each <= priority), 0.0)
-
-    def leave(self, ticket: _Ticket, *, served: bool) -> None:
-        self.waiting.remove(ticket.claimant, ticket, served=served)
-        self.tickets.discard(ticket)
-
-
 class Turns:
     """Gives turns. *clock* never steps back; *hold_s* is how long after a grant its call may still be sent."""
 
@@ -102,8 +50,8 @@ class Turns:
         self._hold_s = hold_s
         self._clock = clock
         self.metrics = metrics
-        self._lines: dict[str, _Line] = {}
-        self._wanting: dict[str, _Line] = {}  # those that lack a permit, the one that has lacked it longest first
+        self._lines = Lines()
+        self._wanting: dict[str, Line] = {}  # those that lack a permit, the one that has lacked it longest first
         self._waiting_count = 0
         self.permits = Permits(most, freed=self._freed)
 
@@ -123,7 +71,7 @@ class Turns:
     def over(self, turn: Turn, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
         """The call was answered, or given up; see `Ledger.report`."""
         self._books.report(turn.scope, turn.lease, told=told, closed_s=closed_s)
-        line = self._lines.get(turn.scope)
+        line = self._lines.known(turn.scope)
         if line is not None:
             if closed_s is not None:
                 line.closed_until = line.not_before[Priority.WRITE] = self._clock() + closed_s
@@ -131,32 +79,29 @@ class Turns:
 
     def low(self, scope: str) -> bool:
         """Whether the budget *scope* ran low a moment ago."""
-        line = self._lines.get(scope)
+        line = self._lines.known(scope)
         return line is not None and self._clock() < line.low_until
 
     def queues(self) -> Queues:
         """Return how it looks before the upstream."""
-        now = self._clock()
-        closed = [line.closed_until - now for line in self._lines.values() if line.closed_until > now]
-        low = sum(line.low_until > now for line in self._lines.values())
-        return Queues(len(self._lines), low, len(closed), max(closed, default=0.0), self._waiting_count)
+        return self._lines.queues(waiting=self._waiting_count, now=self._clock())
 
     async def close(self) -> None:
         """Give no more turns, and wait until nobody waits for one."""
-        servers = [line.server for line in self._lines.values() if line.server is not None]
+        servers = [line.server for line in self._lines if line.server is not None]
         for server in servers:
             server.cancel()
         await asyncio.gather(*servers, return_exceptions=True)
-        for line in self._lines.values():
+        for line in self._lines:
             for ticket in list(line.tickets):
                 self._refuse(line, ticket, "stopping", 1.0)
 
     async def _waited(self, scope: str, claimant: Claimant, deadline: float) -> Turn:
-        line = self._line(scope)
+        line = self._lines.line(scope, now=self._clock())
         self._admitted(scope, line, claimant, deadline)
         if turn := self._at_once(scope, line, claimant):
             return turn
-        ticket = _Ticket(claimant, deadline, asyncio.get_running_loop().create_future())
+        ticket = Ticket(claimant, deadline, asyncio.get_running_loop().create_future())
         line.waiting.add(claimant, ticket)
         line.tickets.add(ticket)
         line.changed.set()
@@ -179,7 +124,7 @@ class Turns:
             elif not used and ticket.turn.exception() is None:
                 self._unused(ticket.turn.result())
 
-    def _at_once(self, scope: str, line: _Line, claimant: Claimant) -> Turn | None:
+    def _at_once(self, scope: str, line: Line, claimant: Claimant) -> Turn | None:
         """Return a turn where nobody waits, here or for a permit, and there is a call that need not be waited for."""
         if line.server is not None or self._wanting:
             return None
@@ -202,7 +147,7 @@ class Turns:
             self.permits.give_back()
         self.over(turn)
 
-    def _admitted(self, scope: str, line: _Line, claimant: Claimant, deadline: float) -> None:
+    def _admitted(self, scope: str, line: Line, claimant: Claimant, deadline: float) -> None:
         """Return if *claimant* may wait; raises `TooManyCallsError` where it would be in vain."""
         now = self._clock()
         wait_s = line.wait_s(claimant.priority, now)
@@ -216,7 +161,7 @@ class Turns:
         if now + wait_s > deadline:
             raise self._refusal(claimant, "deadline", wait_s)
 
-    async def _serve(self, scope: str, line: _Line) -> None:
+    async def _serve(self, scope: str, line: Line) -> None:
         """Serve *line* until nobody waits in it."""
         try:
             while (ticket := line.waiting.first()) is not None:
@@ -239,7 +184,7 @@ class Turns:
             line.server = None
             self._wanting.pop(scope, None)
 
-    async def _asked(self, scope: str, line: _Line, ticket: _Ticket, *, permitted: bool) -> float:
+    async def _asked(self, scope: str, line: Line, ticket: Ticket, *, permitted: bool) -> float:
         """Ask for a call for who is first in *line*, and return how long there is none."""
         verdict: Taken | Wait | None = None
         try:
@@ -259,7 +204,7 @@ class Turns:
             heir.turn.set_result(turn)
         return 0.0
 
-    def _taken(self, scope: str, line: _Line, verdict: Taken, priority: Priority, *, permitted: bool) -> Turn:
+    def _taken(self, scope: str, line: Line, verdict: Taken, priority: Priority, *, permitted: bool) -> Turn:
         """Return the turn for a call of class *priority* that was granted, and note what that says of *line*."""
         self.metrics.left.set(verdict.left)
         line.not_before = {each: until for each, until in line.not_before.items() if each > priority}
@@ -267,7 +212,7 @@ class Turns:
             self._lower(scope, line, _LOW_S)
         return Turn(scope, verdict.lease, self._clock(), permitted)
 
-    def _wait(self, scope: str, line: _Line, verdict: Wait, priority: Priority) -> None:
+    def _wait(self, scope: str, line: Line, verdict: Wait, priority: Priority) -> None:
         """There is no call for a while, for nobody in *line*: tell those who can't or won't wait for so long."""
         now = self._clock()
         longest_s = max((each.counted_s for each in self._books.allowances(scope)), default=verdict.wait_s)
@@ -279,11 +224,11 @@ class Turns:
         for ticket in [each for each in line.tickets if not each.claimant.patient or each.deadline < now + wait_s]:
             self._refuse(line, ticket, "deadline" if ticket.claimant.patient else "impatient", wait_s)
 
-    def _lower(self, scope: str, line: _Line, low_s: float) -> None:
+    def _lower(self, scope: str, line: Line, low_s: float) -> None:
         allowances = self._books.allowances(scope)
         line.low_until = self._clock() + min([low_s, *(each.counted_s for each in allowances)])
 
-    def _refuse(self, line: _Line, ticket: _Ticket, reason: str, wait_s: float) -> None:
+    def _refuse(self, line: Line, ticket: Ticket, reason: str, wait_s: float) -> None:
         line.leave(ticket, served=False)
         if not ticket.turn.done():
             ticket.turn.set_exception(self._refusal(ticket.claimant, reason, wait_s))
@@ -297,14 +242,3 @@ class Turns:
     def _freed(self) -> None:
         for line in self._wanting.values():
             line.changed.set()
-
-    def _line(self, scope: str) -> _Line:
-        line = self._lines.get(scope)
-        if line is not None:
-            return line
-        if len(self._lines) >= _MOST_LINES:
-            now = self._clock()
-            kept = {at: each for at, each in self._lines.items() if each.tickets or each.server or each.low_until > now}
-            self._lines = kept
-        line = self._lines[scope] = _Line()
-        return line

@@ -20,8 +20,9 @@ from proxy.stores.ledger import Ledger, MemoryLedger
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
 from proxy.upstream.limiter import Limiter
+from proxy.upstream.lines import Queues
 from proxy.upstream.metrics import ShieldMetrics
-from proxy.upstream.turns import Queues, Turns
+from proxy.upstream.turns import Turns
 
 _ARRIVAL_S = 2.0  # beyond the time that connecting may take
 _ALL = "all"

@@ -12,8 +12,9 @@ from proxy.core.budget import Allowance
 from proxy.core.claimant import Claimant, Priority
 from proxy.errors import TooManyCallsError
 from proxy.stores.ledger import MemoryLedger
+from proxy.upstream.lines import Turn
 from proxy.upstream.metrics import ShieldMetrics
-from proxy.upstream.turns import Turn, Turns
+from proxy.upstream.turns import Turns
 
 SOMEBODY = Claimant(caller="a")
 LONG_S = 60.0
