@@ -48,7 +48,7 @@ class Ticket:
 
 @dataclass(slots=True)
 class Line:
-    """One budget's: the *tickets* in it, and by the clock until when there is no call, the budget is low, its gate closed.
+    """The line for one budget: its *tickets*, and by the clock until when there is no call, it is low, its gate closed.
 
     *server* is there as long as somebody waits; *changed* wakes it.
     """
