@@ -6,29 +6,26 @@ here: who asked is told so, and everyone's request goes through on its own.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from proxy.core.claimant import Claimant, Priority
 from proxy.core.freshness import Standing
 from proxy.core.image import about_to_change
-from proxy.core.messages import Request, Response
+from proxy.core.messages import Response
 from proxy.core.rfc9111.conditional import conditions, freshened, validated
 from proxy.core.rfc9111.control import control
-from proxy.core.rfc9111.dates import dated
 from proxy.core.rfc9111.stored import StoredAnswer, freshness_lifetime_s
 from proxy.core.rfc9111.storing import is_json, unstorable
 from proxy.core.rfc9111.vary import nominated, selected, selects, varies
-from proxy.errors import UpstreamTimeoutError, UpstreamUnreachableError
+from proxy.errors import UpstreamUnreachableError
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.resource_asking import ResourceAsk
+from proxy.gateway.resource_receiving import Received, Receiver
 from proxy.gateway.sharing import PERSONAL, Sharing
 from proxy.stores.answers import Answers, FoundAnswers
 from proxy.stores.base import Claim, SpanStore
 from proxy.telemetry import Telemetry
-from proxy.upstream.base import Exchange
 
 # What tells of one call: the budget that it left, the name that it went by.
 _OF_THE_CALL: Final = frozenset(
@@ -74,11 +71,8 @@ class ResourceFetcher:
         telemetry: Telemetry,
         clock: Callable[[], float],
     ) -> None:
-        self._forwarder = forwarder
-        self._store = store
+        self._receiver = Receiver(forwarder, most_bytes=most_bytes, within_s=within_s, clock=clock)
         self._answers = Answers(store, most_bytes=most_bytes)
-        self._most_bytes = most_bytes
-        self._within_s = within_s
         self._clock = clock
         self._sharing: Sharing[FetchedAnswer] = Sharing(store, telemetry=telemetry, clock=clock)
 
@@ -118,9 +112,9 @@ class ResourceFetcher:
 
     async def _fetch(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, purpose: str) -> FetchedAnswer:
         known = chosen(ask, found)
-        received = await self._received(ask, conditions(known) if known else (), purpose)
+        received = await self._receiver.received(ask, conditions(known) if known else (), purpose)
         if received.response.status == 304 and known and not validated(known, received.response.fields):
-            known, received = None, await self._received(ask, (), purpose)
+            known, received = None, await self._receiver.received(ask, (), purpose)
         if received.whole is False:
             return FetchedAnswer(received.response.status, large=True, detail="large")
         if received.response.status != 304:
@@ -136,39 +130,7 @@ class ResourceFetcher:
         )
         return await self._shareable(304, ask, found, claim, answer)
 
-    async def _received(self, ask: ResourceAsk, asked: Iterable[tuple[str, str]], purpose: str) -> _Received:
-        """Return what the upstream answers to *ask* on the conditions that were *asked*."""
-        request_time = self._clock()
-        request = Request("GET", ask.target, ask.fields.plus(*asked), ask.asked.request_id)
-        # Who began the fetch is told what comes before the answer, for as long as nothing was sent to it.
-        request = replace(request, claimant=_claimant(ask, purpose), interim=ask.asked.interim)
-        if ask.who.signing is not None:
-            request = ask.who.signing.signed(request, now=request_time)
-        async with self._forwarder.exchange(request, purpose=purpose) as exchange:
-            response_time = self._clock()
-            body = await self._body(exchange)
-        fields = dated(exchange.fields, now=response_time)
-        response = Response(exchange.status, fields, body or b"", exchange.reason)
-        return _Received(response, request_time, response_time, whole=body is not None)
-
-    async def _body(self, exchange: Exchange) -> bytes | None:
-        """Return the whole body, None where it is too long to be kept."""
-        length = exchange.fields.get("content-length") or "0"
-        if length.isascii() and length.isdecimal() and int(length) > self._most_bytes:
-            return None
-        chunks, size = [], 0
-        try:
-            async with asyncio.timeout(self._within_s):
-                async for chunk in exchange.chunks:
-                    chunks.append(chunk)
-                    size += len(chunk)
-                    if size > self._most_bytes:
-                        return None
-        except TimeoutError as error:
-            raise UpstreamTimeoutError(f"upstream: no whole answer within {self._within_s:g}s") from error
-        return b"".join(chunks)
-
-    async def _judged(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, received: _Received) -> FetchedAnswer:
+    async def _judged(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, received: Received) -> FetchedAnswer:
         """Return what a whole response is to others, and keep it where it may be kept."""
         response = received.response
         policy = ask.route.policy
@@ -246,23 +208,6 @@ def _serves(ask: ResourceAsk, fetched: FetchedAnswer, failed: bool) -> bool:
     return refused or (failed and not own)
 
 
-@dataclass(frozen=True, slots=True)
-class _Received:
-    """A response, and when: its body is here unless it is not *whole*."""
-
-    response: Response
-    request_time: float
-    response_time: float
-    whole: bool
-
-
 def chosen(ask: ResourceAsk, found: FoundAnswers) -> StoredAnswer | None:
     """Return the latest answer that *ask* selects, whatever it may still be used for."""
     return selected(ask.fields, found.answers)
-
-
-def _claimant(ask: ResourceAsk, purpose: str) -> Claimant:
-    """Return for whom *ask* is fetched; what nobody waits for takes a call that is free, or none."""
-    if purpose != "revalidate":
-        return ask.claimant
-    return replace(ask.claimant, priority=Priority.REVALIDATION, patient=False)
