@@ -6,9 +6,7 @@ value came from, and passes over an environment variable whose section it doesn'
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,18 +16,19 @@ from typing import Any, Final, get_args
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.config import RouteSection, RuleSection, Section, Settings
+from proxy.config import RouteSection, RuleSection, Settings
 from proxy.consistency import facts, is_loopback
-from proxy.files import text
-from proxy.kinds import is_file_name
-
-ENVIRONMENT_PREFIX: Final = "IMS_PROXY_"
-# What Kubernetes puts into every pod beside a Service that is named ims-proxy.
-_SERVICE_LINK: Final = re.compile(ENVIRONMENT_PREFIX + r"(?:SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_(?:TCP|UDP)\w*)")
-
-# In a URL: `redis://user:PASSWORD@host`, or what redis-py reads from the query, `?ssl_password=PASSWORD`. What is no
-# URL for the odd characters in its password is shown too, to say so: rather too much of it is hidden than too little.
-_PASSWORD: Final = re.compile(r"(?:(://[^/:@?#]*:).*(?=@)|([?&]\w*password=)[^&#]*)", re.IGNORECASE)
+from proxy.shown import as_toml, masked
+from proxy.sources import (
+    ENVIRONMENT_PREFIX,
+    Given,
+    Problem,
+    Setting,
+    from_environment,
+    from_file,
+    read_secret_files,
+    sections,
+)
 
 # What pydantic says before it says what is allowed.
 _PREFIX: Final = re.compile(r"Value error, |Input (?:should be|is not) ")
@@ -40,29 +39,6 @@ _IN_OUR_WORDS: Final = {
     "int_parsing_size": "an integer that is not so long",
 }
 _TABLES: Final = ("rules", "routes")
-
-Setting = tuple[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A value as a source gave it, and which source: a file, a variable, a flag."""
-
-    value: Any
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with the configuration."""
-
-    setting: str
-    fact: str
-    origin: str
-
-    def __str__(self) -> str:
-        """Return it as one line."""
-        return f"{self.setting}: {self.fact} ({self.origin})"
 
 
 class ConfigurationError(Exception):
@@ -81,15 +57,6 @@ class Configuration:
     origins: Mapping[Setting, str]
 
 
-def sections() -> dict[str, type[Section]]:
-    """Return the settings' sections by name."""
-    return {
-        name: annotation
-        for name, field in Settings.model_fields.items()
-        if isinstance(annotation := field.annotation, type) and issubclass(annotation, Section)
-    }
-
-
 def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Setting, object]) -> Configuration:
     """Return the settings from *file*, *environment* and *flags*.
 
@@ -98,10 +65,10 @@ def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Set
     problems: list[Problem] = []
     given: dict[Setting, Given] = {}
     if file is not None:
-        given |= _from_file(file, problems)
-    given |= _from_environment(environment, problems)
+        given |= from_file(file, problems)
+    given |= from_environment(environment, problems)
     given |= {at: Given(value, f"flag --{at[1] if at[0] == 'server' else at[0]}") for at, value in flags.items()}
-    _read_secret_files(given, problems)
+    read_secret_files(given, problems)
     tree: dict[str, dict[str, Any]] = {}
     for (section, name), entry in given.items():
         tree.setdefault(section, {})[name] = entry.value
@@ -116,85 +83,6 @@ def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Set
     if problems:
         raise ConfigurationError(problems)
     return Configuration(settings, {at: entry.origin for at, entry in given.items()})
-
-
-def _from_file(file: Path, problems: list[Problem]) -> dict[Setting, Given]:
-    try:
-        tables = tomllib.loads(text(file))
-    except (OSError, ValueError, RecursionError) as error:
-        problems.append(Problem(str(file), _unreadable(error), "flag --config"))
-        return {}
-    given = {}
-    for section, table in tables.items():
-        if not isinstance(table, dict):
-            fact = f"a table is allowed, [{section}]" if section in sections() else "no such setting"
-            problems.append(Problem(section, fact, str(file)))
-            continue
-        for name, value in table.items():
-            if _known(section, name, f"{section}.{name}", str(file), problems):
-                given[section, name] = Given(value, str(file))
-    return given
-
-
-def _unreadable(error: Exception) -> str:
-    """Return what is wrong with a file that gives no tables."""
-    match error:
-        case OSError():
-            return error.strerror or "can't be read"
-        case tomllib.TOMLDecodeError():
-            return f"no TOML, {error}"
-        case RecursionError():
-            return "no TOML that can be read, nested too deep"
-        case _:
-            return "no TOML that can be read, a number in it is too long"
-
-
-def _from_environment(environment: Mapping[str, str], problems: list[Problem]) -> dict[Setting, Given]:
-    given = {}
-    for variable, value in sorted(environment.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or _SERVICE_LINK.fullmatch(variable):
-            continue
-        section, _, name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
-        if _known(section, name, variable, "environment", problems):
-            given[section, name] = Given(value, f"environment {variable}")
-    return given
-
-
-def _known(section: str, name: str, spelt: str, origin: str, problems: list[Problem]) -> bool:
-    """Whether there is such a setting; if not, say which name comes nearest, spelt as the source spells them."""
-    known = sections()
-    if section in known and name in known[section].model_fields:
-        return True
-    names = [f"{a}.{b}" for a, model in known.items() for b in model.model_fields]
-    if spelt.startswith(ENVIRONMENT_PREFIX):
-        names = [ENVIRONMENT_PREFIX + each.replace(".", "__").upper() for each in names]
-    problems.append(_unknown(spelt, names, origin))
-    return False
-
-
-def _unknown(spelt: str, names: list[str], origin: str) -> Problem:
-    nearest = difflib.get_close_matches(spelt, names, n=1, cutoff=0.5)
-    return Problem(spelt, f"no such setting, did you mean {nearest[0]}?" if nearest else "no such setting", origin)
-
-
-def _read_secret_files(given: dict[Setting, Given], problems: list[Problem]) -> None:
-    """Put what a `…_file` holds in the place of the secret that it stands for."""
-    for section, model in sections().items():
-        for name in model.model_fields:
-            file = given.get((section, f"{name}_file"))
-            if file is None:
-                continue
-            if (section, name) in given:
-                problems.append(
-                    Problem(f"{section}.{name}_file", f"given beside {section}.{name}, only one may be", file.origin)
-                )
-                continue
-            if not is_file_name(file.value):
-                continue  # which is told as every value that is not allowed
-            try:
-                given[section, name] = Given(text(Path(file.value)).strip(), f"file {file.value}")
-            except OSError as error:
-                problems.append(Problem(f"{section}.{name}_file", f"{file.value}: {error.strerror}", file.origin))
 
 
 def _problem(same: list[ErrorDetails], given: Mapping[Setting, Given]) -> Problem:
@@ -283,26 +171,3 @@ def effective(configuration: Configuration) -> str:
             lines.append(f"{'# ' if value is None else ''}{name} = {as_toml(value)}  # {origin}")
         lines.append("")
     return "\n".join(lines).rstrip()
-
-
-def masked(text: str) -> str:
-    """Return *text* without the password that a URL in it may hold."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
-
-
-def as_toml(value: object) -> str:
-    """Return the setting's *value* as it is written in a TOML file."""
-    match value:
-        case None | SecretStr():
-            return '""' if value is None else '"***"'
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return repr(value).removesuffix(".0")
-        case tuple():
-            return f"[{', '.join(map(as_toml, value))}]"
-        case Section() | dict():
-            named = dict(value).items()
-            return f"{{{', '.join(f'{as_toml(name)} = {as_toml(each)}' for name, each in named if each is not None)}}}"
-        case _:
-            return '"' + masked(str(value)).replace("\\", "\\\\").replace('"', '\\"') + '"'

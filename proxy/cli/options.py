@@ -15,7 +15,8 @@ from proxy.files import text
 
 if TYPE_CHECKING:
     from proxy.cli.administration import AdminPort
-    from proxy.configuration import Configuration, Setting
+    from proxy.configuration import Configuration
+    from proxy.sources import Setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")

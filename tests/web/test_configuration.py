@@ -11,7 +11,9 @@ from click.testing import CliRunner, Result
 
 from proxy.cli import cli
 from proxy.config import Section
-from proxy.configuration import ConfigurationError, loaded, masked, sections
+from proxy.configuration import ConfigurationError, loaded
+from proxy.shown import masked
+from proxy.sources import sections
 
 URL = "http://up.example"
 
