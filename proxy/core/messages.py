@@ -90,8 +90,26 @@ class Fields:
 Interim = Callable[[int, Fields], None]
 
 
+class Targeted:
+    """What has a *target*: the raw origin-form, a path and, behind a question mark, a query (RFC 9112 §3.2.1)."""
+
+    __slots__ = ()
+
+    target: str
+
+    @property
+    def path(self) -> str:
+        """The raw path of the target."""
+        return self.target.partition("?")[0]
+
+    @property
+    def query(self) -> str:
+        """The raw query of the target, empty where there is none."""
+        return self.target.partition("?")[2]
+
+
 @immutable
-class Request:
+class Request(Targeted):
     """One request as its caller sent it; *target* is the raw origin-form, never decoded.
 
     On its way upstream *claimant* says for whom, and how urgently; *interim* is told what comes before the answer.
@@ -104,16 +122,6 @@ class Request:
     body: AsyncIterable[bytes] | None = None
     claimant: Claimant = ANYBODY
     interim: Interim | None = field(default=None, compare=False)
-
-    @property
-    def path(self) -> str:
-        """The raw path of the target."""
-        return self.target.partition("?")[0]
-
-    @property
-    def query(self) -> str:
-        """The raw query of the target, empty where there is none."""
-        return self.target.partition("?")[2]
 
 
 @immutable

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.core.messages import Targeted
+
 _COMBINED: Final = re.compile(
     r'(?P<address>\S+) \S+ (?P<user>\S+) \[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}) '
     r"(?P<size>\d+|-)(?: .*)?"
@@ -35,7 +37,7 @@ _MILLISECONDS: Final = 1e11  # larger numbers are no seconds of this age
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Targeted):
     """One request that was logged: *at*, epoch seconds; *caller*, whoever that is; *size* of the answer's body."""
 
     at: float
@@ -44,16 +46,6 @@ class Entry:
     target: str
     status: int
     size: int | None = None
-
-    @property
-    def path(self) -> str:
-        """The target's path."""
-        return self.target.partition("?")[0]
-
-    @property
-    def query(self) -> str:
-        """The target's query, raw."""
-        return self.target.partition("?")[2]
 
 
 @dataclass(frozen=True, slots=True)
