@@ -1,6 +1,6 @@
 """Every setting: its name, unit, bounds, default, and what it does in one line.
 
-Values are passed on; nothing below the composition root sees a settings object. `configuration.py` says where they
+Values are passed on; nothing below the composition root sees a settings object. `sources.py` says where they
 come from.
 """
 
