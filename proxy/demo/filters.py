@@ -28,14 +28,15 @@ IN_ITEM = re.compile(r'"((?:[^"\\]|\\.)*)"(?:,|$)|([^",]+)(?:,|$)|()(?:,)')
 def conditions(query: ListQuery) -> list[Condition]:
     """Return what an image must satisfy, beyond being visible; raises RefusedError where Glance does.
 
-    A filter on an attribute that is null never matches, ``neq`` included, as in SQL.
+    A filter on an attribute that is null never matches, ``neq`` included, as in SQL. Of several that are wrong the
+    first by name is told of, in whatever order they come.
     """
     filters = dict(query.filters)
     wanted = [_hidden(filters.pop("os_hidden", "false"))]
     protected = filters.pop("protected", None)
     if protected is not None:
         wanted.append(_protected(protected))
-    wanted += [_condition(name, value) for name, value in filters.items()]
+    wanted += [_condition(name, value) for name, value in sorted(filters.items())]
     return wanted + [_tag(tag) for tag in query.tags]
 
 
