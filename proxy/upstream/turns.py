@@ -66,7 +66,7 @@ class Turns:
             if self._clock() - turn.given_at < self._hold_s / 2:
                 self.metrics.waited.labels(claimant.priority.label).observe(self._clock() - began)
                 return turn
-            self.over(turn)  # this process stood still: the call might arrive when it no longer counts
+            self._unused(turn)  # this process stood still: the call might arrive when it no longer counts
 
     def over(self, turn: Turn, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
         """The call was answered, or given up; see `Ledger.report`."""

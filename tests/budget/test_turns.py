@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -20,8 +21,7 @@ SOMEBODY = Claimant(caller="a")
 LONG_S = 60.0
 
 
-def queue(allowance: Allowance | None = None, *, most: int = 1) -> Turns:
-    clock = time.monotonic
+def queue(allowance: Allowance | None = None, *, most: int = 1, clock: Callable[[], float] = time.monotonic) -> Turns:
     metrics = ShieldMetrics(CollectorRegistry())
     return Turns(MemoryLedger(allowance, hold_s=1.0, clock=clock), most=most, hold_s=1.0, clock=clock, metrics=metrics)
 
@@ -51,6 +51,23 @@ async def test_a_call_that_is_had_at_once_counts() -> None:
     at_once(turns)
     with pytest.raises(TooManyCallsError):
         await turns.turn("s", Claimant(patient=False), deadline=time.monotonic() + LONG_S)
+    assert turns.permits.under_way == 1
+
+
+async def test_a_turn_that_comes_too_late_takes_no_permit_with_it() -> None:
+    """Where the process stood still between a grant and its use, another turn is had, and one permit for both."""
+    now = time.monotonic()
+    turns = queue(clock=lambda: now)
+    first = at_once(turns)
+    waiting = asyncio.create_task(turns.turn("s", SOMEBODY, deadline=now + LONG_S))
+    await asyncio.sleep(0)
+    turns.permits.give_back()
+    turns.over(first)
+    async with asyncio.timeout(LONG_S):
+        while not turns.permits.under_way:
+            await asyncio.sleep(0)
+        now += 1.0
+        assert (await waiting).given_at == now
     assert turns.permits.under_way == 1
 
 
