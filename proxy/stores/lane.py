@@ -38,7 +38,11 @@ class _Question:
         if refused is not None:
             self.fail(refused)
             return
-        result = self.read(replies)
+        try:
+            result = self.read(replies)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who asked this, and for nobody else
+            self.fail(error)
+            return
         for future in self.waiting:
             if not future.done():
                 future.set_result(result)
@@ -71,7 +75,8 @@ class Lane:
             unsent = self._unsent[question] = _Question(commands(), read)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         unsent.waiting.append(future)
-        if not self._beginning and len(self._under_way) < _MOST_UNDER_WAY:
+        # One that has ended is still among them until the loop comes to say so, and takes nothing any more.
+        if not self._beginning and sum(not each.done() for each in self._under_way) < _MOST_UNDER_WAY:
             self._beginning = True
             task = asyncio.create_task(self._send())
             self._under_way.add(task)

@@ -130,9 +130,36 @@ async def test_failing(client: Client, lane: Lane) -> None:
 
 
 async def test_who_reads_fails(client: Client, lane: Lane) -> None:
-    """What can't be read is an error, not a wait without an end."""
+    """What can't be read is an error for who asked it, not a wait without an end, and for nobody else."""
+    unread = asyncio.create_task(lane.asked("a", lambda: [("A",)], lambda _: 1 // 0))
+    other = asking(lane, "B")
     with pytest.raises(ZeroDivisionError):
-        await lane.asked("a", lambda: [("A",)], lambda _: 1 // 0)
+        await unread
+    assert await other == ["B"]
+    assert client.sent == [["A", "B"]]
+
+
+async def test_asking_on_when_all_pipelines_end_together(client: Client, lane: Lane) -> None:
+    """Who is answered by the first of four that end in one turn of the loop, and asks on at once, is answered too."""
+    client.gate.clear()
+
+    async def two() -> object:
+        await lane.asked("first", lambda: [("A",)], lambda replies: replies[0])
+        return await lane.asked("second", lambda: [("B",)], lambda replies: replies[0])
+
+    asking_on = asyncio.create_task(two())
+    others = []
+    for number in range(3):
+        for _ in range(5):
+            await asyncio.sleep(0)
+        others.append(asking(lane, str(number)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert client.sent == [["A"], ["0"], ["1"], ["2"]]
+    client.gate.set()
+    async with asyncio.timeout(60):
+        assert await asking_on == ["B"]
+        await asyncio.gather(*others)
 
 
 async def test_hang_ups(client: Client, lane: Lane) -> None:
