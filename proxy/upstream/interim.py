@@ -57,5 +57,12 @@ _AWAITED: ContextVar[_Awaited | None] = ContextVar("awaited", default=None)
 
 
 def received_fields(lines: tuple[tuple[bytes, bytes], ...]) -> Fields:
-    """Return the raw *lines* of a message as fields."""
-    return Fields((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in lines)
+    """Return the raw *lines* of a message as fields.
+
+    aiohttp's parser reads `Transfer-Encoding : chunked` as what it is without the white space, which stays in the name
+    all the same. It is for a proxy to take away (RFC 9112 §5.1): else nobody here would know that field as one that
+    ends here, and who gets it might divide by it an answer that is framed anew.
+    """
+    return Fields(
+        (name.rstrip(b" \t").decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in lines
+    )

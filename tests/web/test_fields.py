@@ -63,3 +63,27 @@ async def test_of_a_request(
             assert await upstream.exactly(len(body)) == body
             upstream.send(b"HTTP/1.1 204 No Content\r\n\r\n")
             assert (await caller.head()).startswith(b"HTTP/1.1 204 ")
+
+
+@pytest.mark.parametrize("target", [b"/v2/tasks", b"/v2/schemas/image"])
+async def test_white_space_behind_a_name(origin: Origin, url: str, target: bytes) -> None:
+    """It is taken away (RFC 9112 §5.1), so that what ends at a proxy does end there, the framing above all."""
+    async with a_caller(url) as caller:
+        caller.send(b"GET %b HTTP/1.1\r\nHost: x\r\nX-Auth-Token: made-up\r\n\r\n" % target)
+        upstream = await origin.end()
+        await upstream.head()
+        upstream.send(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\nConnection : X-Hop\r\nX-Hop: 1\r\n\r\n"
+            b"2\r\n{}\r\n0\r\n\r\n"
+        )
+        head = await caller.head()
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert b" :" not in head
+        assert not lines(head, b"X-Hop")
+        assert not lines(head, b"Connection")
+        if lines(head, b"Content-Length"):
+            assert not lines(head, b"Transfer-Encoding")
+            assert await caller.exactly(2) == b"{}"
+        else:
+            assert lines(head, b"Transfer-Encoding") == [b"chunked"]
+            assert await caller.until(b"0\r\n\r\n") == b"2\r\n{}\r\n0\r\n\r\n"
