@@ -87,3 +87,16 @@ async def test_white_space_behind_a_name(origin: Origin, url: str, target: bytes
         else:
             assert lines(head, b"Transfer-Encoding") == [b"chunked"]
             assert await caller.until(b"0\r\n\r\n") == b"2\r\n{}\r\n0\r\n\r\n"
+
+
+async def test_a_control_character_in_a_validator(origin: Origin, url: str) -> None:
+    """The parser lets an upstream send one; asked about by it, the resource could not be had any more."""
+    async with a_caller(url) as caller:
+        for ask in range(2):
+            caller.send(b"GET /v2/schemas/image HTTP/1.1\r\nHost: x\r\nX-Auth-Token: made-up\r\n\r\n")
+            if not ask:
+                upstream = await origin.end()
+            assert not lines(await upstream.head(), b"If-None-Match")
+            upstream.send(b'HTTP/1.1 200 OK\r\nCache-Control: no-cache\r\nETag: "a\x01"\r\nContent-Length: 2\r\n\r\n{}')
+            assert (await caller.head()).startswith(b"HTTP/1.1 200 ")
+            assert await caller.exactly(2) == b"{}"

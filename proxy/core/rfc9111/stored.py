@@ -12,6 +12,7 @@ from proxy.core.messages import Fields
 from proxy.core.rfc9111.control import LONGEST_S, Control, control
 from proxy.core.rfc9111.dates import http_date
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
 # What may be given a lifetime by its age since the last change (RFC 9110 §15.1), `public` or not.
 HEURISTIC: Final = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
@@ -99,8 +100,16 @@ class StoredAnswer:
 
     @property
     def validators(self) -> tuple[str | None, str | None]:
-        """Its entity tag and its date of last change, by which the upstream can be asked whether it still holds."""
-        return self.fields.get("etag"), self.fields.get("last-modified")
+        """Its entity tag and its date of last change, by which the upstream can be asked whether it still holds.
+
+        One with a control character in it, which an upstream may send but no request (RFC 9110 §5.5), is none.
+        """
+        tag, changed = (self.fields.get(name) for name in ("etag", "last-modified"))
+        return _sendable(tag), _sendable(changed)
+
+
+def _sendable(value: str | None) -> str | None:
+    return None if value is None or _CONTROL.search(value) else value
 
 
 def _stale(stale_s: float, revalidate_s: float, error_s: float) -> Standing:

@@ -53,6 +53,13 @@ def test_the_upstream_is_asked_by_what_it_gave() -> None:
     assert conditions(an_answer()) == ()
 
 
+@pytest.mark.parametrize("value", ['"a\x01b"', '"a\x7f"', "\x0b"])
+def test_the_upstream_is_not_asked_by_what_no_request_may_hold(value: str) -> None:
+    """A control character in one validator leaves the other; in both there is none."""
+    assert conditions(an_answer(("ETag", value), ("Last-Modified", EARLIER))) == (("If-Modified-Since", EARLIER),)
+    assert conditions(an_answer(("ETag", value), ("Last-Modified", value))) == ()
+
+
 def test_a_304_brings_newer_fields_and_no_other_body() -> None:
     """RFC 9111 §3.2: every line of a name is replaced, what describes the body stays."""
     answer = an_answer(
