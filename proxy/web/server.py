@@ -116,7 +116,7 @@ class Connection(HalfClosing):
     @property
     def idle(self) -> bool:
         """Whether no request is under way: none came, or none came whole, since the last answer."""
-        return self._waiter is not None
+        return self._waiter is not None and not self._waiter.done()
 
     @property
     def ending(self) -> bool:
@@ -161,7 +161,7 @@ class Server(web.Server):
         return Connection(self, self.memo, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """Take a connection in; where there are too many, the one that has been idle since it came first makes room."""
+        """Take a connection in; where there are too many, the first come of those that are idle makes room."""
         super().connection_made(handler, transport)
         if len(self._connections) <= self._most:
             return

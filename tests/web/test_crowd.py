@@ -7,14 +7,23 @@ import resource
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
 
 from proxy.demo.server import Lookalike
 from proxy.descriptors import left_to_callers
+from proxy.web.server import Connection, Server
 from tests.web.conftest import a_proxy
 
 ASKED = b"GET /v2/images?limit=5 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: demo-token-alpha\r\n\r\n"
 
 Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Nowhere(asyncio.Transport):
+    """A connection that leads nowhere."""
+
+    def close(self) -> None:
+        """Do nothing: nobody is there."""
 
 
 async def answered(line: Line) -> bytes:
@@ -50,6 +59,25 @@ async def test_the_oldest_that_is_idle_makes_room(upstream: Lookalike, begun: by
         assert await answered(lines[3]) == b"HTTP/1.1 200 OK"
         for _, writer in lines:
             writer.close()
+
+
+async def test_a_request_that_has_just_come_is_under_way() -> None:
+    """Before the loop has come to begin with it, too: who came first makes no room while one has arrived."""
+
+    async def handler(_: object) -> web.StreamResponse:
+        return web.Response()
+
+    server = Server(handler, None, most=1)
+    connection = server()
+    assert isinstance(connection, Connection)
+    connection.connection_made(Nowhere())
+    async with asyncio.timeout(60):
+        while not connection.idle:
+            await asyncio.sleep(0)
+    connection.data_received(ASKED)
+    assert not connection.idle
+    connection.connection_lost(None)
+    await asyncio.sleep(0)  # in which its task ends
 
 
 async def test_who_waits_for_an_answer_keeps_its_connection(upstream: Lookalike) -> None:
