@@ -84,8 +84,10 @@ class Lane:
         return await future
 
     async def close(self) -> None:
-        """End what is under way; nobody waits for it any more."""
+        """End what is under way, and tell those who still wait, for what was never sent too."""
         await ended(self._under_way)
+        _fail(list(self._unsent.values()), ConnectionError("store: closed"))
+        self._unsent.clear()
 
     async def _send(self) -> None:
         self._beginning = False

@@ -194,3 +194,14 @@ async def test_closed(client: Client, lane: Lane) -> None:
     await lane.close()
     with pytest.raises(ConnectionError):
         await first
+
+
+async def test_closed_before_it_was_sent(client: Client, lane: Lane) -> None:
+    """So is who asked what nobody has come to send."""
+    unsent = asking(lane, "A")
+    await asyncio.sleep(0)
+    await lane.close()
+    async with asyncio.timeout(60):
+        with pytest.raises(ConnectionError):
+            await unsent
+    assert not client.sent
