@@ -6,6 +6,7 @@ The parser refuses most of what two servers could divide or address differently.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +17,7 @@ _HOST: Final = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|\[[0-9A-Fa-f:.]+\
 _CODING: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*;.*)?", re.ASCII)
 
 SERVER: Final = "*"  # the target that names the server itself, of OPTIONS only (RFC 9112 §3.2.4)
+LENGTH_DIGITS: Final = 19  # of a length that counts bytes; with more, zeros too, some read it and others fail
 _VERSIONS: Final = ((1, 0), (1, 1))
 
 
@@ -27,14 +29,21 @@ class Malformed:
     status: int = 400
 
 
-def malformed(*, version: tuple[int, int], hosts: list[str], codings: list[str]) -> Malformed | None:
-    """Return what is wrong with a head; *hosts* and *codings* are its values of `Host` and `Transfer-Encoding`."""
+def malformed(
+    *, version: tuple[int, int], hosts: list[str], codings: list[str], lengths: Sequence[str] = ()
+) -> Malformed | None:
+    """Return what is wrong with a head.
+
+    *hosts*, *codings* and *lengths* are its values of `Host`, `Transfer-Encoding` and `Content-Length`.
+    """
     if version not in _VERSIONS:
         return Malformed("request: neither HTTP/1.1 nor HTTP/1.0")
     if len(hosts) > 1:
         return Malformed("Host: stands more than once")
     if hosts and not is_host(hosts[0]):
         return Malformed("Host: not one name or address with an optional port")
+    if any(len(length) > LENGTH_DIGITS for length in lengths):
+        return Malformed("Content-Length: too many digits")
     return _of_the_framing(version, codings) if codings else None
 
 

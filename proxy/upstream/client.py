@@ -18,6 +18,7 @@ from yarl import URL
 
 from proxy.core.coding import CodingError, decoded
 from proxy.core.messages import Fields, Request, Response
+from proxy.core.wellformed import LENGTH_DIGITS
 from proxy.errors import (
     BrokenBodyError,
     ConnectTimeoutError,
@@ -168,7 +169,10 @@ class UpstreamClient:
     def _fields(self, answer: aiohttp.ClientResponse) -> Fields:
         if answer.status < 200:
             raise UpstreamUnreachableError(f"{self._host}: {answer.status}, which nobody asked for")
-        return received_fields(answer.raw_headers)
+        fields = received_fields(answer.raw_headers)
+        if any(len(length) > LENGTH_DIGITS for length in fields.all("content-length")):
+            raise UpstreamUnreachableError(f"{self._host}: a length of too many digits")
+        return fields
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         with self._translated():

@@ -53,7 +53,8 @@ def received(request: web.BaseRequest, *, known_as: str) -> Request:
         raise NotCarriedOnError(f"method {request.method}: not carried on by this proxy")
     fields = _fields(request)
     hosts, codings = fields.all("host"), fields.all("transfer-encoding")
-    fault = malformed(version=request.version, hosts=hosts, codings=codings)
+    lengths = fields.all("content-length")
+    fault = malformed(version=request.version, hosts=hosts, codings=codings, lengths=lengths)
     target = fault or origin_form(request.method, request.raw_path, hosts[0] if hosts else None)
     if isinstance(target, Malformed):
         raise (NotCarriedOnError if target.status == 501 else BadRequestError)(target.fact)

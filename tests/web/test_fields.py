@@ -100,3 +100,19 @@ async def test_a_control_character_in_a_validator(origin: Origin, url: str) -> N
             upstream.send(b'HTTP/1.1 200 OK\r\nCache-Control: no-cache\r\nETag: "a\x01"\r\nContent-Length: 2\r\n\r\n{}')
             assert (await caller.head()).startswith(b"HTTP/1.1 200 ")
             assert await caller.exactly(2) == b"{}"
+
+
+LONG = b"0" * 5000
+
+
+async def test_a_length_of_too_many_digits(origin: Origin, url: str) -> None:
+    """Zeros before it are digits too: refused where a caller sends them, no answer where the upstream does."""
+    async with a_caller(url) as caller:
+        caller.send(b"POST /v2/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: %b4\r\n\r\nbody" % LONG)
+        assert (await caller.head()).startswith(b"HTTP/1.1 400 ")
+    async with a_caller(url) as caller:
+        caller.send(b"POST /v2/tasks HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody")
+        upstream = await origin.end()
+        await upstream.until(b"body")
+        upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: %b2\r\n\r\n{}" % LONG)
+        assert (await caller.head()).startswith(b"HTTP/1.1 502 ")
