@@ -26,7 +26,7 @@ class Span:
 
     *body* holds the images' own bytes from the first to the last, separators included; image i stands at
     `body[starts[i]:ends[i]]`. *asked* is the `limit` it was fetched with. *fetched_at* (epoch seconds) is when the
-    request was sent; the span is fresh for *lifetime_s* from then. *generation* is the count of invalidations known
+    request was sent; the span is fresh for *lifetime_s* from then. *generation* stands for the invalidations known
     when the fetch began. *nulls* says that an image lacks one of the listing's sort keys; *unlinked* that this list
     comes without `next`, so that a short run may be the last one and may not: only an empty one is the end.
     *known_as*, where a store has read the span, is a digest that no other span has, for as long as nothing of it is
