@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from yarl import URL
 from proxy.core.links import page_link
 from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.query import Unclear, Window, parsed
+from proxy.upstream.unconnected import why_unconnected
 
 _WAIT_S: Final = 150.0  # longer than a caller waits in the proxy for a call of the budget, and for it to be answered
 _LONGEST_PAUSE_S: Final = 600.0
@@ -106,9 +106,10 @@ class Crawler:
                     status, fields, body = answer.status, answer.headers, await answer.read()
             except TimeoutError as error:
                 raise CrawlError(f"{self._url}: no answer within {_WAIT_S:g} s") from error
+            except aiohttp.ClientConnectorError as error:
+                raise CrawlError(f"{self._url}: {why_unconnected(error)}") from error
             except aiohttp.ClientError as error:
-                number = getattr(error, "errno", None) or 0
-                raise CrawlError(f"{self._url}: {os.strerror(number) if number > 0 else error}") from error
+                raise CrawlError(f"{self._url}: {_said(error)}") from error
             if status == 200:
                 yield _page(fields.get("Cache-Status", ""), body)
                 return
@@ -161,6 +162,10 @@ def _retry_after_s(value: str | None, refusal: int) -> float:
         return min(_LONGEST_PAUSE_S, max(0.0, float(value or "")))
     except ValueError:
         return min(_LONGEST_PAUSE_S, 2.0**refusal)
+
+
+def _said(error: aiohttp.ClientError) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _reason(body: bytes) -> str:

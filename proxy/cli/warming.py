@@ -24,6 +24,7 @@ from proxy.cli.options import (
     field_value,
     run_once,
     secret,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -182,12 +183,12 @@ async def _warm(
                 try:
                     warmed = await _crawled(crawler, each, say=lambda said: bar.update(task, said=said))
                 except CrawlError as error:
-                    click.echo(f"ims-proxy: {each}: {error}", err=True)
+                    tell(f"{each}: {error}")
                     well = False
                     continue
                 _print(f"{each}: {warmed}", terminal)
                 if warmed.unstored:
-                    click.echo(f"ims-proxy: {each}: {warmed.unstored} pages were not stored", err=True)
+                    tell(f"{each}: {warmed.unstored} pages were not stored")
                     well = False
     return well
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -29,6 +28,7 @@ from proxy.errors import (
 from proxy.upstream.base import Exchange
 from proxy.upstream.connections import Connector
 from proxy.upstream.interim import received_fields, telling
+from proxy.upstream.unconnected import why_unconnected
 
 FIELD_BYTES: Final = 64 * 1024
 CONTINUE_S: Final = 1.0  # the wait for a 100 before a body is sent all the same
@@ -197,15 +197,8 @@ class UpstreamClient:
             raise ConnectTimeoutError(f"{self._host}: no connection within {self._connect_s:g}s") from error
         except aiohttp.ServerTimeoutError as error:
             raise UpstreamTimeoutError(f"{self._host}: no response within {self._read_s:g}s") from error
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise NoConnectionError(f"{self._host}: certificate not accepted") from error
-        except aiohttp.ClientConnectorSSLError as error:
-            reason = getattr(error.os_error, "reason", None) or "failed"
-            raise NoConnectionError(f"{self._host}: no TLS connection, {reason}") from error
         except aiohttp.ClientConnectorError as error:
-            number = error.os_error.errno  # what the error says itself may name an address
-            reason = os.strerror(number) if number else "broken off before it stood"
-            raise NoConnectionError(f"{self._host}: no connection, {reason}") from error
+            raise NoConnectionError(f"{self._host}: {why_unconnected(error)}") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             if isinstance(error.__cause__, BrokenBodyError):
                 raise error.__cause__ from None  # what aiohttp wraps it in tells of the upstream's connection

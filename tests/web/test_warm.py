@@ -116,6 +116,12 @@ async def test_it_asks_by_tls(upstream: Lookalike, tmp_path: Path) -> None:
             async with command(*words, *more, at=tmp_path) as warming:
                 assert await warming.ended() == status, warming.errors
                 assert len(warming.errors.splitlines()) == status
+                assert (b"certificate not accepted" in warming.errors) == (status == 1 and not more)
+    async with command(
+        "warm", "--proxy", upstream.base_url.replace("http:", "https:"), *TOKEN_FILE, at=tmp_path
+    ) as plain:
+        assert await plain.ended() == 1
+        assert b"no TLS connection" in plain.errors
 
 
 @pytest.mark.parametrize(
@@ -142,7 +148,7 @@ async def test_what_is_not_stored_is_a_failure(proxy: Proxy, upstream: Lookalike
     """A token that nobody knows, an upstream that gives no list, and a server that is no proxy; no token is told."""
 
     async def script(_: Call) -> web.StreamResponse:
-        return web.json_response({"error": {"code": "IMG.0001", "message": "not\ntoday"}}, status=500)
+        return web.json_response({"error": {"code": "IMG.0001", "message": "not\ntoday\x1b[2J"}}, status=500)
 
     (tmp_path / "other").write_text("s3cr3t-token-of-nobody")
 
@@ -157,7 +163,9 @@ async def test_what_is_not_stored_is_a_failure(proxy: Proxy, upstream: Lookalike
     assert b"answered 401" in (await failing(*through, "--token-file", "other")).errors
     assert b"Cache-Status" in (await failing("--proxy", upstream.base_url, *TOKEN_FILE)).errors
     upstream.script = script
-    assert b"answered 500: not today" in (await failing(*through, *TOKEN_FILE)).errors
+    errors = (await failing(*through, *TOKEN_FILE)).errors
+    assert b"answered 500: not today" in errors
+    assert b"\x1b" not in errors
 
 
 def answering(*answers: tuple[str, Any]) -> Callable[[Call], Awaitable[web.StreamResponse]]:

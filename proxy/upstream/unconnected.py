@@ -1,0 +1,25 @@
+"""Why there is no connection, in words that hold no address and no byte of what was sent."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import aiohttp
+
+
+def why_unconnected(error: aiohttp.ClientConnectorError) -> str:
+    """Return why *error* kept us from connecting; what it says itself may name an address."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "certificate not accepted"
+        case aiohttp.ClientConnectorSSLError():  # whose number is one of TLS, not of the system
+            return f"no TLS connection, {getattr(error.os_error, 'reason', None) or 'failed'}"
+        case _:
+            return f"no connection, {_by_number(error.os_error)}"
+
+
+def _by_number(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):  # whose numbers are the resolver's, and its words too
+        return error.strerror or "the name is not known"
+    return os.strerror(error.errno) if error.errno else "broken off before it stood"
