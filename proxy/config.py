@@ -6,18 +6,30 @@ come from.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from proxy.core.query import Unclear, Window, parsed
 from proxy.kinds import Address, BaseUrl, FieldSecret, File, Files, Networks, Origin, Pattern, Seconds, StoreUrl, Wait
+
+
+def _is_a_number(annotation: object) -> bool:
+    return annotation in (int, float) or any(map(_is_a_number, get_args(annotation)))
 
 
 class Section(BaseModel):
     """A table of the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse true for 1: pydantic, which has to take what the environment holds for a number, takes that too."""
+        if isinstance(value, bool) and info.field_name and _is_a_number(cls.model_fields[info.field_name].annotation):
+            raise ValueError("a number")
+        return value
 
 
 class ServerSection(Section):

@@ -1,4 +1,4 @@
-"""What settings have to say about who is asking before they can be used together."""
+"""What is wrong with settings that are each right by themselves, and with the files that they name."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from urllib.parse import urlsplit
 
 from proxy.config import Settings
 from proxy.core.identity import Partition, Partitioner, Scope, Unshared, Who
@@ -58,11 +57,9 @@ def assumed_explanation(target: str, settings: Settings) -> Iterator[tuple[str, 
 
 
 def explanation(
-    method: str, url: str, fields: Sequence[tuple[str, str]], settings: Settings
+    method: str, target: str, fields: Sequence[tuple[str, str]], settings: Settings
 ) -> Iterator[tuple[str, str]]:
-    """Yield what a request turns into, as (label, text); no credential stands in it."""
-    parts = urlsplit(url)
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    """Yield what a request for *target*, a path with a query, turns into: (label, text), without any credential."""
     request = Request(method.upper(), target, Fields(fields), request_id="explained")
     kind = route(request.path)
     yield "request", f"{request.method} {target}"

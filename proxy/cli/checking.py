@@ -45,19 +45,21 @@ def explain(url: str, headers: tuple[str, ...], method: str, config: Path | None
     Examples:
       ims-proxy explain '/v2/images?sort_dir=desc&visibility=public&limit=10' -H 'X-Auth-Token: …'
     """
-    from urllib.parse import urlsplit
-
+    from proxy.core.wellformed import Malformed, is_token, origin_form
     from proxy.explain import explanation
 
-    try:
-        urlsplit(url.encode().decode())
-    except ValueError as error:
-        raise click.BadParameter("neither a URL nor a path with a query", param_hint="URL") from error
+    method = method.upper()
+    if not is_token(method):
+        raise click.BadParameter(f"{method!r}: no name of a method", param_hint="--request")
+    target = origin_form(method, url.partition("#")[0], None)
+    if isinstance(target, Malformed):
+        reason = f"{url!r}: neither a URL nor a path with a query, in visible ASCII characters"
+        raise click.BadParameter(reason, param_hint="URL")
     parsed = []
     for header in headers:
         name, colon, value = header.partition(":")
-        if not colon or not name.strip():
+        if not colon or not is_token(name.strip()) or not value.isprintable():
             raise click.BadParameter(f"{name!r}: a field is written 'Name: value'", param_hint="--header")
         parsed.append((name.strip(), value.strip()))
-    for label, value in explanation(method, url, parsed, configuration_offline(config).settings):
+    for label, value in explanation(method, target, parsed, configuration_offline(config).settings):
         click.echo(f"{label:<12} {value}")

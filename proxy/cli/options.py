@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -24,6 +25,7 @@ Result = TypeVar("Result")
 FAILED: Final = 1
 WRONG_USAGE: Final = 2
 INTERRUPTED: Final = 130
+_TEN_YEARS_S: Final = 10 * 365 * 86400.0
 # Stands in for the upstream's address where a command has no use for it.
 _NO_UPSTREAM: Final = "http://127.0.0.1"
 
@@ -42,6 +44,18 @@ token_file_option: Final = click.option(
     metavar="FILE",
     help="A file with the admin token. [default: admin.token of the settings]",
 )
+
+
+class Period(click.FloatRange):
+    """A duration in seconds, as long as settings may be; what is no number is none, and passes no comparison."""
+
+    def __init__(self, least: float = 0.0, most: float = _TEN_YEARS_S) -> None:
+        super().__init__(least, most)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return *value* as a number of seconds."""
+        converted = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is no number.", param, ctx) if isnan(converted) else converted
 
 
 def settings_options(command: Command) -> Command:

@@ -9,8 +9,8 @@ import click
 from proxy.cli.options import admin_option, admin_port, config_option, failed, token_file_option
 
 
-@click.command()
-@click.option("--all", "everything", is_flag=True, help="Drop every listing.")
+@click.command(short_help="Drop what is stored, in every replica.")
+@click.option("--all", "everything", is_flag=True, help="Drop all that is stored.")
 @click.option("--project", metavar="ID", help="Drop what may show this project's images.")
 @click.option("--image", metavar="ID", help="Drop what may show this image.")
 @click.option("--listing", metavar="QUERY", help="Drop one listing, whoever asked for it, such as 'visibility=public'.")

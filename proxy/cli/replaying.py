@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import config_option, configuration_offline, failed, run_once
+from proxy.cli.options import Period, config_option, configuration_offline, failed, run_once
 
 if TYPE_CHECKING:
     from proxy.cli.logs import Log
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     metavar="FIELD",
     help="What tells callers apart: user, address, or a JSON log's own field. [default: a user, else the address]",
 )
-@click.option("--ttl", type=click.FloatRange(0), metavar="SECONDS", help="Instead of cache.ttl_s.")
+@click.option("--ttl", type=Period(), metavar="SECONDS", help="Instead of cache.ttl_s.")
 @click.option("--top", default=15, show_default=True, type=click.IntRange(1), help="How many listings are shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one line of JSON.")
 @config_option

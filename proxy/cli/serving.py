@@ -50,7 +50,7 @@ def serve(config: Path | None, upstream: str | None, listen: str | None, admin: 
     run(lambda: serve_until_stopped(settings))
 
 
-@click.command()
+@click.command(short_help="Serve before a built-in image API, with things to try.")
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where callers come.")
 @click.option("--admin", default="127.0.0.1:9090", show_default=True, metavar="HOST:PORT", help="Where operators come.")
 @click.option(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import admin_option, admin_port, config_option, failed, token_file_option
+from proxy.cli.options import Period, admin_option, admin_port, config_option, failed, token_file_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 @admin_option
 @token_file_option
 @config_option
-@click.option(
-    "--interval", default=2.0, show_default=True, type=click.FloatRange(0.1, 3600), help="Seconds between readings."
-)
+@click.option("--interval", default=2.0, show_default=True, type=Period(0.1, 3600), help="Seconds between readings.")
 @click.option("--once", is_flag=True, help="Show the figures once; so it is where the output is no terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures once, as one line of JSON.")
 def stats(

@@ -14,7 +14,8 @@ from typing import Final
 _ORIGIN_FORM: Final = re.compile(r"/[\x21\x22\x24-\x7e]*", re.ASCII)
 _ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
-_CODING: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*;.*)?", re.ASCII)
+_WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_CODING: Final = re.compile(_WORD + r"(?:[ \t]*;.*)?", re.ASCII)
 
 SERVER: Final = "*"  # the target that names the server itself, of OPTIONS only (RFC 9112 §3.2.4)
 LENGTH_DIGITS: Final = 19  # of a length that counts bytes; with more, zeros too, some read it and others fail
@@ -67,6 +68,11 @@ def is_host(text: str) -> bool:
     """
     found = _HOST.fullmatch(text)
     return found is not None and int(found[1] or 0) <= 65535
+
+
+def is_token(text: str) -> bool:
+    """Whether *text* can be a method, or the name of a field (RFC 9110 §5.6.2)."""
+    return re.fullmatch(_WORD, text) is not None
 
 
 def origin_form(method: str, target: str, host: str | None) -> str | Malformed:

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from proxy.core.purging import Purge, Purged, PurgeError, purge
+from proxy.core.wellformed import Malformed, origin_form
 from proxy.telemetry import Telemetry
 from proxy.web.dashboard import Page
 from proxy.web.guard import RefusedError, guard
@@ -110,7 +111,7 @@ def explained_target(query: str) -> str:
         raise RefusedError(400, "explain: no target, ?target=/v2/images?… is allowed")
     raw = query.removeprefix(_TARGET)
     target = raw if raw.startswith("/") else unquote(raw)
-    if not target.startswith("/") or not target.isascii() or not target.isprintable():
+    if not target.startswith("/") or isinstance(origin_form("GET", target, None), Malformed):
         raise RefusedError(400, "explain: target: a path with a query, in visible ASCII characters, is allowed")
     return target
 

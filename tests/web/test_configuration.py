@@ -301,6 +301,8 @@ def test_a_file_that_can_t_be_read_is_an_error(tmp_path: Path, file: Path) -> No
         pytest.param(b"server = 3", "server: a table is allowed, [server]", id="a value for a section"),
         pytest.param(b"[[server]]\nx = 1", "server: a table is allowed, [server]", id="a list for a section"),
         pytest.param(b"[cache]\nrules = [[1]]", "cache.rules: [[1]], allowed is a table", id="a list for a table"),
+        pytest.param(b"[cache]\nttl_s = true", "cache.ttl_s: True, allowed is a number", id="true for seconds"),
+        pytest.param(b"[budget]\ncalls = true", "budget.calls: True, allowed is a number", id="true for a count"),
         pytest.param(
             b"[identity]\nsecret_file = 3", "identity.secret_file: 3, allowed is the name of a file", id="no name"
         ),

@@ -108,7 +108,7 @@ def test_orders_are_told_by_how_their_pages_may_be_cut() -> None:
     assert len({text.partition(": ")[2] for text in shown}) == 3
 
 
-@pytest.mark.parametrize("header", ["nonsense", ": x", ""])
+@pytest.mark.parametrize("header", ["nonsense", ": x", "", "a b: x", "x: y\r\nz: w"])
 def test_a_field_that_is_none_is_wrong_usage(header: str) -> None:
     """`-H` wants a name and a value."""
     result = CliRunner().invoke(cli, ["explain", "/v2/images", "-H", header])
@@ -116,9 +116,22 @@ def test_a_field_that_is_none_is_wrong_usage(header: str) -> None:
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("url", ["http://[", "/v2/images?\ud800", "", "x", "/v2/images?a=é", "http://x:y/"])
-def test_any_url_is_explained_or_refused(url: str) -> None:
-    """No URL ends in a traceback."""
+@pytest.mark.parametrize(
+    "url",
+    ["http://[", "/v2/images?\ud800", "", "x", "/v2/images?a=é", "http://x:y/", "/v2/images?a=b c", "/v2/images?a\n=b"],
+)
+def test_a_url_that_no_proxy_takes_is_wrong_usage(url: str) -> None:
+    """What a proxy answers 400 is not explained as what it might have been."""
     result = CliRunner().invoke(cli, ["explain", url])
-    assert result.exit_code in (0, 2)
-    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_fragment_is_not_sent() -> None:
+    """A client keeps it to itself (RFC 9110 §7.1)."""
+    assert told("/v2/images?limit=1#top", *TOKEN)["request"] == ["GET /v2/images?limit=1"]
+
+
+def test_a_method_that_is_none_is_wrong_usage() -> None:
+    """`-X` wants a token (RFC 9110 §9.1)."""
+    assert CliRunner().invoke(cli, ["explain", "/v2/images", "-X", "GE T"]).exit_code == 2
