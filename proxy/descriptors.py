@@ -6,12 +6,24 @@ some for the others.
 
 from __future__ import annotations
 
+import os
 import resource
 from typing import Final
 
 # For the store, operators, IAM, files that are read again.
 _OTHERS: Final = 128
 _LEAST: Final = 16
+_STANDARD_ERROR: Final = 2
+
+
+def standard() -> None:
+    """Open nothing where standard input, output or error were closed before this process began.
+
+    What is opened next would get their numbers, and libuv takes one of them for a fault when it closes it.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(opened, True)
+    os.close(opened)
 
 
 def raised() -> int:

@@ -72,6 +72,7 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     most = left_to_callers(raised(), upstream=settings.upstream.max_connections)
     server = front.server(most=most)
     callers = web.ServerRunner(server, shutdown_timeout=settings.server.drain_s)
+    listens = False
     try:
         await parts.shield.start()
         await operators.setup()
@@ -80,6 +81,7 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         url = await _listening(
             callers, settings.server.listen, place.callers if place else (), _serving(settings.server)
         )
+        listens = True
         telemetry.ready.set(1)
         event(
             "worker-listening" if place else "listening",
@@ -92,14 +94,16 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         draining.set()
         telemetry.ready.set(0)
         memo.close()
-        event("draining", at_most_s=settings.server.drain_s)
+        if listens:  # nobody was ever let in where it could not
+            event("draining", at_most_s=settings.server.drain_s)
         for site in callers.sites:
             await site.stop()
         await server.drain(min(_QUIET_S, settings.server.drain_s))
         await callers.cleanup()
         await parts.close()
         await operators.cleanup()
-        event("stopped")
+        if listens:
+            event("stopped")
 
 
 async def serve(settings: Settings) -> signal.Signals:

@@ -13,6 +13,8 @@ import pytest
 
 from proxy.cli import cli
 from proxy.demo.server import Call, Lookalike
+from tests.harness.ports import free_port
+from tests.harness.processes import LOOPBACK, tcp_open
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, Client, a_client
 from tests.web.processes import ON_FREE_PORTS, command
@@ -123,16 +125,36 @@ async def test_an_interrupted_command_says_so(tmp_path: Path, words: tuple[str, 
         assert b"Traceback" not in started.errors
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_it_ends_in_order_though_it_was_started_without_standard_files(
+    upstream: Lookalike, tmp_path: Path, closed: str
+) -> None:
+    """Whatever of input, output and error its parent closed."""
+    port = free_port()
+    words = ("serve", "--upstream", upstream.base_url, "--listen", f"{LOOPBACK}:{port}", "--admin", f"{LOOPBACK}:0")
+    line = f"exec {sys.executable} -m proxy {shlex.join(words)} {closed}"
+    nothing = asyncio.subprocess.DEVNULL
+    shell = await asyncio.create_subprocess_shell(line, cwd=tmp_path, stdin=nothing, stdout=nothing, stderr=nothing)
+    try:
+        await until(tcp_open(port))
+        shell.terminate()
+        async with asyncio.timeout(60):
+            assert await shell.wait() == 0
+    finally:
+        if shell.returncode is None:
+            shell.kill()
+            await shell.wait()
+
+
 async def test_an_address_in_use_is_told_in_one_line(upstream: Lookalike, tmp_path: Path) -> None:
     """It ends with 1 and names what it could not do."""
     taken = upstream.base_url.removeprefix("http://")
     words = ("serve", "--upstream", upstream.base_url, "--listen", taken, "--admin", "127.0.0.1:0")
     async with command(*words, at=tmp_path) as started:
         assert await started.ended() == 1
-        told = [line for line in started.errors.decode().splitlines() if not line.startswith("{")]
-        assert len(told) == 1
-        assert told[0].startswith("ims-proxy: ")
-        assert "address already in use" in told[0].lower()
+        (told,) = started.errors.decode().splitlines()
+        assert told.startswith("ims-proxy: ")
+        assert "address already in use" in told.lower()
 
 
 async def test_a_wrong_configuration_ends_with_2_before_anything_starts(tmp_path: Path) -> None:
@@ -257,7 +279,18 @@ async def test_without_a_command_the_help_is_told(tmp_path: Path) -> None:
         assert started.errors.startswith(b"Usage: ims-proxy")
 
 
-@pytest.mark.parametrize("words", [("purge",), ("nonsense",), ("serve", "--nonsense"), ("demo", "--images", "0")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("purge",),
+        ("nonsense",),
+        ("serve", "--nonsense"),
+        ("demo", "--images", "0"),
+        ("stats", "--interval", "nan"),
+        ("replay", "--ttl", "nan", "log"),
+        ("replay", "--ttl", "inf", "log"),
+    ],
+)
 async def test_wrong_usage_is_told_in_one_line(tmp_path: Path, words: tuple[str, ...]) -> None:
     """It ends with 2 and points to the help of what was called."""
     async with command(*words, at=tmp_path) as started:
