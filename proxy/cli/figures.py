@@ -100,9 +100,10 @@ def _budget(budget: Figures) -> Iterator[Line]:
 
 
 def _breaker(breaker: Figures) -> Line:
+    spared = f"; {many(breaker['refused'], 'call')} not made while the upstream failed" if breaker["refused"] else ""
     if not breaker["open"]:
-        return "breaker", "closed", Mood.GOOD
-    return "breaker", f"open, the upstream is tried again in {period(breaker['retry_in_s'])}", Mood.BAD
+        return "breaker", f"closed{spared}", Mood.GOOD
+    return "breaker", f"open, the upstream is tried again in {period(breaker['retry_in_s'])}{spared}", Mood.BAD
 
 
 def _latency(told: Figures) -> Iterator[str]:

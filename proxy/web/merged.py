@@ -25,6 +25,7 @@ def merged(samples: Samples, each: Sequence[Figures]) -> Figures:
         "breaker": {
             "open": any(figures["breaker"]["open"] for figures in each),
             "retry_in_s": _most(figures["breaker"]["retry_in_s"] for figures in each),
+            "refused": sum(figures["breaker"]["refused"] for figures in each),
         },
         "concurrency": _sums([figures["concurrency"] for figures in each], ("limit", "under_way")),
         "store": _store([figures["store"] for figures in each]),

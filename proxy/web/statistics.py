@@ -19,6 +19,8 @@ from proxy.web.shield import Shield, Standing
 _MISSES: Final = frozenset({Fwd.URI_MISS, Fwd.MISS, Fwd.REQUEST, Fwd.STALE, Fwd.PARTIAL})
 _FORWARDED: Final = frozenset(fwd.value for fwd in Fwd)
 _ANSWERED: Final = _FORWARDED | {"hit"}
+_REFUSED: Final = "ims_proxy_refused_calls_total"
+_FAILING: Final = frozenset({"failing"})  # the reason that is the breaker's, and not the budget's
 _SHARES: Final = {"p50_s": 0.5, "p99_s": 0.99}
 
 Figures = dict[str, Any]
@@ -57,6 +59,7 @@ class Statistics:
             "breaker": {
                 "open": standing.left_alone_s is not None,
                 "retry_in_s": _rounded(standing.left_alone_s),
+                "refused": samples.total(_REFUSED, reason=_FAILING),
             },
             "concurrency": {"limit": standing.concurrency_limit, "under_way": standing.under_way},
             "store": self._stored(samples),
@@ -131,7 +134,7 @@ def _budget(samples: Samples, standing: Standing) -> Figures:
         "gates_closed": queues.closed,
         "closed_for_s": _rounded(queues.closed_s) if queues.closed else None,
         "waiting": queues.waiting,
-        "refused": samples.total("ims_proxy_refused_calls_total"),
+        "refused": samples.total(_REFUSED) - samples.total(_REFUSED, reason=_FAILING),
         "thrift": samples.by("ims_proxy_thrift_total", "purpose"),
     }
 

@@ -28,7 +28,7 @@ ONE: dict[str, Any] = {
         "refused": 2,
         "thrift": {"readahead": 1},
     },
-    "breaker": {"open": False, "retry_in_s": None},
+    "breaker": {"open": False, "retry_in_s": None, "refused": 1},
     "concurrency": {"limit": 8, "under_way": 1},
     "store": {
         "parts": {"memory": "ok", "redis": "ok"},
@@ -53,7 +53,7 @@ def another() -> dict[str, Any]:
         "closed_for_s": 7.0,
         "thrift": {"readahead": 4},
     }
-    figures["breaker"] = {"open": True, "retry_in_s": 3.0}
+    figures["breaker"] = {"open": True, "retry_in_s": 3.0, "refused": 4}
     figures["store"]["parts"] = {"memory": "ok", "redis": "left alone"}
     return figures
 
@@ -75,7 +75,7 @@ def test_how_each_stands_is_put_together() -> None:
     assert (told["budget"]["used"], told["budget"]["left_ratio"]) == (8, 0.2)
     assert (told["budget"]["gates_closed"], told["budget"]["closed_for_s"]) == (1, 7.0)
     assert (told["budget"]["waiting"], told["budget"]["refused"], told["budget"]["thrift"]) == (2, 4, {"readahead": 5})
-    assert told["breaker"] == {"open": True, "retry_in_s": 3.0}
+    assert told["breaker"] == {"open": True, "retry_in_s": 3.0, "refused": 5}
     assert told["concurrency"] == {"limit": 16, "under_way": 2}
     for each in ([ONE, another()], [another(), ONE]):
         assert merged(Samples([]), each)["store"]["parts"] == {"memory": "ok", "redis": "left alone"}

@@ -31,7 +31,7 @@ async def test_a_proxy_that_was_asked_nothing_says_so(proxy: Proxy) -> None:
     assert told["requests"]["hit_ratio"] is None
     assert told["requests"]["seconds"]["hit"] == {"p50_s": None, "p99_s": None}
     assert told["budget"]["allowance"] is told["budget"]["used"] is told["budget"]["closed_for_s"] is None
-    assert told["breaker"] == {"open": False, "retry_in_s": None}
+    assert told["breaker"] == {"open": False, "retry_in_s": None, "refused": 0}
     assert told["store"]["parts"] == {"memory": "ok"}
 
 
@@ -80,6 +80,7 @@ async def test_a_limit_that_the_upstream_tells_is_told_and_its_gate_too(upstream
         told = everything["budget"]
         assert told["learnt"] == {"user": {"calls": 2, "per_s": 300.0}}
         assert told["refused"] >= 1
+        assert everything["breaker"]["refused"] == 0
 
 
 async def test_a_call_that_was_made_again_counts_twice(upstream: Lookalike) -> None:
@@ -108,6 +109,8 @@ async def test_an_open_breaker_is_told(upstream: Lookalike) -> None:
         told = await figures(proxy)
         assert told["breaker"]["open"]
         assert 0 <= told["breaker"]["retry_in_s"] <= 30
+        assert told["breaker"]["refused"] == 12 - len(upstream.calls)
+        assert told["budget"]["refused"] == 0, "there was no lack of calls"
         assert told["requests"]["by_route"]["other"]
         assert told["upstream"]["calls"] == len(upstream.calls) < 12
 

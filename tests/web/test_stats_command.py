@@ -44,7 +44,7 @@ QUIET: dict[str, Any] = {
         "refused": 0,
         "thrift": {},
     },
-    "breaker": {"open": False, "retry_in_s": None},
+    "breaker": {"open": False, "retry_in_s": None, "refused": 0},
     "concurrency": {"limit": 8, "under_way": 0},
     "store": {"parts": {"memory": "ok"}, "listings": 1, "spans": 2, "bytes": 2048, "max_bytes": 1 << 20, "errors": {}},
 }
@@ -81,6 +81,7 @@ def test_a_quiet_proxy_is_shown_as_such() -> None:
         ({"budget__waiting": 3}, "waiting", "3 calls, 0 not made in time", Mood.WARN),
         ({"budget__learnt": {"ip": {"calls": 5, "per_s": 1.0}}}, "ip", "5 in 1 s, as the upstream says", Mood.PLAIN),
         ({"breaker__open": True, "breaker__retry_in_s": 2.0}, "breaker", "open, the upstream is tried again", Mood.BAD),
+        ({"breaker__refused": 1}, "breaker", "closed; 1 call not made while the upstream failed", Mood.GOOD),
         ({"store__parts": {"redis": "left alone"}}, "redis", "left alone", Mood.BAD),
         ({"store__errors": {"chain": 7}}, "failed", "chain 7", Mood.WARN),
         ({"upstream__throttled": 2}, "", "2 refused as too many", Mood.WARN),

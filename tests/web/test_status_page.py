@@ -39,7 +39,7 @@ asked("stats").then((answer) => answer.json()).then((stats) => {
   Object.assign(stats.budget, { allowance: most, used: 999999, low: 12345, gates_closed: 1, closed_for_s: 86399 });
   Object.assign(stats.budget, { waiting: 9999, refused: 1234567, learnt: { user: most } });
   stats.budget.thrift = { readahead: 1234567 };
-  stats.breaker = { open: true, retry_in_s: 29.9 };
+  stats.breaker = { open: true, retry_in_s: 29.9, refused: 1234567 };
   stats.concurrency = { limit: 10000, under_way: 10000 };
   Object.assign(stats.store, { bytes: 274877906900, max_bytes: 274877906944, listings: 1234567, spans: 12345678 });
   Object.assign(stats.store, { replicas: 1000, errors: { shared_secret: 1234567 } });

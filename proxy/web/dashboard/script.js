@@ -115,6 +115,7 @@ function showUpstream({ upstream, breaker, concurrency }) {
     ...Object.entries(upstream.by_purpose).map(([name, calls]) => [name, count(calls)]),
     upstream.retried && ["made again", count(upstream.retried)],
     upstream.throttled && ["refused as too many", count(upstream.throttled)],
+    breaker.refused && ["not made while it fails", count(breaker.refused)],
   ]);
 }
 
