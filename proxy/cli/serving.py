@@ -38,6 +38,10 @@ def serve(config: Path | None, upstream: str | None, listen: str | None, admin: 
       ims-proxy serve --config /etc/ims-proxy.toml
     """
     with loading():
+        from proxy.tls import trusting_nobody
+
+        with trusting_nobody():
+            import aiohttp  # noqa: F401 - see there
         from proxy.telemetry import configure_logging
         from proxy.web.app import serve as serve_until_stopped
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,7 +18,7 @@ from proxy import tls, watched
 from proxy.demo.server import Lookalike
 from proxy.web.app import running
 from tests.harness.certificates import Authority, Pair
-from tests.web.conftest import ALPHA, a_proxy, settings_for
+from tests.web.conftest import ALPHA, a_client, a_proxy, settings_for
 from tests.web.processes import ON_FREE_PORTS, command
 
 LIST = b"GET /v2/images?limit=2 HTTP/1.1\r\nHost: %b\r\nX-Auth-Token: " + ALPHA.encode() + b"\r\n%b\r\n"
@@ -239,6 +240,32 @@ async def test_the_upstream_is_trusted_by_its_authority(authority: Authority, pa
         async with a_proxy(upstream.url) as proxy:
             refused = await proxy.client.ask("/a")
         assert (refused.status, refused.json()["error_msg"]) == (502, "localhost: certificate not accepted")
+
+
+async def test_the_command_trusts_whom_the_system_trusts(
+    authority: Authority, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An authority of the system's is believed, though what the command loads finds none of them."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    async with (
+        an_upstream(pair) as upstream,
+        command("serve", "--upstream", upstream.url, *ON_FREE_PORTS, at=tmp_path) as started,
+    ):
+        url, _ = await started.listening()
+        async with a_client(url) as client:
+            assert (await client.ask("/a")).body == b"ok"
+
+
+@pytest.mark.parametrize("before", ["authorities.pem", None], ids=["set", "not set"])
+def test_nobody_is_trusted_while_modules_are_loaded(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    """A context that is made then has no authority, and afterwards the environment says what it said."""
+    if before is None:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    else:
+        monkeypatch.setenv("SSL_CERT_FILE", before)
+    with tls.trusting_nobody():
+        assert not ssl.create_default_context().cert_store_stats()["x509_ca"]
+    assert os.environ.get("SSL_CERT_FILE") == before
 
 
 async def test_a_certificate_of_another_host_is_not_accepted(authority: Authority) -> None:
