@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from proxy.config import RouteSection, RuleSection, Settings
 from proxy.consistency import facts, is_loopback
+from proxy.core.values import immutable
 from proxy.shown import as_toml, masked
 from proxy.sources import (
     ENVIRONMENT_PREFIX,
@@ -49,7 +49,7 @@ class ConfigurationError(Exception):
         super().__init__("; ".join(map(str, self.problems)))
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Configuration:
     """Valid settings, and where each that isn't a default came from."""
 

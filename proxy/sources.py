@@ -6,11 +6,11 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from proxy.config import Section, Settings
+from proxy.core.values import immutable
 from proxy.files import text
 from proxy.kinds import is_file_name
 
@@ -21,7 +21,7 @@ _SERVICE_LINK: Final = re.compile(ENVIRONMENT_PREFIX + r"(?:SERVICE_HOST|SERVICE
 Setting = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Given:
     """A value as a source gave it, and which source: a file, a variable, a flag."""
 
@@ -29,7 +29,7 @@ class Given:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Problem:
     """One thing that is wrong with the configuration."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from yarl import URL
 from proxy.core.links import page_link
 from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.query import Unclear, Window, parsed
+from proxy.core.values import immutable
 from proxy.upstream.unconnected import why_unconnected
 
 _WAIT_S: Final = 150.0  # longer than a caller waits in the proxy for a call of the budget, and for it to be answered
@@ -29,7 +29,7 @@ class CrawlError(Exception):
     """A listing can't be crawled to its end; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Listing:
     """What is crawled: a *path*, and its canonical *query*."""
 
@@ -40,7 +40,7 @@ class Listing:
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Page:
     """A page that was answered: how many *images*, whether it was *fetched* for this request, and is *stored* now."""
 
@@ -49,7 +49,7 @@ class Page:
     stored: bool
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Pause:
     """The proxy can't call at the moment, and says to come back in *wait_s*."""
 

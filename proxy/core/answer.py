@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from math import inf
@@ -20,6 +19,7 @@ import orjson
 
 from proxy.core.listing import Span
 from proxy.core.scan import Image, ScanError, scanned
+from proxy.core.values import immutable
 
 # An image in one of these is about to change (IMS API reference, "Image Attributes"; Glance image statuses).
 TRANSIENT_STATUSES: Final = ("queued", "saving", "importing", "uploading", "pending_delete")
@@ -35,14 +35,14 @@ class _Times(msgspec.Struct, gc=False):
 _TIMES: Final = msgspec.json.Decoder(_Times)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class NotAList:
     """A body that can't become a span, and why, fit for `Cache-Status`."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Listed:
     """What a list answer holds, before it is known how long it may be kept.
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import inf
 from typing import Final
 
 from proxy.core.claimant import Priority
+from proxy.core.values import immutable
 
 CONFIGURED: Final = "configured"
 # Clocks that are slewed differ by 500 ppm at most from one another and from true time.
@@ -32,7 +33,7 @@ LEAVES: Final[Mapping[Priority, float]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Allowance:
     """At most *calls* calls in any *per_s* seconds."""
 
@@ -58,7 +59,7 @@ class Allowance:
         return replace(self, calls=self.calls // among + (rank < self.calls % among))
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Taken:
     """A call may be made, once. *left* is the share of the budget that is left, from 0 to 1."""
 
@@ -66,7 +67,7 @@ class Taken:
     left: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Wait:
     """No call may be made for *wait_s* seconds at least, or until one ends; *closed* says that the gate is why."""
 
@@ -74,7 +75,7 @@ class Wait:
     closed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Told:
     """What the upstream says of one of its limits, *name* it; *remain* calls are left where it says so."""
 
@@ -83,7 +84,7 @@ class Told:
     remain: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Log:
     """The calls that count: (since when, lease), in order; those under way stand in the future.
 
@@ -163,7 +164,7 @@ def left_share(log: Log, configured: Allowance | None, *, now: float) -> float:
     return max(0.0, min(shares, default=1.0))
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Usage:
     """How one limit stands: of the calls that *allowance* lets through, *used* count at the moment."""
 

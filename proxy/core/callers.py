@@ -6,10 +6,11 @@ import hashlib
 import hmac
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from proxy.core.messages import Fields
+from proxy.core.values import immutable
 
 LEAST_CHARS: Final = 16
 # What a caller, or the upstream's own middleware before it, might say of who is asking: ours is to be believed alone.
@@ -50,7 +51,7 @@ CLAIMS: Final = (
 OVERRIDES: Final = ("x-http-method", "x-http-method-override", "x-method-override")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Caller:
     """A caller known by the digest of its key; *writes* says whether it may change images."""
 

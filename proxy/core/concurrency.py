@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import sqrt
+
+from proxy.core.values import immutable
 
 _TOLERANCE = 2.0  # lists differ in length, and so in how long they take
 _SMOOTHING = 0.2
@@ -11,7 +13,7 @@ _LONG = 1 / 100
 _SHORT = 1 / 10
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Concurrency:
     """A limit that follows latency, between *least* and *most*: the long mean of it over the short one (gradient).
 

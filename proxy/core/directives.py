@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.messages import Fields
+from proxy.core.values import immutable
 
 # What stands between commas that are in no quoted string; possessive, for a caller may send 64 KiB that match nothing.
 _MEMBER: Final = re.compile(r'(?:[^",]++|"[^"]*+"|")++')
@@ -14,7 +14,7 @@ _SAID_IN: Final = frozenset({"cache-control", "pragma"})
 _SECONDS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Directives:
     """The directives of a request, seconds: an answer is at most *max_age_s* old and stays fresh for *min_fresh_s*.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from proxy.core.listing import Span
+from proxy.core.values import immutable
 
 JITTER: Final = 0.1
 _HEURISTIC_FRACTION: Final = 0.1
@@ -22,7 +22,7 @@ class Standing(IntEnum):
     FRESH = 3
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Lifetimes:
     """How long a list may be used, seconds: *ttl_s* fresh, then stale in two windows that both begin at its end.
 
@@ -55,7 +55,7 @@ class Lifetimes:
         return max(self.stale_while_revalidate_s, self.stale_if_error_s)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Verdicts:
     """How long the upstream's acceptance of a credential is believed, seconds; *grace_s* more while it fails.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from math import inf
 from typing import Final
@@ -38,7 +38,7 @@ class Unshared(Enum):
     UNVERIFIED = "token-unverified"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Partition:
     """Who may share an answer: *kind* of identity and a keyed digest that gives nothing of it away.
 
@@ -50,7 +50,7 @@ class Partition:
     project: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Scope:
     """What a token stands for, as IAM says it.
 

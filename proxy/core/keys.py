@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Final
 
 from proxy.core.identity import Partition
 from proxy.core.query import Window
+from proxy.core.values import immutable
 
 EVERYTHING: Final = "all"
 _REMEMBERED_CHARS: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ListingKey:
     """Names a listing: who asks, which form of the API, which path, which filters and order.
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
 from proxy.core.messages import Fields
 from proxy.core.query import Window
+from proxy.core.values import immutable
 from proxy.core.wellformed import is_host
 
 _PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
@@ -25,7 +25,7 @@ _FORWARDED_PAIR: Final = re.compile(r'(?<![A-Za-z])([A-Za-z]++)=(?:"([^"\\]*+)"|
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class LinkStyle:
     """How links are written: *public_url* is the base of absolute ones; without it *trusted* proxies may name it."""
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.keys import EVERYTHING, listing_scope
 from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.query import Unclear, parsed
+from proxy.core.values import immutable
 
 KINDS: Final = ("all", "project", "image", "listing", "resource", "token_digest")
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Purge:
     """Listings to drop: those under any of *scopes*, what *project* sees, what the *token* with this SHA-256 does.
 
@@ -28,7 +28,7 @@ class Purge:
     token: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Purged:
     """About how many listings were *dropped*, and why these, where that is not plain."""
 

@@ -7,7 +7,7 @@ one thing here and another at the upstream is `Unclear`: it is passed through as
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
@@ -20,6 +20,7 @@ from proxy.core.parameters import (
     Role,
     role,
 )
+from proxy.core.values import immutable
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -30,14 +31,14 @@ _MAX_MARKER_CHARS: Final = 255
 _REMEMBERED_CHARS: Final = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Unclear:
     """A query that is not safe to normalise, and the reason, fit for `Cache-Status` (a token, no caller's text)."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Window:
     """Which page of a listing: *limit* images after *marker*; None is what the caller did not send."""
 
@@ -45,7 +46,7 @@ class Window:
     marker: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Sort:
     """The sort keys of a listing, before Glance completes them with `created_at` and `id`.
 
@@ -79,7 +80,7 @@ class Sort:
         return tuple(key for key in self.keys if key in NULLABLE_SORT_KEYS)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ListQuery:
     """A list query in canonical form: *pairs* name the listing, *window* the page; *notes* say what was normalised.
 

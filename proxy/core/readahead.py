@@ -10,15 +10,16 @@ that much: hence `GROWTH`. Three calls then are a listing of 1,200 images.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from proxy.core.values import immutable
 
 GROWTH: Final = 8
 MINIMUM: Final = 25
 LOOK_UP: Final = 5  # pages shorter than this are look-ups, and cost what they ask for
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Readahead:
     """The rule; *longest* is the longest page that the upstream gives, *enabled* whether a span may exceed a page."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from typing import Final
+
+from proxy.core.values import immutable
 
 # Statuses that say that the call was not carried out, or not to its end (RFC 9110 §15.6).
 TRANSIENT: Final = frozenset({502, 503, 504})
@@ -18,7 +20,7 @@ def backoff_s(attempt: int, *, dice: float, first_s: float = 0.1, longest_s: flo
     return dice * min(longest_s, first_s * 2.0 ** min(attempt, 32))
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Retries:
     """A share of the traffic that retries may be: each first call adds a *share*, each retry takes one away.
 
@@ -38,7 +40,7 @@ class Retries:
         return replace(self, saved=self.saved - 1.0) if self.saved >= 1.0 else None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Breaker:
     """Leaves an upstream alone that failed *tolerated* times in a row: for a pause, and then for one probe at a time.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from proxy.core.values import immutable
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
@@ -11,21 +12,21 @@ MOST: Final = 5
 WITHIN_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Restart:
     """Start it anew at the moment *at*."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class GiveUp:
     """It ended *ends* times within a minute: starting it anew mends nothing."""
 
     ends: int
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Ends:
     """When a process ended lately, seconds of a clock that never steps back."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from proxy.core.freshness import Lifetimes
 from proxy.core.query import Pairs
+from proxy.core.values import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Rule:
     """Lists at *path*, or at any, whose query holds all of *pairs*, live by *lifetimes*."""
 
@@ -22,7 +22,7 @@ class Rule:
         return self.path in (None, path) and set(self.pairs) <= set(pairs)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Rules:
     """Rules in order, the first that matches counts; *otherwise* for listings that none does."""
 

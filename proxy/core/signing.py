@@ -10,13 +10,14 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from proxy.core.messages import Fields, Request
+from proxy.core.values import immutable
 
 SKEW_S: Final = 15 * 60.0
 UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
@@ -40,7 +41,7 @@ class Flaw(Enum):
     UNSIGNED = "unsigned-field"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class SigningKey:
     """An access key and its secret; a temporary one comes with a *security_token*."""
 
@@ -49,7 +50,7 @@ class SigningKey:
     security_token: str | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Signature:
     """What an `Authorization` field says: which key signed, the *names* it signed, lower-case, and the result."""
 
@@ -58,7 +59,7 @@ class Signature:
     digits: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Signing:
     """Signs requests to *host* with *key*."""
 

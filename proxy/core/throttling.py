@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -11,6 +10,7 @@ import orjson
 
 from proxy.core.budget import Allowance, Told
 from proxy.core.messages import Fields
+from proxy.core.values import immutable
 
 # IMS API reference, "Error Codes": flow control of IMS itself, behind the gateway.
 _FLOW_CONTROL: Final = "IMG.0060"
@@ -27,7 +27,7 @@ _LONGEST_S: Final = 86400.0
 _MOST_CALLS: Final = 100_000  # the books have a line for each call; a higher limit is none that anyone here reaches
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Heard:
     """What one answer says: the limits it tells, and, where it is a refusal, how long to stay away.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
 from proxy.core.identity import Scope
+from proxy.core.values import immutable
 
 TOKENS_PATH: Final = "/v3/auth/tokens"
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Verdict:
     """A token that IAM vouches for: its *scope*, and when it ends, epoch seconds."""
 

@@ -1,4 +1,4 @@
-"""Values that are made anew for each request."""
+"""Values: what is told once, and altered by nobody."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ def immutable(cls: type[Made]) -> type[Made]:
     """Return *cls* as a dataclass with slots that nobody alters, which the type checker sees to and not each instance.
 
     `frozen=True` looks after that when the program runs, and makes an instance take four times as long to be made. A
-    request makes some twenty of them, with eighty fields in all, which took a seventh of the time of a hit.
+    request makes some twenty of them, with eighty fields in all, which took a seventh of the time of a hit. It also has
+    half as many methods again compiled for each class, all of them whenever the proxy starts.
     """
     return dataclass(slots=True, unsafe_hash=True)(cls)

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from proxy.core.listing import Piece, Span
+from proxy.core.values import immutable
 
 # How far back to look: the nearest first, then in bounds, for a script may have deleted the whole page.
 _DISTANCES: Final = (1, 4, 16, 64)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Foothold:
     """A marker to go on from: *marker* stood *distance* images before the one that vanished."""
 

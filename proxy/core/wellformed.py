@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from proxy.core.values import immutable
 
 # Visible ASCII and no fragment: origin-form (RFC 9112 §3.2.1).
 _ORIGIN_FORM: Final = re.compile(r"/[\x21\x22\x24-\x7e]*", re.ASCII)
@@ -22,7 +23,7 @@ LENGTH_DIGITS: Final = 19  # of a length that counts bytes; with more, zeros too
 _VERSIONS: Final = ((1, 0), (1, 1))
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Malformed:
     """Why a head is refused, and the *status* that says so; *fact* quotes nothing of it."""
 

@@ -24,7 +24,7 @@ _REMEMBERED_CHARS: Final = 1024
 _MOST_NAMED: Final = 4096
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class PageSizes:
     """The upstream's page sizes: the longest it gives, and what it gives when no `limit` is sent."""
 
@@ -39,7 +39,7 @@ class PageSizes:
         return min(self.longest, window.limit)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _Named:
     """What a target names, to one partition and in one form of the API; see `ListAsk`."""
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.claimant import Claimant, Priority
 from proxy.core.identity import Partition, Partitioner, Unshared, Who
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import signature
+from proxy.core.values import immutable
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER: Final = "bearer "
 _CHOSEN: Final = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Claims:
     """How claimants are made. *usual* is the class of a read; `X-Request-Priority` may lower it, and raise it if
     *chosen*. *keyed* says that callers come in by keys of the proxy's own; elsewhere nobody looks at those.

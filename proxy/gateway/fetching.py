@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from proxy.core.answer import NotAList, listed
@@ -14,6 +14,7 @@ from proxy.core.links import page_link
 from proxy.core.listing import Span
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.query import Window
+from proxy.core.values import immutable
 from proxy.errors import ProxyError, StoreUnavailableError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.sharing import PERSONAL, Sharing
@@ -25,7 +26,7 @@ _USER_AGENT: Final = "ims-cache-proxy"
 _UNAWAITED: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.READAHEAD}
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Fetched:
     """How a fetch ended: a *span*, or an upstream's *answer* that is no list and goes to the caller as it is.
 
@@ -41,7 +42,7 @@ class Fetched:
     accept: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Wanted:
     """A span to fetch: *size* rows after the marker *after*. *generation* is that of the listing when it was asked for.
 

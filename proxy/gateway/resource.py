@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import floor
 from typing import Final
 
@@ -13,6 +13,7 @@ from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.rfc9111.presented import coding_for, presented
 from proxy.core.rfc9111.stored import Policy, StoredAnswer
+from proxy.core.values import immutable
 from proxy.errors import NotInStoreError, ProxyError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.background import Background
@@ -34,7 +35,7 @@ _ERRORS: Final = frozenset({429, 500, 502, 503, 504})
 _NEGATIVE: Final = frozenset({400, 404})
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Resourced:
     """An answer to a request for a resource, and how it came about."""
 

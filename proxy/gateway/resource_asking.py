@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.claimant import ANYBODY, Claimant
@@ -15,6 +14,7 @@ from proxy.core.rfc9111.routes import ResourceRoute
 from proxy.core.rfc9111.storing import CREDENTIALS
 from proxy.core.rfc9111.vary import nominated
 from proxy.core.routes import bypass
+from proxy.core.values import immutable
 
 _USER_AGENT: Final = "ims-cache-proxy"
 # What an answer may differ by where the upstream's `Vary` is not asked: all of it goes up in one spelling, and counts.
@@ -45,7 +45,7 @@ _SIGNED: Final = "sdk-hmac-"
 _SENT_FOR_ALL: Final = ("x-auth-token", "authorization")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ResourceAsk:
     """One GET or HEAD of a resource on *route*, by *who*, to *target*.
 

@@ -7,7 +7,7 @@ here: who asked is told so, and everyone's request goes through on its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from proxy.core.freshness import Standing
@@ -18,6 +18,7 @@ from proxy.core.rfc9111.control import control
 from proxy.core.rfc9111.stored import StoredAnswer, freshness_lifetime_s
 from proxy.core.rfc9111.storing import is_json, unstorable
 from proxy.core.rfc9111.vary import nominated, selected, selects, varies
+from proxy.core.values import immutable
 from proxy.errors import UpstreamUnreachableError
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.resource_asking import ResourceAsk
@@ -38,7 +39,7 @@ _OF_THE_CALL: Final = frozenset(
 _FORGOTTEN_S: Final = 1.0  # how long it stands that nothing is kept
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FetchedAnswer:
     """How a fetch ended: an *answer* that those with the same request may share, or a *response* for one alone.
 

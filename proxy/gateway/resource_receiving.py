@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from proxy.core.claimant import Claimant, Priority
 from proxy.core.messages import Request, Response
 from proxy.core.rfc9111.dates import dated
+from proxy.core.values import immutable
 from proxy.errors import UpstreamTimeoutError
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.resource_asking import ResourceAsk
 from proxy.upstream.base import Exchange
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Received:
     """A response, and when: its body is here unless it is not *whole*."""
 

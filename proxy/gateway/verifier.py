@@ -6,11 +6,11 @@ A token is known by its digest; the token itself is kept nowhere.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from proxy.core.freshness import Verdicts
 from proxy.core.tokens import Verdict
+from proxy.core.values import immutable
 from proxy.errors import ProxyError, StoreUnavailableError
 from proxy.gateway.coalescer import Coalescer
 from proxy.gateway.memos import Memo
@@ -29,7 +29,7 @@ class Judge(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Known:
     """A verdict, believed *until* then without asking anew, epoch seconds; *run* is when it was asked for.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
 
 from proxy.core.messages import Targeted
+from proxy.core.values import immutable
 
 _COMBINED: Final = re.compile(
     r'(?P<address>\S+) \S+ (?P<user>\S+) \[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}) '
@@ -36,7 +36,7 @@ _ADDRESSES: Final = ("remote_addr", "client_ip", "client", "address", "ip")
 _MILLISECONDS: Final = 1e11  # larger numbers are no seconds of this age
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Entry(Targeted):
     """One request that was logged: *at*, epoch seconds; *caller*, whoever that is; *size* of the answer's body."""
 
@@ -48,7 +48,7 @@ class Entry(Targeted):
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Malformed:
     """A line that is no entry, and why."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from proxy.core.values import immutable
 from proxy.replay.entries import Entry, Malformed
 from proxy.replay.listings import listed
 from proxy.replay.simulation import Outcome, Replayed
@@ -50,7 +51,7 @@ class Read:
         self.last = max(self.last, read.at)
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Row:
     """What is said of a listing, or of a route that is no list."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+from proxy.core.values import immutable
 from proxy.core.wellformed import is_host
 
 ALLOWED: Final = (
@@ -25,7 +25,7 @@ _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Address:
     """What a store URL says. *hosts* are Sentinels, or some of the cluster's nodes, or nobody.
 

@@ -10,7 +10,6 @@ the answers' own bodies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -19,13 +18,14 @@ from proxy.core.keys import ListingKey
 from proxy.core.listing import HEAD, Span
 from proxy.core.messages import Fields
 from proxy.core.rfc9111.stored import StoredAnswer
+from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
 from proxy.stores.base import Claim, SpanStore, State
 
 _MOST: Final = 8  # answers of one resource; the latest are kept
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class FoundAnswers:
     """The answers of a resource, the latest first, and what invalidations have made of them.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.core.keys import ListingKey
@@ -43,7 +42,7 @@ class Found:
         return self.state.generation + self.doubt
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Claim:
     """Leave to fetch the span after a marker, while no other replica does.
 
@@ -57,7 +56,7 @@ class Claim:
     there: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Health:
     """How a store is: each of its *parts* is `ok`, or what is wrong with it; and what process memory holds.
 

@@ -6,7 +6,6 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, TypeVar
 
@@ -14,6 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ClusterError, RedisClusterException, RedisError, ResponseError
 
 from proxy.core.keys import ListingKey
+from proxy.core.values import immutable
 from proxy.errors import StoreRefusedError, StoreUnavailableError
 from proxy.stores.base import State
 from proxy.stores.lane import Lane, Words
@@ -130,7 +130,7 @@ class Commands:
         return StoreUnavailableError(f"redis: {type(error).__name__}")
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _States:
     """What Redis says of a listing's state: its *generation*, and until when it is unsettled, epoch seconds."""
 

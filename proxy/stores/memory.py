@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count as counted
 from typing import Final
 
@@ -12,13 +11,14 @@ from proxy.core.freshness import current_age
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Piece, Span, chain, chosen
 from proxy.core.segments import Segments
+from proxy.core.values import immutable
 from proxy.stores.base import Claim, Found, Health, State
 from proxy.stores.homes import Homes
 
 _MAX_GENERATIONS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _Kept:
     key: ListingKey
     span: Span

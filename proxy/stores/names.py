@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from proxy.core.keys import ListingKey, digest
+from proxy.core.values import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Names:
     """Every name begins with *prefix*. A cluster keeps together what has the same in its first braces: a listing; what
     all listings have in common, which invalidations change; and the budgets.

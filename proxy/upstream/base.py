@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.core.messages import Fields, Request, Response
+from proxy.core.values import immutable
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Exchange:
     """An answer whose body still comes: *chunks* are its bytes as they arrive."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.tokens import TOKENS_PATH, Verdict, verdict
+from proxy.core.values import immutable
 from proxy.errors import ProxyError, UpstreamUnreachableError
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
@@ -20,7 +21,7 @@ _RENEWED_FRACTION: Final = 0.1
 _RENEWED_S: Final = 600.0
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Issued:
     """A token of our own, when it was issued and when it ends, epoch seconds."""
 

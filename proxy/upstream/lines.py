@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.core.claimant import Claimant, Priority
+from proxy.core.values import immutable
 from proxy.core.waiting import Waiting
 
 _MOST_LINES: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Turn:
     """Leave to make one call now, of the budget *scope*. *permitted* says that a permit goes with it."""
 
@@ -23,7 +24,7 @@ class Turn:
     permitted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Queues:
     """The lines before the upstream: of *budgets*, one a line, so many run *low* and so many gates are *closed*.
 

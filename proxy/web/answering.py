@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.config import Settings
 from proxy.core.freshness import Verdicts
 from proxy.core.links import LinkStyle
 from proxy.core.readahead import Readahead
+from proxy.core.values import immutable
 from proxy.gateway.admission import Admission
 from proxy.gateway.asked import Asking
 from proxy.gateway.claims import Claims
@@ -32,7 +32,7 @@ _CODED_SHARE: Final = 1 / 64  # of `store.max_bytes`: resources in a content cod
 _RENDERED_SHARE: Final = 0.25  # of `store.max_bytes`: rendered pages beside the spans they come from
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Answering:
     """The *gateway*, and the parts of it that have work of their own under way."""
 

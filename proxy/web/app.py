@@ -11,13 +11,13 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
 from proxy import tls
 from proxy.config import ServerSection, Settings
+from proxy.core.values import immutable
 from proxy.descriptors import left_to_callers, raised
 from proxy.errors import StoreUnavailableError
 from proxy.explain import assumed_explanation
@@ -35,7 +35,7 @@ _QUIET_S: Final = 0.25  # in which a request that was on its way when the proxy 
 _REPEATED_SHARE: Final = 0.125  # of `store.max_bytes`: answers repeated as they are, mostly rendered pages
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Running:
     """A proxy that runs: where callers and operators come."""
 
@@ -43,7 +43,7 @@ class Running:
     admin_url: str
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Place:
     """What a worker shares with others, or has from them: sockets that listen for callers and for operators, and the
     *secret* that partitions are made with where there is no other.

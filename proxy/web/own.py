@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from importlib.util import find_spec
 
 from pydantic import SecretStr
@@ -13,6 +13,7 @@ from proxy.config import IdentitySection, StoreSection
 from proxy.core.identity import Partitioner
 from proxy.core.signing import SigningKey
 from proxy.core.tokens import key_order, password_order
+from proxy.core.values import immutable
 from proxy.files import text
 from proxy.stores.base import SpanStore
 from proxy.telemetry import Telemetry
@@ -25,7 +26,7 @@ from proxy.watched import Renewed, line
 MakeVault = Callable[[Callable[[], str]], Vault]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class _Parts:
     """What tells the proxy's identity and proves it, `""` where it has no such part."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from random import random
 
 from proxy import tls
 from proxy.config import Settings, UpstreamSection
+from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
 from proxy.stores.base import SpanStore
@@ -25,7 +25,7 @@ from proxy.web.own import vaults
 from proxy.web.shield import Shield
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Parts:
     """What a proxy is made of; *clients* are its connections upstream and to IAM."""
 

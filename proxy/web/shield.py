@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from random import random
 
 from prometheus_client import CollectorRegistry
@@ -13,6 +12,7 @@ from proxy.core.budget import Allowance, Usage
 from proxy.core.claimant import Priority
 from proxy.core.identity import Partitioner
 from proxy.core.resilience import Breaker
+from proxy.core.values import immutable
 from proxy.gateway.admission import Admission
 from proxy.gateway.claims import Claims
 from proxy.stores.base import SpanStore
@@ -30,7 +30,7 @@ _IAM = "iam"
 _IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, uncached
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Standing:
     """How the shield stands: the tightest budget, the lines before the upstream, the breaker, the calls under way.
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -25,6 +24,7 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from proxy.core.values import immutable
 from proxy.web.admin import healthz
 from proxy.web.guard import RefusedError, guard
 from proxy.web.kept import Families, Kept
@@ -41,7 +41,7 @@ _MOST: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Said:
     """What a worker answered."""
 

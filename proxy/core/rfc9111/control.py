@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.messages import Fields
 from proxy.core.rfc9111.structured import Member, dictionary
+from proxy.core.values import immutable
 
 # Fields that speak to caches like this one, the most particular first (RFC 9213 §2.2, §3.1).
 TARGETS: Final = ("cdn-cache-control",)
@@ -26,7 +26,7 @@ _SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
 LONGEST_S: Final = float(2**31)  # RFC 9111 §1.2.2
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Control:
     """The directives of a response that a shared cache looks at, seconds.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
 from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.rfc9111.stored import Policy
+from proxy.core.values import immutable
 
 # A path that other servers may read otherwise than it is spelt: an escape, an empty or dotted segment, a parameter.
 _ODD: Final = re.compile(r"[%;\\]|//|/\.{1,2}(?:/|$)", re.ASCII)
@@ -17,7 +18,7 @@ IMAGES: Final = "/v2/images/*"
 _LONGEST_CHARS: Final = 512  # what a pattern with `**` takes grows with the square of a path's length
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ResourceRoute:
     """Resources whose path is like *path*: `*` stands for one segment or a part of it, `**` for any number of them.
 
@@ -44,7 +45,7 @@ class ResourceRoute:
         return self.path == IMAGES
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class ResourceRoutes:
     """Routes in order; the first that matches counts."""
 

@@ -11,6 +11,7 @@ from proxy.core.freshness import Standing
 from proxy.core.messages import Fields
 from proxy.core.rfc9111.control import LONGEST_S, Control, control
 from proxy.core.rfc9111.dates import http_date
+from proxy.core.values import immutable
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
@@ -24,7 +25,7 @@ _LONGEST_S: Final = 86400.0
 Nominated = tuple[tuple[str, str | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@immutable
 class Policy:
     """What counts where the upstream states nothing, seconds.
 
