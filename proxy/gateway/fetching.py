@@ -41,6 +41,11 @@ class Fetched:
     detail: str | None = None
     accept: str = ""
 
+    @property
+    def personal(self) -> bool:
+        """Whether the answer sets a cookie, which is for who asked alone."""
+        return self.answer is not None and self.answer.fields.get("set-cookie") is not None
+
 
 @immutable
 class Wanted:
@@ -180,10 +185,15 @@ class Fetcher:
 
 
 def _serves(ask: ListAsk, fetched: Fetched, failed: bool) -> bool:
+    """Whether a caller may take what another's fetch has brought.
+
+    Who share a public list share no partition: another's answer, which may hold what is not public, is none of theirs,
+    and only that the upstream fails is the same for all.
+    """
     # A key is locked after five refused signatures: those who asked by it take one refusal for all of them.
     refused = fetched.status == 401 and ask.who.signing is not None
-    alike = failed and fetched.status not in PERSONAL and fetched.accept == ask.accept
-    return fetched.span is not None or refused or alike
+    own = fetched.status in PERSONAL or fetched.personal or (ask.public and fetched.status < 500)
+    return fetched.span is not None or refused or (failed and not own and fetched.accept == ask.accept)
 
 
 def _claimant(ask: ListAsk, purpose: str) -> Claimant:

@@ -160,7 +160,7 @@ class ListingGateway:
         assert fetched.answer is not None
         if fetched.status == 401:
             await self.credentials.rejected(ask.who)
-        brief = self._negative_s > 0 and len(fetched.answer.body) <= _MAX_REFUSAL_BYTES
+        brief = self._negative_s > 0 and len(fetched.answer.body) <= _MAX_REFUSAL_BYTES and not fetched.personal
         if fetched.status in _NEGATIVE and brief and not gap.pieces:
             self._refused.put(_refusal(ask, found), fetched.answer, until=self._clock() + self._negative_s)
         given = self._if_error(ask, gap, found, trail) if fetched.status in _ERRORS else None

@@ -204,9 +204,14 @@ def _serves(ask: ResourceAsk, fetched: FetchedAnswer, failed: bool) -> bool:
     if fetched.answer is not None:
         return selects(ask.fields, fetched.answer)
     refused = fetched.status == 401 and ask.who.signing is not None
-    said = control(fetched.response.fields) if fetched.response else None
-    own = ask.route.public or fetched.status in PERSONAL or said is None or said.no_store or said.private
+    own = ask.route.public or fetched.response is None or _about_who_asked(fetched.response)
     return refused or (failed and not own)
+
+
+def _about_who_asked(response: Response) -> bool:
+    said = control(response.fields)
+    cookie = response.fields.get("set-cookie") is not None
+    return response.status in PERSONAL or said.no_store or said.private or cookie
 
 
 def chosen(ask: ResourceAsk, found: FoundAnswers) -> StoredAnswer | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from dataclasses import replace
 
 import pytest
 
@@ -67,6 +68,37 @@ async def test_nobody_is_answered_with_what_was_said_to_another(world: World) ->
     assert first.answer.status == 401
     assert second.page is not None
     assert len(world.upstream.targets) == 2
+
+
+async def test_a_refusal_that_sets_a_cookie_is_for_who_asked(world: World) -> None:
+    """It is neither remembered nor shared with who waited."""
+    world.upstream.gate.clear()
+    world.upstream.failing = Response(404, Fields([("Set-Cookie", "session=s3cr3t")]), b"no")
+    crowd = [asyncio.create_task(world.get("limit=10")) for _ in range(4)]
+    await world.upstream.asked.wait()
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    await asyncio.gather(*crowd)
+    assert len(world.upstream.targets) == 4
+    assert (await world.get("limit=10")).cache_status.detail is None
+
+
+async def test_what_is_not_public_is_for_nobody_who_waited_for_it(world: World) -> None:
+    """Of a list that all share nothing but a span is given to another, however often others waited in vain."""
+    world.upstream.gate.clear()
+    world.upstream.failing = Response(200, Fields(), b'{"images":[{"id":"1","visibility":"private"}]}')
+    tokens = [f"token-{number}" for number in range(6)]
+    asks = [world.ask("visibility=public", token=token) for token in tokens]
+    everyone = world.asking.partitioner.public
+    shared = [replace(ask, key=replace(ask.key, partition=everyone), public=True) for ask in asks]
+    crowd = [asyncio.create_task(world.gateway.answer(ask)) for ask in shared]
+    await world.upstream.asked.wait()
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    got = await asyncio.gather(*crowd)
+    assert {each.cache_status.detail for each in got} == {"not-public"}
+    assert not any(each.cache_status.collapsed for each in got)
+    assert sorted(request.fields.get("x-auth-token") or "" for request in world.upstream.requests) == tokens
 
 
 async def test_an_upstream_that_does_not_answer_is_an_error(world: World) -> None:

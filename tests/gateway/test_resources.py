@@ -395,6 +395,19 @@ async def test_what_is_no_store_is_never_shared_with_who_waited(world: Resources
     assert not any(each.cache_status.collapsed for each in got)
 
 
+async def test_a_cookie_is_for_nobody_who_waited(world: Resources) -> None:
+    """An answer that sets one is about who asked: others ask alone, though they share a partition."""
+    world.upstream.gate.clear()
+    world.upstream.usual = says(("Set-Cookie", "session=s3cr3t"))
+    crowd = [asyncio.create_task(world.get()) for _ in range(5)]
+    await world.upstream.asked.wait()
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    got = await asyncio.gather(*crowd)
+    assert len(world.upstream.requests) == 5
+    assert not any(each.cache_status.collapsed for each in got)
+
+
 async def test_who_had_no_patience_does_not_decide_for_others(world: Resources) -> None:
     """A leader that was refused a call is followed by one who may wait longer."""
     world.upstream.gate.clear()
