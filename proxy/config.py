@@ -249,7 +249,9 @@ class StoreSection(Section):
         description="`memory://`; `redis://HOST:PORT/DB`; `redis+sentinel://HOST:PORT,…/SERVICE`; "
         "`redis+cluster://HOST:PORT,…`; by TLS `rediss://…`, `rediss+sentinel://…`, `rediss+cluster://…`",
     )
-    max_bytes: int = Field(256 * 1024 * 1024, ge=0, description="bound of process memory, bytes")
+    max_bytes: int = Field(
+        256 * 1024 * 1024, ge=0, description="bound of process memory, bytes; with 0 it keeps no answers"
+    )
     near_ttl_s: Wait = Field(
         1.0, description="how long process memory is believed while invalidations of other replicas can't arrive"
     )

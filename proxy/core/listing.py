@@ -48,6 +48,11 @@ class Span:
     known_as: bytes = field(default=b"", compare=False)
 
     @property
+    def mark(self) -> Mark | None:
+        """What to know this very span by, None where a later one could be taken for it."""
+        return Mark(self.after, self.known_as, self.generation) if self.known_as else None
+
+    @property
     def _short(self) -> bool:
         return self.end is not None and len(self.ids) < self.asked
 
@@ -75,6 +80,15 @@ class Span:
     def size_bytes(self) -> int:
         """About what the span takes in memory."""
         return len(self.body) + 200 * len(self.ids) + 800
+
+
+@immutable
+class Mark:
+    """Which span of a listing is meant, and no other: see `Span` for what each is."""
+
+    after: str
+    known_as: bytes
+    generation: str
 
 
 @immutable

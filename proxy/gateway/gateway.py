@@ -24,6 +24,7 @@ from proxy.core.values import immutable
 from proxy.core.versions import homeward
 from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
+from proxy.gateway.again import Again
 from proxy.gateway.asked import Asking, ListAsk, asked, shared_by_all
 from proxy.gateway.claims import Claims
 from proxy.gateway.doors import Door, TokenDoor
@@ -80,12 +81,14 @@ class Gateway:
         admission: Admission | None = None,
         resources: ResourceGateway | None = None,
         routes: ResourceRoutes = NO_RESOURCES,
+        again: Again | None = None,
     ) -> None:
         self._listings = listings
         self._resources = resources
         self._routes = routes
         self._forwarder = forwarder
         self._renderer = renderer
+        self._again = again
         self._asking = asking
         self._links = links
         self._store = store
@@ -217,13 +220,16 @@ class Gateway:
             return Answer(kind, got.cache_status, response=_unchanged(got.answer))
         if self._resources is not None:
             self._resources.listed(ask)
-        page = await self._page(request, caller, ask, got)
-        return Answer(kind, got.cache_status, response=page, repeatable=got.repeatable)
-
-    async def _page(self, request: Request, caller: Caller, ask: ListAsk, got: Listed) -> Response:
         assert got.page is not None
-        coding = chosen(request.fields.get("accept-encoding"))
+        coding, repeatable = chosen(request.fields.get("accept-encoding")), got.repeatable
         base = self._links.base(request.fields, caller.peer)
+        if repeatable is not None and self._again is not None:
+            repeatable = self._again.repeatable(repeatable, got.page, ask, base=base, coding=coding)
+        page = await self._page(request, ask, got, base=base, coding=coding)
+        return Answer(kind, got.cache_status, response=page, repeatable=repeatable)
+
+    async def _page(self, request: Request, ask: ListAsk, got: Listed, *, base: str, coding: str | None) -> Response:
+        assert got.page is not None
         made = await self._renderer.representation(got.page, ask.key, ask.window, base=base, coding=coding)
         lines = [
             ("Content-Type", "application/json; charset=UTF-8"),

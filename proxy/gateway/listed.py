@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from proxy.core.listing import Page
@@ -20,12 +20,15 @@ class Repeatable:
     It may be done *until* the page's lifetime or its caller's admission ends. The page's age counts from *fetched_at*,
     and it is fresh until *fresh_until*. Who repeats it is to say now and then that it is *used*, or the store takes it
     for something that nobody asks for any more.
+
+    Where no bodies are kept, *again* makes this one anew, or says None where it would be another.
     """
 
     fetched_at: float
     fresh_until: float
     until: float
     used: Callable[[], None] = field(default=lambda: None, compare=False)
+    again: Callable[[], Awaitable[bytes | None]] | None = field(default=None, compare=False)
 
 
 @immutable

@@ -83,6 +83,12 @@ class PageRenderer:
             self._remember(at, kept)
         return made
 
+    async def coded(self, body: bytes, coding: str | None, *, at: Hashable) -> bytes:
+        """Return *body* in *coding*, as `representation` would; the two are known by *at*."""
+        if coding is None or len(body) < WORTH_CODING:
+            return body
+        return await self._coder.coded(at, body, coding)
+
     def _tag(self, body: bytes, page: Page, at: tuple[str, Window, str]) -> str:
         """Return the entity tag of *body*, quoted.
 

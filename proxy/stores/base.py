@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from proxy.core.keys import ListingKey
-from proxy.core.listing import Piece, Span
+from proxy.core.listing import Mark, Piece, Span
 from proxy.core.values import immutable
 
 
@@ -78,6 +78,10 @@ class SpanStore(Protocol):
         Of spans that go on behind a marker the one fetched later is taken. Unless *joinable* it is one piece at most,
         and one that holds *count* images or ends the listing goes before one that does not.
         """
+        ...
+
+    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
+        """Return the bodies of the spans of *key* that are marked so, None unless all are as they were, and valid."""
         ...
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:

@@ -51,8 +51,8 @@ def encode(span: Span, *, key: bytes, fence: int = 0, seal: Seal = CHECKSUM) -> 
 
 def decode(value: bytes, *, key: bytes, seal: Seal = CHECKSUM) -> Span | None:
     """Return the span in *value* as it was kept under *key*, or None where that is not what it is."""
-    payload = value[len(_MAGIC) + TAG_BYTES :]
-    if value[: len(_MAGIC)] != _MAGIC or not seal.genuine(value[4:20], key, payload):
+    payload = _payload(value, key=key, seal=seal)
+    if payload is None:
         return None
     try:
         return _laid_out(payload, key=key, seal=seal, tag=value[4:20])
@@ -60,13 +60,36 @@ def decode(value: bytes, *, key: bytes, seal: Seal = CHECKSUM) -> Span | None:
         return None  # whole, but laid out by another release
 
 
-def _laid_out(payload: bytes, *, key: bytes, seal: Seal, tag: bytes) -> Span | None:
+def body(value: bytes, *, key: bytes, known_as: bytes, seal: Seal = CHECKSUM) -> bytes | None:
+    """Return the images in *value* as they were kept under *key*, or None where it is not the span *known_as* so.
+
+    That one was decoded before, so only what was not looked at then is looked at now: that nothing has been altered.
+    """
+    payload = _payload(value, key=key, seal=seal) if value[4:20] == known_as else None
+    if payload is None:
+        return None
+    _, plain = _opened(payload, key=key, seal=seal)
+    return None if plain is None else plain[8 + int(plain[:8]) :]
+
+
+def _payload(value: bytes, *, key: bytes, seal: Seal) -> bytes | None:
+    """Return what stands behind the tag in *value*, None where it is not what was kept under *key*."""
+    payload = value[len(_MAGIC) + TAG_BYTES :]
+    return payload if value[: len(_MAGIC)] == _MAGIC and seal.genuine(value[4:20], key, payload) else None
+
+
+def _opened(payload: bytes, *, key: bytes, seal: Seal) -> tuple[str | None, bytes | None]:
+    """Return the end marker, and what the seal may have hidden, None where that can't be opened."""
     end_bytes = int(payload[_DIGITS_BYTES - 5 : _DIGITS_BYTES])
     end, at = None, _DIGITS_BYTES
     if end_bytes != _NO_END:
         end = payload[at : at + end_bytes].decode()
         at += end_bytes
-    plain = seal.opened(payload[at:], name=key, bound=payload[:at])
+    return end, seal.opened(payload[at:], name=key, bound=payload[:at])
+
+
+def _laid_out(payload: bytes, *, key: bytes, seal: Seal, tag: bytes) -> Span | None:
+    end, plain = _opened(payload, key=key, seal=seal)
     if plain is None:
         return None
     header_end = 8 + int(plain[:8])

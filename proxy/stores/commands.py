@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any, Final, TypeVar
@@ -16,7 +16,7 @@ from proxy.core.keys import ListingKey
 from proxy.core.values import immutable
 from proxy.errors import StoreRefusedError, StoreUnavailableError
 from proxy.stores.base import State
-from proxy.stores.lane import Lane, Words
+from proxy.stores.lane import Lane, Word, Words
 from proxy.stores.names import Names
 from proxy.stores.servers import Servers
 
@@ -42,8 +42,12 @@ _GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
 # is not used; an invalidation is never forgotten for that, for it is remembered on its own.
 UNUSED_MS: Final = 10 * 60 * 1000
 
-Word = str | int | float | bytes
 Result = TypeVar("Result")
+
+
+def evaluating(script: str, keys: Sequence[str], words: Sequence[Word]) -> Words:
+    """Return the command that runs *script*."""
+    return ("EVAL", SCRIPTS[script], len(keys), *keys, *words)
 
 
 class Commands:
@@ -84,28 +88,28 @@ class Commands:
     async def told(
         self,
         key: ListingKey,
-        script: str,
-        keys: Sequence[str],
-        words: Sequence[Word],
+        command: Words,
         *,
         now: float,
         read: Callable[[Any], Result],
+        to: Hashable = None,
     ) -> tuple[State, Result]:
-        """Return the state of *key* and what *read* makes of what *script* returns, which changes nothing.
+        """Return the state of *key* and what *read* makes of the reply to *command*, which changes nothing.
 
-        It is one round trip, shared with those who ask at the same moment.
+        It is one round trip, shared with those who ask the same at the same moment: *to* the same end, where more than
+        the command decides what is read.
         """
 
         def commands() -> list[Words]:
             # By their names, for a cluster's pipeline has no `mget`: it can't know that these keys are in one slot.
             scopes = [self.names.generation(scope) for scope in key.scopes]
-            return [("MGET", *scopes, self.names.unsettled), ("EVAL", SCRIPTS[script], len(keys), *keys, *words)]
+            return [("MGET", *scopes, self.names.unsettled), command]
 
         def answer(replies: Sequence[Any]) -> tuple[_States, Result]:
             return _states(replies[0]), read(replies[1])
 
         try:
-            states, made = await self._lane.asked((script, *keys, *words), commands, answer)
+            states, made = await self._lane.asked((*command, to), commands, answer)
         except _THEIRS as error:
             raise await self._ours(error) from error
         return states.at(now), made

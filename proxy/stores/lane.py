@@ -18,7 +18,8 @@ from proxy.stores.ending import ended
 from proxy.stores.servers import Servers
 
 Result = TypeVar("Result")
-Words = Sequence[str | int | float | bytes]
+Word = str | int | float | bytes
+Words = Sequence[Word]
 
 _MOST_UNDER_WAY: Final = 4
 _MOST_TOGETHER: Final = 64

@@ -9,8 +9,9 @@ from typing import Final
 from proxy.core.keys import ListingKey
 from proxy.errors import StoreUnavailableError
 from proxy.stores.base import Claim
-from proxy.stores.commands import UNUSED_MS, Commands, Word
+from proxy.stores.commands import UNUSED_MS, Commands
 from proxy.stores.ending import ended
+from proxy.stores.lane import Word
 
 _CLAIM_MS: Final = 5_000
 

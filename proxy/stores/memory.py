@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy.core.freshness import current_age
 from proxy.core.keys import ListingKey
-from proxy.core.listing import Piece, Span, chain, chosen
+from proxy.core.listing import Mark, Piece, Span, chain, chosen
 from proxy.core.segments import Segments
 from proxy.core.values import immutable
 from proxy.stores.base import Claim, Found, Health, State
@@ -70,6 +70,13 @@ class MemoryStore:
             pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, count, now), most=1)
         homes = self._holding(key.digest, after, now)
         return Found(tuple(pieces), self.state(key, now=now), homes[0].span.asked if homes else 0)
+
+    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
+        """See `SpanStore.bodies`."""
+        generation = self.generation(key)
+        kept = [self._alive((key.digest, mark.after), now) for mark in marks]
+        spans = [each.span for each in kept if each and each.span.generation == generation]
+        return [span.body for span in spans] if [span.mark for span in spans] == list(marks) else None
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
         """See `SpanStore.holding`."""

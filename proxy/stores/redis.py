@@ -11,11 +11,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from proxy.core.keys import ListingKey
-from proxy.core.listing import Piece, Span
+from proxy.core.listing import Mark, Piece, Span
 from proxy.errors import StoreRefusedError
 from proxy.stores import codec
 from proxy.stores.base import Claim, Found, Health
-from proxy.stores.commands import SCRIPTS, UNUSED_MS, Commands, Word
+from proxy.stores.commands import SCRIPTS, UNUSED_MS, Commands, evaluating
+from proxy.stores.lane import Word
 from proxy.stores.leases import Leases
 from proxy.stores.names import Names
 from proxy.stores.seal import Seal
@@ -57,8 +58,9 @@ class RedisStore:
         """See `SpanStore.chain`."""
         spans = self.names.spans(key)
         words: list[Word] = [spans, after, count, _MAX_SPANS if joinable else 1, int(joinable)]
+        command = evaluating("chain", [self.names.index(key)], words)
         state, (behind, pieces) = await self.commands.told(
-            key, "chain", [self.names.index(key)], words, now=now, read=lambda found: self._chained(spans, after, found)
+            key, command, now=now, read=lambda found: self._chained(spans, after, found)
         )
         return Found(pieces, state, behind)
 
@@ -75,6 +77,25 @@ class RedisStore:
                 break
             after = span.end
         return behind, tuple(pieces)
+
+    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
+        """See `SpanStore.bodies`."""
+        names = [self.names.spans(key) + mark.after for mark in marks]
+        state, bodies = await self.commands.told(
+            key, ("MGET", *names), to=tuple(marks), now=now, read=lambda values: self._bodies(names, marks, values)
+        )
+        return bodies if all(mark.generation == state.generation for mark in marks) else None
+
+    def _bodies(
+        self, names: Sequence[str], marks: Sequence[Mark], values: Sequence[bytes | None]
+    ) -> list[bytes] | None:
+        bodies = []
+        for name, mark, value in zip(names, marks, values, strict=True):
+            body = codec.body(value or b"", key=name.encode(), known_as=mark.known_as, seal=self._seal)
+            if body is None:
+                return None
+            bodies.append(body)
+        return bodies
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:  # noqa: ARG002 - TTLs expire
         """See `SpanStore.holding`."""

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from proxy.core.freshness import current_age
 from proxy.core.keys import ListingKey
-from proxy.core.listing import Piece, Span
+from proxy.core.listing import Mark, Piece, Span
 from proxy.errors import StoreUnavailableError
 from proxy.stores.base import Claim, Found, Health
 from proxy.stores.channel import Channel
@@ -117,6 +117,10 @@ class TieredStore:
                 left_s = piece.span.lifetime_s - current_age(piece.span.fetched_at, now=now)
                 self._near.put_now(key, piece.span, keep_s=left_s + self._stale_s, now=now)
         return far
+
+    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
+        """See `SpanStore.bodies`: from Redis, for it is who has no memory that asks so."""
+        return await self._believed("bodies", lambda: self._far.bodies(key, marks, now=now))
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
         """See `SpanStore.holding`."""

@@ -11,6 +11,7 @@ from proxy.core.links import LinkStyle
 from proxy.core.readahead import Readahead
 from proxy.core.values import immutable
 from proxy.gateway.admission import Admission
+from proxy.gateway.again import Again
 from proxy.gateway.asked import Asking
 from proxy.gateway.claims import Claims
 from proxy.gateway.credentials import Drop
@@ -93,10 +94,11 @@ def answering(
         items=ListItems(store, clock=clock) if settings.cache.item_from_list else None,
     )
     server = settings.server
+    renderer = PageRenderer(int(settings.store.max_bytes * _RENDERED_SHARE))
     gateway = Gateway(
         listings,
         forwarder,
-        PageRenderer(int(settings.store.max_bytes * _RENDERED_SHARE)),
+        renderer,
         asking=asks,
         links=LinkStyle(server.links == "absolute", server.public_url, server.trusted_proxies),
         store=store,
@@ -106,5 +108,6 @@ def answering(
         admission=admission,
         resources=resources,
         routes=resource_routes(settings.cache),
+        again=None if settings.store.max_bytes else Again(store, renderer, clock=clock),
     )
     return Answering(gateway, listings, resources)

@@ -33,6 +33,7 @@ from proxy.web.statistics import Statistics
 
 _QUIET_S: Final = 0.25  # in which a request that was on its way when the proxy was told to stop still comes
 _REPEATED_SHARE: Final = 0.125  # of `store.max_bytes`: answers repeated as they are, mostly rendered pages
+_HEADS_BYTES: Final = 4 << 20  # where that is 0, for heads without bodies
 
 
 @immutable
@@ -65,10 +66,14 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     draining = asyncio.Event()
     operators = Runner(_operating(settings, parts, draining))
     repeated_bytes = int(settings.store.max_bytes * _REPEATED_SHARE)
-    memo = HeadMemo(max_bytes=repeated_bytes, epoch=lambda: parts.epoch, clock=time.time)
+    memo = HeadMemo(
+        max_bytes=repeated_bytes or _HEADS_BYTES,
+        epoch=lambda: parts.epoch,
+        clock=time.time,
+        bodies=repeated_bytes > 0,
+    )
     # Where callers' requests are counted, each has to come as far as the gateway.
-    repeats = repeated_bytes > 0 and not parts.admission.counts
-    front = Front(parts.answers.gateway, telemetry, memo=memo if repeats else None)
+    front = Front(parts.answers.gateway, telemetry, memo=None if parts.admission.counts else memo)
     most = left_to_callers(raised(), upstream=settings.upstream.max_connections)
     server = front.server(most=most)
     callers = web.ServerRunner(server, shutdown_timeout=settings.server.drain_s)

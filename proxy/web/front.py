@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
@@ -21,6 +22,7 @@ from proxy.web.server import FIELD_BYTES, TARGET_BYTES, Connection, Server
 from proxy.web.written import Written
 
 _KEEP_ALIVE_S: Final = 75.0
+_GONE: Final = 499  # the caller went away
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -68,7 +70,7 @@ class Front:
             status = error.status
             response = await self._refused(request, error, known_as=known_as)
         except (asyncio.CancelledError, ConnectionError):
-            status = 499  # the caller went away
+            status = _GONE
             raise
         finally:
             self._telemetry.served(
@@ -92,9 +94,11 @@ class Front:
             return
         if request.version != HttpVersion11 or not sent.keep_alive:
             return  # the next such request comes on another connection
-        seen = self._telemetry.seen(method=request.method, route=label, status=sent.status, cache_status="hit")
+        counted = partial(self._telemetry.seen, method=request.method, route=label)
+        seen = counted(status=sent.status, cache_status="hit")
+        gone = partial(counted, status=_GONE, cache_status="error")
         known, epoch = connection.asked
-        self._memo.remember(known, allowed, epoch=epoch, head=sent.head, body=sent.body, seen=seen)
+        self._memo.remember(known, allowed, epoch=epoch, head=sent.head, body=sent.body, seen=seen, gone=gone)
 
     async def _refused(self, request: BaseRequest, error: ProxyError, *, known_as: str) -> web.StreamResponse:
         if request.writer.output_size:

@@ -36,8 +36,7 @@ class HalfClosing(RequestHandler):
 
         TLS has no half of a connection that could stay.
         """
-        tls = self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
-        if tls or self.answered == self._request_count or self._begun or not self._body.is_eof():
+        if self._over_tls or self.answered == self._request_count or self._begun or not self._body.is_eof():
             return False
         self._ended = self._loop.call_later(ENDED_S, self._give_up)
         if not self._messages:
@@ -55,6 +54,10 @@ class HalfClosing(RequestHandler):
         super().connection_lost(exc)
         if self._ended is not None:
             self._ended.cancel()
+
+    @property
+    def _over_tls(self) -> bool:
+        return self.transport is not None and self.transport.get_extra_info("sslcontext") is not None
 
     @property
     def _begun(self) -> bool:

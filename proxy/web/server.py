@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from proxy.errors import BadRequestError, BrokenBodyError, FieldsTooLargeError, ProxyError, TargetTooLongError
 from proxy.telemetry import event
 from proxy.web import adapter
-from proxy.web.half_closed import HalfClosing
-from proxy.web.heads import METHODS, alone
-from proxy.web.memo import HeadMemo, Known, Peer
+from proxy.web.memo import HeadMemo, Known
+from proxy.web.repeating import Repeating
 
 Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -30,77 +27,21 @@ _LOOK_S: Final = 0.01
 _TOLD_S: Final = 60.0
 
 
-class Asked(NamedTuple):
-    """A head that is *known* to the memory, and the *epoch* before anything was looked up for it."""
+class Connection(Repeating):
+    """One caller's connection.
 
-    known: Known
-    epoch: int | None
-
-
-class Connection(HalfClosing):
-    """One caller's connection; it answers from *memo* what need not be parsed.
-
-    That takes a head that is alone: nothing before it is unfinished, no answer is under way, nothing follows it.
-    *asked* is such a head that is on its whole way through now. *cut* says that bytes may have been lost: what comes
-    with a request for an upgrade that is not made, and behind it, the parser drops.
+    *cut* says that bytes may have been lost: what comes with a request for an upgrade that is not made, and behind it,
+    the parser drops.
     """
 
     def __init__(self, manager: Server, memo: HeadMemo | None, **settings: Any) -> None:
-        super().__init__(manager, **settings)
-        self.asked: Asked | None = None
+        super().__init__(manager, memo, **settings)
         self.cut = False
-        self._memo = memo
-        self._peer: Peer | None = None
-        self._at_start = True  # what comes next is the beginning of a message
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note where the connection comes from."""
-        super().connection_made(transport)
-        if self._memo is not None:
-            peer = transport.get_extra_info("peername")
-            address = str(peer[0]) if isinstance(peer, tuple) else ""
-            self._peer = self._memo.peer(address, tls=transport.get_extra_info("sslcontext") is not None)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Keep nothing of what was sent."""
-        super().connection_lost(exc)
-        if self._peer is not None:
-            self._peer.forget()
-
-    def data_received(self, data: bytes) -> None:
-        """Answer *data* if it is a request that was answered lately, else let it be parsed."""
-        memo, known = self._memo, self._known(data)
-        if memo is not None and known is not None and self._repeated(memo, known):
-            return
-        single = alone(data)
-        self.asked = Asked(known, memo.epoch()) if memo is not None and known is not None and single else None
-        count = self._request_count
-        super().data_received(data)
-        # A head that was alone in `data` and made one message without a body ends where `data` does.
-        self._at_start = single and self._request_count == count + 1 and self._bodiless
+    def _parse(self, data: bytes, known: Known | None) -> None:
+        super()._parse(data, known)
         if not self._at_start:
-            self.asked = None
             self._look_behind()
-
-    def _known(self, data: bytes) -> Known | None:
-        """Return *data* as the memory knows it, None where it is not a head that an answer may be given to at once."""
-        if not self._at_start or self._request_count != self.answered or self._paused:
-            return None  # an answer is under way, or still on its way to a slow reader
-        if self._peer is None or self._force_close or self._close or not data.startswith(METHODS):
-            return None
-        return self._peer.known(data)
-
-    def _repeated(self, memo: HeadMemo, known: Known) -> bool:
-        """Give the answer that *memo* has, and return whether it has one."""
-        started = time.perf_counter()
-        repeat = memo.find(known)
-        if repeat is None or self.transport is None:
-            return False
-        request_id = known.request_id or memo.new_id()
-        self.transport.write(b"%b%b\r\n\r\n%b" % (repeat.head, request_id, repeat.body))
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        repeat.seen.served(time.perf_counter() - started, request_id)
-        return True
 
     def _look_behind(self) -> None:
         """Make up for what the parser leaves behind: bytes that it drops, and a body that it never ends."""
@@ -114,18 +55,9 @@ class Connection(HalfClosing):
                 unfinished.set_exception(BrokenBodyError("body: chunks that can't be divided"))
 
     @property
-    def idle(self) -> bool:
-        """Whether no request is under way: none came, or none came whole, since the last answer."""
-        return self._waiter is not None and not self._waiter.done()
-
-    @property
     def ending(self) -> bool:
         """Whether the answer that is given now is the last one: bytes were lost, or the server stops."""
         return self.cut or (isinstance(self._manager, Server) and self._manager.draining)
-
-    @property
-    def _bodiless(self) -> bool:
-        return bool(self._messages) and self._messages[-1][1] is EMPTY_PAYLOAD and not self._upgraded
 
     def handle_error(
         self,

@@ -27,6 +27,7 @@ def settings(
     timeout_ms: float = 50.0,
     ttl_s: float = 60.0,
     near_ttl_s: float = 1.0,
+    max_bytes: int = 1 << 28,
     iam_url: str = "",
 ) -> Settings:
     """Return the settings of a replica on free ports before *upstream*: by project where there is an IAM to ask."""
@@ -36,7 +37,7 @@ def settings(
         admin=Admin(listen=ANYWHERE),
         identity=IdentitySection(secret=SECRET, mode="project" if iam_url else "token", iam_url=iam_url),
         cache=CacheSection(ttl_s=ttl_s),
-        store=StoreSection(url=store, timeout_ms=timeout_ms, near_ttl_s=near_ttl_s),
+        store=StoreSection(url=store, timeout_ms=timeout_ms, near_ttl_s=near_ttl_s, max_bytes=max_bytes),
     )
 
 

@@ -104,14 +104,19 @@ async def cut(redis: RedisServer, *, seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "cutting"), [pytest.param(1_000, False, id="calm"), pytest.param(200, True, id="channel cut")]
+    ("count", "cutting", "max_bytes"),
+    [
+        pytest.param(1_000, False, 1 << 28, id="calm"),
+        pytest.param(200, True, 1 << 28, id="channel cut"),
+        pytest.param(200, False, 0, id="no memory"),
+    ],
 )
 async def test_no_list_is_older_than_a_change_through_another_replica(
-    own: Lookalike, redis: RedisServer, count: int, cutting: bool
+    own: Lookalike, redis: RedisServer, count: int, cutting: bool, max_bytes: int
 ) -> None:
     """A list that is asked for after a change shows it, whichever replica took the change and whoever asks."""
     ids = [image.id for image in own.catalogue]
-    each = settings(own.base_url, store=redis.url, timeout_ms=1000.0, near_ttl_s=0.4)
+    each = settings(own.base_url, store=redis.url, timeout_ms=1000.0, near_ttl_s=0.4, max_bytes=max_bytes)
     connector = aiohttp.TCPConnector(limit=0)
     async with replicas(2, each) as proxies, aiohttp.ClientSession(connector=connector) as client:
         beside = [load(client, proxies, seed=seed) for seed in range(2)]

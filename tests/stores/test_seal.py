@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.stores.codec import decode, encode
+from proxy.stores.codec import body, decode, encode
 from proxy.stores.seal import Seal, sealing
 from tests.stores.builders import a_span
 
@@ -17,7 +17,10 @@ SPAN = a_span()
 def test_what_is_sealed_is_opened(kind: str) -> None:
     """Every seal opens what it closed, under the same name."""
     seal = sealing(kind, [KEY])
-    assert decode(encode(SPAN, key=NAME, seal=seal), key=NAME, seal=seal) == SPAN
+    value = encode(SPAN, key=NAME, seal=seal)
+    span = decode(value, key=NAME, seal=seal)
+    assert span == SPAN
+    assert body(value, key=NAME, known_as=span.known_as, seal=seal) == SPAN.body
 
 
 @pytest.mark.parametrize("kind", ["mac", "encrypt"])
@@ -32,12 +35,19 @@ def test_a_value_that_was_made_without_the_key_is_none(kind: str) -> None:
 def test_every_byte_counts(kind: str) -> None:
     """A value with any one byte altered, or cut short, is none; so is one moved to another name."""
     seal = sealing(kind, [KEY])
-    value = encode(SPAN, key=NAME, seal=seal)
+    value, another = (encode(span, key=NAME, seal=seal) for span in (SPAN, a_span("d")))
+    span = decode(value, key=NAME, seal=seal)
+    assert span is not None
+
+    def none(of: bytes, name: bytes = NAME) -> bool:
+        known = body(of, key=name, known_as=span.known_as, seal=seal)
+        return decode(of, key=name, seal=seal) is None and known is None
+
     for at in range(len(value)):
-        altered = value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
-        assert decode(altered, key=NAME, seal=seal) is None
-        assert decode(value[:at], key=NAME, seal=seal) is None
-    assert decode(value, key=NAME + b"x", seal=seal) is None
+        assert none(value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :])
+        assert none(value[:at])
+    assert none(value, NAME + b"x")
+    assert body(another, key=NAME, known_as=span.known_as, seal=seal) is None
 
 
 @pytest.mark.parametrize("kind", ["mac", "encrypt"])

@@ -4,226 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 
 import pytest
-from aiohttp import web
 
-from proxy.core.freshness import Lifetimes, Verdicts
-from proxy.core.identity import Partitioner, Unshared, Who
-from proxy.core.keys import EVERYTHING, ListingKey
-from proxy.core.links import LinkStyle
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.keys import EVERYTHING
+from proxy.core.messages import Fields, Response
 from proxy.core.purging import Purge
-from proxy.core.readahead import Readahead
-from proxy.core.rules import Rules
-from proxy.gateway.asked import Asking, PageSizes
-from proxy.gateway.doors import TokenDoor
-from proxy.gateway.fetching import Fetcher
-from proxy.gateway.forward import Forwarder
-from proxy.gateway.gateway import Answer, Caller, Gateway
-from proxy.gateway.listing import ListingGateway
-from proxy.gateway.pages import PageRenderer
-from proxy.stores.memory import MemoryStore
-from proxy.telemetry import Telemetry
-from proxy.upstream.base import Exchange
-from proxy.web.front import Front
-from proxy.web.memo import HeadMemo, Peer
-from tests.gateway.conftest import ROWS, SECRET, Hand, ScriptedUpstream
+from proxy.web.memo import Peer
+from tests.gateway.conftest import ROWS
 from tests.model import Model
-
-LIFETIME_S = 60.0
-
-
-class Upstream(ScriptedUpstream):
-    """The reference listing, where writes succeed too, and everything else is refused with *status*."""
-
-    status = 204
-
-    @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
-        """Answer with the status alone."""
-
-        async def nothing() -> AsyncIterator[bytes]:
-            return
-            yield
-
-        async for _ in request.body or nothing():
-            pass
-        yield Exchange(self.status, None, Fields([("Content-Length", "0")]), nothing())
+from tests.web.world import LIFETIME_S, World, a_world, head
 
 
-class Watched(Gateway):
-    """A gateway that counts what came to it: requests on their whole way."""
-
-    whole = 0
-
-    @asynccontextmanager
-    async def answer(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
-        """See `Gateway.answer`."""
-        self.whole += 1
-        async with super().answer(request, caller) as answer:
-            yield answer
-
-
-class Noting(TokenDoor):
-    """A door that notes the names of the fields it was shown."""
-
-    def __init__(self, partitioner: Partitioner) -> None:
-        super().__init__(partitioner)
-        self.shown: set[str] = set()
-
-    async def who(self, request: Request) -> Who | Unshared:
-        """See `Door.who`."""
-        self.shown |= {name.lower() for name, _ in request.fields}
-        return await super().who(request)
-
-
-class Used(MemoryStore):
-    """A store that counts what it is told of use."""
-
-    uses = 0
-
-    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
-        """See `SpanStore.used`."""
-        self.uses += 1
-        super().used(key, starts)
-
-
-@dataclass(slots=True)
-class Got:
-    """One answer, as it came."""
-
-    status: int
-    fields: dict[str, str]
-    body: bytes
-    date: str = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """Take the date apart: the adapter has the machine's clock, the memory that of the test."""
-        self.date = self.fields.pop("Date", "")
-
-
-@dataclass
-class Line:
-    """One connection; *world* is what stands behind it."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def send(self, request: bytes) -> None:
-        """Send bytes as they are."""
-        self.writer.write(request)
-        await self.writer.drain()
-
-    async def answer(self, *, bodiless: bool = False) -> Got:
-        """Return the next answer."""
-        async with asyncio.timeout(60):
-            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-            first, *lines = head.rstrip().split("\r\n")
-            fields = dict(line.split(": ", 1) for line in lines)
-            length = 0 if bodiless else int(fields.get("Content-Length", 0))
-            return Got(int(first.split()[1]), fields, await self.reader.readexactly(length))
-
-    async def get(self, **fields: str) -> Got:
-        """Return the answer to the request that `head` makes of *fields*."""
-        await self.send(head(**fields))
-        return await self.answer()
-
-    async def ended(self) -> bool:
-        """Whether the other end closes the connection."""
-        async with asyncio.timeout(60):
-            return await self.reader.read() == b""
-
-
-def head(
-    method: str = "GET", target: str = "/v2/images?limit=3", version: str = "1.1", token: str = "alpha", **fields: str
-) -> bytes:
-    """Return a request's head; *fields* are further lines, `_` for `-`."""
-    lines = {"Host": "proxy.test", "X-Auth-Token": token, **fields}
-    told = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
-    return f"{method} {target} HTTP/{version}\r\n{told}\r\n".encode()
-
-
-@dataclass
-class World:
-    """A front on a free port, and all that stands behind it."""
-
-    upstream: Upstream
-    store: Used
-    gateway: Watched
-    door: Noting
-    memo: HeadMemo
-    telemetry: Telemetry
-    hand: Hand
-    port: int
-    lines: list[Line] = field(default_factory=list)
-
-    async def line(self) -> Line:
-        """Return a new connection."""
-        made = Line(*await asyncio.open_connection("127.0.0.1", self.port))
-        self.lines.append(made)
-        return made
-
-    async def warm(self, **fields: str) -> Line:
-        """Return a connection on which one request was answered by the upstream, and then once from the store."""
-        line = await self.line()
-        await line.get(**fields)
-        self.hand.now += 0.25
-        await line.get(**fields)
-        self.gateway.whole = 0
-        self.upstream.forget()
-        return line
-
-    def counted(self) -> float:
-        """Return how many requests the metrics know of."""
-        lines = self.telemetry.exposition().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("ims_proxy_requests_total"))
-
-
-@asynccontextmanager
-async def a_world(*, verdict_ttl_s: float = 1e9) -> AsyncIterator[World]:
-    upstream, store, telemetry, hand = Upstream(Model(ROWS)), Used(1 << 24), Telemetry(), Hand()
-    listings = ListingGateway(
-        Fetcher(upstream, store, telemetry=telemetry, clock=hand, dice=lambda: 0.0),
-        store,
-        readahead=Readahead(1000, enabled=False),
-        verdicts=Verdicts(verdict_ttl_s),
-        negative_s=5.0,
-        clock=hand,
-    )
-    door = Noting(Partitioner(SECRET))
-    gateway = Watched(
-        listings,
-        Forwarder(upstream, telemetry=telemetry, clock=hand),
-        PageRenderer(1 << 20),
-        asking=Asking(Partitioner(SECRET), PageSizes(), Rules(Lifetimes(LIFETIME_S))),
-        links=LinkStyle(),
-        store=store,
-        clock=hand,
-        door=door,
-    )
-    memo = HeadMemo(max_bytes=1 << 20, epoch=lambda: listings.epoch, clock=hand)
-    runner = web.ServerRunner(Front(gateway, telemetry, memo=memo).server(most=100))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    world = World(upstream, store, gateway, door, memo, telemetry, hand, runner.addresses[0][1])
-    try:
-        yield world
-    finally:
-        for line in world.lines:
-            line.writer.close()
-        await runner.cleanup()
-        await listings.close()
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
+@pytest.fixture(params=[True, False], ids=["bodies kept", "bodies made anew"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """A front before an upstream with one listing."""
-    async with a_world() as made:
+    async with a_world(bodies=request.param) as made:
         yield made
 
 

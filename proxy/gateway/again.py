@@ -1,0 +1,73 @@
+"""Pages that are given again though nobody keeps them: only what they were made from is known.
+
+Where no memory holds rendered pages, a page is made anew from the store for each request. What was decided about it, to
+whom it may be given, under which head and until when, holds all the same for as long as the store has the very spans it
+was made from. So those are taken from there, each known by its digest, and nothing is decided again.
+
+Why a mistake here can't show one caller what belongs to another: a page is made of nothing but spans with the digests
+that it was made of when it was decided about, and a digest covers the listing's name, partition included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from proxy.core.keys import ListingKey
+from proxy.core.listing import Mark, Page
+from proxy.core.page import Extent, assembled, extent, opening
+from proxy.core.values import immutable
+from proxy.errors import StoreUnavailableError
+from proxy.gateway.asked import ListAsk
+from proxy.gateway.listed import Repeatable
+from proxy.gateway.pages import PageRenderer
+from proxy.stores.base import SpanStore
+
+
+@immutable
+class SamePage:
+    """A page as it was given once: the *marks* of its spans, and which *extents* of them it has.
+
+    It is *begun* so, and goes out in *coding*. It holds none of the page's images, and no token.
+    """
+
+    key: ListingKey
+    marks: tuple[Mark, ...]
+    extents: tuple[Extent, ...]
+    begun: bytes
+    coding: str | None
+
+
+class Again:
+    """Makes pages anew from *store*. *clock* gives epoch seconds."""
+
+    def __init__(self, store: SpanStore, renderer: PageRenderer, *, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._renderer = renderer
+        self._clock = clock
+
+    def repeatable(
+        self, allowed: Repeatable, page: Page, ask: ListAsk, *, base: str, coding: str | None
+    ) -> Repeatable | None:
+        """Return how *page*, as it was given to *ask*, may be repeated as far as *allowed*: with its body made anew.
+
+        None where its spans can't be told from later ones.
+        """
+        marks = tuple([mark for part in page.parts if (mark := part.span.mark)])
+        if not marks or len(marks) < len(page.parts):
+            return None
+        begun = opening(page, ask.key, ask.window, base)
+        same = SamePage(ask.key, marks, tuple(map(extent, page.parts)), begun, coding)
+        return replace(allowed, again=partial(self.body, same))
+
+    async def body(self, same: SamePage) -> bytes | None:
+        """Return the body of the page *same*, None where the store no longer has what it was made from, or is away."""
+        try:
+            held = await self._store.bodies(same.key, same.marks, now=self._clock())
+        except StoreUnavailableError:
+            return None
+        if held is None:
+            return None
+        body = assembled(same.begun, list(zip(held, same.extents, strict=True)))
+        return await self._renderer.coded(body, same.coding, at=same)
