@@ -41,6 +41,7 @@ class Telemetry:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._called: dict[tuple[str, str], tuple[Counter, Histogram]] = {}  # looked up by their labels once
         self._store_errors = Counter(
             "ims_proxy_store_errors", "Calls to the store that failed", ["operation"], registry=self.registry
         )
@@ -72,8 +73,13 @@ class Telemetry:
         """
         if status in _NOT_MADE:
             return
-        self._upstream_calls.labels(purpose, status).inc()
-        self._upstream_seconds.labels(purpose).observe(elapsed_s)
+        called = self._called.get((purpose, status))
+        if called is None:
+            called = self._upstream_calls.labels(purpose, status), self._upstream_seconds.labels(purpose)
+            self._called[purpose, status] = called
+        calls, seconds = called
+        calls.inc()
+        seconds.observe(elapsed_s)
 
     def collapsed(self) -> None:
         """A request waited for a fetch that another had begun."""

@@ -103,6 +103,13 @@ class Log:
         """Return every limit that holds."""
         return [*self.told.values(), *([configured] if configured else [])]
 
+    def having(self, entries: tuple[tuple[float, str], ...], *, at: float) -> Log:
+        """Return the log with *entries* in place of its own, seen *at* that time.
+
+        Every call is entered and ended; `dataclasses.replace` would take several times as long.
+        """
+        return Log(entries, at, self.closed_until, self.doubtful, self.probe, self.told)
+
 
 def take(
     log: Log, configured: Allowance | None, *, lease: str, priority: Priority, hold_s: float, now: float
@@ -128,7 +135,7 @@ def noted(log: Log, lease: str, *, hold_s: float, now: float) -> Log:
     log = _stepped(log, now)
     entries = list(log.entries)
     insort(entries, (now + hold_s, lease))
-    return replace(log, entries=tuple(entries))
+    return log.having(tuple(entries), at=now)
 
 
 def ended(log: Log, lease: str, *, now: float) -> Log:
@@ -139,7 +146,7 @@ def ended(log: Log, lease: str, *, now: float) -> Log:
         insort(entries, (now, lease))
     if log.probe == lease:
         log = replace(log, probe="", closed_until=now)
-    return replace(log, entries=tuple(entries))
+    return log.having(tuple(entries), at=now)
 
 
 def closed(log: Log, *, closed_s: float, now: float) -> Log:
@@ -188,7 +195,7 @@ def _stepped(log: Log, now: float) -> Log:
     if now == log.at:
         return log
     if now > log.at:
-        return replace(log, at=now)
+        return log.having(log.entries, at=now)
     back = log.at - now
     return replace(
         log,
@@ -202,7 +209,7 @@ def _advanced(log: Log, allowances: list[Allowance], now: float) -> Log:
     log = _stepped(log, now)
     longest_s = max((each.counted_s for each in allowances), default=0.0)
     gone = bisect_right(log.entries, now - longest_s, key=_since)
-    return replace(log, entries=log.entries[gone:]) if gone else log
+    return log.having(log.entries[gone:], at=now) if gone else log
 
 
 def _since(entry: tuple[float, str]) -> float:

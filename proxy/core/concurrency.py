@@ -39,10 +39,10 @@ class Concurrency:
         long_s = min(long_s, 2.0 * short_s)  # after a slow spell, forget it
         gradient = max(0.5, min(1.0, _TOLERANCE * long_s / short_s)) if short_s > 0 else 1.0
         if gradient == 1.0 and under_way < self.calls / 2:
-            return replace(self, short_s=short_s, long_s=long_s)
+            return Concurrency(self.most, self.limit, self.least, short_s, long_s)
         wanted = self.limit * gradient + sqrt(self.limit)
         limit = self.limit + _SMOOTHING * (wanted - self.limit)
-        return replace(self, short_s=short_s, long_s=long_s, limit=self._bounded(limit))
+        return Concurrency(self.most, self._bounded(limit), self.least, short_s, long_s)
 
     def failed(self) -> Concurrency:
         """Return the limit after a call that was not answered, or not in time."""

@@ -22,6 +22,7 @@ _REMAIN: Final = re.compile(r"remain:\s*([0-9]{1,9})", re.ASCII)
 _POLICY: Final = re.compile(r"policy ([a-z]{1,16}) over ratelimit", re.ASCII)
 _FIELD: Final = "x-apig-ratelimit-"
 _POLICIES: Final = ("user", "api", "app", "ip")
+_FIELDS: Final = frozenset(_FIELD + name for name in _POLICIES)
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _LONGEST_S: Final = 86400.0
 _MOST_CALLS: Final = 100_000  # the books have a line for each call; a higher limit is none that anyone here reaches
@@ -41,7 +42,9 @@ class Heard:
 
 def heard(status: int, fields: Fields, body: bytes, *, now: float) -> Heard:
     """Return what an answer says of the upstream's limits at *now*, epoch seconds."""
-    told = [each for name in _POLICIES for value in fields.all(_FIELD + name) if (each := _told(name, value))]
+    told: list[Told] = []
+    if fields.any(_FIELDS):
+        told += [each for name in _POLICIES for value in fields.all(_FIELD + name) if (each := _told(name, value))]
     if status != 429 and not (status == 400 and _code(body) == _FLOW_CONTROL):
         return Heard(tuple(told))
     text = body[:4096].decode("utf-8", "replace")

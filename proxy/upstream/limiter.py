@@ -200,8 +200,6 @@ class Limiter:
         self._turns.over(turn, told=call.heard.told, closed_s=closed_s)
         if call.heard.told:
             self._metrics.learnt({each.name: each.allowance for each in call.heard.told})
-        self._metrics.concurrency.set(self._turns.permits.limit)
-        self._metrics.breaker.set(self._breaker.opened)
 
     def _closed_s(self, scope: str, said: Heard) -> float:
         """Return for how long to close the gate: as the upstream says, or longer each time that it does not say."""

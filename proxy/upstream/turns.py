@@ -155,9 +155,10 @@ class Turns:
             raise self._refusal(claimant, "impatient", wait_s)
         if self._waiting_count >= _MOST_WAITING:
             raise self._refusal(claimant, "queue", 1.0)
-        ahead = line.waiting.ahead(claimant)
-        rounds_s = [ahead // max(1, each.calls) * each.counted_s for each in self._books.allowances(scope)]
-        wait_s += max(rounds_s, default=0.0)
+        if line.tickets:
+            ahead = line.waiting.ahead(claimant)
+            rounds_s = [ahead // max(1, each.calls) * each.counted_s for each in self._books.allowances(scope)]
+            wait_s += max(rounds_s, default=0.0)
         if now + wait_s > deadline:
             raise self._refusal(claimant, "deadline", wait_s)
 

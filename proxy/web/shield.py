@@ -58,6 +58,8 @@ class Shield:
         self.metrics.gates.set_function(lambda: self._turns.queues().closed)
         self._iam_turns = self._queue(ShieldMetrics(CollectorRegistry()))
         self.limiter = self._limiter(upstream, self._turns, scope=self._all, max_wait_s=budget.max_wait_s)
+        self.metrics.concurrency.set_function(lambda: self._turns.permits.limit)
+        self.metrics.breaker.set_function(lambda: self.limiter.left_alone_s() is not None)
 
     def before_iam(self, iam: Upstream) -> Limiter:
         """Return the limiter before *iam*: its calls count where there is one budget for all, else towards one of its
