@@ -8,7 +8,7 @@ from proxy.config import Settings
 from proxy.core.identity import Partition, Partitioner, Scope, Unshared, Who
 from proxy.core.messages import Fields, Request
 from proxy.core.page import EXTENSION_PATH
-from proxy.core.query import ListQuery, Sort, parsed
+from proxy.core.query import ListQuery, Sort, normalised, parsed
 from proxy.core.routes import Route, route
 from proxy.gateway.asked import ListAsk, asked, shared_by_all
 from proxy.gateway.resource_asking import resource_asked
@@ -111,7 +111,7 @@ def _listing(request: Request, query: ListQuery) -> Iterator[tuple[str, str]]:
         "window",
         f"limit {limit}, " + ("from the head" if query.window.marker is None else f"after {query.window.marker}"),
     )
-    for note in query.notes:
+    for note in normalised(request.query):
         yield "normalised", note
     yield "sorted by", f"{', '.join(query.sort.keys)}: {_paging(query.sort)}"
 

@@ -12,7 +12,7 @@ from itertools import accumulate
 from math import inf
 from operator import add
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote_plus
 
 import msgspec
 import orjson
@@ -25,6 +25,7 @@ from proxy.core.values import immutable
 TRANSIENT_STATUSES: Final = ("queued", "saving", "importing", "uploading", "pending_delete")
 
 _IMAGE_LINKS: Final = ("self", "file", "schema")
+_MARKER: Final = "marker="
 
 
 class _Times(msgspec.Struct, gc=False):
@@ -90,7 +91,7 @@ def listed(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) 
         return NotAList("not-a-list")
     images = answer.images
     ids = tuple([image.id for image in images])
-    if not all(type(image_id) is str and image_id for image_id in ids) or len(set(ids)) < len(ids):
+    if not {str}.issuperset(map(type, ids)) or "" in ids or len(set(ids)) < len(ids):
         return NotAList("ids")
     if public and not all(getattr(image, "visibility", None) == "public" for image in images):
         return NotAList("not-public")
@@ -144,10 +145,11 @@ def _marker_of_next(link: object, ids: tuple[Any, ...]) -> str | NotAList | None
     """
     if link is None:
         return None
+    query = link.partition("#")[0].partition("?")[2] if isinstance(link, str) else ""
+    given = [pair.removeprefix(_MARKER) for pair in query.split("&") if pair.startswith(_MARKER)]
     try:
-        query = urlsplit(link).query if isinstance(link, str) else ""
-        markers = parse_qs(query, errors="strict").get("marker", [])
-    except (ValueError, UnicodeError):
+        markers = [unquote_plus(value, errors="strict") for value in given]
+    except UnicodeError:
         markers = []
     if len(markers) == 1 and 0 < len(markers[0]) <= 255 and markers[0].isprintable():
         return markers[0]

@@ -82,14 +82,13 @@ class Sort:
 
 @immutable
 class ListQuery:
-    """A list query in canonical form: *pairs* name the listing, *window* the page; *notes* say what was normalised.
+    """A list query in canonical form: *pairs* name the listing, *window* the page.
 
     *canonical* is the listing's query, percent-encoded, without its window; *sort* its sort keys, in rank order.
     """
 
     pairs: Pairs
     window: Window
-    notes: tuple[str, ...] = field(default=(), compare=False)
     canonical: str = field(init=False, compare=False)
     sort: Sort = field(init=False, compare=False)
 
@@ -133,26 +132,37 @@ def _parsed(raw: str) -> ListQuery | Unclear:
     window = _window(pairs)
     if isinstance(window, Unclear):
         return window
-    listing = [pair for pair in pairs if role(pair[0]) is not Role.WINDOW]
-    dropped = _defaults(listing)
-    kept = [pair for pair in listing if pair not in dropped]
-    kept.sort(key=lambda pair: (pair[0], pair[1] if role(pair[0]) is Role.SET else ""))
-    return ListQuery(tuple(kept), window, _notes(raw, listing, kept, dropped))
+    return ListQuery(tuple(_kept(_of_the_listing(pairs))), window)
 
 
 _remembered = lru_cache(maxsize=4096)(_parsed)
 
 
-def _notes(
-    raw: str, listing: list[tuple[str, str]], kept: list[tuple[str, str]], dropped: set[tuple[str, str]]
-) -> tuple[str, ...]:
-    """Return what was normalised away, in words for a person."""
+def normalised(raw: str) -> tuple[str, ...]:
+    """Return what `parsed` takes away from the raw query *raw*, or spells another way, in words for a person."""
+    pairs = _decoded(raw)
+    if isinstance(pairs, Unclear):
+        return ()
+    listing = _of_the_listing(pairs)
+    dropped = _defaults(listing)
     notes = [f"{name}={value} is the default of the query" for name, value in sorted(dropped)]
-    if kept != [pair for pair in listing if pair not in dropped]:
+    if _kept(listing) != [pair for pair in listing if pair not in dropped]:
         notes.append("parameters are ordered by name, equal tags by value; repeated sort keys keep their order")
     if listing and not set(encoded(tuple(listing)).split("&")) <= set(raw.split("&")):
         notes.append("escapes are spelt one way: %20 for a space, upper-case hex, nothing escaped that need not be")
     return tuple(notes)
+
+
+def _of_the_listing(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [pair for pair in pairs if role(pair[0]) is not Role.WINDOW]
+
+
+def _kept(listing: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the pairs of *listing* in their order, without those that only spell out a default."""
+    dropped = _defaults(listing)
+    kept = [pair for pair in listing if pair not in dropped]
+    kept.sort(key=lambda pair: (pair[0], pair[1] if role(pair[0]) is Role.SET else ""))
+    return kept
 
 
 def _decoded(raw: str) -> list[tuple[str, str]] | Unclear:

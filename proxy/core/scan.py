@@ -89,7 +89,7 @@ def scanned(body: bytes, *, full: bool = False) -> Scanned:
         pieces = _PIECES.decode(body).images
         sizes = [memoryview(piece).nbytes for piece in pieces]
         run, between, around = _cut(body, pieces, sizes)
-        if _under_images(around) != [[]] and len(_under_images(body)) != 1:
+        if _twice(body, around):
             raise ScanError("images: stands twice")
     except (ValueError, RecursionError) as error:
         raise ScanError("body: not a list answer") from error
@@ -111,6 +111,13 @@ def _cut(body: bytes, pieces: list[msgspec.Raw], sizes: list[int]) -> tuple[byte
         if body.startswith(run, start):
             return run, between, body[:start] + body[start + len(run) :]
     return b",".join(pieces), b",", body
+
+
+def _twice(body: bytes, around: bytes) -> bool:
+    """Whether *body* names `images` twice, as far as can be told from what is *around* its images, else from all."""
+    if around.count(b'"images"') == 1 and b"\\" not in around:
+        return False  # spelt without escapes it stands there once, and with one it does not
+    return _under_images(around) != [[]] and len(_under_images(body)) != 1
 
 
 def _under_images(text: bytes) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.query import ListQuery, Sort, Unclear, Window, parsed
+from proxy.core.query import ListQuery, Sort, Unclear, Window, normalised, parsed
 
 
 def clear(raw: str) -> ListQuery:
@@ -177,7 +177,7 @@ def test_keys_that_an_image_may_lack_are_named() -> None:
 
 def test_notes_tell_a_person_what_was_normalised() -> None:
     """Dropped defaults, a changed order and other escapes are each told once."""
-    notes = clear("visibility=public&sort_dir=desc&name=a+b").notes
+    notes = normalised("visibility=public&sort_dir=desc&name=a+b")
     assert len(notes) == 3
     assert notes[0] == "sort_dir=desc is the default of the query"
-    assert clear("name=a&visibility=public&limit=3").notes == ()
+    assert normalised("name=a&visibility=public&limit=3") == ()
