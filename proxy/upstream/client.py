@@ -11,6 +11,7 @@ from typing import Final
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_writer import StreamWriter
 from aiohttp.payload import BytesPayload
 from yarl import URL
@@ -28,6 +29,7 @@ from proxy.errors import (
 from proxy.upstream.base import Exchange
 from proxy.upstream.connections import Connector
 from proxy.upstream.interim import received_fields, telling
+from proxy.upstream.plain import PlainRequests
 from proxy.upstream.unconnected import why_unconnected
 
 FIELD_BYTES: Final = 64 * 1024
@@ -95,12 +97,15 @@ class UpstreamClient:
         self._host = URL(origin).host or origin
         self._connect_s, self._read_s = connect_s, read_s
         self._fetch_bytes = fetch_bytes
+        connector = Connector(limit=max_connections, keepalive_timeout=20)
+        # `connect` bounds the wait for a free connection, which may take as long as another answer does.
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=connect_s + read_s, sock_connect=connect_s, sock_read=read_s
+        )
+        self._plain = PlainRequests(URL(origin), connector, timeout, line_bytes=FIELD_BYTES, read_bytes=_READ_BYTES)
         self._session = aiohttp.ClientSession(
-            connector=Connector(limit=max_connections, keepalive_timeout=20),
-            # `connect` bounds the wait for a free connection, which may take as long as another answer does.
-            timeout=aiohttp.ClientTimeout(
-                total=None, connect=connect_s + read_s, sock_connect=connect_s, sock_read=read_s
-            ),
+            connector=connector,
+            timeout=timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_UNASKED,
@@ -141,18 +146,34 @@ class UpstreamClient:
 
     async def _fetched(self, request: Request) -> Response:
         """Return the whole answer as it came."""
+        if request.method == "GET" and request.body is None:
+            return await self._fetched_plain(request)
         with self._translated():
             async with await self._sent(request) as answer:
-                fields = self._fields(answer)
-                body = await self._whole(answer)
+                fields = self._fields(answer.status, answer.raw_headers)
+                body = await self._whole(answer.content)
                 return Response(answer.status, fields, body, answer.reason)
+
+    async def _fetched_plain(self, request: Request) -> Response:
+        with self._translated(), telling(request.interim):
+            connection = await self._plain.connected(self._context)
+            try:
+                answer, content = await self._plain.sent(request, connection)
+                fields = self._fields(answer.code, answer.raw_headers)
+                body = await self._whole(content)
+            except BaseException:
+                connection.close()
+                raise
+            connection.release()
+            return Response(answer.code, fields, body, answer.reason)
 
     @asynccontextmanager
     async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
         """See `Upstream.exchange`."""
         with self._translated():
             async with await self._sent(request) as answer:
-                yield Exchange(answer.status, answer.reason, self._fields(answer), self._chunks(answer))
+                fields = self._fields(answer.status, answer.raw_headers)
+                yield Exchange(answer.status, answer.reason, fields, self._chunks(answer))
 
     async def _sent(self, request: Request) -> aiohttp.ClientResponse:
         """Send *request* and return the head of the answer; whoever gets it lets go of the connection."""
@@ -163,13 +184,17 @@ class UpstreamClient:
                 headers=request.fields.lines,
                 data=request.body,
                 allow_redirects=False,
-                ssl=self._tls() if self._tls else True,
+                ssl=self._context,
             )
 
-    def _fields(self, answer: aiohttp.ClientResponse) -> Fields:
-        if answer.status < 200:
-            raise UpstreamUnreachableError(f"{self._host}: {answer.status}, which nobody asked for")
-        fields = received_fields(answer.raw_headers)
+    @property
+    def _context(self) -> ssl.SSLContext | bool:
+        return self._tls() if self._tls else True
+
+    def _fields(self, status: int, lines: tuple[tuple[bytes, bytes], ...]) -> Fields:
+        if status < 200:
+            raise UpstreamUnreachableError(f"{self._host}: {status}, which nobody asked for")
+        fields = received_fields(lines)
         if any(len(length) > LENGTH_DIGITS for length in fields.all("content-length")):
             raise UpstreamUnreachableError(f"{self._host}: a length of too many digits")
         return fields
@@ -179,9 +204,9 @@ class UpstreamClient:
             async for chunk in answer.content.iter_any():
                 yield chunk
 
-    async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
+    async def _whole(self, content: aiohttp.StreamReader) -> bytes:
         chunks, size = [], 0
-        while chunk := await answer.content.readany():
+        while chunk := await content.readany():
             chunks.append(chunk)
             size += len(chunk)
             if size > self._fetch_bytes:
@@ -199,7 +224,7 @@ class UpstreamClient:
             raise UpstreamTimeoutError(f"{self._host}: no response within {self._read_s:g}s") from error
         except aiohttp.ClientConnectorError as error:
             raise NoConnectionError(f"{self._host}: {why_unconnected(error)}") from error
-        except (aiohttp.ClientError, ConnectionError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, ConnectionError) as error:
             if isinstance(error.__cause__, BrokenBodyError):
                 raise error.__cause__ from None  # what aiohttp wraps it in tells of the upstream's connection
             raise UpstreamUnreachableError(f"{self._host}: {type(error).__name__}") from error
