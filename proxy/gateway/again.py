@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Mark, Page
@@ -23,6 +24,9 @@ from proxy.gateway.asked import ListAsk
 from proxy.gateway.listed import Repeatable
 from proxy.gateway.pages import PageRenderer
 from proxy.stores.base import SpanStore
+
+_PAGE_BYTES: Final = 300
+_MARK_BYTES: Final = 450
 
 
 @immutable
@@ -37,6 +41,11 @@ class SamePage:
     extents: tuple[Extent, ...]
     begun: bytes
     coding: str | None
+
+    @property
+    def size_bytes(self) -> int:
+        """About what this takes in memory, but for the key."""
+        return _PAGE_BYTES + len(self.begun) + sum(_MARK_BYTES + len(mark.after) for mark in self.marks)
 
 
 class Again:
@@ -59,7 +68,8 @@ class Again:
             return None
         begun = opening(page, ask.key, ask.window, base)
         same = SamePage(ask.key, marks, tuple(map(extent, page.parts)), begun, coding)
-        return replace(allowed, again=partial(self.body, same))
+        holds_bytes = allowed.holds_bytes + same.size_bytes
+        return replace(allowed, again=partial(self.body, same), holds_bytes=holds_bytes)
 
     async def body(self, same: SamePage) -> bytes | None:
         """Return the body of the page *same*, None where the store no longer has what it was made from, or is away."""

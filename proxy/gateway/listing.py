@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Final
 
@@ -32,6 +33,7 @@ _MAX_BACKGROUND: Final = 64
 _REMEMBERED: Final = 10_000
 _REMEMBERED_REFUSALS: Final = 2_000
 _MAX_REFUSAL_BYTES: Final = 8 * 1024
+_KEY_BYTES: Final = 800  # what a listing's name takes beside its query
 # What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
 _ERRORS: Final = frozenset({429, 500, 502, 503, 504})
 _NEGATIVE: Final = frozenset({400, 404})
@@ -211,8 +213,9 @@ class ListingGateway:
         self.credentials.shown(ask.who)
         believed_until = self.credentials.believed_until(ask.who, fetched_at=fetched_at)
         until = min(fresh_until, believed_until, ask.who.expires_at)
-        starts = [part.span.after for part in page.parts]
-        return Repeatable(fetched_at, fresh_until, until, lambda: self._store.used(ask.key, starts))
+        # Not by way of `ask`, which has the request, token and all: this is kept for long.
+        used = partial(self._store.used, ask.key, [part.span.after for part in page.parts])
+        return Repeatable(fetched_at, fresh_until, until, used, holds_bytes=_KEY_BYTES + len(ask.key.query))
 
     def _read_ahead(self, ask: ListAsk, page: Page) -> None:
         """Fetch the next span in the background where the caller is about to reach it."""

@@ -102,7 +102,7 @@ class Repeat:
     @property
     def size_bytes(self) -> int:
         """About what the entry takes; a body that is also kept elsewhere counts all the same."""
-        return 2 * len(self._template) + len(self.body or b"") + _OVERHEAD_BYTES
+        return 2 * len(self._template) + len(self.body or b"") + self.allowed.holds_bytes + _OVERHEAD_BYTES
 
 
 class Peer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -44,7 +46,31 @@ async def test_nothing_is_kept_of_a_page(world: World) -> None:
     long = await line.get(target="/v2/images?limit=100")
     assert world.gateway.whole == 0
     assert len(long.body) > len(short.body) + 1000
-    assert world.memo.stored_bytes < 2 * taken + 100
+    assert world.memo.stored_bytes < 2 * taken + 600
+
+
+@pytest.mark.parametrize("bodies", [True, False], ids=["with bodies", "without"])
+@pytest.mark.parametrize("target", ["/v2/images?limit=3&name=", "/v2/cloudimages?limit=3&name="])
+@pytest.mark.parametrize("length", [1, 10_000])
+async def test_no_more_is_kept_than_is_counted(bodies: bool, target: str, length: int) -> None:
+    """Neither long queries nor long tokens take more memory than there is for answers to be given again."""
+    async with a_world(bodies=bodies) as world:
+        line = await world.warm()
+        tracemalloc.start()
+        try:
+            for number in range(20):
+                for _ in range(2):
+                    await line.get(target=f"{target}{number}{length * 'n'}", token=f"{number}{length * 't'}")
+            await line.get()  # now the connection keeps no long head
+            counted = world.memo.stored_bytes
+            gc.collect()
+            taken, _ = tracemalloc.get_traced_memory()
+            world.memo.close()
+            gc.collect()
+            left, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert taken - left < counted
 
 
 async def test_another_page_goes_the_whole_way(world: World) -> None:
