@@ -31,6 +31,7 @@ def pytest_configure() -> None:
             signal.signal(each, lambda *_: None)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put each test that shares a program into the group that is named after it."""
     for item in items:
