@@ -71,13 +71,18 @@ class Again:
         holds_bytes = allowed.holds_bytes + same.size_bytes
         return replace(allowed, again=partial(self.body, same), holds_bytes=holds_bytes)
 
-    async def body(self, same: SamePage) -> bytes | None:
-        """Return the body of the page *same*, None where the store no longer has what it was made from, or is away."""
+    async def body(self, same: SamePage, wanted: bool) -> bytes | None:
+        """Return the body of the page *same*, None where the store no longer has what it was made from, or is away.
+
+        Where none is *wanted* it is empty.
+        """
         try:
             held = await self._store.bodies(same.key, same.marks, now=self._clock())
         except StoreUnavailableError:
             return None
         if held is None:
             return None
+        if not wanted:
+            return b""
         body = assembled(same.begun, list(zip(held, same.extents, strict=True)))
         return await self._renderer.coded(body, same.coding, at=same)

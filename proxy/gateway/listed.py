@@ -21,15 +21,15 @@ class Repeatable:
     and it is fresh until *fresh_until*. Who repeats it is to say now and then that it is *used*, or the store takes it
     for something that nobody asks for any more.
 
-    Where no bodies are kept, *again* makes this one anew, or says None where it would be another. About *holds_bytes*
-    stay in memory for the sake of these two.
+    Where no bodies are kept, *again* makes this one anew, or says None where it would be another; asked for none, as
+    HEAD and a 304 have, it only says whether. About *holds_bytes* stay in memory for the sake of these two.
     """
 
     fetched_at: float
     fresh_until: float
     until: float
     used: Callable[[], None] = field(default=lambda: None, compare=False)
-    again: Callable[[], Awaitable[bytes | None]] | None = field(default=None, compare=False)
+    again: Callable[[bool], Awaitable[bytes | None]] | None = field(default=None, compare=False)
     holds_bytes: int = field(default=0, compare=False)
 
 

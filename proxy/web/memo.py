@@ -56,12 +56,11 @@ class Repeat:
     """An answer to give again from *since* on, epoch seconds, as far as *allowed*, in one *epoch*.
 
     *head* is as it reads until *steady_until*; it ends before the request id. *body* is None where it is to be made
-    anew; *bodiless* says that none follows the head, so that it is made only to know that it would be the same. *seen*
-    counts who got the answer, *gone* who did not wait for it.
+    anew. *seen* counts who got the answer, *gone* who did not wait for it.
     """
 
     __slots__ = (
-        *("_template", "allowed", "bodiless", "body", "epoch", "gone", "head"),
+        *("_length", "_template", "allowed", "body", "epoch", "gone", "head"),
         *("seen", "since", "steady_until", "until"),
     )
 
@@ -78,7 +77,7 @@ class Repeat:
     ) -> None:
         self._template = timeless(head)
         self.body = body if allowed.again is None else None
-        self.bodiless = not body
+        self._length = len(body)
         self.since = since
         self.allowed = allowed
         self.until = allowed.until
@@ -88,9 +87,13 @@ class Repeat:
         self.tell(since)
 
     async def made_anew(self) -> bytes | None:
-        """Return the bytes behind the head as they are now, None where this answer is no longer the one to give."""
-        body = await self.allowed.again() if self.allowed.again is not None else None
-        return b"" if self.bodiless and body is not None else body
+        """Return the bytes behind the head as they are now, None where this answer is no longer the one to give.
+
+        No coder promises the same bytes for the same body. Had they another length than the head says, the caller would
+        take the rest for the next answer, or that one for the rest.
+        """
+        body = await self.allowed.again(self._length > 0) if self.allowed.again is not None else None
+        return body if body is not None and len(body) == self._length else None
 
     def tell(self, now: float) -> None:
         """Let *head* say what is true at *now*."""

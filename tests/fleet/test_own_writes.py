@@ -109,6 +109,7 @@ async def cut(redis: RedisServer, *, seed: int) -> None:
         pytest.param(1_000, False, 1 << 28, id="calm"),
         pytest.param(200, True, 1 << 28, id="channel cut"),
         pytest.param(200, False, 0, id="no memory"),
+        pytest.param(200, True, 0, id="cut, no memory"),
     ],
 )
 async def test_no_list_is_older_than_a_change_through_another_replica(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+import zlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from proxy.core.keys import EVERYTHING
 from proxy.core.purging import Purge
 from proxy.errors import StoreUnavailableError
+from proxy.gateway import codings
 from proxy.web.repeating import Repeating
 from tests.gateway.conftest import ROWS
 from tests.harness.waiting import until
@@ -215,6 +217,36 @@ async def test_it_is_no_idle_connection(world: World) -> None:
     world.store.gate.set()
     assert (await line.answer()).status == 200
     assert connection.idle
+
+
+@pytest.mark.parametrize(("method", "fields"), [("HEAD", {}), ("GET", {"If_None_Match": "*"})], ids=["HEAD", "304"])
+async def test_no_body_is_made_for_nobody(
+    world: World, monkeypatch: pytest.MonkeyPatch, method: str, fields: dict[str, str]
+) -> None:
+    """Where none follows the head, the store is asked whether it would be the same, and nothing is coded."""
+    line = await world.line()
+    request = head(method, target="/v2/images?limit=50", Accept_Encoding="gzip", **fields)
+    for _ in range(2):
+        await line.send(request)
+        await line.answer(bodiless=True)
+    world.gateway.whole = 0
+    world.store.asked.clear()
+    monkeypatch.setattr(codings, "encoded", None)
+    await line.send(request)
+    answer = await line.answer(bodiless=True)
+    assert answer.status == (200 if method == "HEAD" else 304)
+    assert answer.fields["ETag"].endswith('-gzip"')
+    assert world.gateway.whole == 0
+    assert world.store.asked.is_set()
+
+
+async def test_a_body_of_another_length_goes_the_whole_way(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not follow a head that says how long another one was."""
+    line = await world.warm(target="/v2/images?limit=50", Accept_Encoding="gzip")
+    monkeypatch.setattr(codings, "encoded", lambda body, _: zlib.compress(body, 0, wbits=31))
+    answer = await line.get(target="/v2/images?limit=50", Accept_Encoding="gzip")
+    assert zlib.decompress(answer.body, wbits=31).endswith(b"]}")
+    assert world.gateway.whole == 1
 
 
 async def test_what_can_t_be_made_anew_is_not_remembered(world: World) -> None:
