@@ -186,7 +186,8 @@ def _decoded(raw: str) -> list[tuple[str, str]] | Unclear:
 
 
 def _unescaped(text: str) -> str:
-    return unquote_to_bytes(text.replace("+", " ")).decode()
+    spaced = text.replace("+", " ")
+    return unquote_to_bytes(spaced).decode() if "%" in spaced else spaced
 
 
 def _window(pairs: list[tuple[str, str]]) -> Window | Unclear:
