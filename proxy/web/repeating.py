@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any, Final, NamedTuple
 
 from aiohttp.streams import EMPTY_PAYLOAD
 
+from proxy.telemetry import event
 from proxy.web.half_closed import HalfClosing
 from proxy.web.heads import METHODS, alone
 from proxy.web.memo import HeadMemo, Known, Peer, Repeat
@@ -136,22 +138,27 @@ class Repeating(HalfClosing):
         return bool(self._messages) and self._messages[-1][1] is EMPTY_PAYLOAD and not self._upgraded
 
     async def _seek(self, repeat: Repeat, known: Known, data: bytes, started: float) -> None:
-        """Give the answer with its body made anew, or send *data* on its whole way where that can't be had."""
+        """Answer *data* with a body that is made anew, or on its whole way, and take up what came meanwhile."""
         try:
             body = await repeat.made_anew()
         except Exception:  # noqa: BLE001 - whatever it is, on its whole way it is told of
             body = None
         self._seeking = None
         assert self._memo is not None
-        if self.transport is None or self.transport.is_closing():
+        transport = self.transport
+        if transport is None or transport.is_closing():
             repeat.gone().served(time.perf_counter() - started, known.request_id or self._memo.new_id())
             return
-        # What was true when the body was asked for may have ended since.
-        if body is not None and self._memo.find(known) is repeat:
-            self._give(repeat, body, known, started)
-        else:
-            self._parse(data, known)
-        self._go_on()
+        try:
+            # What was true when the body was asked for may have ended since.
+            if body is not None and self._memo.find(known) is repeat:
+                self._give(repeat, body, known, started)
+            else:
+                self._parse(data, known)
+            self._go_on()
+        except Exception as error:  # noqa: BLE001 - as the loop does where it is the one that gives data to a protocol
+            event("failed", level=logging.ERROR, error=type(error).__name__)
+            transport.abort()
 
     def _hold(self, data: bytes) -> None:
         """Keep *data* until its turn comes, and read no further until then."""

@@ -7,6 +7,7 @@ import gc
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -217,6 +218,21 @@ async def test_it_is_no_idle_connection(world: World) -> None:
     world.store.gate.set()
     assert (await line.answer()).status == 200
     assert connection.idle
+
+
+async def test_what_is_not_foreseen_ends_the_connection(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told of, and nobody waits on that connection for what will not come."""
+    line = await world.warm()
+    await seeking(world, line)
+    await line.send(head())
+    monkeypatch.setattr(world.memo, "find", None)
+    world.store.gate.set()
+    with suppress(ConnectionResetError):
+        assert await line.ended()
+    await until(lambda: not world.server.connections)
+    assert [record.message for record in caplog.records] == ["failed"]
 
 
 @pytest.mark.parametrize(("method", "fields"), [("HEAD", {}), ("GET", {"If_None_Match": "*"})], ids=["HEAD", "304"])

@@ -1,0 +1,144 @@
+"""Requests however divided, on either event loop, by TLS or not: each is answered, once and in its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import zlib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import uvloop
+from aiohttp import web
+
+from proxy import tls
+from proxy.core.keys import ListingKey
+from proxy.core.listing import Mark
+from tests.harness.certificates import Authority
+from tests.web.world import Line, Used, World, a_world, head
+
+# Repeated as they are, repeated without a body, in a coding, and on their whole way each time.
+HEADS = [
+    head(target="/v2/images?limit=3"),
+    head(target="/v2/images?limit=4"),
+    head(target="/v2/images?limit=2", Accept_Encoding="gzip"),
+    head("HEAD", target="/v2/images?limit=1"),
+    head(target="/v2/images?limit=1", TE="trailers"),
+]
+CONNECTIONS = 60
+TOGETHER = 6
+
+
+@dataclass
+class Whims:
+    """How a store that has what is asked for gives it: at once, later, not at all, or not as was foreseen."""
+
+    store: Used
+    dice: Random
+    given: int = 0
+
+    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
+        """See `SpanStore.bodies`."""
+        held = await Used.bodies(self.store, key, marks, now=now)
+        await turns(self.dice.choice((0, 1, 5, 40)))
+        whim = self.dice.random()
+        if whim < 0.1:
+            return None
+        if whim < 0.15:
+            raise ValueError("not foreseen")
+        self.given += 1
+        return held
+
+
+async def turns(number: int) -> None:
+    """Let the event loop go round *number* times, so that what was sent arrives."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def divided(sent: bytes, ends: Sequence[int], dice: Random) -> Iterator[bytes]:
+    """Yield *sent* in parts: all at once, head by head, or anyhow."""
+    anyhow = sorted(dice.randrange(len(sent)) for _ in range(dice.randrange(1, 8)))
+    for start, stop in pairwise([0, *dice.choice(([], ends[:-1], ends[:-1], anyhow)), len(sent)]):
+        yield sent[start:stop]
+
+
+async def asked(line: Line, dice: Random, *, may_end: bool) -> None:
+    """Send requests, waiting for some of the answers, and look at all of them; then the connection is as it was."""
+    heads = [dice.choice(HEADS) for _ in range(dice.choice((1, 2, 3, 12, 60)))]
+    ends = list(accumulate(map(len, heads)))
+    waiting = dice.choice((0.0, 0.5, 0.9))
+    answered = asyncio.Semaphore(0)
+
+    async def sending() -> None:
+        sent = awaited = 0
+        for part in divided(b"".join(heads), ends, dice):
+            await line.send(part)
+            sent += len(part)
+            await turns(dice.choice((0, 2, 10)))
+            if dice.random() < waiting:
+                while awaited < sum(end <= sent for end in ends):
+                    await answered.acquire()
+                    awaited += 1
+        if may_end:
+            line.writer.write_eof()
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(sending())
+        for each in heads:
+            answer = await line.answer(bodiless=each.startswith(b"HEAD"))
+            assert answer.status == 200
+            body = zlib.decompress(answer.body, wbits=31) if "Content-Encoding" in answer.fields else answer.body
+            assert each.startswith(b"HEAD") or each[4 : each.index(b" HTTP")] + b"&marker=" in body
+            answered.release()
+    if may_end:
+        assert await line.ended()
+    else:
+        assert (await line.get()).status == 200
+
+
+async def divide(world: World, port: int, context: ssl.SSLContext | None) -> None:
+    """Ask over many connections, in all kinds of parts."""
+    dice = Random(port == world.port)
+    whims = Whims(world.store, dice)
+    world.store.bodies = whims.bodies  # type: ignore[method-assign]
+    open_now = asyncio.Semaphore(TOGETHER)
+
+    async def one() -> None:
+        async with open_now:
+            name = "localhost" if context else None
+            line = Line(*await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name))
+            await asked(line, dice, may_end=context is None and dice.random() < 0.4)
+            line.writer.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CONNECTIONS):
+            group.create_task(one())
+    assert whims.given > CONNECTIONS
+
+
+@pytest.mark.parametrize("by_tls", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_each_is_answered_in_its_turn(
+    run: Callable[[Coroutine[Any, Any, None]], None], by_tls: bool, tmp_path: Path
+) -> None:
+    """Answers come in the order of their requests, nothing is lost, and the end comes behind the last."""
+
+    async def main() -> None:
+        async with a_world(bodies=False) as world:
+            if not by_tls:
+                await divide(world, world.port, None)
+                return
+            authority = Authority(tmp_path)
+            pair = authority.pair("server", "localhost")
+            serving = tls.serving((pair.cert, pair.key), minimum="1.2")
+            await web.TCPSite(world.runner, "127.0.0.1", 0, ssl_context=serving).start()
+            context = ssl.create_default_context(cafile=authority.file)
+            await divide(world, world.runner.addresses[1][1], context)
+
+    run(main())
