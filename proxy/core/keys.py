@@ -61,7 +61,8 @@ def digest(parts: tuple[str, ...]) -> str:
 
 
 def _digest(parts: tuple[str, ...]) -> str:
-    joined = b"".join(b"%d:%s" % (len(raw), raw) for raw in (part.encode("utf-8", "surrogateescape") for part in parts))
+    raws = [part.encode("utf-8", "surrogateescape") for part in parts]
+    joined = b"".join([b"%d:%b" % (len(raw), raw) for raw in raws])
     return hashlib.blake2b(joined, digest_size=16).hexdigest()
 
 

@@ -32,6 +32,8 @@ class Looking:
 
     def covered(self, ask: ListAsk, gap: Gap, found: Found, least: Standing) -> Page | Gap:
         """Return the page from the pieces that stand at *least* so, behind those that *gap* has, or what lacks."""
+        if not (gap.pieces or found.pieces):
+            return Gap(ask.after, ask.rows, ())
         pieces = list(gap.pieces)
         for piece in found.pieces:
             if self.standing(ask, piece.span, found.state) < least:

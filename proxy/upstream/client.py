@@ -28,7 +28,7 @@ from proxy.errors import (
 )
 from proxy.upstream.base import Exchange
 from proxy.upstream.connections import Connector
-from proxy.upstream.interim import received_fields, telling
+from proxy.upstream.interim import Awaiting, received_fields
 from proxy.upstream.plain import PlainRequests
 from proxy.upstream.unconnected import why_unconnected
 
@@ -155,7 +155,7 @@ class UpstreamClient:
                 return Response(answer.status, fields, body, answer.reason)
 
     async def _fetched_plain(self, request: Request) -> Response:
-        with self._translated(), telling(request.interim):
+        with self._translated(), Awaiting(request.interim):
             connection = await self._plain.connected(self._context)
             try:
                 answer, content = await self._plain.sent(request, connection)
@@ -177,7 +177,7 @@ class UpstreamClient:
 
     async def _sent(self, request: Request) -> aiohttp.ClientResponse:
         """Send *request* and return the head of the answer; whoever gets it lets go of the connection."""
-        with telling(request.interim):
+        with Awaiting(request.interim):
             return await self._session.request(
                 request.method,
                 URL(self._origin + request.target, encoded=True),

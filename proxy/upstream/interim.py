@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Final
 
@@ -16,26 +15,21 @@ _MOST: Final = 32  # of one answer; an upstream that sends more without an end w
 _ENDING_HERE: Final = frozenset({100, 101})  # a body was waited for, a switch of protocols was not asked for
 
 
-@contextmanager
-def telling(interim: Interim | None) -> Iterator[None]:
-    """Tell *interim* what arrives before the final answer that is awaited within.
+class Awaiting(AbstractContextManager[None]):
+    """One final answer, awaited within: what comes before it *interim* is told.
 
-    Where too many arrive, waiting for the answer raises `UpstreamUnreachableError`.
+    Where too much does, waiting for the answer raises `UpstreamUnreachableError`.
     """
-    before = _AWAITED.get()
-    _AWAITED.set(_Awaited(interim))
-    try:
-        yield
-    finally:
-        _AWAITED.set(before)
-
-
-class _Awaited:
-    """One final answer that is awaited, and how much has come before it."""
 
     def __init__(self, interim: Interim | None) -> None:
         self._interim = interim
         self._count = 0
+
+    def __enter__(self) -> None:
+        self._before = _AWAITED.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        _AWAITED.reset(self._before)
 
     def came(self, message: RawResponseMessage) -> None:
         if not 100 <= message.code < 200:
@@ -53,7 +47,7 @@ def came(message: RawResponseMessage) -> None:
         awaited.came(message)
 
 
-_AWAITED: ContextVar[_Awaited | None] = ContextVar("awaited", default=None)
+_AWAITED: ContextVar[Awaiting | None] = ContextVar("awaited", default=None)
 
 
 def received_fields(lines: tuple[tuple[bytes, bytes], ...]) -> Fields:

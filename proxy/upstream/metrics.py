@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from proxy.core.budget import Allowance
+from proxy.core.claimant import Priority
 
 _SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -19,7 +20,8 @@ class ShieldMetrics:
         self.waiting = Gauge(
             "ims_proxy_waiting_calls", "Calls that wait for their turn, by class", ["priority"], registry=registry
         )
-        self.waited = Histogram(
+        self._waits: dict[Priority, Histogram] = {}  # looked up by their label once
+        self._waited = Histogram(
             "ims_proxy_call_wait_seconds",
             "Seconds a call waited for its turn, by class",
             ["priority"],
@@ -63,6 +65,13 @@ class ShieldMetrics:
             "ims_proxy_learnt_seconds", "The period of that limit, by policy", ["policy"], registry=registry
         )
         self.left.set(1.0)
+
+    def waited(self, priority: Priority, seconds: float) -> None:
+        """A call of class *priority* has waited so long for its turn."""
+        waits = self._waits.get(priority)
+        if waits is None:
+            waits = self._waits[priority] = self._waited.labels(priority.label)
+        waits.observe(seconds)
 
     def learnt(self, limits: Mapping[str, Allowance]) -> None:
         """The upstream has told *limits*."""

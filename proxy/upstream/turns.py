@@ -64,7 +64,7 @@ class Turns:
         while True:
             turn = await self._waited(scope, claimant, deadline)
             if self._clock() - turn.given_at < self._hold_s / 2:
-                self.metrics.waited.labels(claimant.priority.label).observe(self._clock() - began)
+                self.metrics.waited(claimant.priority, self._clock() - began)
                 return turn
             self._unused(turn)  # this process stood still: the call might arrive when it no longer counts
 

@@ -72,6 +72,7 @@ def whole_head(first: str, lines: Iterable[tuple[str, str]]) -> bytes:
     return _joined([first, *(f"{name}: {value}" for name, value in lines), "", ""])
 
 
+@lru_cache(maxsize=64)
 def phrase(status: int) -> str:
     """Return the reason phrase of *status*, "" for one that has none."""
     try:
