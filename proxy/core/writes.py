@@ -15,12 +15,22 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.
 _IMAGES: Final = re.compile(r"images|tasks|%", re.ASCII | re.IGNORECASE)
 
 
+# A gateway before the API that heard nothing, or nonsense, from it (RFC 9110 §15.6.3, §15.6.5): of a write that went
+# through it nobody knows whether it was done.
+_UNHEARD: Final = frozenset({502, 504})
+
+
 class Touch(Enum):
     """What a write that the upstream accepted does to lists."""
 
     NOTHING = "nothing"
     CHANGES = "changes"
     BEGINS = "begins"  # a job that will change them again when it ends
+
+
+def taken_for(status: int) -> int:
+    """Return the status that a write is taken to have ended with: one whose end nobody knows counts as done."""
+    return 200 if status in _UNHEARD else status
 
 
 def touch(method: str, path: str, status: int) -> Touch:

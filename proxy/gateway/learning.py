@@ -17,7 +17,7 @@ from proxy.core.messages import Fields, Request
 from proxy.core.rfc9111.invalidation import changed_resources
 from proxy.core.rfc9111.routes import ResourceRoutes
 from proxy.core.tokens import TOKENS_PATH
-from proxy.core.writes import Touch, touch
+from proxy.core.writes import Touch, taken_for, touch
 from proxy.errors import NotInStoreError, ProxyError
 from proxy.gateway.credentials import Credentials
 from proxy.gateway.doors import Door
@@ -95,11 +95,12 @@ class LearningForwarder:
         Which projects see the image that a write changed stands in no request, so every list counts as changed, and
         every resource with them.
         """
-        touched = touch(request.method, request.path, status)
+        ended = taken_for(status)
+        touched = touch(request.method, request.path, ended)
         if touched is not Touch.NOTHING:
             unsettled_s = UNSETTLED_S if touched is Touch.BEGINS else 0.0
             await self._store.invalidate([EVERYTHING], unsettled_s=unsettled_s, now=self._clock())
-        elif changed := changed_resources(request, status, fields, self._routes):
+        elif changed := changed_resources(request, ended, fields, self._routes):
             await self._store.invalidate(changed, now=self._clock())
         if status == 401 and isinstance(partition := self._partitions.of(request.fields), Partition):
             await self._credentials.rejected(self._door.holder(partition))

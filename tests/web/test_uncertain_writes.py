@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiohttp import web
 
 from proxy.demo.server import Call, Lookalike
 from tests.harness.waiting import until
@@ -61,6 +62,21 @@ async def test_a_delete_whose_connection_broke_is_not_sent_again(proxy: Proxy, u
     assert answer.status == 502
     assert [call.method for call in upstream.calls].count("DELETE") == 1
     assert image_id not in (await proxy.client.ask(LIST)).ids
+
+
+@pytest.mark.parametrize(("status", "done"), [(502, True), (504, True), (500, False), (503, False), (409, False)])
+async def test_a_delete_that_a_gateway_lost_sight_of_counts_as_done(
+    proxy: Proxy, upstream: Lookalike, status: int, done: bool
+) -> None:
+    """What stands before the API says that it did not hear the end; an error of the API's own says that it failed."""
+    image_id = await an_own_image(proxy, upstream)
+
+    async def script(call: Call) -> web.StreamResponse | None:
+        return web.Response(status=status) if call.method == "DELETE" else None
+
+    upstream.script = script
+    assert (await proxy.client.ask(f"/v2/images/{image_id}", method="DELETE")).status == status
+    assert (await proxy.client.ask(LIST)).hit is not done
 
 
 @pytest.mark.parametrize("target", ["/v2/images/abc", "/v2/images?limit=x", "/v2/images?name=a;b"])
