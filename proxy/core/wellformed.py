@@ -71,6 +71,17 @@ def is_host(text: str) -> bool:
     return found is not None and int(found[1] or 0) <= 65535
 
 
+def written(lines: Sequence[str]) -> bytes:
+    """Return *lines* of a head as they are sent; what stands in them need not be UTF-8 (RFC 9110 §5.5).
+
+    Raises `ValueError` for a line break or a NUL within one: what follows would be read as another field.
+    """
+    head = "\r\n".join(lines)
+    if "\0" in head or head.count("\n") >= len(lines) or head.count("\r") >= len(lines):
+        raise ValueError("head: a line break or a NUL within a line")
+    return head.encode("utf-8", "surrogateescape")
+
+
 def is_token(text: str) -> bool:
     """Whether *text* can be a method, or the name of a field (RFC 9110 §5.6.2)."""
     return re.fullmatch(_WORD, text) is not None

@@ -19,6 +19,7 @@ from aiohttp.streams import StreamReader
 from yarl import URL
 
 from proxy.core.messages import Request
+from proxy.core.wellformed import written
 
 _SWITCHING: Final = 101  # is final: what comes behind it is no HTTP
 
@@ -76,19 +77,12 @@ class PlainRequests:
         return await _final(protocol)
 
     def _head(self, request: Request) -> bytes:
-        """Return the head of *request* as it is sent; values need not be UTF-8 (RFC 9110 §5.5).
-
-        Raises `ValueError` for a line break or a NUL within: what follows would be read as another field.
-        """
+        """Return the head of *request* as it is sent; raises `ValueError` as `written` does."""
         lines = [f"{request.method} {self._path}{request.target} HTTP/1.1"]
         if request.fields.get("host") is None:  # it is there where it is signed
             lines.append(f"Host: {self._host}")
         lines += [f"{name}: {value}" for name, value in request.fields.lines]
-        lines += "", ""
-        head = "\r\n".join(lines)
-        if "\0" in head or head.count("\n") >= len(lines) or head.count("\r") >= len(lines):
-            raise ValueError("request: a line break or a NUL in its target or a field")
-        return head.encode("utf-8", "surrogateescape")
+        return written([*lines, "", ""])
 
 
 async def _final(protocol: ResponseHandler) -> tuple[RawResponseMessage, StreamReader]:

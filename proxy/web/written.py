@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import HttpVersion, HttpVersion11, web
 
 from proxy.core.messages import Response
+from proxy.core.wellformed import written
 
 BODILESS: Final = frozenset({204, 304})
 _OURS: Final = frozenset({"cache-status", "x-request-id", "content-length", "connection"})
@@ -35,7 +36,7 @@ class Written(web.StreamResponse):
 def finished_head(answer: Response, *, version: HttpVersion, keep_alive: bool, cache_status: str, now: float) -> bytes:
     """Return the head of *answer*, given at *now*, as far as the value of `X-Request-Id`, which stands last.
 
-    Raises `ValueError` for a field with a line break in it: what follows would be read as another field.
+    Raises `ValueError` as `written` does.
     """
     lines = [f"HTTP/{version.major}.{version.minor} {answer.status} {answer.reason or phrase(answer.status)}"]
     dated = False
@@ -54,22 +55,15 @@ def finished_head(answer: Response, *, version: HttpVersion, keep_alive: bool, c
         lines.append("Connection: keep-alive")
     lines.append(f"Cache-Status: {cache_status}")
     lines.append("X-Request-Id: ")
-    return _joined(lines)
-
-
-def _joined(lines: list[str]) -> bytes:
-    head = "\r\n".join(lines)
-    if head.count("\n") >= len(lines) or head.count("\r") >= len(lines):
-        raise ValueError("answer: a field with a line break")
-    return head.encode("utf-8", "surrogateescape")
+    return written(lines)
 
 
 def whole_head(first: str, lines: Iterable[tuple[str, str]]) -> bytes:
     """Return a head as it is sent, from its *first* line to the empty one.
 
-    Raises `ValueError` for a field with a line break in it, as `finished_head` does.
+    Raises `ValueError` as `written` does.
     """
-    return _joined([first, *(f"{name}: {value}" for name, value in lines), "", ""])
+    return written([first, *(f"{name}: {value}" for name, value in lines), "", ""])
 
 
 @lru_cache(maxsize=64)

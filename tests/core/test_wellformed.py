@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.wellformed import SERVER, Malformed, is_host, malformed, origin_form
+from proxy.core.wellformed import SERVER, Malformed, is_host, malformed, origin_form, written
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,15 @@ def test_whatever_the_target_a_path_comes_of_it_or_nothing(method: str, target: 
         assert found.isascii()
         assert found.isprintable()
         assert origin_form(method, found, host) == found
+
+
+def test_a_head_is_written_as_it_is() -> None:
+    """Lines in their order, and bytes that are no UTF-8 as those they were."""
+    assert written(["GET / HTTP/1.1", "X-A: \udcff\u00e9", "", ""]) == b"GET / HTTP/1.1\r\nX-A: \xff\xc3\xa9\r\n\r\n"
+
+
+@pytest.mark.parametrize("line", ["X-A: 1\r\nX-B: 2", "X-A: 1\n", "X-A: 1\r", "X-A: 1\0"])
+def test_what_would_be_read_as_another_field_is_not_written(line: str) -> None:
+    """A line break is an error wherever it stands, half of one and a NUL too (RFC 9110 §5.5)."""
+    with pytest.raises(ValueError, match="within a line"):
+        written(["GET / HTTP/1.1", line, "", ""])
