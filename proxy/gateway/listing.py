@@ -14,7 +14,6 @@ from typing import Final
 from proxy.core.directives import NONE
 from proxy.core.freshness import Standing, Verdicts, current_age
 from proxy.core.listing import HEAD, Gap, Page, Piece, Span, cover
-from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.readahead import Readahead
 from proxy.errors import NotInStoreError, ProxyError, TooManyCallsError
@@ -26,17 +25,15 @@ from proxy.gateway.footing import LOST, Footing
 from proxy.gateway.listed import Listed, Repeatable, Trail
 from proxy.gateway.looking import Looking, seen
 from proxy.gateway.memos import Memo
+from proxy.gateway.negatives import NEGATIVE, Negatives
 from proxy.stores.base import Found, SpanStore
 
 _MAX_FETCHES: Final = 48
 _MAX_BACKGROUND: Final = 64
 _REMEMBERED: Final = 10_000
-_REMEMBERED_REFUSALS: Final = 2_000
-_MAX_REFUSAL_BYTES: Final = 8 * 1024
 _KEY_BYTES: Final = 800  # what a listing's name takes beside its query
 # What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
 _ERRORS: Final = frozenset({429, 500, 502, 503, 504})
-_NEGATIVE: Final = frozenset({400, 404})
 
 
 class ListingGateway:
@@ -61,11 +58,10 @@ class ListingGateway:
         self.credentials = Credentials(store, verdicts=verdicts, clock=clock, drop=drop)
         self._look = Looking(store, self.credentials, clock=clock)
         self._footing = Footing(fetcher, store, longest=readahead.longest, clock=clock)
-        self._negative_s = negative_s
         self._low = low
         self._thrift = thrift
         self._clock = clock
-        self._refused: Memo[Response] = Memo(_REMEMBERED_REFUSALS)
+        self._refused = Negatives(for_s=negative_s, clock=clock)
         self._exact: Memo[bool] = Memo(_REMEMBERED)
         self._ahead: Memo[bool] = Memo(_REMEMBERED)
         self.background = Background(_MAX_BACKGROUND)
@@ -132,7 +128,7 @@ class ListingGateway:
                     wanted = Wanted(part.span.after, size, found.moment, part.span.fetched_at)
                     self.background.do(self._revalidated(ask, wanted))
             return self._given(ask, stale, Trail(detail="stale-while-revalidate"))
-        refused = self._refused.get(_refusal(ask, found), now=self._clock())
+        refused = self._refused.given(_refusal(ask, found))
         if refused is not None and ask.directives.max_age_s is None:
             return Listed(None, refused, CacheStatus(detail="negative"))
         if ask.directives.only_if_cached:
@@ -151,7 +147,7 @@ class ListingGateway:
                     given = replace(given, cache_status=replace(given.cache_status, detail="stale-while-waiting"))
                 return given
             raise
-        vanished = fetched.span is None and fetched.status in _NEGATIVE and gap.after != HEAD
+        vanished = fetched.span is None and fetched.status in NEGATIVE and gap.after != HEAD
         if vanished and (span := await self._footing.behind(ask, gap, found)):
             trail.fetched(Fetched(200, span=span, stored=True, detail="vanished-marker"), follows=False)
             return span
@@ -162,9 +158,8 @@ class ListingGateway:
         assert fetched.answer is not None
         if fetched.status == 401:
             await self.credentials.rejected(ask.who)
-        brief = self._negative_s > 0 and len(fetched.answer.body) <= _MAX_REFUSAL_BYTES and not fetched.personal
-        if fetched.status in _NEGATIVE and brief and not gap.pieces:
-            self._refused.put(_refusal(ask, found), fetched.answer, until=self._clock() + self._negative_s)
+        if not gap.pieces:
+            self._refused.keep(_refusal(ask, found), fetched.answer)
         given = self._if_error(ask, gap, found, trail) if fetched.status in _ERRORS else None
         return given or Listed(None, fetched.answer, trail.status())
 

@@ -22,17 +22,16 @@ from proxy.gateway.credentials import Credentials
 from proxy.gateway.items import ListItems
 from proxy.gateway.listed import Repeatable
 from proxy.gateway.memos import Memo
+from proxy.gateway.negatives import Negatives
 from proxy.gateway.resource_asking import ResourceAsk
 from proxy.gateway.resource_fetching import FetchedAnswer, ResourceFetcher, chosen
 from proxy.stores.answers import FoundAnswers
 
 _MAX_BACKGROUND: Final = 64
 _REMEMBERED: Final = 2_000
-_MOST_REFUSAL_BYTES: Final = 8 * 1024
 _LARGE_S: Final = 300.0  # how long it is remembered that a resource is too large to be kept
 # What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
 _ERRORS: Final = frozenset({429, 500, 502, 503, 504})
-_NEGATIVE: Final = frozenset({400, 404})
 
 
 @immutable
@@ -70,9 +69,8 @@ class ResourceGateway:
         self._thrift = thrift
         self._items = items
         self._credentials = credentials
-        self._negative_s = negative_s
         self._clock = clock
-        self._refused: Memo[Response] = Memo(_REMEMBERED)
+        self._refused = Negatives(for_s=negative_s, clock=clock)
         self._large: Memo[bool] = Memo(_REMEMBERED)
         self._coded = CodedBodies(coded_bytes)
         self.background = Background(_MAX_BACKGROUND)
@@ -105,7 +103,7 @@ class ResourceGateway:
         if answer is not None and stands is Standing.REVALIDATE:
             detail = self._revalidate(ask, found)
             return await self._hit(ask, answer, CacheStatus(ttl_s=self._ttl_s(answer), detail=detail))
-        refused = self._refused.get(_refusal(ask, found), now=self._clock())
+        refused = self._refused.given(_refusal(ask, found))
         if refused is not None and ask.directives.max_age_s is None:
             return Resourced(refused, CacheStatus(detail="negative"))
         if ask.directives.only_if_cached:
@@ -168,9 +166,8 @@ class ResourceGateway:
         )
         if fetched.answer is None:
             assert fetched.response is not None
-            if self._brief(ask, fetched.response):
-                until = self._clock() + self._negative_s
-                self._refused.put(_refusal(ask, found), fetched.response, until=until)
+            if not ask.route.public:  # for those who ask the same in its partition
+                self._refused.keep(_refusal(ask, found), fetched.response)
             return Resourced(fetched.response, status)
         answer = fetched.answer
         if not follows:
@@ -184,12 +181,6 @@ class ResourceGateway:
         if coding is None or response.status != 200:
             return response
         return replace(response, body=await self._coded.body(ask.key.digest, answer.body, coding))
-
-    def _brief(self, ask: ResourceAsk, response: Response) -> bool:
-        """Whether a refusal is remembered for those who ask the same: in its partition only."""
-        if ask.route.public or response.status not in _NEGATIVE or self._negative_s <= 0:
-            return False
-        return len(response.body) <= _MOST_REFUSAL_BYTES and response.fields.get("set-cookie") is None
 
     async def _hit(self, ask: ResourceAsk, answer: StoredAnswer, status: CacheStatus) -> Resourced:
         now = self._clock()

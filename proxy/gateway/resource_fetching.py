@@ -23,19 +23,11 @@ from proxy.errors import UpstreamUnreachableError
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.resource_asking import ResourceAsk
 from proxy.gateway.resource_receiving import Received, Receiver
-from proxy.gateway.sharing import PERSONAL, Sharing
+from proxy.gateway.sharing import OF_THE_CALL, PERSONAL, Sharing
 from proxy.stores.answers import Answers, FoundAnswers
 from proxy.stores.base import Claim, SpanStore
 from proxy.telemetry import Telemetry
 
-# What tells of one call: the budget that it left, the name that it went by.
-_OF_THE_CALL: Final = frozenset(
-    {
-        "x-request-id",
-        "x-openstack-request-id",
-        *(f"x-apig-ratelimit-{policy}" for policy in ("user", "api", "app", "ip")),
-    }
-)
 _FORGOTTEN_S: Final = 1.0  # how long it stands that nothing is kept
 
 
@@ -171,7 +163,7 @@ class ResourceFetcher:
         """Return *answer* for all who may share it, without what only who asked may see, and keep it so."""
         if ask.route.images and claim.state.unsettled:
             answer = replace(answer, lifetime_s=min(answer.lifetime_s, ask.route.transient_ttl_s))
-        named = answer.control.withheld if ask.route.vary else answer.control.withheld | _OF_THE_CALL
+        named = answer.control.withheld if ask.route.vary else answer.control.withheld | OF_THE_CALL
         shared = replace(answer, fields=answer.fields.without(named))
         stored = await self._keep(ask, found, claim, shared)
         return FetchedAnswer(status, shared, stored=stored, withheld=answer.fields.only(named).lines)

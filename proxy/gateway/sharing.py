@@ -24,6 +24,14 @@ from proxy.stores.base import Claim, SpanStore, State
 from proxy.telemetry import Telemetry
 
 PERSONAL: Final = frozenset({401, 403})  # answers that are about who asks
+# What tells of one call: the budget that it left, the name that it went by.
+OF_THE_CALL: Final = frozenset(
+    {
+        "x-request-id",
+        "x-openstack-request-id",
+        *(f"x-apig-ratelimit-{policy}" for policy in ("user", "api", "app", "ip")),
+    }
+)
 _CLAIM_WAITS: Final = 12
 _JOINS: Final = 8
 _CLAIM_WAIT_S: Final = 6.0

@@ -29,10 +29,13 @@ async def test_errors_pass_through_and_are_not_stored(world: World, status: int)
 @pytest.mark.parametrize("status", [400, 404])
 async def test_refusals_may_be_remembered_briefly(world: World, status: int) -> None:
     """For some seconds, for the same partition and page only."""
-    world.upstream.script = [Response(status, Fields(), b"bad filter")]
+    left = ("X-Apig-RateLimit-User", "remain:99,limit:100,time:1 minute")
+    world.upstream.script = [Response(status, Fields([left]), b"bad filter")]
     first = await world.get("name=x&limit=10")
+    assert first.answer == Response(status, Fields([left]), b"bad filter")
+    world.passes(3)
     again = await world.get("name=x&limit=10")
-    assert again.answer == first.answer
+    assert again.answer == Response(status, Fields([("Age", "3")]), b"bad filter"), "older, and of no call"
     assert len(world.upstream.targets) == 1
     await world.get("name=x&limit=10", token="beta")
     await world.get("name=x&limit=9")
