@@ -85,8 +85,7 @@ class Holding(HalfClosing):
         self._seeking = None
         try:
             then(found)
-            if not self.gone:
-                self._go_on()
+            self._go_on()
         except Exception as error:  # noqa: BLE001 - as the loop does where it is the one that gives data to a protocol
             event("failed", level=logging.ERROR, error=type(error).__name__)
             if self.transport is not None:

@@ -147,7 +147,7 @@ async def test_reading_goes_on_behind_it(world: World) -> None:
     assert world.gateway.whole == 0
 
 
-async def test_no_more_is_read_than_can_be_answered(world: World) -> None:
+async def test_no_more_is_read_than_can_be_answered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A caller that goes on sending is made to wait; what it sent is not lost."""
     line = await world.warm()
     await seeking(world, line)
@@ -158,10 +158,19 @@ async def test_no_more_is_read_than_can_be_answered(world: World) -> None:
     assert connection.transport is not None
     await until(lambda: connection.transport is not None and not connection.transport.is_reading())
     assert len(connection._held) < 1 << 20
+    resume, full = connection._resume_transport_reading, []
+
+    def resumed() -> None:
+        full.append(connection._buffer_paused)
+        resume()
+
+    monkeypatch.setattr(connection, "_resume_transport_reading", resumed)
     world.store.gate.set()
     assert b"limit=3" in (await line.answer()).body
     for _ in range(10):
         assert b"limit=4" in (await line.answer()).body
+    await until(lambda: bool(full))
+    assert not any(full)
     sending.cancel()
 
 
@@ -263,6 +272,29 @@ async def test_a_body_of_another_length_goes_the_whole_way(world: World, monkeyp
     answer = await line.get(target="/v2/images?limit=50", Accept_Encoding="gzip")
     assert zlib.decompress(answer.body, wbits=31).endswith(b"]}")
     assert world.gateway.whole == 1
+
+
+async def test_a_connection_is_not_idle_for_too_long_meanwhile(world: World) -> None:
+    """The time for which it may be idle begins anew."""
+    line = await world.warm()
+    (connection,) = world.server.connections
+    connection._next_keepalive_close_time = 0.0
+    await seeking(world, line)
+    connection._process_keepalive()
+    world.store.gate.set()
+    assert (await line.answer()).status == 200
+
+
+async def test_a_connection_that_is_to_close_closes_behind_it(world: World) -> None:
+    """What is under way is answered, and nothing more is taken."""
+    line = await world.warm()
+    (connection,) = world.server.connections
+    assert isinstance(connection, Repeating)
+    await seeking(world, line)
+    connection.close()
+    world.store.gate.set()
+    assert (await line.answer()).status == 200
+    await until(lambda: connection._waiter is None)
 
 
 async def test_what_can_t_be_made_anew_is_not_remembered(world: World) -> None:

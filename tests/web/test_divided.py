@@ -20,6 +20,7 @@ from proxy import tls
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Mark
 from tests.harness.certificates import Authority
+from tests.harness.waiting import until
 from tests.web.world import Line, Used, World, a_world, head
 
 # Repeated as they are, repeated without a body, in a coding, and on their whole way each time.
@@ -32,6 +33,9 @@ HEADS = [
 ]
 CONNECTIONS = 60
 TOGETHER = 6
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+RUNS = [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")]
 
 
 @dataclass
@@ -102,6 +106,21 @@ async def asked(line: Line, dice: Random, *, may_end: bool) -> None:
         assert (await line.get()).status == 200
 
 
+async def secured(world: World, directory: Path) -> tuple[int, ssl.SSLContext]:
+    """Let *world* speak TLS too, and return where, and what believes it."""
+    authority = Authority(directory)
+    pair = authority.pair("server", "localhost")
+    serving = tls.serving((pair.cert, pair.key), minimum="1.2")
+    await web.TCPSite(world.runner, "127.0.0.1", 0, ssl_context=serving).start()
+    return world.runner.addresses[1][1], ssl.create_default_context(cafile=authority.file)
+
+
+async def connected(port: int, context: ssl.SSLContext | None) -> Line:
+    """Return a new connection, by TLS where there is a *context*."""
+    name = "localhost" if context else None
+    return Line(*await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name))
+
+
 async def divide(world: World, port: int, context: ssl.SSLContext | None) -> None:
     """Ask over many connections, in all kinds of parts."""
     dice = Random(port == world.port)
@@ -111,8 +130,7 @@ async def divide(world: World, port: int, context: ssl.SSLContext | None) -> Non
 
     async def one() -> None:
         async with open_now:
-            name = "localhost" if context else None
-            line = Line(*await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname=name))
+            line = await connected(port, context)
             await asked(line, dice, may_end=context is None and dice.random() < 0.4)
             line.writer.close()
 
@@ -123,10 +141,8 @@ async def divide(world: World, port: int, context: ssl.SSLContext | None) -> Non
 
 
 @pytest.mark.parametrize("by_tls", [False, True], ids=["plain", "TLS"])
-@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_each_is_answered_in_its_turn(
-    run: Callable[[Coroutine[Any, Any, None]], None], by_tls: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_each_is_answered_in_its_turn(run: Run, by_tls: bool, tmp_path: Path) -> None:
     """Answers come in the order of their requests, nothing is lost, and the end comes behind the last."""
 
     async def main() -> None:
@@ -134,11 +150,29 @@ def test_each_is_answered_in_its_turn(
             if not by_tls:
                 await divide(world, world.port, None)
                 return
-            authority = Authority(tmp_path)
-            pair = authority.pair("server", "localhost")
-            serving = tls.serving((pair.cert, pair.key), minimum="1.2")
-            await web.TCPSite(world.runner, "127.0.0.1", 0, ssl_context=serving).start()
-            context = ssl.create_default_context(cafile=authority.file)
-            await divide(world, world.runner.addresses[1][1], context)
+            await divide(world, *await secured(world, tmp_path))
 
     run(main())
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_who_ends_tls_meanwhile_is_gone(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """TLS has no half of a connection: nothing can be given any more, and no event loop finds that worth a word."""
+
+    async def main() -> None:
+        async with a_world(bodies=False) as world:
+            port, context = await secured(world, tmp_path)
+            line = await connected(port, context)
+            for _ in range(2):
+                assert (await line.get()).status == 200
+            world.store.gate.clear()
+            world.store.asked.clear()
+            await line.send(head())
+            await world.store.asked.wait()
+            line.writer.close()
+            await until(lambda: not world.server.connections)
+            world.store.gate.set()
+            await until(lambda: world.counted('status="499"') == 1)
+
+    run(main())
+    assert not caplog.records
