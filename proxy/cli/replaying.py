@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -48,6 +47,8 @@ def replay(
       ims-proxy replay --ttl 300 --json access.log | jq .total
       zcat *.gz | ims-proxy replay --caller address -
     """
+    import asyncio
+
     from proxy.cli.logs import Log, LogError
     from proxy.replay.report import as_json as told
 

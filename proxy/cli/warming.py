@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -28,6 +26,8 @@ from proxy.cli.options import (
 )
 
 if TYPE_CHECKING:
+    import ssl
+
     from rich.console import Console
 
     from proxy.cli.crawl import Crawler, Listing
@@ -96,6 +96,8 @@ def warm(
       ims-proxy warm --token-file /run/secrets/token 'visibility=public' '/v2/cloudimages?__imagetype=gold'
       ims-proxy warm --without-proxy --config /etc/ims-proxy.toml --token-file token
     """
+    import asyncio
+
     from proxy.cli.crawl import CrawlError, listing
 
     try:
@@ -126,6 +128,8 @@ def _fields(token_file: Path | None, key_file: Path | None) -> dict[str, str]:
 
 def _trusted(ca_file: Path | None) -> ssl.SSLContext | None:
     """Return what trusts the certificates in *ca_file*, None where that is left to the system."""
+    import ssl
+
     try:
         return ssl.create_default_context(cafile=ca_file) if ca_file else None
     except OSError as error:  # which errors of TLS are, too
