@@ -82,10 +82,11 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
         await parts.shield.start()
         await operators.setup()
         await callers.setup()
-        admin_url = await _listening(operators, settings.admin.listen, place.operators if place else ())
         url = await _listening(
             callers, settings.server.listen, place.callers if place else (), _serving(settings.server)
         )
+        # Behind it: who is told here that the proxy is ready may come at once.
+        admin_url = await _listening(operators, settings.admin.listen, place.operators if place else ())
         listens = True
         telemetry.ready.set(1)
         event(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 import pytest
+from aiohttp import web
 
 from proxy.demo.server import Lookalike
-from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy
+from proxy.web import app
+from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy, settings_for
 
 LIST = "/v2/images?limit=5"
 
@@ -27,6 +31,22 @@ async def test_metrics_have_one_prefix(proxy: Proxy) -> None:
     lines = answer.body.decode().splitlines()
     assert answer.fields["Content-Type"].startswith("text/plain")
     assert all(line.startswith(("ims_proxy_", "# HELP ims_proxy_", "# TYPE ims_proxy_")) for line in lines)
+
+
+async def test_nobody_is_told_that_it_is_ready_before_callers_can_come(
+    upstream: Lookalike, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The port of operators opens behind the callers'."""
+    listening, opened = app._listening, []
+
+    async def noted(runner: web.BaseRunner, *rest: Any) -> str:
+        url = await listening(runner, *rest)
+        opened.append(url)
+        return url
+
+    monkeypatch.setattr(app, "_listening", noted)
+    async with app.running(settings_for(upstream.base_url)) as proxy:
+        assert opened == [proxy.url, proxy.admin_url]
 
 
 async def test_a_token_is_asked_for_on_all_but_the_health_checks(upstream: Lookalike) -> None:
