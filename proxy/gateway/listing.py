@@ -158,7 +158,7 @@ class ListingGateway:
         assert fetched.answer is not None
         if fetched.status == 401:
             await self.credentials.rejected(ask.who)
-        if not gap.pieces:
+        if not (gap.pieces or ask.public):  # who share a public list share no partition
             self._refused.keep(_refusal(ask, found), fetched.answer)
         given = self._if_error(ask, gap, found, trail) if fetched.status in _ERRORS else None
         return given or Listed(None, fetched.answer, trail.status())

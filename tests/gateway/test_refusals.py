@@ -103,6 +103,20 @@ async def test_what_is_not_public_is_for_nobody_who_waited_for_it(world: World) 
     assert sorted(request.fields.get("x-auth-token") or "" for request in world.upstream.requests) == tokens
 
 
+@pytest.mark.parametrize("status", [400, 404])
+async def test_what_one_was_refused_of_a_public_list_no_other_is(world: World, status: int) -> None:
+    """A refusal is remembered for who shares a partition, and who share a public list do not."""
+    everyone = world.asking.partitioner.public
+    asks = [world.ask("visibility=public", token=token) for token in ("alpha", "beta")]
+    alpha, beta = (replace(ask, key=replace(ask.key, partition=everyone), public=True) for ask in asks)
+    world.upstream.failing = Response(status, Fields(), b"project alpha: not allowed")
+    first = await world.gateway.answer(alpha)
+    assert first.answer is world.upstream.failing
+    world.upstream.failing = None
+    second = await world.gateway.answer(beta)
+    assert (second.cache_status.fwd_status, len(world.upstream.targets)) == (200, 2)
+
+
 async def test_an_upstream_that_does_not_answer_is_an_error(world: World) -> None:
     """Nothing stored, nothing to give."""
     world.upstream.failing = unreachable()
