@@ -24,7 +24,7 @@ from proxy.gateway.listed import Repeatable
 from proxy.gateway.memos import Memo
 from proxy.gateway.negatives import Negatives
 from proxy.gateway.resource_asking import ResourceAsk
-from proxy.gateway.resource_fetching import FetchedAnswer, ResourceFetcher, chosen
+from proxy.gateway.resource_fetching import FetchedAnswer, ResourceFetcher, about_who_asked, chosen
 from proxy.stores.answers import FoundAnswers
 
 _MAX_BACKGROUND: Final = 64
@@ -166,7 +166,7 @@ class ResourceGateway:
         )
         if fetched.answer is None:
             assert fetched.response is not None
-            if not ask.route.public:  # for those who ask the same in its partition
+            if not (ask.route.public or about_who_asked(fetched.response)):  # for who asks the same in its partition
                 self._refused.keep(_refusal(ask, found), fetched.response)
             return Resourced(fetched.response, status)
         answer = fetched.answer
@@ -230,5 +230,5 @@ def _why(answer: StoredAnswer | None, found: FoundAnswers, *, now: float) -> Fwd
     return Fwd.MISS if found.answers else Fwd.URI_MISS  # RFC 9211 §2.2: other answers are there, none for this request
 
 
-def _refusal(ask: ResourceAsk, found: FoundAnswers) -> tuple[str, str]:
-    return (ask.key.digest, found.moment)
+def _refusal(ask: ResourceAsk, found: FoundAnswers) -> tuple[str, str, str]:
+    return (ask.key.digest, found.moment, ask.flight)

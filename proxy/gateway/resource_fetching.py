@@ -28,6 +28,7 @@ from proxy.stores.answers import Answers, FoundAnswers
 from proxy.stores.base import Claim, SpanStore
 from proxy.telemetry import Telemetry
 
+_SECRETS: Final = frozenset({"set-cookie", "x-subject-token"})
 _FORGOTTEN_S: Final = 1.0  # how long it stands that nothing is kept
 
 
@@ -111,7 +112,7 @@ class ResourceFetcher:
         if received.whole is False:
             return FetchedAnswer(received.response.status, large=True, detail="large")
         if received.response.status != 304:
-            return await self._judged(ask, found, claim, received)
+            return await self._judged(ask, found, claim, received.response.status, _answer(ask, received))
         if known is None:
             raise UpstreamUnreachableError("upstream: 304 to a request without a condition")
         answer = freshened(
@@ -121,41 +122,24 @@ class ResourceFetcher:
             request_time=received.request_time,
             response_time=received.response_time,
         )
-        return await self._shareable(304, ask, found, claim, answer)
+        return await self._judged(ask, found, claim, 304, answer)
 
-    async def _judged(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, received: Received) -> FetchedAnswer:
-        """Return what a whole response is to others, and keep it where it may be kept."""
-        response = received.response
-        policy = ask.route.policy
-        lifetime_s = freshness_lifetime_s(
-            response.status, response.fields, policy, response_time=received.response_time
-        )
-        answer = StoredAnswer(
-            status=response.status,
-            reason=response.reason,
-            fields=response.fields,
-            body=response.body,
-            request_time=received.request_time,
-            response_time=received.response_time,
-            lifetime_s=lifetime_s or 0.0,
-            nominated=nominated(ask.fields, varies(response.fields)) if ask.route.vary else (),
-        )
-        why_not = unstorable(
-            answer,
-            stated=lifetime_s is not None,
-            authorized=ask.authorized,
-            public=ask.route.public,
-            by_rfc=ask.route.vary,
-        )
-        if why_not is None and ask.route.images and about_to_change(response.body):
-            why_not = "transient"
-        if why_not is None and ask.route.json and not is_json(response.body):
-            why_not = "not-json"
+    async def _judged(
+        self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, status: int, answer: StoredAnswer
+    ) -> FetchedAnswer:
+        """Return what a whole *answer*, or one that a 304 has freshened, is to others; keep it where it may be kept.
+
+        *status* is what the upstream answered. What a 304 adds may be about who asked as much as a whole answer.
+        """
+        if ask.route.vary:
+            answer = replace(answer, nominated=nominated(ask.fields, varies(answer.fields)))
+        why_not = _unstorable(ask, answer)
         if why_not is None:
-            return await self._shareable(response.status, ask, found, claim, answer)
-        if response.status < 500 and found.answers:
+            return await self._shareable(status, ask, found, claim, answer)
+        if status < 500 and found.answers:
             await self._keep(ask, found, claim, None)  # what was kept of it holds no longer
-        return FetchedAnswer(response.status, response=response, detail=why_not)
+        response = Response(answer.status, answer.fields, answer.body, answer.reason)
+        return FetchedAnswer(status, response=response, detail=why_not)
 
     async def _shareable(
         self, status: int, ask: ResourceAsk, found: FoundAnswers, claim: Claim, answer: StoredAnswer
@@ -189,6 +173,39 @@ class ResourceFetcher:
         return FetchedAnswer(answer.status, answer, stored=True, shared=True)
 
 
+def _answer(ask: ResourceAsk, received: Received) -> StoredAnswer:
+    """Return the whole response that was *received* as it would be stored."""
+    response = received.response
+    lifetime_s = freshness_lifetime_s(
+        response.status, response.fields, ask.route.policy, response_time=received.response_time
+    )
+    return StoredAnswer(
+        status=response.status,
+        reason=response.reason,
+        fields=response.fields,
+        body=response.body,
+        request_time=received.request_time,
+        response_time=received.response_time,
+        lifetime_s=lifetime_s or 0.0,
+    )
+
+
+def _unstorable(ask: ResourceAsk, answer: StoredAnswer) -> str | None:
+    """Return why *answer* to *ask* must not be stored, None where it may."""
+    stated = freshness_lifetime_s(answer.status, answer.fields, ask.route.policy, response_time=answer.response_time)
+    if why_not := unstorable(
+        answer,
+        stated=stated is not None,
+        authorized=ask.authorized,
+        public=ask.route.public,
+        by_rfc=ask.route.vary,
+    ):
+        return why_not
+    if ask.route.images and about_to_change(answer.body):
+        return "transient"
+    return "not-json" if ask.route.json and not is_json(answer.body) else None
+
+
 def _serves(ask: ResourceAsk, fetched: FetchedAnswer, failed: bool) -> bool:
     """Whether a caller may take what another's fetch has brought: on a public route only what may be stored there."""
     if fetched.large:
@@ -196,14 +213,15 @@ def _serves(ask: ResourceAsk, fetched: FetchedAnswer, failed: bool) -> bool:
     if fetched.answer is not None:
         return selects(ask.fields, fetched.answer)
     refused = fetched.status == 401 and ask.who.signing is not None
-    own = ask.route.public or fetched.response is None or _about_who_asked(fetched.response)
+    own = ask.route.public or fetched.response is None or about_who_asked(fetched.response)
     return refused or (failed and not own)
 
 
-def _about_who_asked(response: Response) -> bool:
+def about_who_asked(response: Response) -> bool:
+    """Whether *response* is for who asked alone: by its status, by what it says of being stored, by what it brings."""
     said = control(response.fields)
-    cookie = response.fields.get("set-cookie") is not None
-    return response.status in PERSONAL or said.no_store or said.private or cookie
+    secret = response.fields.any(_SECRETS)
+    return response.status in PERSONAL or said.no_store or said.private or secret
 
 
 def chosen(ask: ResourceAsk, found: FoundAnswers) -> StoredAnswer | None:

@@ -115,6 +115,82 @@ async def test_a_stale_answer_is_asked_about_by_its_validators(world: Resources)
     assert (await world.get("/own/a")).cache_status.fwd is None
 
 
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        pytest.param("/v2/images/a", ("Set-Cookie", "session=s3cr3t"), id="a cookie"),
+        pytest.param("/v2/images/a", ("X-Subject-Token", "s3cr3t"), id="a token"),
+        pytest.param("/v2/images/a", ("Cache-Control", "private"), id="private"),
+        pytest.param("/v2/images/a", ("Cache-Control", "no-store"), id="no-store"),
+        pytest.param("/public/a", ("Vary", "X-Auth-Token"), id="depends on the token"),
+        pytest.param("/public/a", ("Set-Cookie", "session=s3cr3t"), id="a cookie, for everyone"),
+    ],
+)
+async def test_a_304_that_is_about_who_asked_is_for_nobody_else(
+    world: Resources, target: str, line: tuple[str, str]
+) -> None:
+    """What a whole answer may not be stored with it may not be given by a 304: who asked gets it, and it ends there."""
+    world.upstream.script = [says(TAGGED, LASTS), says(TAGGED, line, status=304, body=b""), says(TAGGED, LASTS)]
+    await world.get(target)
+    world.hand.now += 300
+    own = await world.get(target)
+    assert (own.response.status, own.response.body, own.cache_status.stored) == (200, IMAGE, False)
+    if line[0] in ("Set-Cookie", "X-Subject-Token"):
+        assert own.response.fields.get(line[0]) == line[1]
+    other = await world.get(target)
+    assert other.response.fields.get("set-cookie") is other.response.fields.get("x-subject-token") is None
+    assert len(world.upstream.requests) == 3
+    assert not world.upstream.last("if-none-match")
+
+
+async def test_a_304_that_sets_a_cookie_is_not_for_who_waited(world: Resources) -> None:
+    """It is like a whole answer that sets one: each asks alone."""
+    world.upstream.script = [says(TAGGED, LASTS)]
+    await world.get()
+    world.hand.now += 300
+    world.upstream.gate.clear()
+    world.upstream.asked.clear()
+    world.upstream.usual = says(TAGGED, ("Set-Cookie", "session=s3cr3t"), status=304, body=b"")
+    crowd = [asyncio.create_task(world.get()) for _ in range(4)]
+    await world.upstream.asked.wait()
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    got = await asyncio.gather(*crowd)
+    assert len(world.upstream.requests) == 5
+    assert not any(each.cache_status.collapsed for each in got)
+
+
+async def test_a_304_may_say_that_an_answer_depends_on_more(world: Resources) -> None:
+    """From then on it is given to who sends the same of that field too."""
+    world.upstream.script = [
+        says(TAGGED, LASTS),
+        says(TAGGED, LASTS, ("Vary", "X-Tenant"), status=304, body=b""),
+        says(LASTS, ("Vary", "X-Tenant"), body=b"beta's"),
+    ]
+    await world.get("/mine/a", X_Tenant="alpha")
+    world.hand.now += 70
+    assert (await world.get("/mine/a", X_Tenant="alpha")).cache_status.fwd_status == 304
+    assert (await world.get("/mine/a", X_Tenant="beta")).response.body == b"beta's"
+    assert (await world.get("/mine/a", X_Tenant="alpha")).response.body == IMAGE
+    assert len(world.upstream.requests) == 3
+
+
+async def test_a_refusal_is_for_who_asks_alike(world: Resources) -> None:
+    """On a route of the standard's all fields go up, so a refusal may follow from each of them."""
+    world.upstream.script = [says(status=404, body=b"none here")]
+    assert (await world.get("/mine/a", X_Tenant="alpha")).response.status == 404
+    assert (await world.get("/mine/a", X_Tenant="beta")).response.status == 200
+    assert (await world.get("/mine/a", X_Tenant="alpha")).cache_status.detail == "negative"
+
+
+@pytest.mark.parametrize("said", ["private", "no-store"])
+async def test_a_refusal_about_who_asked_is_not_remembered(world: Resources, said: str) -> None:
+    """As it is given to nobody who waited for it."""
+    world.upstream.script = [says(("Cache-Control", said), status=404, body=b"not for you")]
+    assert (await world.get()).response.status == 404
+    assert (await world.get()).response.status == 200
+
+
 async def test_a_304_that_names_another_answer_is_not_believed(world: Resources) -> None:
     """The resource is asked for anew, without a condition."""
     world.upstream.script = [says(TAGGED, LASTS), says(("ETag", '"b"'), status=304, body=b""), says(LASTS, body=b"new")]
