@@ -43,11 +43,22 @@ class Vault(Protocol):
 
 
 class SharedLogin:
-    """Gives a token that *issue* fetches, once for all who share *vault*; *clock* gives epoch seconds."""
+    """Gives a token that *issue* fetches, once for all who share *vault*; *clock* gives epoch seconds.
 
-    def __init__(self, issue: Callable[[], Awaitable[Issued]], vault: Vault, *, clock: Callable[[], float]) -> None:
+    *whose* says whose token *issue* asks for and *vault* keeps: when a key is replaced, somebody else's.
+    """
+
+    def __init__(
+        self,
+        issue: Callable[[], Awaitable[Issued]],
+        vault: Vault,
+        *,
+        whose: Callable[[], object],
+        clock: Callable[[], float],
+    ) -> None:
         self._issue = issue
         self._vault = vault
+        self._whose = whose
         self._clock = clock
 
     async def issued(self, refused: str | None) -> Issued:
@@ -60,7 +71,10 @@ class SharedLogin:
                 if await self._vault.claimed():
                     break
                 await asyncio.sleep(_LOOK_S)
+        whose = self._whose()
         issued = await self._issue()
+        if self._whose() != whose:
+            return issued  # under the name that the vault has now it would be taken for the token of who that is
         with suppress(StoreUnavailableError):
             await self._vault.keep(_written(issued), for_s=issued.expires_at - self._clock())
         return issued

@@ -116,6 +116,9 @@ class TokenCredential:
             if held is not None:
                 return held
             raise self._failed[1]
+        if self._of != whose:
+            # Before anything is awaited: who comes meanwhile would take it for the token of who the proxy is now.
+            self._issued = self._refused = None
         self._of = whose
         try:
             self._issued = await self._issue(self._refused)

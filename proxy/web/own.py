@@ -67,7 +67,7 @@ class OwnIdentity:
         async def each_its_own(_: str | None) -> Issued:
             return await alone()
 
-        shared = SharedLogin(alone, vault(self._order), clock=time.time).issued if vault else None
+        shared = SharedLogin(alone, vault(self._order), whose=self._order, clock=time.time).issued if vault else None
         return TokenCredential(shared or each_its_own, whose=self._order, clock=time.time)
 
     def _key(self) -> SigningKey:

@@ -140,3 +140,30 @@ async def test_a_login_that_fails_is_tried_ever_less_often() -> None:
         world.away = False
         world.now += 300.0
         await world.token()
+
+
+async def test_nobody_speaks_for_who_the_proxy_was_before() -> None:
+    """While the first token of another identity is fetched, and where there is none, that of before is not sent."""
+    world = World()
+    assert await world.token() == "token-1"
+    world.whose, world.away = "another user", True
+    world.gate.clear()
+    waiting = [asyncio.ensure_future(world.token()) for _ in range(3)]
+    await asyncio.sleep(0)
+    world.gate.set()
+    got = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in got] == [UpstreamUnreachableError] * 3
+    with pytest.raises(UpstreamUnreachableError):
+        await world.token()
+
+
+async def test_a_token_that_comes_after_its_identity_changed_is_not_kept() -> None:
+    """One that was ordered before a key was replaced, and comes after, is of who the proxy was."""
+    world = World()
+    world.gate.clear()
+    late = asyncio.ensure_future(world.token())
+    await asyncio.sleep(0)
+    world.whose = "another user"
+    world.gate.set()
+    assert await late == "token-1"
+    assert await world.token() == "token-2"
