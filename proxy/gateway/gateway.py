@@ -153,8 +153,9 @@ class Gateway:
             return "other-path"
         request = request if on.vary else asked
         who = await self._who(request)
-        # With a body it goes through, and that is when it is read.
-        sent = await self._door.onward(request) if on.public and request.body is None else request
+        # Elsewhere only the credentials of who asks go up. With a body it goes through, and that is when it is read.
+        all_of_it = (on.public or on.vary) and request.body is None
+        sent = await self._door.onward(request) if all_of_it else request
         ask = resource_asked(sent, on, self._asking.partitioner, who)
         if isinstance(ask, str):
             return ask

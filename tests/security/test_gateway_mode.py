@@ -242,3 +242,32 @@ async def test_without_a_token_to_be_had_what_is_stored_is_given(upstream: Looka
         assert never.status == 502
         assert "IAM" in never.json()["error_msg"]
         assert PASSWORD not in never.body.decode()
+
+
+async def test_on_a_route_of_the_standards_callers_credentials_end_here_too(
+    upstream: Lookalike, tmp_path: Path
+) -> None:
+    """All else that a caller sends goes up there; its key does not, nor who it says it is: all share the answer."""
+    callers = tmp_path / "callers.toml"
+    callers.write_text(f'[reader]\nkey = "{READS}"\n')
+    seen: list[Call] = []
+
+    async def told(call: Call) -> web.StreamResponse:
+        seen.append(call)
+        return web.json_response({}, headers={"Cache-Control": "max-age=60"})
+
+    upstream.script = told
+    routes = [{"path": "/v2/schemas/*", "vary": True}]
+    identity = SIGNING | {"callers": str(callers)}
+    async with a_proxy(upstream.base_url, identity=identity, cache={"routes": routes}) as proxy:
+        forged = FORGED | {"X-Api-Key": READS, "X-Http-Method-Override": "DELETE", "X-Harmless": "1"}
+        answer = await proxy.client.ask("/v2/schemas/image", token=None, fields=forged.items())
+    assert answer.status == 200
+    (call,) = seen
+    assert signed_well(call)
+    assert call.headers["X-Harmless"] == "1"
+    assert call.headers["X-Project-Id"] == "own-project"
+    assert READS not in str(call.headers)
+    assert "forged" not in str(call.headers)
+    assert ALPHA not in str(call.headers)
+    assert "admin" not in str(call.headers)
