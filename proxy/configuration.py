@@ -66,6 +66,7 @@ def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Set
     given: dict[Setting, Given] = {}
     if file is not None:
         given |= from_file(file, problems)
+    unread = any(problem.setting == str(file) for problem in problems)
     given |= from_environment(environment, problems)
     given |= {at: Given(value, f"flag --{at[1] if at[0] == 'server' else at[0]}") for at, value in flags.items()}
     read_secret_files(given, problems)
@@ -77,7 +78,9 @@ def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Set
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         wrong = error.errors(include_url=False)
-        problems += [_problem(list(same), given) for _, same in groupby(wrong, lambda details: details["loc"][:2])]
+        # What lacks may stand in a file that could not be read.
+        told = [details for details in wrong if not (unread and details["type"] == "missing")]
+        problems += [_problem(list(same), given) for _, same in groupby(told, lambda details: details["loc"][:2])]
         settings = _of_the_rest(tree, wrong)
     problems += _contradictions(settings, given)
     if problems:

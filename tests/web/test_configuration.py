@@ -351,6 +351,15 @@ def test_a_byte_order_mark_is_no_part_of_a_file(file: Path, tmp_path: Path) -> N
     assert kept.get_secret_value() == "hunter2-hunter2-hunter2"
 
 
+def test_nothing_is_said_to_lack_that_a_file_may_hold_which_can_t_be_read(file: Path) -> None:
+    """That it can't be read is all that is told of it."""
+    (found,) = problems("--config", str(file.with_name("nowhere.toml")))
+    assert "No such file" in found
+    file.write_text("[server]\n")
+    (found,) = problems("--config", str(file))
+    assert found.startswith("upstream.url: required and not given")
+
+
 @pytest.mark.parametrize("value", ["h\u00fcnter2-hunter2-hunter2", "hunter2-hunter2\nhunter2"])
 @pytest.mark.parametrize("name", ["ADMIN__TOKEN", "IDENTITY__SECURITY_TOKEN"])
 def test_what_goes_into_a_field_has_to_fit(name: str, value: str) -> None:
