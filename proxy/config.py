@@ -257,7 +257,10 @@ class StoreSection(Section):
     )
     timeout_ms: float = Field(50.0, gt=0, le=60_000, description="the longest a request waits for Redis, milliseconds")
     prefix: str = Field(
-        "ims-proxy:", max_length=64, pattern=r"^[^{}\s]*$", description="what every key in Redis begins with"
+        "ims-proxy:",
+        max_length=64,
+        pattern=r"^[^{}\s]*$",
+        description="what every key in Redis begins with; a digest of `upstream.url` follows",
     )
     seal: Literal["none", "mac", "encrypt"] = Field(
         "none",

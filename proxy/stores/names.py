@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+from urllib.parse import urlsplit
+
 from proxy.core.keys import ListingKey, digest
 from proxy.core.values import immutable
+
+_ORIGIN_DIGITS: Final = 16
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def of_upstream(prefix: str, origin: str) -> str:
+    """Return what the names of all that is kept for the upstream *origin*, a URL, begin with, behind *prefix*.
+
+    A token may be good at several upstreams, and what one of them shows is not what another does.
+    """
+    parts = urlsplit(origin)
+    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    return f"{prefix}{digest((parts.scheme, parts.hostname or '', str(port)))[:_ORIGIN_DIGITS]}:"
 
 
 @immutable

@@ -108,6 +108,7 @@ def _store(settings: Settings, telemetry: Telemetry, heard: Callable[[Iterable[s
     memory = MemoryStore(settings.store.max_bytes)
     if settings.store.url.startswith("memory:"):
         return memory
+    from proxy.stores.names import of_upstream
     from proxy.stores.redis import connected
     from proxy.stores.tiered import TieredStore
 
@@ -115,7 +116,7 @@ def _store(settings: Settings, telemetry: Telemetry, heard: Callable[[Iterable[s
     lifetimes = rules(settings.cache)
     redis = connected(
         settings.store.url,
-        prefix=settings.store.prefix,
+        prefix=of_upstream(settings.store.prefix, settings.upstream.url),
         keep_s=lifetimes.longest_s,
         timeout_s=timeout_s,
         seal=sealing(settings.store.seal, settings.store.keys),

@@ -13,7 +13,7 @@ import pytest
 from proxy.config import BudgetSection
 from proxy.core.keys import EVERYTHING
 from proxy.demo.server import Call, Lookalike
-from proxy.stores.names import Names
+from proxy.stores.names import Names, of_upstream
 from tests.conftest import Say
 from tests.fleet.replicas import list_calls, metric, replicas, round_robin, settings
 from tests.fleet.test_own_writes import WITHIN_S, going_on, load, own, pairs
@@ -38,11 +38,12 @@ class Servers:
 
 
 @pytest.fixture(params=["cluster", "sentinel"])
-def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Servers]:
+def servers(request: pytest.FixtureRequest, tmp_path: Path, lookalike: Lookalike) -> Iterator[Servers]:
     """Servers of the test's own, each with a copy that takes its place."""
     if request.param == "cluster":
         with RedisCluster(tmp_path, copies=True) as cluster:
-            yield Servers(cluster.url, cluster.keeper(Names("ims-proxy:").generation(EVERYTHING)).kill)
+            names = Names(of_upstream("ims-proxy:", lookalike.base_url))
+            yield Servers(cluster.url, cluster.keeper(names.generation(EVERYTHING)).kill)
     else:
         with SentinelService(tmp_path) as service:
             yield Servers(service.url, service.leader.kill)

@@ -17,6 +17,8 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proxy.demo.seed import TOKENS as DEMO_TOKENS
+from proxy.demo.seed import demo_catalogue
 from proxy.demo.server import Call, Lookalike
 from tests.harness.iam import IamLookalike, Token, of_project
 from tests.harness.redis import RedisServer
@@ -216,3 +218,24 @@ async def test_a_redis_that_restarts_mixes_nobody_up(
                 for replica in reversed(replicas):
                     answers = await asyncio.gather(*(world.asked(each, at=replica) for each in asked))
                     assert told_apart(asked, answers) == len(asked)
+
+
+async def test_two_upstreams_on_one_redis_share_nothing(upstream: Lookalike, tmp_path: Path) -> None:
+    """A token that both accept is shown at each what that one has."""
+    with RedisServer(tmp_path) as redis:
+        sections: dict[str, Any] = {
+            "store": {"url": redis.url, "timeout_ms": 5000},
+            "identity": {"secret": "a secret that both proxies have"},
+        }
+        async with (
+            Lookalike(demo_catalogue(20, seed=2), DEMO_TOKENS) as elsewhere,
+            a_proxy(upstream.base_url, **sections) as here,
+            a_proxy(elsewhere.base_url, **sections) as there,
+        ):
+            ids = [
+                [image["id"] for image in (await proxy.client.ask("/v2/images?limit=5")).json()["images"]]
+                for proxy in (here, there, here, there)
+            ]
+    assert ids[0] == ids[2]
+    assert ids[1] == ids[3]
+    assert set(ids[0]).isdisjoint(ids[1])

@@ -90,7 +90,7 @@ async def test_what_was_put_into_redis_by_others_is_no_token(
 ) -> None:
     """A value that is altered is none: a login of one's own replaces it."""
     assert (await pair[0].client.ask(f"{LIST}&name=1", token=None)).status == 200
-    (name,) = await redis.keys("ims-proxy:own:*")
+    (name,) = await redis.keys("ims-proxy:*:own:*")
     await redis.setrange(name, 20, b"\0\0")
     assert (await pair[1].client.ask(f"{LIST}&name=2", token=None)).status == 200
     assert iam.issued == 2

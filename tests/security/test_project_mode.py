@@ -219,7 +219,8 @@ async def test_an_operator_drops_a_verdict_by_the_tokens_hash(
     async with make_proxy(store=store) as first, make_proxy(store=store) as second:
 
         async def listening() -> bool:
-            return bool(await redis.zcard("ims-proxy:{lists}:replicas") == 2)
+            (name,) = await redis.keys("ims-proxy:*:{lists}:replicas") or [""]
+            return bool(await redis.zcard(name) == 2)
 
         await until(listening)  # until then they take it that they may have missed something
         asked = second if replicas == 2 else first

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from proxy.core.keys import EVERYTHING
 from proxy.core.listing import HEAD
 from proxy.stores.commands import UNUSED_MS
+from proxy.stores.names import of_upstream
 from proxy.stores.redis import RedisStore
 from tests.stores.builders import BETA, KEY, MODEL, NOW, a_span, chained, keep
 from tests.stores.conftest import KEEP_S, PREFIX
@@ -329,3 +330,13 @@ async def test_who_waits_for_a_claim_waits_no_longer_than_it_may(redis_store: Re
         claim = await redis_store.claim(KEY, HEAD, now=NOW)
         await replica.settled(KEY, HEAD, timeout_s=0.01)
     await redis_store.settle(KEY, HEAD, claim)
+
+
+@pytest.mark.parametrize("origin", ["https://ims.example", "https://ims.example:443", "https://IMS.example/"])
+def test_an_upstream_is_known_however_it_is_spelt(origin: str) -> None:
+    """Case and a default port make no other upstream; scheme, host and port do."""
+    same = of_upstream(PREFIX, "https://ims.example")
+    assert same.startswith(PREFIX)
+    assert of_upstream(PREFIX, origin) == same
+    for other in ("http://ims.example", "https://ims.example:8443", "https://ims2.example", "http://ims.example:443"):
+        assert of_upstream(PREFIX, other) != same
