@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -134,6 +134,16 @@ class Resources:
         got = await self.got(target, **named)
         assert isinstance(got, Resourced), got
         return got
+
+    async def crowd(self, asking: Iterable[Coroutine[None, None, Resourced]]) -> list[Resourced]:
+        """Return what they get who all ask before the upstream answers the first of them."""
+        self.upstream.gate.clear()
+        self.upstream.asked.clear()
+        tasks = [asyncio.create_task(each) for each in asking]
+        await self.upstream.asked.wait()
+        await asyncio.sleep(0)
+        self.upstream.gate.set()
+        return await asyncio.gather(*tasks)
 
     async def settled(self) -> None:
         """Return when nothing is done in the background any more."""

@@ -148,14 +148,8 @@ async def test_a_304_that_sets_a_cookie_is_not_for_who_waited(world: Resources) 
     world.upstream.script = [says(TAGGED, LASTS)]
     await world.get()
     world.hand.now += 300
-    world.upstream.gate.clear()
-    world.upstream.asked.clear()
     world.upstream.usual = says(TAGGED, ("Set-Cookie", "session=s3cr3t"), status=304, body=b"")
-    crowd = [asyncio.create_task(world.get()) for _ in range(4)]
-    await world.upstream.asked.wait()
-    await asyncio.sleep(0)
-    world.upstream.gate.set()
-    got = await asyncio.gather(*crowd)
+    got = await world.crowd(world.get() for _ in range(4))
     assert len(world.upstream.requests) == 5
     assert not any(each.cache_status.collapsed for each in got)
 
@@ -408,12 +402,7 @@ def test_what_can_t_be_shared_goes_through(fields: dict[str, str], reason: str) 
 
 async def test_a_crowd_costs_one_call(world: Resources) -> None:
     """A hundred callers with one token wait for one fetch."""
-    world.upstream.gate.clear()
-    crowd = [asyncio.create_task(world.get()) for _ in range(100)]
-    await world.upstream.asked.wait()
-    await asyncio.sleep(0)
-    world.upstream.gate.set()
-    got = await asyncio.gather(*crowd)
+    got = await world.crowd(world.get() for _ in range(100))
     assert len(world.upstream.requests) == 1
     assert sorted(each.cache_status.collapsed for each in got) == [False] + [True] * 99
 
@@ -448,38 +437,24 @@ async def test_nobody_is_refused_in_another_s_place(world: Resources, status: in
 
 async def test_a_crowd_on_an_upstream_that_fails_is_no_crowd(world: Resources) -> None:
     """Who led is told of the failure, and those who waited share the next."""
-    world.upstream.gate.clear()
     world.upstream.usual = says(status=500, body=b"no")
-    crowd = [asyncio.create_task(world.get()) for _ in range(20)]
-    await world.upstream.asked.wait()
-    await asyncio.sleep(0)
-    world.upstream.gate.set()
-    assert {each.response.status for each in await asyncio.gather(*crowd)} == {500}
+    got = await world.crowd(world.get() for _ in range(20))
+    assert {each.response.status for each in got} == {500}
     assert len(world.upstream.requests) <= 3
 
 
 async def test_what_is_no_store_is_never_shared_with_who_waited(world: Resources) -> None:
     """Not even the second time: each asks alone."""
-    world.upstream.gate.clear()
     world.upstream.usual = says(("Cache-Control", "no-store"))
-    crowd = [asyncio.create_task(world.get()) for _ in range(5)]
-    await world.upstream.asked.wait()
-    await asyncio.sleep(0)
-    world.upstream.gate.set()
-    got = await asyncio.gather(*crowd)
+    got = await world.crowd(world.get() for _ in range(5))
     assert len(world.upstream.requests) == 5
     assert not any(each.cache_status.collapsed for each in got)
 
 
 async def test_a_cookie_is_for_nobody_who_waited(world: Resources) -> None:
     """An answer that sets one is about who asked: others ask alone, though they share a partition."""
-    world.upstream.gate.clear()
     world.upstream.usual = says(("Set-Cookie", "session=s3cr3t"))
-    crowd = [asyncio.create_task(world.get()) for _ in range(5)]
-    await world.upstream.asked.wait()
-    await asyncio.sleep(0)
-    world.upstream.gate.set()
-    got = await asyncio.gather(*crowd)
+    got = await world.crowd(world.get() for _ in range(5))
     assert len(world.upstream.requests) == 5
     assert not any(each.cache_status.collapsed for each in got)
 
@@ -577,13 +552,8 @@ async def test_a_200_that_is_not_json_is_kept_for_nobody(world: Resources, body:
 @pytest.mark.parametrize("target", ["/public/a", "/vary/a"])
 async def test_on_a_public_route_only_what_is_public_is_shared_with_who_waited(world: Resources, target: str) -> None:
     """What may not be stored is for who asked, however often others waited for it in vain."""
-    world.upstream.gate.clear()
     world.upstream.usual = says(("Cache-Control", "max-age=0"))
-    crowd = [asyncio.create_task(world.get(target, token=f"t{number}")) for number in range(6)]
-    await world.upstream.asked.wait()
-    await asyncio.sleep(0)
-    world.upstream.gate.set()
-    got = await asyncio.gather(*crowd)
+    got = await world.crowd(world.get(target, token=f"t{number}") for number in range(6))
     assert not any(each.cache_status.collapsed for each in got)
     assert sorted(each.fields.get("x-auth-token") or "" for each in world.upstream.requests) == [
         f"t{n}" for n in range(6)
