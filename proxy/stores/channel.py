@@ -2,9 +2,9 @@
 
 Law 8 needs more than a message that is sent: when a write is answered, no replica may use what it had before. So
 
-1. the replica that saw the write draws new generations, publishes them, and learns from Redis how many listened, or
+1. the replica that saw the write draws new generations, publishes of what, and learns from Redis how many listened, or
    lately did;
-2. every replica applies them and acknowledges;
+2. every replica forgets those of before, and acknowledges;
 3. the first one waits for as many acknowledgements, at most for *trust_s*.
 
 A replica that can't be reached answers nothing from memory by then: it trusts its memory only for *trust_s* from the
@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import count
 from math import ceil
@@ -40,14 +40,15 @@ _AT_ONCE_S: Final = 0.02
 _COUNTED_S: Final = 30.0
 _ANOTHER_RUN: Final = 2  # see run.lua
 
-Apply = Callable[[Mapping[str, str], float], None]
+Apply = Callable[[Collection[str], float], None]
 
 
 class Channel:
     """One subscription, kept up for as long as it runs.
 
-    *apply* is told the new generations of scopes, and until when listings are unsettled; *lost* is told that messages
-    may have been missed. *trust_s* is how long a replica believes its memory without hearing from Redis, seconds.
+    *apply* is told the scopes that have new generations, and until when listings are unsettled; *lost* is told that
+    messages may have been missed. *trust_s* is how long a replica believes its memory without hearing from Redis,
+    seconds.
     """
 
     def __init__(self, store: RedisStore, *, trust_s: float, apply: Apply, lost: Callable[[], None]) -> None:
@@ -111,16 +112,14 @@ class Channel:
                     await self._store.redis.zrem(self._store.names.replicas, self._name)
                     await self._store.redis.publish(self._store.names.channel, f"b:{self._name}")
 
-    async def tell(self, generations: Mapping[str, str], *, unsettled_until: float) -> None:
-        """Tell every replica the new *generations*, and return when none answers from before them.
+    async def tell(self, scopes: Sequence[str], *, unsettled_until: float) -> None:
+        """Tell every replica that *scopes* have new generations, and return when none answers from before them.
 
         Raises `StoreUnavailableError` where nothing could be told.
         """
         message = secrets.token_hex(8)
         heard = self._acknowledged[message] = asyncio.Semaphore(0)
-        told = orjson.dumps(
-            {"of": message, "to": self._name, "generations": generations, "unsettled_until": unsettled_until}
-        )
+        told = orjson.dumps({"of": message, "to": self._name, "scopes": scopes, "unsettled_until": unsettled_until})
         try:
             names = self._store.names
             listeners = await self._store.commands.run("tell", [names.replicas], [names.channel, b"i:" + told])
@@ -220,7 +219,7 @@ class Channel:
             self._left.add(message[2:].decode())
         elif message.startswith(b"i:"):
             told = orjson.loads(message[2:])
-            self._apply(told["generations"], told["unsettled_until"])
+            self._apply(told["scopes"], told["unsettled_until"])
             await self._store.redis.publish(f"{self._store.names.channel}:{told['to']}", f"a:{told['of']}")
 
     async def _look(self) -> None:

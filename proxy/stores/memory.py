@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count as counted
 from typing import Final
 
@@ -125,8 +125,7 @@ class MemoryStore:
 
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`."""
-        self._epoch += 1
-        self.learn({scope: f"m{next(self._invalidations)}" for scope in scopes})
+        self.forget(scopes)
         if unsettled_s:
             self.unsettle(now + unsettled_s)
 
@@ -172,6 +171,11 @@ class MemoryStore:
             self._generations.clear()
             self._era = f"e{next(self._invalidations)}"
             self._epoch += 1
+
+    def forget(self, scopes: Iterable[str]) -> None:
+        """Let nothing that is kept under *scopes* be of the generation that they have from now on."""
+        self._epoch += 1
+        self.learn({scope: f"m{next(self._invalidations)}" for scope in scopes})
 
     def unsettle(self, until: float) -> None:
         """Count every listing as unsettled *until* then, epoch seconds."""

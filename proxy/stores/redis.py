@@ -147,20 +147,14 @@ class RedisStore:
         """See `SpanStore.used`: what goes first is for Redis to say."""
 
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
-        """See `SpanStore.invalidate`."""
-        await self.generate(scopes, unsettled_s=unsettled_s, now=now)
-
-    async def generate(self, scopes: Sequence[str], *, unsettled_s: float, now: float) -> dict[str, str]:
-        """Give *scopes* new generations and return them. They are drawn, not counted: none ever comes again."""
-        drawn = {scope: secrets.token_hex(8) for scope in scopes}
+        """See `SpanStore.invalidate`. Generations are drawn, not counted: none ever comes again."""
         async with self.commands.translated() as redis, redis.pipeline(transaction=False) as pipe:
-            for scope, generation in drawn.items():
-                pipe.set(self.names.generation(scope), generation, px=self.commands.remember_ms)
+            for scope in scopes:
+                pipe.set(self.names.generation(scope), secrets.token_hex(8), px=self.commands.remember_ms)
                 pipe.delete(self.names.listings(scope))
             if unsettled_s > 0:
                 pipe.set(self.names.unsettled, repr(now + unsettled_s), px=int(unsettled_s * 1000) or 1)
             await pipe.execute()
-        return drawn
 
     async def budgeted(self, scope: str, order: bytes, *, life: bytes) -> tuple[bytes, Any]:
         """Return which life of the budgets is kept here, *life* if none was, and what `budget.lua` says to *order*."""

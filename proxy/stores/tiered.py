@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -199,8 +199,8 @@ class TieredStore:
         unsettled = max(owed.values())
         began_at = unsettled.until - unsettled.for_s
         async with asyncio.timeout(self._near_ttl_s + _TELL_S):
-            drawn = await self._far.generate(list(owed), unsettled_s=unsettled.for_s, now=began_at)
-            await self._channel.tell(drawn, unsettled_until=unsettled.until)
+            await self._far.invalidate(list(owed), unsettled_s=unsettled.for_s, now=began_at)
+            await self._channel.tell(list(owed), unsettled_until=unsettled.until)
 
     async def _believed(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
         """Return what *call* finds in Redis, if that knows of every write that is over.
@@ -244,11 +244,16 @@ class TieredStore:
             self._known.clear()
         self._known.update(key.scopes)
 
-    def _apply(self, generations: Mapping[str, str], unsettled_until: float) -> None:
+    def _apply(self, scopes: Collection[str], unsettled_until: float) -> None:
+        """Forget the generations of *scopes*, and learn them from Redis: it alone says which was drawn last.
+
+        1. A draws one. 2. C fetches under it. 3. B draws another, tells it, and its write is answered. 4. A's news come
+        late: to take over what they say would make C believe what it fetched before B's write.
+        """
         self._heard += 1
-        self._tell(generations)
-        self._near.learn(generations)
-        self._known.update(generations)
+        self._tell(scopes)
+        self._near.forget(scopes)
+        self._known.difference_update(scopes)
         self._near.unsettle(unsettled_until)
 
     def _lost(self) -> None:

@@ -140,6 +140,18 @@ async def test_what_one_replica_invalidates_no_other_uses(own_server: RedisServe
                 assert all(piece.span.generation != found.state.generation for piece in found.pieces)
 
 
+async def test_news_that_come_late_bring_nothing_back(own_server: RedisServer) -> None:
+    """Of two writes at once the one that Redis knew first is told last: what was fetched between them is not used."""
+    async with a_replica(own_server.url) as one, a_replica(own_server.url) as other:
+        await one.far.invalidate([EVERYTHING], now=NOW)
+        await keep(other, a_span())
+        await other.invalidate([EVERYTHING], now=NOW)
+        await one.channel.tell([EVERYTHING], unsettled_until=0.0)
+        for store in (one, other):
+            found = await store.chain(KEY, HEAD, 4, now=NOW)
+            assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+
+
 async def test_a_write_while_redis_is_frozen_returns_in_bounded_time(own_server: RedisServer) -> None:
     """The writer's own replica forgets at once, and waits no longer than others may believe their memory."""
     async with a_replica(own_server.url, timeout_s=LIMIT_S) as store:
@@ -202,7 +214,7 @@ async def test_closing_ends_whatever_the_channel_was_doing(server: RedisServer) 
         b"i:",
         b"i:[]",
         b'i:{"of": 1}',
-        b'i:{"of": 1, "to": "x", "generations": 5, "unsettled_until": 0}',
+        b'i:{"of": 1, "to": "x", "scopes": 5, "unsettled_until": 0}',
         b"w:\xff",
         b"a:\xff",
     ],
