@@ -2,10 +2,10 @@
 
 Law 8 needs more than a message that is sent: when a write is answered, no replica may use what it had before. So
 
-1. the replica that saw the write draws new generations, publishes of what, and learns from Redis how many listened, or
-   lately did;
-2. every replica forgets those of before, and acknowledges;
-3. the first one waits for as many acknowledgements, at most for *trust_s*.
+1. the replica that saw the write draws new generations, publishes of what, and learns from Redis who lately listened,
+   and how many do;
+2. every replica forgets those of before, and acknowledges by its name;
+3. the first one waits for all of those, and for as many in all, at most for *trust_s*.
 
 A replica that can't be reached answers nothing from memory by then: it trusts its memory only for *trust_s* from the
 sending of its latest ping that came back, and a broken channel brings none back. One whose end of the channel Redis has
@@ -32,6 +32,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from proxy.core.keys import EVERYTHING
 from proxy.errors import StoreUnavailableError
+from proxy.stores.acknowledged import Acknowledged, replicas
 from proxy.stores.ending import ended
 from proxy.stores.redis import RedisStore
 
@@ -61,7 +62,7 @@ class Channel:
         self._left: set[str] = set()  # of those seen, who said goodbye
         self._trusted_until = 0.0
         self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._acknowledged: dict[str, asyncio.Semaphore] = {}
+        self._acknowledged: dict[str, Acknowledged] = {}
         self._task: asyncio.Task[None] | None = None
         self._sessions = count(1)
         self._session: int | None = None
@@ -118,15 +119,15 @@ class Channel:
         Raises `StoreUnavailableError` where nothing could be told.
         """
         message = secrets.token_hex(8)
-        heard = self._acknowledged[message] = asyncio.Semaphore(0)
+        acknowledged = self._acknowledged[message] = Acknowledged()
         told = orjson.dumps({"of": message, "to": self._name, "scopes": scopes, "unsettled_until": unsettled_until})
         try:
             names = self._store.names
-            listeners = await self._store.commands.run("tell", [names.replicas], [names.channel, b"i:" + told])
+            listening, counted = await self._store.commands.run("tell", [names.replicas], [names.channel, b"i:" + told])
+            expected = replicas(counted) | (self._seen.keys() - self._left)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._trust_s):
-                    for _ in range(max(listeners, len(self._seen.keys() - self._left))):
-                        await heard.acquire()
+                    await acknowledged.by_all(expected, count=listening)
         finally:
             del self._acknowledged[message]
 
@@ -204,7 +205,7 @@ class Channel:
         kept_s = ceil(2 * self._trust_s) + 1
         peers = await self._store.commands.run("beat", [self._store.names.replicas], [kept_s, self._name])
         now = time.monotonic()
-        self._seen |= {self._name: now} | {each.decode(): now for each in peers}
+        self._seen |= dict.fromkeys((self._name, *replicas(peers)), now)
         self._seen = {name: at for name, at in self._seen.items() if now - at < _COUNTED_S}
         self._left &= self._seen.keys()
 
@@ -213,14 +214,15 @@ class Channel:
             for event in self._waiting.get(message.decode(), ()):
                 event.set()
         elif message.startswith(b"a:"):
-            if heard := self._acknowledged.get(message[2:].decode()):
-                heard.release()
+            of, _, name = message[2:].decode().partition(":")
+            if acknowledged := self._acknowledged.get(of):
+                acknowledged.by(name)
         elif message.startswith(b"b:"):
             self._left.add(message[2:].decode())
         elif message.startswith(b"i:"):
             told = orjson.loads(message[2:])
             self._apply(told["scopes"], told["unsettled_until"])
-            await self._store.redis.publish(f"{self._store.names.channel}:{told['to']}", f"a:{told['of']}")
+            await self._store.redis.publish(f"{self._store.names.channel}:{told['to']}", f"a:{told['of']}:{self._name}")
 
     async def _look(self) -> None:
         """Believe Redis; where it is another than before, once all that is in it counts as invalidated.

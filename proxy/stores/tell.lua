@@ -1,7 +1,7 @@
 -- Tells all replicas a message.
 -- KEYS[1]  the replicas that may trust their memory, by when they are no longer counted
 -- ARGV     the channel; the message
--- Returns  how many have to acknowledge it. In a cluster only this node's listeners are counted by PUBLISH.
+-- Returns  how many listen, in a cluster to this node; the names of those that are counted
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1])
 local listening = redis.call('PUBLISH', ARGV[1], ARGV[2])
-return math.max(listening, redis.call('ZCARD', KEYS[1]))
+return {listening, redis.call('ZRANGE', KEYS[1], 0, -1)}

@@ -9,7 +9,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import orjson
 import pytest
+from redis.asyncio.client import PubSub
 
 from proxy.core.keys import EVERYTHING
 from proxy.core.listing import HEAD
@@ -37,12 +39,16 @@ def own_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @asynccontextmanager
 async def a_replica(
-    url: str, *, timeout_s: float = PATIENT_S, failed: Callable[[str], None] = lambda _: None
+    url: str,
+    *,
+    near_ttl_s: float = NEAR_TTL_S,
+    timeout_s: float = PATIENT_S,
+    failed: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[TieredStore]:
     """Give the store of one replica, its channel up."""
     far = connected(url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=timeout_s)
     store = TieredStore(
-        MemoryStore(1 << 20), far, near_ttl_s=NEAR_TTL_S, stale_s=60.0, timeout_s=timeout_s, failed=failed
+        MemoryStore(1 << 20), far, near_ttl_s=near_ttl_s, stale_s=60.0, timeout_s=timeout_s, failed=failed
     )
     store.start()
     try:
@@ -69,6 +75,20 @@ async def kept(store: TieredStore) -> bool:
         await keep(store, a_span())
         return True
     return False
+
+
+async def always() -> bool:
+    return True
+
+
+async def news(listening: PubSub) -> dict[str, str]:
+    """Return what the next invalidation says that *listening* hears of."""
+    async with asyncio.timeout(WITHIN_S):
+        async for message in listening.listen():
+            if message["type"] == "message" and message["data"].startswith(b"i:"):
+                told: dict[str, str] = orjson.loads(message["data"][2:])
+                return told
+    raise AssertionError("nothing more will be heard")
 
 
 async def seconds(work: Awaitable[object]) -> float:
@@ -152,6 +172,27 @@ async def test_news_that_come_late_bring_nothing_back(own_server: RedisServer) -
             assert all(piece.span.generation != found.state.generation for piece in found.pieces)
 
 
+async def test_a_writer_waits_for_each_replica_and_not_for_so_many(own_server: RedisServer) -> None:
+    """One that may still believe its memory is waited for, however often those acknowledge that need not have."""
+    async with a_replica(own_server.url, near_ttl_s=2 * WITHIN_S) as store, store.far.redis.pubsub() as newcomer:
+        redis, names = store.far.redis, store.far.names
+        await redis.zadd(names.replicas, {"cut-off": 2**40})
+        await newcomer.subscribe(names.channel)
+        telling = asyncio.create_task(store.channel.tell([EVERYTHING], unsettled_until=0.0))
+        told = await news(newcomer)
+        for name in ("newcomer", "newcomer"):
+            await redis.publish(f"{names.channel}:{told['to']}", f"a:{told['of']}:{name}")
+        heard = asyncio.create_task(store.channel.woken("w:after", held=always, timeout_s=WITHIN_S))
+        await asyncio.sleep(0)
+        await redis.publish(names.channel, "w:after")
+        await heard
+        await store.ping()
+        assert not telling.done()
+        await redis.publish(f"{names.channel}:{told['to']}", f"a:{told['of']}:cut-off")
+        async with asyncio.timeout(WITHIN_S):
+            await telling
+
+
 async def test_a_write_while_redis_is_frozen_returns_in_bounded_time(own_server: RedisServer) -> None:
     """The writer's own replica forgets at once, and waits no longer than others may believe their memory."""
     async with a_replica(own_server.url, timeout_s=LIMIT_S) as store:
@@ -232,3 +273,14 @@ async def test_a_message_that_can_t_be_read_is_taken_for_news_that_were_missed(
         await other.invalidate([EVERYTHING], now=NOW)
         found = await store.chain(KEY, HEAD, 1, now=NOW)
         assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+
+
+async def test_a_replica_s_name_that_is_no_text_holds_nobody_up(own_server: RedisServer) -> None:
+    """Whoever put it among the replicas, the channel goes on."""
+    async with a_replica(own_server.url) as store:
+        await store.far.redis.zadd(store.far.names.replicas, {b"\xff": 2**40})
+        async with a_replica(own_server.url) as other:
+            await keep(store, a_span())
+            await other.invalidate([EVERYTHING], now=NOW)
+            found = await store.chain(KEY, HEAD, 4, now=NOW)
+            assert all(piece.span.generation != found.state.generation for piece in found.pieces)
