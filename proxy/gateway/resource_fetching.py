@@ -29,6 +29,7 @@ from proxy.stores.base import Claim, SpanStore
 from proxy.telemetry import Telemetry
 
 _SECRETS: Final = frozenset({"set-cookie", "x-subject-token"})
+_THROTTLED: Final = 429
 _FORGOTTEN_S: Final = 1.0  # how long it stands that nothing is kept
 
 
@@ -136,7 +137,7 @@ class ResourceFetcher:
         why_not = _unstorable(ask, answer)
         if why_not is None:
             return await self._shareable(status, ask, found, claim, answer)
-        if status < 500 and found.answers:
+        if found.answers and _speaks_of_it(ask, status):
             await self._keep(ask, found, claim, None)  # what was kept of it holds no longer
         response = Response(answer.status, answer.fields, answer.body, answer.reason)
         return FetchedAnswer(status, response=response, detail=why_not)
@@ -204,6 +205,15 @@ def _unstorable(ask: ResourceAsk, answer: StoredAnswer) -> str | None:
     if ask.route.images and about_to_change(answer.body):
         return "transient"
     return "not-json" if ask.route.json and not is_json(answer.body) else None
+
+
+def _speaks_of_it(ask: ResourceAsk, status: int) -> bool:
+    """Whether an answer with *status* says something of the resource, for all who share what is kept of it.
+
+    Neither a failure does, nor that calls were too many, nor on a public route that somebody is refused: anyone may ask
+    there, with whatever token.
+    """
+    return status < 500 and status != _THROTTLED and not (ask.route.public and status in PERSONAL)
 
 
 def _serves(ask: ResourceAsk, fetched: FetchedAnswer, failed: bool) -> bool:

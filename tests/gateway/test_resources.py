@@ -251,6 +251,18 @@ async def test_an_answer_is_given_stale_while_the_upstream_fails(
         await world.get()
 
 
+async def test_one_call_too_many_takes_nothing_away(world: Resources) -> None:
+    """That the upstream counts calls says nothing of the resource: what is kept of it goes on being given."""
+    await world.get()
+    world.hand.now += 65
+    world.upstream.usual = says(status=429, body=b"no")
+    for detail in ("stale-while-revalidate", "stale-while-revalidate", "stale-if-error"):
+        got = await world.get()
+        assert (got.response.body, got.cache_status.detail) == (IMAGE, detail)
+        await world.settled()
+        world.hand.now += 4
+
+
 async def test_an_error_that_takes_its_time_is_no_longer_stood_in_for(world: Resources) -> None:
     """What may be given stale is decided when it is given."""
     await world.get()
@@ -494,6 +506,16 @@ async def test_a_public_answer_is_everyone_s(world: Resources) -> None:
     assert (await world.get("/public/a", token="beta")).cache_status.fwd is None
     assert (await world.get("/public/a", token="")).cache_status.fwd is None
     assert world.upstream.last("x-auth-token") == ["alpha"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_who_is_refused_takes_a_public_answer_from_nobody(world: Resources, status: int) -> None:
+    """It is about who asked, and anyone may ask there: what is kept stands in for an upstream that fails."""
+    await world.get("/public/a")
+    world.hand.now += 80
+    world.upstream.script = [says(status=status, body=b"no"), unreachable()]
+    assert (await world.get("/public/a", token="made-up")).response.status == status
+    assert (await world.get("/public/a", token="beta")).cache_status.detail == "stale-if-error"
 
 
 async def test_an_answer_to_authorization_is_public_only_if_it_says_so(world: Resources) -> None:
