@@ -55,6 +55,8 @@ class Iam:
         found = verdict(answer.body) if answer.status == 200 else None
         if found is None:
             raise UpstreamUnreachableError(f"IAM: no verdict, status {answer.status}")
+        if answer.fields.get("x-subject-token") not in (None, token):  # it repeats what it was asked about
+            raise UpstreamUnreachableError("IAM: a verdict of another token than was asked about")
         return found
 
     async def issued(self, order: bytes) -> Issued:

@@ -38,6 +38,7 @@ class IamLookalike:
     *logins* and *issued* how often a token was asked for and given.
 
     While *gate* is shut answers wait; with *failing* set that status is answered to everything, 429 for a minute.
+    With *mixed_up* set that token is spoken of, whichever was asked about.
     """
 
     def __init__(self, tokens: Mapping[str, Token]) -> None:
@@ -46,6 +47,7 @@ class IamLookalike:
         self.logins = 0
         self.issued = 0
         self.failing: int | None = None
+        self.mixed_up: str | None = None
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked = asyncio.Event()
@@ -84,7 +86,8 @@ class IamLookalike:
         token = self.tokens.get(subject)
         if request.headers.get("X-Auth-Token") != subject or token is None or token.expires_at <= time.time():
             return web.json_response({"error": {"code": 404, "message": "not found"}}, status=404)
-        return web.json_response(self._document(token), headers={"X-Subject-Token": subject})
+        spoken_of = self.mixed_up or subject
+        return web.json_response(self._document(self.tokens[spoken_of]), headers={"X-Subject-Token": spoken_of})
 
     async def _issue(self, request: web.BaseRequest) -> web.Response:
         asked = (await _json(request))["auth"]

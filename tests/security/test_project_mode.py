@@ -98,6 +98,16 @@ async def test_a_forged_project_changes_nothing(proxy: Proxy, upstream: Lookalik
     )
 
 
+async def test_a_verdict_of_another_token_is_none(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
+    """Whatever mixed them up on the way, a cache before IAM for one: nobody is taken for whom it speaks of."""
+    await ask(proxy, ALPHA)
+    iam.mixed_up = ALPHA
+    answer = await ask(proxy, BETA)
+    assert not answer.hit
+    assert "token-unverified" in answer.cache_status
+    assert [call.headers["X-Auth-Token"] for call in upstream.calls] == [ALPHA, BETA]
+
+
 async def test_a_token_that_iam_refuses_sees_nothing_stored(
     proxy: Proxy, upstream: Lookalike, iam: IamLookalike
 ) -> None:
