@@ -38,6 +38,10 @@ class Door(Protocol):
         """Return who has the token with the partition *partition*, before anything else is known of it."""
         ...
 
+    def dropped(self, who: Who) -> bool:
+        """Whether *who* is believed no longer, though it was when it came."""
+        ...
+
     def seen_by(self, project: str) -> Purge:
         """Return which listings to drop for all that *project* sees to be gone."""
         ...
@@ -70,6 +74,10 @@ class TokenDoor:
     def holder(self, partition: Partition) -> Who:
         """See `Door.holder`."""
         return Who(partition, partition)
+
+    def dropped(self, who: Who) -> bool:  # noqa: ARG002 - see ProjectDoor
+        """See `Door.dropped`: it waited for a fetch by the same token, which the upstream took."""
+        return False
 
     def seen_by(self, project: str) -> Purge:
         """See `Door.seen_by`: tokens tell no projects."""
@@ -109,6 +117,10 @@ class ProjectDoor(TokenDoor):
     def holder(self, partition: Partition) -> Who:
         """See `Door.holder`."""
         return Who(partition, partition, verified=True, token=partition.digest)
+
+    def dropped(self, who: Who) -> bool:
+        """See `Door.dropped`."""
+        return who.token is not None and self._verifier.dropped(who.token)
 
     def seen_by(self, project: str) -> Purge:
         """See `Door.seen_by`: those of the project, and of who may see it though it is not theirs alone."""
@@ -162,6 +174,10 @@ class OwnDoor:
     def holder(self, partition: Partition) -> Who:
         """See `Door.holder`: no token of a caller counts here."""
         return Who(partition, partition, verified=True)
+
+    def dropped(self, who: Who) -> bool:  # noqa: ARG002 - they are all the proxy
+        """See `Door.dropped`: never."""
+        return False
 
     def seen_by(self, project: str) -> Purge:
         """See `Door.seen_by`: there is one identity, and all is stored for it."""

@@ -163,8 +163,8 @@ class Gateway:
         got = await self._resources.answer(ask)
         if isinstance(got, str):
             return got
-        if ask.who.expires_at <= self._clock():
-            return "token-expired"
+        if reason := self._believed_no_longer(ask.who, got.response):
+            return reason
         return Answer(kind, got.cache_status, response=got.response, repeatable=got.repeatable)
 
     async def close(self) -> None:
@@ -196,6 +196,17 @@ class Gateway:
             self._listings.credentials.shown(who)
         return who
 
+    def _believed_no_longer(self, who: Who, answer: Response | None) -> str | None:
+        """Return why *who*, believed when it came, gets nothing of another's fetch, None where it is still believed.
+
+        Nor where the *answer* is that it is refused: nobody's but its own, and by that it was dropped.
+        """
+        if answer is not None and answer.status == 401:
+            return None
+        if who.expires_at <= self._clock():
+            return "token-expired"
+        return "token-dropped" if self._door.dropped(who) else None
+
     async def purge(self, order: Purge) -> Purged:
         """Drop what *order* names, in every replica, and return what that was."""
         now = self._clock()
@@ -215,8 +226,8 @@ class Gateway:
     async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer | str:
         """Return the answer to *ask*, or why it goes through: its token may have ended while others were asked."""
         got = await self._listings.answer(ask)
-        if ask.who.expires_at <= self._clock():
-            return "token-expired"
+        if reason := self._believed_no_longer(ask.who, got.answer):
+            return reason
         if got.answer is not None:
             return Answer(kind, got.cache_status, response=_unchanged(got.answer))
         if self._resources is not None:

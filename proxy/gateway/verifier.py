@@ -18,6 +18,7 @@ from proxy.gateway.memos import Memo
 _REMEMBERED: Final = 10_000
 # How long a token that IAM refused is refused unasked, seconds, so that a flood of bad tokens is none on IAM.
 REFUSED_S: Final = 10.0
+_DROPPED_S: Final = 600.0  # longer than anyone waits for another's fetch
 _SCOPE: Final = "token:"
 
 
@@ -58,6 +59,7 @@ class TokenVerifier:
         self._clock = clock
         self._known: Memo[Known] = Memo(_REMEMBERED)
         self._refused: Memo[bool] = Memo(_REMEMBERED)
+        self._dropped: Memo[bool] = Memo(_REMEMBERED)
         self._flights: Coalescer[Known | None] = Coalescer()
         self._run = 0
         self._questions: dict[str, object] = {}  # by digest, those under way that nothing was dropped since
@@ -100,6 +102,10 @@ class TokenVerifier:
             except StoreUnavailableError:
                 return
 
+    def dropped(self, digest: str) -> bool:
+        """Whether what was known of a token was dropped lately, and IAM has not vouched for it since."""
+        return self._dropped.get(digest, now=self._clock()) is not None
+
     def heard(self, scopes: Iterable[str] | None) -> None:
         """Other replicas invalidated *scopes*; None says that messages may have been missed.
 
@@ -113,8 +119,12 @@ class TokenVerifier:
                 self._forget(scope.removeprefix(_SCOPE))
 
     def _forget(self, digest: str) -> None:
+        # A question that is under way was asked before this, so nobody else joins it.
+        under_way = self._questions.pop(digest, None) is not None
+        now = self._clock()
+        if under_way or self._known.get(digest, now=now):
+            self._dropped.put(digest, True, until=now + _DROPPED_S)
         self._known.forget(digest)
-        self._questions.pop(digest, None)  # one that is under way was asked before this, so nobody else joins it
 
     async def _asked(self, token: str, digest: str, question: object) -> Known | None:
         now, run = self._clock(), self._run
@@ -131,5 +141,6 @@ class TokenVerifier:
         until = now + self._verdicts.ttl_s
         known = Known(found, min(until, found.expires_at), run)
         if counts:
+            self._dropped.forget(digest)
             self._known.put(digest, known, until=min(until + self._verdicts.grace_s, found.expires_at))
         return known

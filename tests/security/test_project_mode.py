@@ -165,6 +165,40 @@ async def test_a_token_that_expires_while_it_waits_for_anothers_fetch_gets_nothi
     assert "token-expired" in answer.cache_status
 
 
+async def test_a_token_that_is_dropped_while_it_waits_for_anothers_fetch_gets_nothing_of_it(
+    proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+) -> None:
+    """Whoever joined before an operator's order is sent to the upstream after it; who leads is not concerned."""
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold(call: Call) -> web.StreamResponse | None:
+        if call.headers["X-Auth-Token"] == ALPHA:
+            arrived.set()
+            await gate.wait()
+        return None
+
+    upstream.script = hold
+    for target in (LIST, "/v2/schemas/image"):
+        arrived.clear()
+        gate.clear()
+        collapsed = await proxy.metric("ims_proxy_collapsed_requests_total")
+        leader = asyncio.ensure_future(ask(proxy, ALPHA, target))
+        await arrived.wait()
+        follower = asyncio.ensure_future(ask(proxy, OTHER_USER, target))
+
+        async def joined(before: float = collapsed) -> bool:
+            return await proxy.metric("ims_proxy_collapsed_requests_total") > before
+
+        await until(joined)
+        await proxy.purge(orjson.dumps({"token_digest": hashlib.sha256(OTHER_USER.encode()).hexdigest()}))
+        gate.set()
+        assert (await leader).status == 200
+        answer = await follower
+        assert "token-dropped" in answer.cache_status
+        assert upstream.calls[-1].headers["X-Auth-Token"] == OTHER_USER
+        assert (await ask(proxy, OTHER_USER, target)).hit, "once IAM has vouched for it again"
+
+
 async def test_a_401_drops_that_tokens_verdict_and_nobody_elses(
     proxy: Proxy, upstream: Lookalike, iam: IamLookalike
 ) -> None:
@@ -173,7 +207,9 @@ async def test_a_401_drops_that_tokens_verdict_and_nobody_elses(
     await ask(proxy, OTHER_USER)
     known, upstream.tokens = upstream.tokens, {}
     assert (await ask(proxy, ALPHA, "/v2/schemas/images")).status in (200, 401)
+    calls = len(upstream.calls)
     assert (await ask(proxy, ALPHA, "/v2/images?limit=3&name=unseen")).status == 401
+    assert len(upstream.calls) == calls + 1, "a refusal is not asked for twice"
     upstream.tokens = known
     iam.validated.clear()
     assert (await ask(proxy, OTHER_USER)).hit
