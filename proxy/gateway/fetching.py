@@ -17,7 +17,7 @@ from proxy.core.query import Window
 from proxy.core.values import immutable
 from proxy.errors import ProxyError, StoreUnavailableError
 from proxy.gateway.asked import ListAsk
-from proxy.gateway.sharing import PERSONAL, Sharing
+from proxy.gateway.sharing import PERSONAL, Sharing, without_its_call
 from proxy.stores.base import Claim, SpanStore, State
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
@@ -97,6 +97,8 @@ class Fetcher:
         if got is None:
             return await self._fetch(ask, wanted, Claim(State(wanted.generation), 0), purpose), False
         fetched, follows = got
+        if follows and fetched.answer is not None:
+            fetched = replace(fetched, answer=without_its_call(fetched.answer))
         return fetched, follows or fetched.shared
 
     async def _claimed(self, ask: ListAsk, wanted: Wanted, purpose: str) -> Fetched:

@@ -23,7 +23,7 @@ from proxy.errors import UpstreamUnreachableError
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.resource_asking import ResourceAsk
 from proxy.gateway.resource_receiving import Received, Receiver
-from proxy.gateway.sharing import OF_THE_CALL, PERSONAL, Sharing
+from proxy.gateway.sharing import OF_THE_CALL, PERSONAL, Sharing, without_its_call
 from proxy.stores.answers import Answers, FoundAnswers
 from proxy.stores.base import Claim, SpanStore
 from proxy.telemetry import Telemetry
@@ -94,6 +94,8 @@ class ResourceFetcher:
         if got is None:
             return await self._fetch(ask, found, Claim(found.state, 0), purpose), False
         fetched, follows = got
+        if follows and fetched.response is not None:
+            fetched = replace(fetched, response=without_its_call(fetched.response))
         return fetched, follows or fetched.shared
 
     async def _claimed(self, ask: ResourceAsk, found: FoundAnswers, purpose: str) -> FetchedAnswer:

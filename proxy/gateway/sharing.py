@@ -15,9 +15,11 @@ How a fetch can end, and what those who wait for it do:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from dataclasses import replace
 from typing import Final, Generic, TypeVar
 
 from proxy.core.keys import ListingKey
+from proxy.core.messages import Response
 from proxy.errors import ProxyError, StoreUnavailableError, TooManyCallsError
 from proxy.gateway.coalescer import Coalescer
 from proxy.stores.base import Claim, SpanStore, State
@@ -37,6 +39,11 @@ _JOINS: Final = 8
 _CLAIM_WAIT_S: Final = 6.0
 
 Result = TypeVar("Result")
+
+
+def without_its_call(response: Response) -> Response:
+    """Return *response* as it is told to those who did not make the call that it answers."""
+    return replace(response, fields=response.fields.without(OF_THE_CALL))
 
 
 class Sharing(Generic[Result]):

@@ -85,6 +85,22 @@ async def test_a_refusal_that_sets_a_cookie_is_for_who_asked(world: World) -> No
     assert (await world.get("limit=10")).cache_status.detail is None
 
 
+async def test_what_tells_of_one_call_is_for_who_made_it(world: World) -> None:
+    """Those who waited are told of the failure, not which call of another's it was, nor what that one has left."""
+    world.upstream.gate.clear()
+    lines = [("X-Request-Id", "1"), ("X-Apig-RateLimit-User", "remain:9"), ("X-Own", "1")]
+    world.upstream.failing = Response(500, Fields(lines), b"no")
+    crowd = [asyncio.create_task(world.get("limit=10")) for _ in range(6)]
+    await world.upstream.asked.wait()
+    await asyncio.sleep(0)
+    world.upstream.gate.set()
+    got = await asyncio.gather(*crowd)
+    assert any(each.cache_status.collapsed for each in got)
+    for each in got:
+        assert each.answer is not None
+        assert each.answer.fields.lines == tuple(lines[-1:] if each.cache_status.collapsed else lines)
+
+
 async def test_what_is_not_public_is_for_nobody_who_waited_for_it(world: World) -> None:
     """Of a list that all share nothing but a span is given to another, however often others waited in vain."""
     world.upstream.gate.clear()

@@ -449,9 +449,11 @@ async def test_nobody_is_refused_in_another_s_place(world: Resources, status: in
 
 async def test_a_crowd_on_an_upstream_that_fails_is_no_crowd(world: Resources) -> None:
     """Who led is told of the failure, and those who waited share the next."""
-    world.upstream.usual = says(status=500, body=b"no")
+    world.upstream.usual = says(("X-Apig-RateLimit-User", "remain:1"), status=500, body=b"no")
     got = await world.crowd(world.get() for _ in range(20))
     assert {each.response.status for each in got} == {500}
+    for each in got:  # what tells of one call is for who made it
+        assert each.cache_status.collapsed is not each.response.fields.any(frozenset({"x-apig-ratelimit-user"}))
     assert len(world.upstream.requests) <= 3
 
 
