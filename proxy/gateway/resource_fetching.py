@@ -103,7 +103,7 @@ class ResourceFetcher:
             ask.key,
             ask.flight,
             lambda claim: self._fetch(ask, found, claim, purpose),
-            elsewhere=lambda: self._elsewhere(ask),
+            elsewhere=lambda: self._elsewhere(ask, found),
             generation=found.state.generation,
         )
 
@@ -166,14 +166,18 @@ class ResourceFetcher:
         keep_s = max((each.of_use_s(ask.route.policy, now=now) for each in answers), default=_FORGOTTEN_S)
         return await self._answers.put(ask.key, answers, keep_s=keep_s, now=now, claim=claim)
 
-    async def _elsewhere(self, ask: ResourceAsk) -> FetchedAnswer | None:
-        """Return how another replica's fetch ended, if that is an answer to use."""
-        found = await self.found(ask)
+    async def _elsewhere(self, ask: ResourceAsk, seen: FoundAnswers) -> FetchedAnswer | None:
+        """Return how another replica's fetch ended, if that is an answer to use.
+
+        What was *seen* before and found wanting is none, however fresh: its caller demanded more, or was last accepted
+        by the upstream too long ago.
+        """
+        found, wanting = await self.found(ask), chosen(ask, seen)
         answer = chosen(ask, found)
-        fresh = answer is not None and answer.standing(ask.route.policy, now=self._clock()) is Standing.FRESH
-        if answer is None or not (found.current and fresh):
+        if answer is None or not found.current or (wanting and answer.request_time <= wanting.request_time):
             return None
-        return FetchedAnswer(answer.status, answer, stored=True, shared=True)
+        fresh = answer.standing(ask.route.policy, now=self._clock()) is Standing.FRESH
+        return FetchedAnswer(answer.status, answer, stored=True, shared=True) if fresh else None
 
 
 def _answer(ask: ResourceAsk, received: Received) -> StoredAnswer:

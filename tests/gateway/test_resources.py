@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.core.keys import EVERYTHING
+from proxy.core.keys import EVERYTHING, ListingKey
 from proxy.core.policy import Fwd
 from proxy.errors import NotInStoreError, TooManyCallsError, UpstreamTimeoutError, UpstreamUnreachableError
 from proxy.gateway.resource_asking import ResourceAsk
+from proxy.stores.base import Claim
 from tests.gateway.conftest import unreachable
 from tests.gateway.resources import IMAGE, MOST_BYTES, Resources, says
 
@@ -497,6 +498,27 @@ async def test_a_token_is_believed_for_as_long_as_verdicts_are() -> None:
     world.upstream.script = [says(status=401, body=b"revoked")]
     assert (await world.get()).response.status == 401
     assert (await world.get()).cache_status.fwd_status == 200
+    await world.gateway.close()
+
+
+@pytest.mark.parametrize("wishes", [{}, {"Cache_Control": "no-cache"}], ids=["verdict", "no-cache"])
+async def test_another_replica_s_fetch_in_vain_brings_back_nothing(
+    monkeypatch: pytest.MonkeyPatch, wishes: dict[str, str]
+) -> None:
+    """Who waited for it does not take for its outcome what was there before, and found wanting: it asks."""
+    world = Resources(verdict_ttl_s=30.0)
+    await world.get()
+    if not wishes:
+        world.hand.now += 31
+    own, held = world.store.claim, [True]
+
+    async def claim(key: ListingKey, after: str, *, now: float) -> Claim:
+        """Say once that somebody else has it."""
+        return Claim(world.store.state(key, now=now), None) if held and held.pop() else await own(key, after, now=now)
+
+    monkeypatch.setattr(world.store, "claim", claim)
+    world.upstream.script = [says(status=401, body=b"no")]
+    assert (await world.get(**wishes)).response.status == 401
     await world.gateway.close()
 
 
