@@ -51,6 +51,20 @@ async def ask(proxy: Proxy, token: str, target: str = LIST) -> Answer:
     return await proxy.client.ask(target, token=token)
 
 
+def held(upstream: Lookalike) -> tuple[asyncio.Event, asyncio.Event]:
+    """Hold what ALPHA asks the upstream: the first event says that it has arrived, the second lets it go on."""
+    arrived, gate = asyncio.Event(), asyncio.Event()
+
+    async def hold(call: Call) -> web.StreamResponse | None:
+        if call.headers["X-Auth-Token"] == ALPHA:
+            arrived.set()
+            await gate.wait()
+        return None
+
+    upstream.script = hold
+    return arrived, gate
+
+
 async def test_two_tokens_of_one_project_and_roles_share(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
     """The second token of a project is answered from what the first one fetched, once IAM has verified it."""
     first, second = await ask(proxy, ALPHA), await ask(proxy, OTHER_USER)
@@ -140,15 +154,7 @@ async def test_a_token_that_expires_while_it_waits_for_anothers_fetch_gets_nothi
     """A follower whose token ends in a collapsed fetch is sent to the upstream, and gets its 401."""
     iam.tokens["short"] = of_project(iam.tokens[ALPHA].scope["project"]["id"])
     iam.tokens["short"].expires_at = clock.now + 10
-    arrived, gate = asyncio.Event(), asyncio.Event()
-
-    async def hold(call: Call) -> web.StreamResponse | None:
-        if call.headers["X-Auth-Token"] == ALPHA:
-            arrived.set()
-            await gate.wait()
-        return None
-
-    upstream.script = hold
+    arrived, gate = held(upstream)
     leader = asyncio.ensure_future(ask(proxy, ALPHA))
     await arrived.wait()
     follower = asyncio.ensure_future(ask(proxy, "short"))
@@ -169,15 +175,7 @@ async def test_a_token_that_is_dropped_while_it_waits_for_anothers_fetch_gets_no
     proxy: Proxy, upstream: Lookalike, iam: IamLookalike
 ) -> None:
     """Whoever joined before an operator's order is sent to the upstream after it; who leads is not concerned."""
-    arrived, gate = asyncio.Event(), asyncio.Event()
-
-    async def hold(call: Call) -> web.StreamResponse | None:
-        if call.headers["X-Auth-Token"] == ALPHA:
-            arrived.set()
-            await gate.wait()
-        return None
-
-    upstream.script = hold
+    arrived, gate = held(upstream)
     for target in (LIST, "/v2/schemas/image"):
         arrived.clear()
         gate.clear()
