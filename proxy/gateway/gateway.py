@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from math import floor
 from typing import Final
 
-from proxy.core.coding import chosen
 from proxy.core.decisive import decisive
 from proxy.core.hops import ends_here, options
 from proxy.core.identity import Unshared, Who
 from proxy.core.keys import partition_scope
 from proxy.core.links import LinkStyle
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import Request, Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.purging import Purge, Purged
 from proxy.core.rfc9111.routes import NO_RESOURCES, ResourceRoutes
 from proxy.core.routes import Route, route
-from proxy.core.validators import none_match
 from proxy.core.values import immutable
 from proxy.core.versions import homeward
 from proxy.errors import StoreUnavailableError
@@ -30,17 +27,15 @@ from proxy.gateway.claims import Claims
 from proxy.gateway.doors import Door, TokenDoor
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.learning import LearningForwarder
-from proxy.gateway.listed import Listed, Repeatable
+from proxy.gateway.listed import Repeatable
 from proxy.gateway.listing import ListingGateway
+from proxy.gateway.page_answers import PageAnswers
 from proxy.gateway.pages import PageRenderer
 from proxy.gateway.resource import ResourceGateway
 from proxy.gateway.resource_asking import resource_asked
 from proxy.stores.base import SpanStore
 from proxy.upstream.base import Exchange
 
-_VARY: Final = "X-Auth-Token, X-Api-Version, Accept-Encoding"
-# What trusted proxies may say of a caller's way here changes absolute links.
-_VARY_FORWARDED: Final = _VARY + ", Forwarded, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Prefix"
 _OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
 
 
@@ -88,7 +83,7 @@ class Gateway:
         self._routes = routes
         self._forwarder = forwarder
         self._renderer = renderer
-        self._again = again
+        self._pages = PageAnswers(renderer, links, again)
         self._asking = asking
         self._links = links
         self._store = store
@@ -232,30 +227,8 @@ class Gateway:
             return Answer(kind, got.cache_status, response=_unchanged(got.answer))
         if self._resources is not None:
             self._resources.listed(ask)
-        assert got.page is not None
-        coding, repeatable = chosen(request.fields.get("accept-encoding")), got.repeatable
-        base = self._links.base(request.fields, caller.peer)
-        if repeatable is not None and self._again is not None:
-            repeatable = self._again.repeatable(repeatable, got.page, ask, base=base, coding=coding)
-        page = await self._page(request, ask, got, base=base, coding=coding)
+        page, repeatable = await self._pages.answer(request, ask, got, peer=caller.peer)
         return Answer(kind, got.cache_status, response=page, repeatable=repeatable)
-
-    async def _page(self, request: Request, ask: ListAsk, got: Listed, *, base: str, coding: str | None) -> Response:
-        assert got.page is not None
-        made = await self._renderer.representation(got.page, ask.key, ask.window, base=base, coding=coding)
-        lines = [
-            ("Content-Type", "application/json; charset=UTF-8"),
-            ("ETag", made.tag),
-            ("Cache-Control", f"private, max-age={max(0, floor(got.ttl_s))}"),
-            ("Vary", _VARY_FORWARDED if self._links.trusted else _VARY),
-        ]
-        if got.cache_status.fwd is None or got.age_s >= 1.0:
-            lines.append(("Age", str(floor(got.age_s))))
-        if none_match(request.fields.all("if-none-match"), made.tag):
-            return Response(304, Fields(lines))
-        if made.coding is not None:
-            lines.append(("Content-Encoding", made.coding))
-        return Response(200, Fields(lines), made.body)
 
     async def _versions(self, request: Request, caller: Caller, by: str) -> Answer:
         """Return the version document with links to the proxy; it is asked for anew each time."""
