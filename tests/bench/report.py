@@ -123,9 +123,9 @@ Varnish (`-s malloc,256m -p http_gzip_support=off -p thread_pools=1 -p timeout_i
 ## How far to trust it
 
 Servers that take turns are disturbed alike by whoever shares the machine, but not by as much: what copies long pages,
-or takes both cores, moves most. Within three minutes the same tree took from 13 to 20 µs for a hit of 25 images in
-gzip, and from 1.6 to 2.2 ms for what a miss of them adds. So the goals for gzip, for two workers and for a start are
-met in some runs and missed in others; those for misses have been met in none.
+or takes both cores, moves most, and what a miss adds or a start takes is no ratio at all. `python -m tests.bench
+--section 'Misses'` takes one section again, and writes nothing; where that gives another figure each time, none of
+them is to be trusted by more than they differ.
 
 ## Not measured
 
