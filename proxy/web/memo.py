@@ -31,8 +31,6 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable
-from email.utils import formatdate
-from functools import lru_cache
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -41,6 +39,7 @@ from proxy.core.segments import Segments
 from proxy.gateway.listed import Repeatable
 from proxy.seen import Seen
 from proxy.web.heads import compared
+from proxy.web.written import http_date
 
 _OVERHEAD_BYTES: Final = 1000  # what an entry takes beside its head, twice, and its body
 
@@ -98,7 +97,7 @@ class Repeat:
     def tell(self, now: float) -> None:
         """Let *head* say what is true at *now*."""
         age_s, ttl_s = max(0.0, now - self.allowed.fetched_at), self.allowed.fresh_until - now
-        said = {b"age": int(age_s), b"left": int(ttl_s), b"date": _http_date(int(now))}
+        said = {b"age": int(age_s), b"left": int(ttl_s), b"date": http_date(int(now)).encode()}
         self.head = self._template % said
         self.steady_until = steady_until(age_s=age_s, ttl_s=ttl_s, now=now)
 
@@ -246,8 +245,3 @@ def timeless(head: bytes) -> bytes:
         return (age + b"%(age)d") if age is not None else ((left or ttl) + b"%(left)d")
 
     return _SECONDS.sub(opened, head.replace(b"%", b"%%"))
-
-
-@lru_cache(maxsize=4)
-def _http_date(second: int) -> bytes:
-    return formatdate(second, usegmt=True).encode()

@@ -46,7 +46,7 @@ def finished_head(answer: Response, *, version: HttpVersion, keep_alive: bool, c
             dated = dated or folded == "date"
             lines.append(f"{name}: {value}")
     if not dated:
-        lines.append(f"Date: {_http_date(int(now))}")
+        lines.append(f"Date: {http_date(int(now))}")
     if answer.status not in BODILESS:
         lines.append(f"Content-Length: {len(answer.body)}")
     if not keep_alive:
@@ -76,5 +76,6 @@ def phrase(status: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def _http_date(second: int) -> str:
+def http_date(second: int) -> str:
+    """Return *second* of the epoch as `Date` has it (RFC 9110 §5.6.7)."""
     return formatdate(second, usegmt=True)
