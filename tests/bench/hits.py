@@ -85,6 +85,8 @@ and the upstream was not asked once meanwhile.
 (`proxy/web/memo.py`). "The whole way": each has a `TE` too, which no memory of heads answers, so every request is
 parsed and goes through the gateway.
 
+nginx runs twice, as the goals name it and as it sends short answers faster; see its configuration below.
+
 Server's core and wrk's core say how busy each was: where the server's is not full, something else was the limit (wrk,
 or other programs on the same machine). "CPU µs each" is the processor time of the server for one hit, which is
 steadier than the rate where a machine is shared.

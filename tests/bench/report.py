@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from tests.bench import cores, fleet, growth, hits, latency, load, tail
 from tests.bench.section import Section, Taken, table
-from tests.bench.servers import NGINX, PROXY, VARNISH
+from tests.bench.servers import NGINX, NO_SENDFILE, PROXY, SENDFILE, VARNISH
 
 # In the order of the page. One more is one more file and its name here.
 SECTIONS: tuple[Section, ...] = (
@@ -47,7 +48,8 @@ def document(everything: Sequence[tuple[Section, Taken]], *, took_s: float) -> s
         machine=machine(),
         versions=", ".join(versions()),
         wrk=wrk.replace(load.TOKEN, "TOKEN"),
-        nginx=NGINX.format(user="", workers=1, upstream="UPSTREAM", port="PORT").rstrip(),
+        nginx=NGINX.format(user="", sending=SENDFILE, upstream="UPSTREAM", port="PORT").rstrip(),
+        no_sendfile=NO_SENDFILE,
         varnish=VARNISH.format(upstream="UPSTREAM").rstrip(),
         proxy="\n".join(f"IMS_PROXY_{name}={value}" for name, value in PROXY.items()),
     )
@@ -61,7 +63,9 @@ def machine() -> str:
     while turn < 10_000_000:
         turn += 1
     pace = f"Python counts to 10,000,000 in {time.perf_counter() - began:.2f} s"
-    return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}, Python {platform.python_version()}; {pace}"
+    whose = "the system's" if sys.base_prefix == "/usr" else "not the system's"
+    python = f"Python {platform.python_version()} ({whose})"
+    return f"{os.cpu_count()} cores of {model}, Linux {platform.release()}, {python}; {pace}"
 
 
 def versions() -> list[str]:
@@ -108,7 +112,7 @@ Settings of the proxy, all others as they are by default (`python -m proxy serve
 {proxy}
 ```
 
-nginx:
+nginx, and "no sendfile" with `{no_sendfile}` in its place:
 
 ```
 {nginx}
@@ -126,6 +130,10 @@ Servers that take turns are disturbed alike by whoever shares the machine, but n
 or takes both cores, moves most, and what a miss adds or a start takes is no ratio at all. `python -m tests.bench
 --section 'Misses'` takes one section again, and writes nothing; where that gives another figure each time, none of
 them is to be trusted by more than they differ.
+
+An interpreter that was built without profile-guided optimisation, as pyenv builds it unless told otherwise, is slower
+than the one of a distribution or of the official images. `make bench VENV=.venv-bench PYTHON=/usr/bin/python3` takes
+the system's.
 
 ## Not measured
 

@@ -17,14 +17,14 @@ SERVER_CORE, LOAD_CORE, BOTH_CORES = "0", "1", "0,1"
 HOLDING_S = 3600
 
 NGINX = """\
-{user}worker_processes {workers};
+{user}worker_processes 1;
 worker_rlimit_nofile 65536;
 error_log error.log warn;
 pid nginx.pid;
 events {{ worker_connections 4096; multi_accept on; }}
 http {{
   access_log off;
-  sendfile on; tcp_nopush on; tcp_nodelay on;
+  {sending} tcp_nodelay on;
   keepalive_timeout 3600s; keepalive_requests 1000000000;
   open_file_cache max=100000 inactive=3600s; open_file_cache_valid 3600s; open_file_cache_min_uses 1;
   proxy_cache_path cache levels=1:2 keys_zone=lists:64m inactive=1h max_size=1g use_temp_path=off;
@@ -39,10 +39,15 @@ http {{
     }}
     location ~ /file$ {{
       proxy_pass http://api; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
+      proxy_buffer_size 512k; proxy_buffers 4 512k; proxy_busy_buffers_size 1m;
     }}
   }}
 }}
 """
+
+SENDFILE = "sendfile on; tcp_nopush on;"
+# For a short answer two system calls less than it takes to hold the head back until the file's bytes follow.
+NO_SENDFILE = "sendfile off; output_buffers 2 64k;"
 
 VARNISH = """\
 vcl 4.1;
@@ -111,18 +116,21 @@ def proxy(
 
 
 @contextmanager
-def nginx(upstream_port: int, directory: Path) -> Iterator[Server]:
+def nginx(upstream_port: int, directory: Path, *, sendfile: bool = True) -> Iterator[Server]:
     """Run nginx on the servers' core, with a cache that its worker may write."""
-    port, home = free_port(), directory / "nginx"
+    name = "nginx" if sendfile else "nginx, no sendfile"
+    port, home = free_port(), directory / name
     home.mkdir()
     user = "user root;\n" if os.geteuid() == 0 else ""
-    (home / "nginx.conf").write_text(NGINX.format(user=user, workers=1, upstream=upstream_port, port=port))
+    (home / "nginx.conf").write_text(
+        NGINX.format(user=user, sending=SENDFILE if sendfile else NO_SENDFILE, upstream=upstream_port, port=port)
+    )
     argv: Argv = [
         *("taskset", "-c", SERVER_CORE, binary("nginx"), "-p", str(home), "-c", "nginx.conf"),
         *("-e", "error.log", "-g", "daemon off;"),
     ]
-    with running(argv, log=directory / "nginx.log", ready=tcp_open(port)) as program:
-        yield Server("nginx", port, program, ("x-cache-status", "HIT"))
+    with running(argv, log=home / "nginx.log", ready=tcp_open(port)) as program:
+        yield Server(name, port, program, ("x-cache-status", "HIT"))
 
 
 @contextmanager
@@ -141,12 +149,25 @@ def varnish(upstream_port: int, directory: Path) -> Iterator[Server]:
 
 
 @contextmanager
+def bare_proxy(upstream_port: int, directory: Path) -> Iterator[Server]:
+    """Run aiohttp's server before aiohttp's client on the servers' core."""
+    port = free_port()
+    argv: Argv = [
+        *("taskset", "-c", SERVER_CORE, python(), "-m", "tests.bench.bare_proxy"),
+        *(str(port), f"http://{LOOPBACK}:{upstream_port}"),
+    ]
+    with running(argv, log=directory / "bare.log", ready=tcp_open(port)) as program:
+        yield Server("aiohttp", port, program, ("", ""))
+
+
+@contextmanager
 def all_of_them(upstream_port: int, directory: Path) -> Iterator[list[Server]]:
     """Run every server that is compared; Varnish only where it is installed."""
     with ExitStack() as stack:
         servers = [
             stack.enter_context(proxy(upstream_port, directory)),
             stack.enter_context(nginx(upstream_port, directory)),
+            stack.enter_context(nginx(upstream_port, directory, sendfile=False)),
         ]
         if _found("varnishd"):
             servers.append(stack.enter_context(varnish(upstream_port, directory)))
