@@ -125,11 +125,6 @@ class Page:
     parts: tuple[Part, ...]
     next_marker: str | None
 
-    @property
-    def fetched_at(self) -> float | None:
-        """When the oldest part was asked for, epoch seconds; None for a page that needed no part."""
-        return min((part.span.fetched_at for part in self.parts), default=None)
-
 
 @immutable
 class Gap:

@@ -130,13 +130,6 @@ def test_a_full_list_without_links_goes_on() -> None:
     assert covered(HEAD, 6, piece) == Gap("d", 2, (piece,))
 
 
-def test_a_page_is_as_old_as_its_oldest_part() -> None:
-    """Of joined spans the one fetched first says how old the page is."""
-    page = covered(HEAD, 6, whole(MODEL.span(HEAD, 3, fetched_at=7.0)), whole(MODEL.span("c", 3, fetched_at=5.0)))
-    assert isinstance(page, Page)
-    assert page.fetched_at == 5.0
-
-
 def test_a_chain_follows_end_markers() -> None:
     """Pieces are looked up one after the other until they hold enough images."""
     spans = {span.after: Piece(span, 0) for span in (MODEL.span(HEAD, 3), MODEL.span("c", 3), MODEL.span("f", 9))}
