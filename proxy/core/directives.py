@@ -26,6 +26,14 @@ class Directives:
     no_store: bool = False
     only_if_cached: bool = False
 
+    def exclude(self, *, age_s: float, left_s: float) -> bool:
+        """Whether the caller won't take an answer of this age that stays fresh for *left_s* more seconds.
+
+        `max-age=0` excludes every stored answer, one that was stored this very moment included.
+        """
+        too_old = self.max_age_s is not None and (age_s > self.max_age_s or self.max_age_s == 0)
+        return too_old or 0 < self.min_fresh_s > left_s
+
 
 NONE: Final = Directives()
 

@@ -45,13 +45,10 @@ class Looking:
         """Return what *ask* may be given *span* for, which is of a listing in this *state*."""
         now = self._clock()
         age_s = current_age(span.fetched_at, now=now)
-        stands = standing(span, ask.lifetimes, generation=state.generation, now=now)
-        stands = self._credentials.bound(stands, ask.who, fetched_at=span.fetched_at)
-        wishes = ask.directives
-        too_old = wishes.max_age_s is not None and (age_s > wishes.max_age_s or wishes.max_age_s == 0)
-        if too_old or 0 < wishes.min_fresh_s > span.lifetime_s - age_s:
+        if ask.directives.exclude(age_s=age_s, left_s=span.lifetime_s - age_s):
             return Standing.GONE
-        return stands
+        stands = standing(span, ask.lifetimes, generation=state.generation, now=now)
+        return self._credentials.bound(stands, ask.who, fetched_at=span.fetched_at)
 
 
 def seen(found: Found, after: str) -> float:

@@ -127,12 +127,11 @@ class ResourceGateway:
         if answer is None or not current:
             return Standing.GONE
         now = self._clock()
+        age_s = answer.current_age_s(now=now)
+        if ask.directives.exclude(age_s=age_s, left_s=answer.lifetime_s - age_s):
+            return Standing.GONE
         stands = answer.standing(ask.route.policy, now=now)
-        stands = self._credentials.bound(stands, ask.who, fetched_at=answer.request_time)
-        wishes, age_s = ask.directives, answer.current_age_s(now=now)
-        too_old = wishes.max_age_s is not None and (age_s > wishes.max_age_s or wishes.max_age_s == 0)
-        too_short = 0 < wishes.min_fresh_s > answer.lifetime_s - age_s
-        return Standing.GONE if too_old or too_short else stands
+        return self._credentials.bound(stands, ask.who, fetched_at=answer.request_time)
 
     async def _got(self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers) -> Resourced | str:
         """Return what a fetch brings, or *answer* in its place while the upstream fails."""

@@ -40,6 +40,25 @@ def test_directives_are_read(lines: list[str], expected: Directives) -> None:
     assert said(*lines) == expected
 
 
+@pytest.mark.parametrize(
+    ("wishes", "age_s", "left_s", "excluded"),
+    [
+        pytest.param(NONE, 1e9, -1e9, False, id="who asks for nothing takes anything"),
+        pytest.param(Directives(max_age_s=10.0), 10.0, 5.0, False, id="as old as it may be"),
+        pytest.param(Directives(max_age_s=10.0), 10.1, 5.0, True, id="older"),
+        pytest.param(Directives(max_age_s=0.0), 0.0, 5.0, True, id="max-age=0 wants none that is stored"),
+        pytest.param(Directives(min_fresh_s=7.0), 1.0, 7.0, False, id="fresh for long enough"),
+        pytest.param(Directives(min_fresh_s=7.0), 1.0, 6.9, True, id="not fresh for long enough"),
+        pytest.param(Directives(min_fresh_s=0.0), 9.0, -1.0, False, id="min-fresh=0 lets stale ones pass"),
+    ],
+)
+def test_answers_are_excluded_by_age_and_by_what_is_left(
+    wishes: Directives, age_s: float, left_s: float, excluded: bool
+) -> None:
+    """An answer older than `max-age`, or fresh for less than `min-fresh`, is not for this caller."""
+    assert wishes.exclude(age_s=age_s, left_s=left_s) is excluded
+
+
 def test_pragma_counts_where_there_is_no_cache_control() -> None:
     """HTTP/1.0's `Pragma: no-cache` is no-cache, unless `Cache-Control` says something."""
     assert directives(Fields([("Pragma", "no-cache")])) == Directives(max_age_s=0.0)
