@@ -95,6 +95,11 @@ def standing(span: Span, lifetimes: Lifetimes, *, generation: str, now: float) -
         return Standing.GONE
     if stale_s < 0:
         return Standing.FRESH
-    if stale_s < lifetimes.stale_while_revalidate_s:
+    return stale(stale_s, revalidate_s=lifetimes.stale_while_revalidate_s, error_s=lifetimes.stale_if_error_s)
+
+
+def stale(stale_s: float, *, revalidate_s: float, error_s: float) -> Standing:
+    """Return what may still be done with something that became stale *stale_s* ago, by its two windows (RFC 5861)."""
+    if stale_s < revalidate_s:
         return Standing.REVALIDATE
-    return Standing.IF_ERROR if stale_s < lifetimes.stale_if_error_s else Standing.GONE
+    return Standing.IF_ERROR if stale_s < error_s else Standing.GONE

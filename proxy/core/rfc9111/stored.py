@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from proxy.core.freshness import Standing
+from proxy.core.freshness import Standing, stale
 from proxy.core.messages import Fields
 from proxy.core.rfc9111.control import LONGEST_S, Control, control
 from proxy.core.rfc9111.dates import http_date
@@ -82,7 +82,8 @@ class StoredAnswer:
             return Standing.FRESH
         if self.control.never_stale:
             return Standing.GONE
-        return _stale(stale_s, *self.windows(policy))
+        revalidate_s, error_s = self.windows(policy)
+        return stale(stale_s, revalidate_s=revalidate_s, error_s=error_s)
 
     def windows(self, policy: Policy) -> tuple[float, float]:
         """Return how long after its lifetime it may be given while it is revalidated, and while the upstream fails."""
@@ -111,12 +112,6 @@ class StoredAnswer:
 
 def _sendable(value: str | None) -> str | None:
     return None if value is None or _CONTROL.search(value) else value
-
-
-def _stale(stale_s: float, revalidate_s: float, error_s: float) -> Standing:
-    if stale_s < revalidate_s:
-        return Standing.REVALIDATE
-    return Standing.IF_ERROR if stale_s < error_s else Standing.GONE
 
 
 def initial_age_s(fields: Fields, *, request_time: float, response_time: float) -> float:
