@@ -13,7 +13,7 @@ from typing import Final
 from proxy.core.freshness import Standing
 from proxy.core.image import about_to_change
 from proxy.core.messages import Response
-from proxy.core.rfc9111.conditional import conditions, freshened, validated
+from proxy.core.rfc9111.conditional import conditions, updated, validated
 from proxy.core.rfc9111.control import control
 from proxy.core.rfc9111.stored import StoredAnswer, freshness_lifetime_s
 from proxy.core.rfc9111.storing import is_json, unstorable
@@ -114,35 +114,28 @@ class ResourceFetcher:
             known, received = None, await self._receiver.received(ask, (), purpose)
         if received.whole is False:
             return FetchedAnswer(received.response.status, large=True, detail="large")
-        if received.response.status != 304:
-            return await self._judged(ask, found, claim, received.response.status, _answer(ask, received))
-        if known is None:
-            raise UpstreamUnreachableError("upstream: 304 to a request without a condition")
-        answer = freshened(
-            known,
-            received.response.fields,
-            ask.route.policy,
-            request_time=received.request_time,
-            response_time=received.response_time,
-        )
-        return await self._judged(ask, found, claim, 304, answer)
+        status = received.response.status
+        if status == 304:
+            if known is None:
+                raise UpstreamUnreachableError("upstream: 304 to a request without a condition")
+            fields = updated(known.fields, received.response.fields)
+            received = replace(received, response=Response(known.status, fields, known.body, known.reason))
+        return await self._judged(ask, found, claim, status, received)
 
     async def _judged(
-        self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, status: int, answer: StoredAnswer
+        self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, status: int, received: Received
     ) -> FetchedAnswer:
-        """Return what a whole *answer*, or one that a 304 has freshened, is to others; keep it where it may be kept.
+        """Return whether all may share what was *received*, or only who asked; what all may share is stored.
 
-        *status* is what the upstream answered. What a 304 adds may be about who asked as much as a whole answer.
+        *status* is what the upstream answered. After a 304 what was *received* is the stored answer with its fields
+        updated, and judged anew: the 304 may have added what is about the caller alone.
         """
-        if ask.route.vary:
-            answer = replace(answer, nominated=nominated(ask.fields, varies(answer.fields)))
-        why_not = _unstorable(ask, answer)
+        answer, why_not = _stored_answer(ask, received)
         if why_not is None:
             return await self._shareable(status, ask, found, claim, answer)
         if found.answers and _speaks_of_it(ask, status):
-            await self._keep(ask, found, claim, None)  # what was kept of it holds no longer
-        response = Response(answer.status, answer.fields, answer.body, answer.reason)
-        return FetchedAnswer(status, response=response, detail=why_not)
+            await self._keep(ask, found, claim, None)  # a newer answer, though one that is not stored, supersedes it
+        return FetchedAnswer(status, response=received.response, detail=why_not)
 
     async def _shareable(
         self, status: int, ask: ResourceAsk, found: FoundAnswers, claim: Claim, answer: StoredAnswer
@@ -180,13 +173,13 @@ class ResourceFetcher:
         return FetchedAnswer(answer.status, answer, stored=True, shared=True) if fresh else None
 
 
-def _answer(ask: ResourceAsk, received: Received) -> StoredAnswer:
-    """Return the whole response that was *received* as it would be stored."""
+def _stored_answer(ask: ResourceAsk, received: Received) -> tuple[StoredAnswer, str | None]:
+    """Return what was *received* for *ask* as it would be stored, and why it must not be, None where it may."""
     response = received.response
     lifetime_s = freshness_lifetime_s(
         response.status, response.fields, ask.route.policy, response_time=received.response_time
     )
-    return StoredAnswer(
+    answer = StoredAnswer(
         status=response.status,
         reason=response.reason,
         fields=response.fields,
@@ -194,15 +187,16 @@ def _answer(ask: ResourceAsk, received: Received) -> StoredAnswer:
         request_time=received.request_time,
         response_time=received.response_time,
         lifetime_s=lifetime_s or 0.0,
+        nominated=nominated(ask.fields, varies(response.fields)) if ask.route.vary else (),
     )
+    return answer, _unstorable(ask, answer, stated=lifetime_s is not None)
 
 
-def _unstorable(ask: ResourceAsk, answer: StoredAnswer) -> str | None:
-    """Return why *answer* to *ask* must not be stored, None where it may."""
-    stated = freshness_lifetime_s(answer.status, answer.fields, ask.route.policy, response_time=answer.response_time)
+def _unstorable(ask: ResourceAsk, answer: StoredAnswer, *, stated: bool) -> str | None:
+    """Return why *answer* must not be stored, None where it may; *stated* says that something gave it a lifetime."""
     if why_not := unstorable(
         answer,
-        stated=stated is not None,
+        stated=stated,
         authorized=ask.authorized,
         public=ask.route.public,
         by_rfc=ask.route.vary,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from proxy.core.messages import Fields, Response
 from proxy.core.rfc9111.dates import http_date
-from proxy.core.rfc9111.stored import Policy, StoredAnswer, freshness_lifetime_s
+from proxy.core.rfc9111.stored import StoredAnswer
 from proxy.core.validators import none_match
 
 # What a request may be made conditional or partial by; the cache asks for whole answers, on conditions of its own.
@@ -48,23 +47,13 @@ def conditions(stored: StoredAnswer) -> tuple[tuple[str, str], ...]:
     return tuple(asked)
 
 
-def freshened(
-    stored: StoredAnswer, fields: Fields, policy: Policy, *, request_time: float, response_time: float
-) -> StoredAnswer:
-    """Return *stored* with the fields of the 304 that says it still holds (RFC 9111 §3.2, §4.3.4).
+def updated(stored: Fields, newer: Fields) -> Fields:
+    """Return the *stored* fields of an answer after a 304 with *newer* ones has confirmed it (RFC 9111 §3.2, §4.3.4).
 
-    What the 304 has replaces every line of that name; what describes the body stays as the body does.
+    Each field of the 304 replaces every line of that name; what describes the body stays, as the body does.
     """
-    newer = fields.without(_OF_THE_BODY)
-    merged = stored.fields.without([*{name.lower() for name, _ in newer}, "age"]).plus(*newer)
-    lifetime_s = freshness_lifetime_s(stored.status, merged, policy, response_time=response_time)
-    return replace(
-        stored,
-        fields=merged,
-        lifetime_s=lifetime_s or 0.0,
-        request_time=request_time,
-        response_time=response_time,
-    )
+    newer = newer.without(_OF_THE_BODY)
+    return stored.without([*{name.lower() for name, _ in newer}, "age"]).plus(*newer)
 
 
 def validated(stored: StoredAnswer, fields: Fields) -> bool:
