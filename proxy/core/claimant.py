@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntEnum
 from typing import Final
 
@@ -23,6 +24,10 @@ class Priority(IntEnum):
         return self.name.lower()
 
 
+# The purposes of calls whose answers no caller waits for.
+_UNAWAITED: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.READAHEAD}
+
+
 @immutable
 class Claimant:
     """*caller* is who shares fairly with others, *partition* whose budget the call counts towards.
@@ -34,6 +39,11 @@ class Claimant:
     caller: str = ""
     partition: str = ""
     patient: bool = True
+
+    def calling_for(self, purpose: str) -> Claimant:
+        """Return the claimant of a call that is counted as *purpose*: of lower rank, and impatient, if nobody waits."""
+        priority = _UNAWAITED.get(purpose)
+        return self if priority is None else replace(self, priority=priority, patient=False)
 
 
 ANYBODY: Final = Claimant()

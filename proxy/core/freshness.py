@@ -10,6 +10,8 @@ from proxy.core.values import immutable
 
 JITTER: Final = 0.1
 _HEURISTIC_FRACTION: Final = 0.1
+# What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
+ERRORS: Final = frozenset({429, 500, 502, 503, 504})
 _SKEW_S: Final = 60.0  # how far replicas' clocks may be apart
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from proxy.core.answer import NotAList, listed
-from proxy.core.claimant import Claimant, Priority
 from proxy.core.coding import READABLE
 from proxy.core.freshness import Standing, standing
 from proxy.core.links import page_link
@@ -20,10 +18,7 @@ from proxy.gateway.asked import ListAsk
 from proxy.gateway.sharing import PERSONAL, Sharing, without_its_call
 from proxy.stores.base import Claim, SpanStore, State
 from proxy.telemetry import Telemetry
-from proxy.upstream.base import Upstream
-
-_USER_AGENT: Final = "ims-cache-proxy"
-_UNAWAITED: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.READAHEAD}
+from proxy.upstream.base import USER_AGENT, Upstream
 
 
 @immutable
@@ -152,11 +147,11 @@ class Fetcher:
 
     async def _called(self, ask: ListAsk, wanted: Wanted, purpose: str) -> Response:
         target = page_link("", ask.source, ask.key.query, Window(wanted.size), wanted.after or None)
-        fields = ask.fields.plus(("Accept-Encoding", READABLE), ("User-Agent", _USER_AGENT))
+        fields = ask.fields.plus(("Accept-Encoding", READABLE), ("User-Agent", USER_AGENT))
         started = self._clock()
         status = "aborted"
         try:
-            request = Request("GET", target, Fields(fields), request_id="", claimant=_claimant(ask, purpose))
+            request = Request("GET", target, Fields(fields), request_id="", claimant=ask.claimant.calling_for(purpose))
             if ask.who.signing is not None:
                 request = ask.who.signing.signed(request, now=started)
             response = await self._upstream.fetch(request)
@@ -196,10 +191,3 @@ def _serves(ask: ListAsk, fetched: Fetched, failed: bool) -> bool:
     refused = fetched.status == 401 and ask.who.signing is not None
     own = fetched.status in PERSONAL or fetched.personal or (ask.public and fetched.status < 500)
     return fetched.span is not None or refused or (failed and not own and fetched.accept == ask.accept)
-
-
-def _claimant(ask: ListAsk, purpose: str) -> Claimant:
-    """Return for whom *ask* is fetched; what nobody waits for takes a call that is free, or none."""
-    if purpose not in _UNAWAITED:
-        return ask.claimant
-    return replace(ask.claimant, priority=_UNAWAITED[purpose], patient=False)

@@ -12,7 +12,7 @@ from math import inf
 from typing import Final
 
 from proxy.core.directives import NONE
-from proxy.core.freshness import Standing, Verdicts, current_age
+from proxy.core.freshness import ERRORS, Standing, Verdicts, current_age
 from proxy.core.listing import HEAD, Gap, Page, Piece, Span, cover
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.readahead import Readahead
@@ -32,8 +32,6 @@ _MAX_FETCHES: Final = 48
 _MAX_BACKGROUND: Final = 64
 _REMEMBERED: Final = 10_000
 _KEY_BYTES: Final = 800  # what a listing's name takes beside its query
-# What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
-_ERRORS: Final = frozenset({429, 500, 502, 503, 504})
 
 
 class ListingGateway:
@@ -160,7 +158,7 @@ class ListingGateway:
             await self.credentials.rejected(ask.who)
         if not (gap.pieces or ask.public):  # who share a public list share no partition
             self._refused.keep(_refusal(ask, found), fetched.answer)
-        given = self._if_error(ask, gap, found, trail) if fetched.status in _ERRORS else None
+        given = self._if_error(ask, gap, found, trail) if fetched.status in ERRORS else None
         return given or Listed(None, fetched.answer, trail.status())
 
     def _wanted(self, ask: ListAsk, gap: Gap, found: Found) -> Wanted:

@@ -8,7 +8,7 @@ from math import floor
 from typing import Final
 
 from proxy.core.directives import NONE
-from proxy.core.freshness import Standing
+from proxy.core.freshness import ERRORS, Standing
 from proxy.core.messages import Response
 from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.rfc9111.presented import coding_for, presented
@@ -30,8 +30,6 @@ from proxy.stores.answers import FoundAnswers
 _MAX_BACKGROUND: Final = 64
 _REMEMBERED: Final = 2_000
 _LARGE_S: Final = 300.0  # how long it is remembered that a resource is too large to be kept
-# What `stale-if-error` counts as an error (RFC 5861 §4), and a throttled call, which is one for the caller too.
-_ERRORS: Final = frozenset({429, 500, 502, 503, 504})
 
 
 @immutable
@@ -148,7 +146,7 @@ class ResourceGateway:
             self._large.put(ask.key.digest, True, until=self._clock() + _LARGE_S)
             return "large"
         await self._learn(ask, fetched)
-        failed = fetched.answer is None and fetched.status in _ERRORS
+        failed = fetched.answer is None and fetched.status in ERRORS
         if failed and (given := self._stands_in(ask, answer, found)):
             return await self._hit(ask, given, CacheStatus(why, fetched.status, detail="stale-if-error"))
         return await self._given(ask, fetched, found, why=why, follows=follows)

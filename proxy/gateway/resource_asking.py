@@ -15,8 +15,8 @@ from proxy.core.rfc9111.storing import CREDENTIALS
 from proxy.core.rfc9111.vary import nominated
 from proxy.core.routes import bypass
 from proxy.core.values import immutable
+from proxy.upstream.base import USER_AGENT
 
-_USER_AGENT: Final = "ims-cache-proxy"
 # What an answer may differ by where the upstream's `Vary` is not asked: all of it goes up in one spelling, and counts.
 _COUNTED: Final = ("accept", "accept-language")
 # What proxies on the way say of a request, and what turns it into another one: nothing that is shared may follow it.
@@ -112,6 +112,6 @@ def _sent(request: Request, route: ResourceRoute, who: Who, form: str) -> tuple[
         *((name.title(), value) for name, value in counted),
         *versioned,
         ("Accept-Encoding", "identity"),
-        ("User-Agent", _USER_AGENT),
+        ("User-Agent", USER_AGENT),
     )
     return digest((form, *(part for line in counted for part in line))), fields

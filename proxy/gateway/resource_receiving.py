@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from proxy.core.claimant import Claimant, Priority
 from proxy.core.messages import Request, Response
 from proxy.core.rfc9111.dates import dated
 from proxy.core.values import immutable
@@ -43,7 +42,7 @@ class Receiver:
         request_time = self._clock()
         request = Request("GET", ask.target, ask.fields.plus(*asked), ask.asked.request_id)
         # Who began the fetch is told what comes before the answer, for as long as nothing was sent to it.
-        request = replace(request, claimant=_claimant(ask, purpose), interim=ask.asked.interim)
+        request = replace(request, claimant=ask.claimant.calling_for(purpose), interim=ask.asked.interim)
         if ask.who.signing is not None:
             request = ask.who.signing.signed(request, now=request_time)
         async with self._forwarder.exchange(request, purpose=purpose) as exchange:
@@ -69,10 +68,3 @@ class Receiver:
         except TimeoutError as error:
             raise UpstreamTimeoutError(f"upstream: no whole answer within {self._within_s:g}s") from error
         return b"".join(chunks)
-
-
-def _claimant(ask: ResourceAsk, purpose: str) -> Claimant:
-    """Return for whom *ask* is fetched; what nobody waits for takes a call that is free, or none."""
-    if purpose != "revalidate":
-        return ask.claimant
-    return replace(ask.claimant, priority=Priority.REVALIDATION, patient=False)

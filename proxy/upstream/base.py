@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.values import immutable
+
+USER_AGENT: Final = "ims-cache-proxy"  # of the calls that are the proxy's own, and not a caller's passed on
 
 
 @immutable
