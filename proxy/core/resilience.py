@@ -10,9 +10,6 @@ from proxy.core.values import immutable
 
 # Statuses that say that the call was not carried out, or not to its end (RFC 9110 §15.6).
 TRANSIENT: Final = frozenset({502, 503, 504})
-# RFC 9110 §9.2.1. A DELETE may be sent again too, but where the first one arrived the second is told 404, and then
-# neither the caller nor the proxy knows that it was done.
-SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def backoff_s(attempt: int, *, dice: float, first_s: float = 0.1, longest_s: float = 5.0) -> float:

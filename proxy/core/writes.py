@@ -10,7 +10,7 @@ import re
 from enum import Enum
 from typing import Final
 
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # methods that ask for no change (RFC 9110 §9.2.1)
 # Loose on purpose: the upstream also takes `//v2/images` and `/v2/%69mages`, and a write too many costs a refetch.
 _IMAGES: Final = re.compile(r"images|tasks|%", re.ASCII | re.IGNORECASE)
 
@@ -39,6 +39,6 @@ def touch(method: str, path: str, status: int) -> Touch:
     Only an accepted write counts; a redirect is none. A 202 says that more is to come (RFC 9110 §15.3.3), and so do
     the jobs of `/v1/cloudimages` and `/v2/cloudimages`.
     """
-    if method in _SAFE or not 200 <= status < 300 or not _IMAGES.search(path):
+    if method in SAFE or not 200 <= status < 300 or not _IMAGES.search(path):
         return Touch.NOTHING
     return Touch.BEGINS if status == 202 or "cloudimages" in path.lower() else Touch.CHANGES

@@ -9,8 +9,8 @@ from proxy.core.identity import Partition, Partitioner, Unshared, Who
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import signature
 from proxy.core.values import immutable
+from proxy.core.writes import SAFE
 
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER: Final = "bearer "
 _CHOSEN: Final = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
 
@@ -44,7 +44,7 @@ class Claims:
         return bearers + fields.all("x-api-key")
 
     def _priority(self, request: Request) -> Priority:
-        if request.method not in _SAFE:
+        if request.method not in SAFE:
             return Priority.WRITE
         wanted = _CHOSEN.get((request.fields.get("x-request-priority") or "").lower(), self.usual)
         return wanted if self.chosen else max(wanted, self.usual)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.resilience import CLOSED, SAFE, TRANSIENT, Breaker, Retries, backoff_s
+from proxy.core.resilience import CLOSED, TRANSIENT, Breaker, Retries, backoff_s
 from proxy.core.throttling import Heard, heard
+from proxy.core.writes import SAFE
 from proxy.errors import (
     BrokenBodyError,
     ProxyError,
@@ -146,6 +147,8 @@ class Limiter:
             scope=self._scope or claimant.partition,
             deadline=self._clock() + self._max_wait_s,
             again=replays and claimant.patient,
+            # A DELETE may be sent again too (RFC 9110 §9.2.2), but where the first one arrived the second is told 404,
+            # and then neither the caller nor the proxy knows that it was done.
             safe=request.method in SAFE,
         )
 

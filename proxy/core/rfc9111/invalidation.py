@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from proxy.core.keys import listing_scope
 from proxy.core.messages import Fields, Request
 from proxy.core.rfc9111.routes import ResourceRoutes
-
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # RFC 9110 §9.2.1
+from proxy.core.writes import SAFE
 
 
 def changed_resources(request: Request, status: int, fields: Fields, routes: ResourceRoutes) -> list[str]:
@@ -18,7 +16,7 @@ def changed_resources(request: Request, status: int, fields: Fields, routes: Res
     They are its target, and what `Location` and `Content-Location` name on the same origin. A method that is not known
     to be safe counts as a write. Whoever they are stored for, they are dropped.
     """
-    if request.method in _SAFE or not 200 <= status < 400:
+    if request.method in SAFE or not 200 <= status < 400:
         return []
     named = [request.target, *(value for name in ("location", "content-location") for value in fields.all(name))]
     host = (request.fields.get("host") or "").lower()
