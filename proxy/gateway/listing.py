@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from math import inf
 from typing import Final
 
 from proxy.core.directives import NONE
@@ -24,18 +23,22 @@ from proxy.gateway.fetching import Fetched, Fetcher, Wanted
 from proxy.gateway.footing import LOST, Footing
 from proxy.gateway.listed import Listed, Repeatable, Trail
 from proxy.gateway.looking import Looking, seen
-from proxy.gateway.memos import Memo
 from proxy.gateway.negatives import NEGATIVE, Negatives
+from proxy.gateway.strides import Strides
 from proxy.stores.base import Found, SpanStore
 
 _MAX_FETCHES: Final = 48
 _MAX_BACKGROUND: Final = 64
-_REMEMBERED: Final = 10_000
 _KEY_BYTES: Final = 800  # what a listing's name takes beside its query
 
 
 class ListingGateway:
-    """Answers list requests from spans. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept."""
+    """Answers list requests from spans in *store*, which *fetcher* fills. *clock* gives epoch seconds.
+
+    *readahead* sizes fetches, *verdicts* says how long a caller's admission is believed, *negative_s* how long a 400 or
+    404 is remembered. *drop* takes back what IAM said of a token that the upstream refuses. *low* says of a partition
+    that its budget runs low: then nothing is fetched that no caller waits for, and *thrift* is told what was not.
+    """
 
     def __init__(
         self,
@@ -52,16 +55,14 @@ class ListingGateway:
     ) -> None:
         self._fetcher = fetcher
         self._store = store
-        self._readahead = readahead
         self.credentials = Credentials(store, verdicts=verdicts, clock=clock, drop=drop)
         self._look = Looking(store, self.credentials, clock=clock)
+        self._strides = Strides(readahead, self._look, low=low, thrift=thrift, clock=clock)
         self._footing = Footing(fetcher, store, longest=readahead.longest, clock=clock)
         self._low = low
         self._thrift = thrift
         self._clock = clock
         self._refused = Negatives(for_s=negative_s, clock=clock)
-        self._exact: Memo[bool] = Memo(_REMEMBERED)
-        self._ahead: Memo[bool] = Memo(_REMEMBERED)
         self.background = Background(_MAX_BACKGROUND)
 
     @property
@@ -88,32 +89,39 @@ class ListingGateway:
         gap = Gap(ask.after, ask.rows, ())
         for _ in range(_MAX_FETCHES):
             found = await self._look.found(ask, gap)
-            covered = self._look.covered(ask, gap, found, Standing.FRESH)
-            if isinstance(covered, Gap):
+            got: Page | Gap | Listed = self._look.covered(ask, gap, found, Standing.FRESH)
+            if isinstance(got, Gap):
                 if trail.fwd is None and (given := self._without_fetch(ask, gap, found)):
                     return given
-                trail.fwd = trail.fwd or _why_forward(covered, found)
-                got = await self._got(ask, covered, found, trail)
-                if covered.pieces and isinstance(got, Listed) and got.answer and got.answer.status in LOST:
-                    # Not the caller's marker is gone but one between spans: what is stored leads nowhere any more.
-                    covered, found = Gap(ask.after, ask.rows, ()), replace(found, pieces=(), behind=0)
-                    got = await self._got(ask, covered, found, trail)
-                if isinstance(got, Listed):
+                got = await self._filled(ask, got, found, trail)
+            match got:
+                case Listed():
                     return got
-                pieces = [*covered.pieces, Piece(got, 0)]
-                covered = cover(ask.after, ask.rows, pieces, joinable=ask.sort.immovable)
-                if isinstance(covered, Gap) and covered.after == got.after and got.whole:
-                    # The span can't be cut: from now on this listing is fetched page by page.
-                    self._exact.put(ask.key.digest, True, until=self._clock() + got.lifetime_s)
-            if isinstance(covered, Page):
-                return self._given(ask, covered, trail)
-            gap = covered
+                case Page():
+                    return self._given(ask, got, trail)
+                case Gap():
+                    gap = got
         raise ProxyError(f"listing: not joined within {_MAX_FETCHES} fetches")
 
-    def _without_fetch(self, ask: ListAsk, gap: Gap, found: Found) -> Listed | None:
-        """Return what can be given at once though it is not a fresh page: a stale one, or a refusal that is remembered.
+    async def _filled(self, ask: ListAsk, gap: Gap, found: Found, trail: Trail) -> Page | Gap | Listed:
+        """Return the page once *gap* has been fetched, or what it still lacks, or what is given in its place."""
+        trail.fwd = trail.fwd or _why_forward(gap, found)
+        got = await self._got(ask, gap, found, trail)
+        if gap.pieces and isinstance(got, Listed) and got.answer and got.answer.status in LOST:
+            # It is not the caller's marker that is gone but one between spans, so what is stored leads nowhere.
+            gap, found = Gap(ask.after, ask.rows, ()), replace(found, pieces=(), behind=0)
+            got = await self._got(ask, gap, found, trail)
+        if isinstance(got, Listed):
+            return got
+        covered = cover(ask.after, ask.rows, [*gap.pieces, Piece(got, 0)], joinable=ask.sort.immovable)
+        if isinstance(covered, Gap) and covered.after == got.after and got.whole:
+            self._strides.cannot_cut(ask, got)
+        return covered
 
-        Raises `NotInStoreError` where the caller wants nothing that has to be fetched.
+    def _without_fetch(self, ask: ListAsk, gap: Gap, found: Found) -> Listed | None:
+        """Return what can be given at once in place of a fresh page: a stale one, or a refusal that is remembered.
+
+        None where there is neither; raises `NotInStoreError` if the caller wants nothing fetched then.
         """
         stale = self._look.covered(ask, gap, found, Standing.REVALIDATE)
         if isinstance(stale, Page) and self._low(ask.claimant.partition):
@@ -135,10 +143,10 @@ class ListingGateway:
 
     async def _got(self, ask: ListAsk, gap: Gap, found: Found, trail: Trail) -> Span | Listed:
         """Return the span fetched for *gap*, or what is given in place of the page."""
-        something = isinstance(self._look.covered(ask, gap, found, Standing.IF_ERROR), Page)
-        eager = replace(ask, claimant=replace(ask.claimant, patient=False)) if something else ask
+        stale_will_do = isinstance(self._look.covered(ask, gap, found, Standing.IF_ERROR), Page)
+        asking = replace(ask, claimant=replace(ask.claimant, patient=False)) if stale_will_do else ask
         try:
-            fetched, follows = await self._fetcher.fetched(eager, self._wanted(ask, gap, found))
+            fetched, follows = await self._fetcher.fetched(asking, self._strides.wanted(ask, gap, found))
         except ProxyError as error:
             if given := self._if_error(ask, gap, found, trail):
                 if isinstance(error, TooManyCallsError):
@@ -160,26 +168,6 @@ class ListingGateway:
             self._refused.keep(_refusal(ask, found), fetched.answer)
         given = self._if_error(ask, gap, found, trail) if fetched.status in ERRORS else None
         return given or Listed(None, fetched.answer, trail.status())
-
-    def _wanted(self, ask: ListAsk, gap: Gap, found: Found) -> Wanted:
-        size = gap.count
-        if ask.key.page is None and not self._exact.get(ask.key.digest, now=self._clock()):
-            previous = gap.pieces[-1].span.asked if gap.pieces else max(found.behind, self._too_short(ask, gap, found))
-            size = self._readahead.next(gap.count, previous=previous, whole_pages=not ask.sort.immovable)
-        return Wanted(gap.after, size, found.moment, inf if ask.directives != NONE else seen(found, gap.after))
-
-    def _too_short(self, ask: ListAsk, gap: Gap, found: Found) -> int:
-        """Return how many rows were asked for with a fresh span that begins where *gap* does and lacks its last rows.
-
-        Where pages can't be joined it is fetched anew; whoever fetched it has paged on since, and so may others.
-        """
-        if (
-            ask.sort.immovable
-            or not found.pieces
-            or self._look.standing(ask, found.pieces[0].span, found.state) < Standing.FRESH
-        ):
-            return 0
-        return found.pieces[0].span.asked if found.pieces[0].count < gap.count else 0
 
     def _if_error(self, ask: ListAsk, gap: Gap, found: Found, trail: Trail) -> Listed | None:
         page = self._look.covered(ask, gap, found, Standing.IF_ERROR)
@@ -212,23 +200,8 @@ class ListingGateway:
 
     def _read_ahead(self, ask: ListAsk, page: Page) -> None:
         """Fetch the next span in the background where the caller is about to reach it."""
-        last = page.parts[-1]
-        span = last.span
-        left = len(span.ids) - last.stop
-        if span.stops or span.end is None or ask.key.page is not None:
-            return
-        if not self._readahead.ahead(left=left, page=ask.rows, span=len(span.ids), paging=ask.after != HEAD):
-            return
-        at = (ask.key.digest, span.end, span.generation)
-        now = self._clock()
-        if self._ahead.get(at, now=now) or self._exact.get(ask.key.digest, now=now):
-            return
-        if self._low(ask.claimant.partition):
-            self._thrift("readahead")
-            return
-        self._ahead.put(at, True, until=now + span.lifetime_s)
-        size = self._readahead.next(ask.rows, previous=span.asked, whole_pages=not ask.sort.immovable)
-        self.background.do(self._fetched_ahead(ask, Wanted(span.end, size, span.generation, inf)))
+        if wanted := self._strides.ahead(ask, page):
+            self.background.do(self._fetched_ahead(ask, wanted))
 
     async def _fetched_ahead(self, ask: ListAsk, wanted: Wanted) -> None:
         found = await self._look.found(ask, Gap(wanted.after, 1, ()))
@@ -238,7 +211,7 @@ class ListingGateway:
         try:
             await self._fetcher.fetched(ask, wanted, purpose="readahead")
         except TooManyCallsError:
-            self._ahead.forget((ask.key.digest, wanted.after, wanted.generation))  # there may be a call to spare later
+            self._strides.not_read(ask, wanted)
             raise
 
     async def _revalidated(self, ask: ListAsk, wanted: Wanted) -> None:
