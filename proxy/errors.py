@@ -94,6 +94,16 @@ class UpstreamFailingError(ProxyError):
     code = "PROXY.0503"
 
 
+class IdentityChangedError(ProxyError):
+    """The proxy is another to the upstream than when the request came, so nothing is sent or given for who it was.
+
+    A caller is told so only where it happens twice to one request; else that is worked out anew.
+    """
+
+    status = 503
+    code = "PROXY.0503"
+
+
 class UpstreamUnreachableError(ProxyError):
     """No connection to the upstream, or it broke off before it had answered."""
 

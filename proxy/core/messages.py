@@ -113,6 +113,7 @@ class Request(Targeted):
     """One request as its caller sent it; *target* is the raw origin-form, never decoded.
 
     On its way upstream *claimant* says for whom, and how urgently; *interim* is told what comes before the answer.
+    *still* is called when it has waited and is about to be sent: it raises `ProxyError` where that may not be any more.
     """
 
     method: str
@@ -122,6 +123,7 @@ class Request(Targeted):
     body: AsyncIterable[bytes] | None = None
     claimant: Claimant = ANYBODY
     interim: Interim | None = field(default=None, compare=False)
+    still: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
 
 @immutable

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 from proxy.core.callers import CLAIMS, OVERRIDES, Caller, recognised
+from proxy.core.claimant import Claimant
 from proxy.core.identity import UNPLACED, Partition, Partitioner, Unshared, Who, spelt
 from proxy.core.keys import EVERYTHING, project_scope
 from proxy.core.messages import Request
 from proxy.core.purging import Purge
-from proxy.errors import ForbiddenError, ProxyError, UnauthorizedError
+from proxy.errors import ForbiddenError, IdentityChangedError, ProxyError, UnauthorizedError
 from proxy.gateway.signatures import Signatures
 from proxy.gateway.verifier import TokenVerifier
 
@@ -38,8 +40,16 @@ class Door(Protocol):
         """Return who has the token with the partition *partition*, before anything else is known of it."""
         ...
 
-    def dropped(self, who: Who) -> bool:
-        """Whether *who* is believed no longer, though it was when it came."""
+    def dropped(self, who: Who) -> str | None:
+        """Return why *who* is believed no longer, though it was when it came, None where it is."""
+        ...
+
+    def still(self, request: Request, claimant: Claimant) -> None:
+        """Return if what was fetched for *claimant* may be given to who sent *request*, which may have waited for it.
+
+        Raises `ProxyError` where that one may not come in any more, `IdentityChangedError` where the proxy itself is
+        another by now.
+        """
         ...
 
     def seen_by(self, project: str) -> Purge:
@@ -75,9 +85,14 @@ class TokenDoor:
         """See `Door.holder`."""
         return Who(partition, partition)
 
-    def dropped(self, who: Who) -> bool:  # noqa: ARG002 - see ProjectDoor
-        """See `Door.dropped`: it waited for a fetch by the same token, which the upstream took."""
-        return False
+    def dropped(self, who: Who) -> str | None:
+        """See `Door.dropped`: who has a token waited for a fetch by the same, which the upstream took."""
+        if who.signing is None or self._signatures is None or self._signatures.holds(who.signing):
+            return None
+        return "key-replaced"
+
+    def still(self, request: Request, claimant: Claimant) -> None:
+        """See `Door.still`: it came in as who it is to the upstream, see `dropped`."""
 
     def seen_by(self, project: str) -> Purge:
         """See `Door.seen_by`: tokens tell no projects."""
@@ -118,9 +133,11 @@ class ProjectDoor(TokenDoor):
         """See `Door.holder`."""
         return Who(partition, partition, verified=True, token=partition.digest)
 
-    def dropped(self, who: Who) -> bool:
+    def dropped(self, who: Who) -> str | None:
         """See `Door.dropped`."""
-        return who.token is not None and self._verifier.dropped(who.token)
+        if who.token is not None and self._verifier.dropped(who.token):
+            return "token-dropped"
+        return super().dropped(who)
 
     def seen_by(self, project: str) -> Purge:
         """See `Door.seen_by`: those of the project, and of who may see it though it is not theirs alone."""
@@ -130,20 +147,18 @@ class ProjectDoor(TokenDoor):
 class OwnDoor:
     """Callers need no cloud credentials: every answer is what the proxy's own identity sees.
 
-    *own* names that identity. *callers* are those who may come in, None where whoever reaches the proxy may; then
-    *writes* says whether they may write.
+    *own* is the partition of that identity, now. *callers* are those who may come in, None where whoever reaches the
+    proxy may; then *writes* says whether they may write.
     """
 
     def __init__(
         self,
-        partitioner: Partitioner,
         *,
-        own: Callable[[], tuple[str, ...]],
+        own: Callable[[], Partition],
         callers: Callable[[], Iterable[Caller]] | None,
         writes: bool,
         clock: Callable[[], float],
     ) -> None:
-        self._partitioner = partitioner
         self._own = own
         self._callers = callers
         self._writes = writes
@@ -161,12 +176,16 @@ class OwnDoor:
             raise ForbiddenError(f"caller: may not write, and {request.method} does")
 
     async def onward(self, request: Request) -> Request:
-        """See `Door.onward`: callers' credentials end here, and what would make a read a write."""
-        return replace(request, fields=request.fields.without((*CLAIMS, *OVERRIDES)))
+        """See `Door.onward`: callers' credentials end here, and what would make a read a write.
+
+        It may wait for its turn upstream: who may not come in any more by then is refused, and nothing is sent.
+        """
+        still = partial(self.admit, request) if self._callers is not None else None
+        return replace(request, fields=request.fields.without((*CLAIMS, *OVERRIDES)), still=still)
 
     async def who(self, request: Request) -> Who | Unshared:  # noqa: ARG002 - they are all the proxy
         """See `Door.who`."""
-        partition = self._partitioner.own(*self._own())
+        partition = self._own()
         # A key that is taken back counts no more within a second, and so does an identity that was changed.
         until = self._clock() + _BELIEVED_S
         return Who(partition, partition, verified=True, public=True, believed_until=until, credentials=())
@@ -175,9 +194,15 @@ class OwnDoor:
         """See `Door.holder`: no token of a caller counts here."""
         return Who(partition, partition, verified=True)
 
-    def dropped(self, who: Who) -> bool:  # noqa: ARG002 - they are all the proxy
-        """See `Door.dropped`: never."""
-        return False
+    def dropped(self, who: Who) -> str | None:  # noqa: ARG002 - they are all the proxy
+        """See `Door.dropped`: never, see `still`."""
+        return None
+
+    def still(self, request: Request, claimant: Claimant) -> None:
+        """See `Door.still`: by its key, as when it came, and as who the proxy was then."""
+        self.admit(request)
+        if self._own().digest != claimant.partition:
+            raise IdentityChangedError("proxy: its own identity was replaced while the request waited")
 
     def seen_by(self, project: str) -> Purge:
         """See `Door.seen_by`: there is one identity, and all is stored for it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -33,6 +33,7 @@ from proxy.gateway.page_answers import PageAnswers
 from proxy.gateway.pages import PageRenderer
 from proxy.gateway.resource import ResourceGateway
 from proxy.gateway.resource_asking import resource_asked
+from proxy.gateway.waited import as_one, believed_no_longer
 from proxy.stores.base import SpanStore
 from proxy.upstream.base import Exchange
 
@@ -115,11 +116,12 @@ class Gateway:
         by = self._claims.caller(asked.fields, peer=caller.peer)
         with self._admission.admitted(by):
             kind = route(request.path)
-            answer = await self._finished(request, asked, kind, caller, by)
+            answer = await as_one(lambda: self._finished(request, asked, kind, caller, by))
             if isinstance(answer, Answer):
                 yield answer
                 return
-            async with self._through.exchange(await self._onward(request, by), asked=request) as exchange:
+            async with AsyncExitStack() as stack:
+                exchange = await as_one(lambda: self._passed(request, by, stack))
                 safe = request.method in ("GET", "HEAD")
                 fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=answer if safe else None)
                 yield Answer(kind, fwd, exchange=exchange)
@@ -158,7 +160,7 @@ class Gateway:
         got = await self._resources.answer(ask)
         if isinstance(got, str):
             return got
-        if reason := self._believed_no_longer(ask.who, got.response):
+        if reason := believed_no_longer(self._door, request, ask, got.response, now=self._clock()):
             return reason
         return Answer(kind, got.cache_status, response=got.response, repeatable=got.repeatable)
 
@@ -166,6 +168,10 @@ class Gateway:
         """Wait until all that is under way has been learnt; each of it has a time limit."""
         await self._through.close()
         await self._renderer.close()
+
+    async def _passed(self, request: Request, by: str, stack: AsyncExitStack) -> Exchange:
+        """Return the upstream's answer to *request*, which lasts as long as *stack*."""
+        return await stack.enter_async_context(self._through.exchange(await self._onward(request, by), asked=request))
 
     async def _onward(self, request: Request, by: str) -> Request:
         """Return *request* as it goes through, and for whom."""
@@ -191,17 +197,6 @@ class Gateway:
             self._listings.credentials.shown(who)
         return who
 
-    def _believed_no_longer(self, who: Who, answer: Response | None) -> str | None:
-        """Return why *who*, believed when it came, gets nothing of another's fetch, None where it is still believed.
-
-        Nor where the *answer* is that it is refused: nobody's but its own, and by that it was dropped.
-        """
-        if answer is not None and answer.status == 401:
-            return None
-        if who.expires_at <= self._clock():
-            return "token-expired"
-        return "token-dropped" if self._door.dropped(who) else None
-
     async def purge(self, order: Purge) -> Purged:
         """Drop what *order* names, in every replica, and return what that was."""
         now = self._clock()
@@ -221,7 +216,7 @@ class Gateway:
     async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer | str:
         """Return the answer to *ask*, or why it goes through: its token may have ended while others were asked."""
         got = await self._listings.answer(ask)
-        if reason := self._believed_no_longer(ask.who, got.answer):
+        if reason := believed_no_longer(self._door, request, ask, got.answer, now=self._clock()):
             return reason
         if got.answer is not None:
             return Answer(kind, got.cache_status, response=_unchanged(got.answer))

@@ -48,6 +48,10 @@ class Signatures:
         signing = self._signing(request.fields, given, secret)
         return Who(partition, partition, believed_until=0.0, credentials=credentials, signing=signing)
 
+    def holds(self, signing: Signing) -> bool:
+        """Whether the key of *signing* still has the secret that a signature was verified with."""
+        return self._secret(signing.key.access) == signing.key.secret
+
     async def onward(self, request: Request) -> Request:
         """Return *request* signed anew where its signature is good, else as it came.
 

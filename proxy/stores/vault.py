@@ -17,41 +17,40 @@ _CLAIM_MS: Final = 5_000
 class RedisVault:
     """A `proxy.upstream.login.Vault` in the Redis of *store*, under the first of *keys*.
 
-    *name* gives what the secret is kept under; it is another one for each identity. Raises `ImportError` without
-    `cryptography`.
+    *named* gives what the secret for an order is kept under. Raises `ImportError` without `cryptography`.
     """
 
     def __init__(
         self,
         store: RedisStore,
-        name: Callable[[], str],
+        named: Callable[[str], str],
         keys: Sequence[bytes],
         *,
         timeout_s: float,
         failed: Callable[[str], None],
     ) -> None:
         self._store = store
-        self._name = name
+        self._named = named
         self._seal = Encryption(keys)
         self._guard = Guard(timeout_s=timeout_s, clock=time.monotonic, failed=failed)
 
-    async def kept(self) -> bytes | None:
+    async def kept(self, order: str) -> bytes | None:
         """See `Vault.kept`; what was altered, or sealed by another key, is nothing."""
-        name = self._store.names.own(self._name())
+        name = self._store.names.own(self._named(order))
         value = await self._guard.call("vault", lambda: self._store.get(name))
         return None if value is None else self._seal.opened(value, name=name.encode(), bound=b"")
 
-    async def keep(self, value: bytes, *, for_s: float) -> None:
+    async def keep(self, order: str, value: bytes, *, for_s: float) -> None:
         """See `Vault.keep`. It ends the claim; that of who got nothing lapses, and until then nobody else tries."""
-        name, for_ms = self._store.names.own(self._name()), int(for_s * 1000)
+        name, for_ms = self._store.names.own(self._named(order)), int(for_s * 1000)
         if for_ms > 0:
             sealed = self._seal.closed(value, name=name.encode(), bound=b"")
             await self._guard.call("vault", lambda: self._store.set(name, sealed, for_ms=for_ms))
             await self._guard.call("vault", lambda: self._store.delete(_claim(name)))
 
-    async def claimed(self) -> bool:
+    async def claimed(self, order: str) -> bool:
         """See `Vault.claimed`."""
-        name = _claim(self._store.names.own(self._name()))
+        name = _claim(self._store.names.own(self._named(order)))
         return await self._guard.call("vault", lambda: self._store.set(name, b"", for_ms=_CLAIM_MS, new=True))
 
 

@@ -159,6 +159,8 @@ class Limiter:
         turn = await self._turns.turn(trial.scope, trial.request.claimant, deadline=trial.deadline)
         call = _Call()
         try:
+            if trial.request.still is not None:
+                trial.request.still()
             self._closed_breaker(trial, claim=True)
             self._retries = self._retries.called() if trial.tries == 0 else self._retries
             trial.tries += 1

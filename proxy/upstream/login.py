@@ -24,59 +24,45 @@ _LOOK_S: Final = 0.1
 
 
 class Vault(Protocol):
-    """Keeps a secret for all replicas, such that nobody else can read it.
+    """Keeps a secret for all replicas, such that nobody else can read it: one for each *order*.
 
     Every method may raise `StoreUnavailableError`.
     """
 
-    async def kept(self) -> bytes | None:
+    async def kept(self, order: str) -> bytes | None:
         """Return what is kept."""
         ...
 
-    async def keep(self, value: bytes, *, for_s: float) -> None:
+    async def keep(self, order: str, value: bytes, *, for_s: float) -> None:
         """Keep *value* in the place of what was, for so long."""
         ...
 
-    async def claimed(self) -> bool:
+    async def claimed(self, order: str) -> bool:
         """Whether it is for who asks to replace what is kept: nobody else is told so for a while."""
         ...
 
 
 class SharedLogin:
-    """Gives a token that *issue* fetches, once for all who share *vault*; *clock* gives epoch seconds.
+    """Gives tokens that *issue* fetches for an order, once for all who share *vault*; *clock* gives epoch seconds."""
 
-    *whose* says whose token *issue* asks for and *vault* keeps: when a key is replaced, somebody else's.
-    """
-
-    def __init__(
-        self,
-        issue: Callable[[], Awaitable[Issued]],
-        vault: Vault,
-        *,
-        whose: Callable[[], object],
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, issue: Callable[[str], Awaitable[Issued]], vault: Vault, *, clock: Callable[[], float]) -> None:
         self._issue = issue
         self._vault = vault
-        self._whose = whose
         self._clock = clock
 
-    async def issued(self, refused: str | None) -> Issued:
-        """Return a token other than the *refused* one."""
+    async def issued(self, order: str, refused: str | None) -> Issued:
+        """Return a token for *order* other than the *refused* one."""
         with suppress(StoreUnavailableError):
             for _ in range(_LOOKS):
-                kept = _read(await self._vault.kept())
+                kept = _read(await self._vault.kept(order))
                 if kept is not None and kept.token != refused and self._clock() < kept.renew_at:
                     return kept
-                if await self._vault.claimed():
+                if await self._vault.claimed(order):
                     break
                 await asyncio.sleep(_LOOK_S)
-        whose = self._whose()
-        issued = await self._issue()
-        if self._whose() != whose:
-            return issued  # under the name that the vault has now it would be taken for the token of who that is
+        issued = await self._issue(order)
         with suppress(StoreUnavailableError):
-            await self._vault.keep(_written(issued), for_s=issued.expires_at - self._clock())
+            await self._vault.keep(order, _written(issued), for_s=issued.expires_at - self._clock())
         return issued
 
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from proxy.core.messages import Request, Response
-from proxy.core.signing import Signing, SigningKey
+from proxy.core.signing import Signing
 from proxy.errors import ProxyError
 from proxy.upstream.base import Exchange, Upstream
 from proxy.upstream.iam import Issued
+from proxy.upstream.identity import Identity
 
 # After a login that failed none is tried for so long, then for twice as long, up to the longest: IAM locks a user who
 # fails five times in a row.
@@ -25,7 +26,10 @@ class Credential(Protocol):
     """Who the proxy is to the upstream."""
 
     async def put(self, request: Request) -> Request:
-        """Return *request* with the credential; raises `ProxyError` where there is none to be had."""
+        """Return *request* with the credential of whom it is for.
+
+        Raises `IdentityChangedError` where the proxy is that one no more, `ProxyError` where there is none to be had.
+        """
         ...
 
     def refused(self, request: Request) -> bool:
@@ -34,12 +38,15 @@ class Credential(Protocol):
 
 
 class KeyCredential:
-    """Signs with whatever *key* gives, speaking for the project *project_id*; *clock* gives epoch seconds."""
+    """Signs with the key of who asks, by *of* (see `OwnIdentity.of`), and speaks for the project *project_id*.
+
+    *clock* gives epoch seconds.
+    """
 
     def __init__(
-        self, key: Callable[[], SigningKey], *, host: str, project_id: str | None, clock: Callable[[], float]
+        self, of: Callable[[Request], Identity], *, host: str, project_id: str | None, clock: Callable[[], float]
     ) -> None:
-        self._key = key
+        self._of = of
         self._host = host
         self._project = (("X-Project-Id", project_id),) if project_id else ()
         self._clock = clock
@@ -47,7 +54,7 @@ class KeyCredential:
     async def put(self, request: Request) -> Request:
         """See `Credential.put`."""
         spoken = replace(request, fields=request.fields.plus(*self._project))
-        return Signing(self._key(), self._host).signed(spoken, now=self._clock())
+        return Signing(self._of(request).key, self._host).signed(spoken, now=self._clock())
 
     def refused(self, request: Request) -> bool:  # noqa: ARG002 - whatever it was
         """See `Credential.refused`: never, for five refused signatures lock a key."""
@@ -57,30 +64,30 @@ class KeyCredential:
 class TokenCredential:
     """A token that *issue* gives, renewed before it ends by one caller while the others wait.
 
-    *issue* is told the token that the upstream refused, if that is why. *whose* says whose token it is: when that
-    changes, because a key was replaced, the token of before counts no more.
+    *of* says who asks (see `OwnIdentity.of`), *issue* is told whose token it is to be and which one the upstream
+    refused, if that is why. When a key is replaced, the token of before counts no more.
     """
 
     def __init__(
         self,
-        issue: Callable[[str | None], Awaitable[Issued]],
+        issue: Callable[[Identity, str | None], Awaitable[Issued]],
         *,
-        whose: Callable[[], object],
+        of: Callable[[Request], Identity],
         clock: Callable[[], float],
     ) -> None:
         self._issue = issue
-        self._whose = whose
+        self._of = of
         self._clock = clock
         self._turn = asyncio.Lock()
         self._issued: Issued | None = None
-        self._of: object = None
+        self._whose: Identity | None = None
         self._refused: str | None = None
         self._pause_s = _PAUSE_S
         self._failed: tuple[float, ProxyError] | None = None  # until when not to try again, and why
 
     async def put(self, request: Request) -> Request:
         """See `Credential.put`."""
-        return replace(request, fields=request.fields.plus(("X-Auth-Token", await self._token())))
+        return replace(request, fields=request.fields.plus(("X-Auth-Token", await self._token(request))))
 
     def refused(self, request: Request) -> bool:
         """See `Credential.refused`: the token may have been revoked; another that was fetched meanwhile stays.
@@ -94,34 +101,35 @@ class TokenCredential:
             self._refused, self._issued = sent, None
         return True
 
-    async def _token(self) -> str:
-        held = self._held()
+    async def _token(self, request: Request) -> str:
+        held = self._held(self._of(request))
         # Who comes while the next one is fetched goes on with the one that still holds.
         if held is None or (self._clock() >= held.renew_at and not self._turn.locked()):
             async with self._turn:
-                held = self._held()
+                identity = self._of(request)  # again: nobody logs in any more as who the proxy was before it waited
+                held = self._held(identity)
                 if held is None or self._clock() >= held.renew_at:
-                    held = await self._renewed(held)
+                    held = await self._renewed(identity, held)
         return held.token
 
-    def _held(self) -> Issued | None:
-        """Return the token that there is, if it still holds."""
-        issued = self._issued if self._of == self._whose() else None
+    def _held(self, identity: Identity) -> Issued | None:
+        """Return the token of *identity* that there is, if it still holds."""
+        issued = self._issued if self._whose == identity else None
         return issued if issued is not None and self._clock() < issued.expires_at else None
 
-    async def _renewed(self, held: Issued | None) -> Issued:
-        """Return a new token, or *held* where there is none to be had."""
-        whose, now = self._whose(), self._clock()
-        if self._failed is not None and self._of == whose and 0 < self._failed[0] - now <= _LONGEST_PAUSE_S:
+    async def _renewed(self, identity: Identity, held: Issued | None) -> Issued:
+        """Return a new token of *identity*, or *held* where there is none to be had."""
+        now = self._clock()
+        if self._failed is not None and self._whose == identity and 0 < self._failed[0] - now <= _LONGEST_PAUSE_S:
             if held is not None:
                 return held
             raise self._failed[1]
-        if self._of != whose:
+        if self._whose != identity:
             # Before anything is awaited: who comes meanwhile would take it for the token of who the proxy is now.
             self._issued = self._refused = None
-        self._of = whose
+        self._whose = identity
         try:
-            self._issued = await self._issue(self._refused)
+            self._issued = await self._issue(identity, self._refused)
         except ProxyError as error:
             self._failed = (self._clock() + self._pause_s, error)
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)

@@ -16,9 +16,11 @@ from proxy.gateway.signatures import Signatures
 from proxy.gateway.verifier import TokenVerifier
 from proxy.upstream.base import Upstream
 from proxy.upstream.iam import Iam
+from proxy.upstream.identity import OwnIdentity
+from proxy.upstream.login import Vault
 from proxy.upstream.own import OwnUpstream
 from proxy.watched import Watched, line
-from proxy.web.own import MakeVault, OwnIdentity
+from proxy.web.own import credential, own_identity
 
 
 class Entrance:
@@ -35,7 +37,7 @@ class Entrance:
         if identity.mode == "project" and iam is not None:
             verdicts = Verdicts(identity.verdict_ttl_s, identity.verdict_grace_s)
             self._verifier = TokenVerifier(iam, verdicts=verdicts, tell=tell, clock=time.time)
-        self._own = OwnIdentity(identity, host=self._host, iam=iam)
+        self._own = own_identity(identity, host=self._host)
 
     def heard(self, scopes: Iterable[str] | None) -> None:
         """See `TokenVerifier.heard`."""
@@ -47,22 +49,23 @@ class Entrance:
         if self._verifier is not None:
             await self._verifier.drop(digest, surely=surely)
 
-    def asked(self, upstream: Upstream, vault: MakeVault | None) -> Upstream:
+    def asked(self, upstream: Upstream, partitioner: Partitioner, vault: Vault | None) -> Upstream:
         """Return *upstream* as it is asked: with the proxy's own credentials, where it has them.
 
-        Replicas share a token of its own by what *vault* makes.
+        Replicas share a token of its own by *vault*.
         """
-        credential = self._own.credential(vault) if self._identity.mode == "gateway" else None
-        return OwnUpstream(upstream, credential) if credential else upstream
+        if self._identity.mode != "gateway":
+            return upstream
+        of = OwnIdentity(self._own, partitioner).of
+        return OwnUpstream(upstream, credential(self._identity, of, host=self._host, iam=self._iam, vault=vault))
 
     def door(self, partitioner: Partitioner) -> Door:
         """Return where callers come in."""
         identity = self._identity
         if identity.mode == "gateway":
             known = Watched(identity.callers, callers) if identity.callers else None
-            return OwnDoor(
-                partitioner, own=lambda: self._own.names, callers=known, writes=identity.writes, clock=time.time
-            )
+            own = OwnIdentity(self._own, partitioner)
+            return OwnDoor(own=lambda: own.partition, callers=known, writes=identity.writes, clock=time.time)
         signatures = None
         if identity.keys:
             secrets = {access: Watched(path, line) for access, path in identity.keys.items()}

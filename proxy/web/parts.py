@@ -21,7 +21,7 @@ from proxy.upstream.iam import Iam
 from proxy.web.answering import Answering, answering
 from proxy.web.asking import asking, rules
 from proxy.web.entrance import Entrance
-from proxy.web.own import vaults
+from proxy.web.own import shared_vault
 from proxy.web.shield import Shield
 
 
@@ -73,7 +73,9 @@ async def put_together(settings: Settings, telemetry: Telemetry, candidate: byte
     admission = shield.admission()
     answers = answering(
         settings,
-        entrance.asked(shield.limiter, vaults(settings.store, store, asks.partitioner, telemetry)),
+        entrance.asked(
+            shield.limiter, asks.partitioner, shared_vault(settings.store, store, asks.partitioner, telemetry)
+        ),
         store,
         asks,
         telemetry=telemetry,

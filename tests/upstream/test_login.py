@@ -9,22 +9,21 @@ from proxy.upstream.login import SharedLogin
 
 
 class Shelf:
-    """A vault that keeps one secret for each identity; *whose* is the one that the proxy has now."""
+    """A vault that keeps one secret for each order."""
 
     def __init__(self) -> None:
-        self.whose = "a user"
         self.secrets: dict[str, bytes] = {}
 
-    async def kept(self) -> bytes | None:
+    async def kept(self, order: str) -> bytes | None:
         """See `proxy.upstream.login.Vault`."""
-        return self.secrets.get(self.whose)
+        return self.secrets.get(order)
 
-    async def keep(self, value: bytes, *, for_s: float) -> None:
+    async def keep(self, order: str, value: bytes, *, for_s: float) -> None:
         """See `proxy.upstream.login.Vault`."""
         assert for_s > 0
-        self.secrets[self.whose] = value
+        self.secrets[order] = value
 
-    async def claimed(self) -> bool:
+    async def claimed(self, order: str) -> bool:
         """See `proxy.upstream.login.Vault`."""
         return True
 
@@ -36,35 +35,35 @@ class Replica:
         self.shelf = Shelf()
         self.gate = asyncio.Event()
         self.gate.set()
-        self.login = SharedLogin(self._issue, self.shelf, whose=lambda: self.shelf.whose, clock=lambda: 0.0)
+        self.login = SharedLogin(self._issue, self.shelf, clock=lambda: 0.0)
 
-    async def _issue(self) -> Issued:
-        token = f"of {self.shelf.whose}"
+    async def _issue(self, order: str) -> Issued:
         await self.gate.wait()
-        return Issued(token, 0.0, 1000.0)
+        return Issued(f"of {order}", 0.0, 1000.0)
 
-    async def token(self) -> str:
+    async def token(self, order: str) -> str:
         """Return the token that the login gives."""
-        return (await self.login.issued(None)).token
+        return (await self.login.issued(order, None)).token
 
 
 async def test_a_token_is_kept_for_the_other_replicas() -> None:
     """Who asks next is given it, and IAM is not asked."""
     replica = Replica()
-    assert await replica.token() == "of a user"
+    assert await replica.token("a user") == "of a user"
     replica.gate.clear()
     async with asyncio.timeout(60):
-        assert await replica.token() == "of a user"
+        assert await replica.token("a user") == "of a user"
 
 
 async def test_a_token_is_kept_under_nobody_elses_name() -> None:
-    """One that comes after its identity was replaced would be every replica's token of the next identity."""
+    """One that comes after its identity was replaced is kept for who it was ordered for."""
     replica = Replica()
     replica.gate.clear()
-    late = asyncio.ensure_future(replica.token())
+    late, next_one = (asyncio.ensure_future(replica.token(order)) for order in ("a user", "another user"))
     await asyncio.sleep(0)
-    replica.shelf.whose = "another user"
     replica.gate.set()
-    assert await late == "of a user"
-    assert replica.shelf.secrets == {}
-    assert await replica.token() == "of another user"
+    assert list(await asyncio.gather(late, next_one)) == ["of a user", "of another user"]
+    assert {order: value.count(b'"of %b"' % order.encode()) for order, value in replica.shelf.secrets.items()} == {
+        "a user": 1,
+        "another user": 1,
+    }

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 
 import pytest
 
-from proxy.core.messages import Fields, Request
-from proxy.errors import ProxyError, UpstreamUnreachableError
+from proxy.core.claimant import ANYBODY, Claimant
+from proxy.core.identity import Partitioner
+from proxy.core.messages import Fields, Request, Response
+from proxy.core.signing import SigningKey
+from proxy.errors import IdentityChangedError, ProxyError, UpstreamUnreachableError
+from proxy.upstream.base import Exchange
 from proxy.upstream.iam import Issued
-from proxy.upstream.own import TokenCredential
+from proxy.upstream.identity import Identity, OwnIdentity
+from proxy.upstream.own import KeyCredential, OwnUpstream, TokenCredential
 
 NOW = 1_777_593_600.0
+PARTITIONER = Partitioner(b"sixteen bytes or more")
+
+
+def an_identity(name: str) -> Identity:
+    """Return the identity with that name."""
+    return Identity((name,), SigningKey("", ""), f"a token for {name}")
 
 
 class World:
@@ -27,19 +38,23 @@ class World:
         self.gate.set()
         self.whose = "a user"
         self.refused: list[str | None] = []
-        self.credential = TokenCredential(self._issue, whose=lambda: self.whose, clock=lambda: self.now)
+        self.ordered: list[str] = []
+        self.own = OwnIdentity(lambda: an_identity(self.whose), PARTITIONER)
+        self.credential = TokenCredential(self._issue, of=self.own.of, clock=lambda: self.now)
 
-    async def _issue(self, refused: str | None) -> Issued:
+    async def _issue(self, whose: Identity, refused: str | None) -> Issued:
         self.issued += 1
         self.refused.append(refused)
+        self.ordered.append(whose.order)
         await self.gate.wait()
         if self.away:
             raise UpstreamUnreachableError("iam: away")
         return Issued(f"token-{self.issued}", self.now, self.now + self.lifetime_s)
 
     async def sent(self) -> Request:
-        """Return a request as it goes up."""
-        return await self.credential.put(Request("GET", "/v2/images", Fields(), "r"))
+        """Return a request that comes now as it goes up."""
+        claimant = Claimant(partition=self.own.partition.digest)
+        return await self.credential.put(Request("GET", "/v2/images", Fields(), "r", claimant=claimant))
 
     async def token(self) -> str | None:
         """Return the token that goes up."""
@@ -167,3 +182,59 @@ async def test_a_token_that_comes_after_its_identity_changed_is_not_kept() -> No
     world.gate.set()
     assert await late == "token-1"
     assert await world.token() == "token-2"
+
+
+async def test_who_waited_for_the_login_of_another_is_not_logged_in_as_who_the_proxy_was() -> None:
+    """While a token is fetched the key is replaced: who lined up behind gets none, and IAM hears no old password."""
+    world = World()
+    world.gate.clear()
+    crowd = [asyncio.ensure_future(world.token()) for _ in range(5)]
+    await asyncio.sleep(0)
+    world.whose = "another user"
+    world.gate.set()
+    first, *rest = await asyncio.gather(*crowd, return_exceptions=True)
+    assert first == "token-1"
+    assert {type(each) for each in rest} == {IdentityChangedError}
+    assert await world.token() == "token-2"
+    assert world.ordered == ["a token for a user", "a token for another user"]
+
+
+async def test_a_request_is_sent_as_nobody_else_than_whom_it_is_for() -> None:
+    """By signature or by token, for who the proxy was before and for nobody in particular: nothing is made."""
+    world = World()
+    keys = KeyCredential(world.own.of, host="ims", project_id=None, clock=lambda: world.now)
+    before = Claimant(partition=world.own.partition.digest)
+    world.whose = "another user"
+    for claimant in (before, ANYBODY):
+        request = Request("GET", "/v2/images", Fields(), "r", claimant=claimant)
+        for credential in (keys, world.credential):
+            with pytest.raises(IdentityChangedError):
+                await credential.put(request)
+    assert world.issued == 0
+
+
+async def test_a_refused_request_is_not_repeated_as_somebody_else() -> None:
+    """The token is answered 401 because its user was replaced: no token of the next one asks in its place."""
+    world = World()
+    sent: list[Request] = []
+
+    class Refusing:
+        async def fetch(self, request: Request) -> Response:
+            sent.append(request)
+            world.whose = "another user"
+            return Response(401)
+
+        def exchange(self, request: Request) -> AbstractAsyncContextManager[Exchange]:
+            raise AssertionError(request)
+
+    upstream = OwnUpstream(Refusing(), world.credential)
+    claimant = Claimant(partition=world.own.partition.digest)
+    with pytest.raises(IdentityChangedError):
+        await upstream.fetch(Request("GET", "/v2/images", Fields(), "r", claimant=claimant))
+    assert len(sent) == 1
+
+
+async def test_what_proves_an_identity_stands_in_no_representation() -> None:
+    """Neither a secret nor an order for a token is told by what ends up in logs."""
+    identity = Identity(("a user",), SigningKey("AK", "its secret", "its token"), "an order with a password")
+    assert not [told for told in ("its secret", "its token", "password") if told in repr(identity)]

@@ -10,7 +10,7 @@ import pytest
 from proxy.config import IdentitySection
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import flaw, signature
-from proxy.web.own import OwnIdentity
+from proxy.web.own import credential, own_identity
 
 SECRETS = {"AK-ONE": "the first secret", "AK-TWO": "the second secret"}
 
@@ -23,18 +23,15 @@ async def test_no_request_is_signed_by_a_key_with_the_secret_of_another(
     access, secret = tmp_path / "access", tmp_path / "secret"
     access.write_text("AK-ONE\n")
     secret.write_text(SECRETS["AK-ONE"])
-    identity = OwnIdentity(
-        IdentitySection.model_validate(
-            {"mode": "gateway", "access_key": "AK-ONE", "secret_key": "-", "project_id": "p"}
-            | {"access_key_file": access, "secret_key_file": secret}
-        ),
-        host="ims",
-        iam=None,
+    section = IdentitySection.model_validate(
+        {"mode": "gateway", "access_key": "AK-ONE", "secret_key": "-", "project_id": "p"}
+        | {"access_key_file": access, "secret_key_file": secret}
     )
-    credential = identity.credential(None)
+    read = own_identity(section, host="ims")
+    signing = credential(section, lambda _: read(), host="ims", iam=None, vault=None)
 
     async def signer() -> str:
-        signed = await credential.put(Request("GET", "/v2/images", Fields(()), request_id=""))
+        signed = await signing.put(Request("GET", "/v2/images", Fields(()), request_id=""))
         given = signature(signed.fields)
         assert given is not None
         assert flaw(signed, given, SECRETS[given.access], now=time.time()) is None
@@ -45,4 +42,4 @@ async def test_no_request_is_signed_by_a_key_with_the_secret_of_another(
         file.write_text(text)
         assert await signer() == "AK-ONE"
     assert await signer() == "AK-TWO"
-    assert identity.names[0] == "AK-TWO"
+    assert read().names[0] == "AK-TWO"

@@ -1,0 +1,43 @@
+"""What may have changed while a request waited: for a claim, another's fetch, a turn before the upstream.
+
+Whose it is was decided when it came. That its answer is still for that one is decided here, once more, when the answer
+is there, whether from the store, from a fetch of its own or of another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from proxy.core.messages import Request, Response
+from proxy.errors import IdentityChangedError
+from proxy.gateway.asked import ListAsk
+from proxy.gateway.doors import Door
+from proxy.gateway.resource_asking import ResourceAsk
+
+Result = TypeVar("Result")
+
+
+def believed_no_longer(
+    door: Door, request: Request, ask: ListAsk | ResourceAsk, answer: Response | None, *, now: float
+) -> str | None:
+    """Return why whose *ask* it is, believed when its *request* came, gets nothing; None where it still is believed.
+
+    Nor where the *answer* is that it is refused: nobody's but its own, and by that it was dropped. Raises what
+    `Door.still` does.
+    """
+    door.still(request, ask.claimant)
+    if answer is not None and answer.status == 401:
+        return None
+    return "token-expired" if ask.who.expires_at <= now else door.dropped(ask.who)
+
+
+async def as_one(work: Callable[[], Awaitable[Result]]) -> Result:
+    """Return what *work* gives. It is done anew, once, where the proxy itself was replaced by another on the way.
+
+    By then nothing was sent under the other's name, and nothing is given of what was sent under its own.
+    """
+    try:
+        return await work()
+    except IdentityChangedError:
+        return await work()

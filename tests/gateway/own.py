@@ -1,0 +1,253 @@
+"""A gateway that asks by credentials of its own, which rotate while requests wait: at the store, or at the upstream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import orjson
+import pytest
+
+from proxy.core.keys import ListingKey
+from proxy.core.messages import Fields, Request, Response
+from proxy.core.signing import signature
+from proxy.gateway.gateway import Caller
+from proxy.stores.base import Claim
+from proxy.stores.memory import MemoryStore
+from proxy.telemetry import Telemetry
+from proxy.upstream.base import Exchange
+from proxy.web.answering import Answering, answering
+from proxy.web.asking import asking
+from proxy.web.entrance import Entrance
+from proxy.web.shield import Shield
+from tests.gateway.conftest import SECRET, Hand
+from tests.web.conftest import settings_for
+
+LIST = "/v2/images?limit=5"
+IMAGE = "/v2/images/an-image"
+READER = "key-of-the-reader-0123"
+ANOTHER = "key-of-another-0123456"
+
+
+class HeldStore(MemoryStore):
+    """Process memory whose claims are given while *gate* is open; *claiming* is set with each that is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 24)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.claiming = asyncio.Event()
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
+        """See `SpanStore.claim`."""
+        self.claiming.set()
+        await self.gate.wait()
+        return await super().claim(key, after, now=now)
+
+
+class TellingWho:
+    """Shows who asks what belongs to who asks: *calls* are the access keys that signed, in order.
+
+    While *gate* is shut answers wait; *asked* is set with each request. Keys that are *gone* are answered 401, with
+    *failing* all are answered that.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked = asyncio.Event()
+        self.gone: set[str] = set()
+        self.failing: int | None = None
+
+    async def fetch(self, request: Request) -> Response:
+        """See `Upstream.fetch`."""
+        given = signature(request.fields)
+        assert given is not None
+        self.calls.append(given.access)
+        self.asked.set()
+        await self.gate.wait()
+        if given.access in self.gone:
+            return Response(401, Fields(), b"{}")
+        if self.failing is not None:
+            return Response(self.failing, Fields([("X-Of", given.access)]), b"{}")
+        if request.path != "/v2/images":
+            return Response(200, Fields(), orjson.dumps(_image(given.access, 0)))
+        return Response(200, Fields(), self._list(given.access, request.target))
+
+    @asynccontextmanager
+    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+        """See `Upstream.exchange`."""
+        answer = await self.fetch(request)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield answer.body
+
+        yield Exchange(answer.status, None, answer.fields, chunks())
+
+    @staticmethod
+    def _list(access: str, target: str) -> bytes:
+        """Return the page of an endless list."""
+        asked = parse_qs(urlsplit(target).query)
+        begin, count = int(asked.get("marker", ["-1"])[0].rpartition("-")[2]) + 1, int(asked["limit"][0])
+        images = [_image(access, number) for number in range(begin, begin + count)]
+        following = f"/v2/images?limit={count}&marker={images[-1]['id']}"
+        return orjson.dumps({"images": images, "next": following})
+
+
+def _image(access: str, number: int) -> dict[str, str]:
+    return {"id": f"{access}-{number}", "status": "active", "owner": access}
+
+
+@dataclass
+class Own:
+    """A gateway in `gateway` mode, whose access key and callers stand in files."""
+
+    upstream: TellingWho
+    store: HeldStore
+    shield: Shield
+    answering: Answering
+    hand: Hand
+    key_file: Path
+    callers_file: Path
+
+    def rotate(self, access: str) -> None:
+        """Make the proxy another from now on."""
+        self.key_file.write_text(access)
+
+    def allow(self, *keys: str, reads: tuple[str, ...] = ()) -> None:
+        """Let those in who have one of *keys*, to write too, or one that *reads*, and nobody else."""
+        tables = (
+            f'[caller{number}]\nkey = "{key}"\nwrites = {str(key in keys).lower()}\n'
+            for number, key in enumerate((*keys, *reads))
+        )
+        self.callers_file.write_text("\n".join(tables))
+
+    async def get(
+        self,
+        target: str = LIST,
+        *,
+        key: str = READER,
+        method: str = "GET",
+        fields: Iterable[tuple[str, str]] = (),
+        body: AsyncIterator[bytes] | None = None,
+    ) -> Got:
+        """Return the answer to a request, which says that its *body* is short; bounded in time.
+
+        It has the *key* where it has no other *fields*.
+        """
+        sized = [("Content-Length", "2")] if body is not None else []
+        lines = [*(fields or [("X-Api-Key", key)]), *sized]
+        request = Request(method, target, Fields(lines), "request-id", body)
+        async with asyncio.timeout(60), self.answering.gateway.answer(request, Caller("127.0.0.1", "")) as answer:
+            if answer.response is not None:
+                status, told = answer.response.status, answer.response.body
+            else:
+                assert answer.exchange is not None
+                status, told = answer.exchange.status, b"".join([each async for each in answer.exchange.chunks])
+            return Got(status, told, str(answer.cache_status))
+
+    async def waiting(self, count: int, *, at: asyncio.Event, **named: Any) -> list[asyncio.Task[Got]]:
+        """Return *count* requests that wait, the first of them until *at* was set."""
+        at.clear()
+        tasks = [asyncio.ensure_future(self.get(**named)) for _ in range(count)]
+        async with asyncio.timeout(60):
+            await at.wait()
+        await asyncio.sleep(0)
+        return tasks
+
+    async def close(self) -> None:
+        """Let everything go on, and end it."""
+        self.store.gate.set()
+        self.upstream.gate.set()
+        await self.answering.close()
+        await self.shield.close()
+
+    async def settled(self) -> None:
+        """Return when nothing is done in the background any more."""
+        async with asyncio.timeout(60):
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others)
+
+
+@dataclass(frozen=True)
+class Got:
+    """What came back; *shown* is the access key whose images are in it."""
+
+    status: int
+    body: bytes
+    cache_status: str
+
+    @property
+    def shown(self) -> str:
+        """Whose images these are."""
+        found = orjson.loads(self.body)
+        (owner,) = {image["owner"] for image in found.get("images", [found])}
+        assert isinstance(owner, str)
+        return owner
+
+    @property
+    def hit(self) -> bool:
+        """Whether the store had it."""
+        return self.cache_status.startswith("ims-proxy; hit")
+
+
+MakeOwn = Callable[..., Own]
+
+
+@pytest.fixture
+async def make_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeOwn]:
+    """Make a gateway, whose files count as soon as they change; it ends with the test."""
+    monkeypatch.setattr("proxy.watched.LOOK_S", 0.0)
+    made: list[Own] = []
+
+    def one(**sections: dict[str, Any]) -> Own:
+        made.append(_made(tmp_path, **sections))
+        return made[-1]
+
+    yield one
+    for each in made:
+        await each.close()
+
+
+@pytest.fixture
+def own(make_own: MakeOwn) -> Own:
+    """A gateway without readahead."""
+    return make_own()
+
+
+def _made(directory: Path, **sections: dict[str, Any]) -> Own:
+    """Return a gateway whose files are in *directory*; *sections* add to its settings."""
+    key_file, callers_file = directory / "access_key", directory / "callers.toml"
+    key_file.write_text("AK-ONE")
+    hand, upstream, store = Hand(), TellingWho(), HeldStore()
+    callers_file.write_text(f'[reader]\nkey = "{READER}"\n\n[another]\nkey = "{ANOTHER}"\n')
+    identity = {"mode": "gateway", "access_key": "AK-ONE", "access_key_file": key_file, "secret_key": "a secret"}
+    identity |= {"secret": SECRET.decode(), "callers": callers_file, "project_id": "p"}
+    identity |= sections.pop("identity", {})
+    at_most = {"retries": 0} | sections.pop("upstream", {})
+    settings = settings_for("http://ims.example", identity=identity, upstream=at_most, **sections)
+    asks = asking(settings, SECRET)
+
+    async def tell(_: list[str]) -> None:
+        raise AssertionError("no verdict is kept here")
+
+    telemetry = Telemetry()
+    entrance = Entrance(settings, iam=None, tell=tell)
+    shield = Shield(settings, upstream, store, telemetry)
+    made = answering(
+        settings,
+        entrance.asked(shield.limiter, asks.partitioner, None),
+        store,
+        asks,
+        telemetry=telemetry,
+        clock=hand,
+        dice=lambda: 0.0,
+        door=entrance.door(asks.partitioner),
+    )
+    return Own(upstream, store, shield, made, hand, key_file, callers_file)
