@@ -33,7 +33,7 @@ REASONS = {
     "no-token": "it has no X-Auth-Token, so nobody can be told to share the answer",
     "two-tokens": "it has two X-Auth-Token fields",
     "two-credentials": "it has an X-Auth-Token beside another credential",
-    "signed": "it is signed, and the signature can't be verified here",
+    "signed": "it is signed, and the signature can't be verified here; if it covers Host, it holds for the upstream's",
 }
 
 _SHARED = {
