@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from proxy.core.budget import Allowance
 from proxy.core.claimant import Priority
 
+_REASONS: Final = ("deadline", "failing", "impatient", "queue", "stopping", "waited")
 _SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -34,6 +35,9 @@ class ShieldMetrics:
             ["priority", "reason"],
             registry=registry,
         )
+        for priority in Priority:  # at 0 from the start, or Prometheus sees no increase in the first of each
+            for reason in _REASONS:
+                self.refused.labels(priority.label, reason)
         self.throttled = Counter(
             "ims_proxy_throttled_calls", "Calls that the upstream refused as too many", registry=registry
         )

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 NAME = re.compile(r"ims_proxy(?:_[a-z]+)+")
+INCREASE = re.compile(r'increase\((\w+)(?:\{reason=~"([a-z|]+)"\})?\[')
 
 
 @pytest.fixture
@@ -75,6 +76,24 @@ async def test_alerts_name_metrics_that_are_exposed(families: list[Metric]) -> N
         assert set(NAME.findall(rule["expr"])) <= exposed, rule["alert"]
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
         assert rule["annotations"]["summary"]
+
+
+async def test_what_an_alert_takes_the_increase_of_is_there_from_the_start(families: list[Metric]) -> None:
+    """A series that begins at 1 has not increased to Prometheus, so the alert would miss what happened first."""
+    samples = [sample for family in families for sample in family.samples]
+    taken = INCREASE.findall(ALERTS.read_text())
+    assert len(taken) == ALERTS.read_text().count("increase(") > 0
+    for name, reasons in taken:
+        found = [sample for sample in samples if sample.name == name]
+        assert found, name
+        assert set(filter(None, reasons.split("|"))) <= {sample.labels.get("reason") for sample in found}, name
+
+
+def test_no_alert_counts_on_a_hit_to_be_there() -> None:
+    """A proxy that never had a hit exposes no series of hits: what divides them alone by anything is empty, not 0."""
+    asked = [rule["expr"] for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+    assert any('cache_status!="hit"' in each for each in asked)
+    assert not [each for each in asked if 'cache_status="hit"' in each]
 
 
 def test_every_event_is_documented_and_nothing_else() -> None:
