@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from proxy.errors import StoreRefusedError, StoreUnavailableError
+from proxy.telemetry import event
 
 Result = TypeVar("Result")
 
@@ -19,7 +21,8 @@ class Guard:
 
     After a failure, a time-out among them, no call is made until a pause has passed, which doubles with each
     further failure; the first call after it is the probe, and others don't wait for how it ends. *clock* never steps
-    back. *failed* is told the name of the operation.
+    back. *failed* is told the name of the operation. The log is told of a store that failed twice in a row, and when it
+    is back: one call that took too long is no outage, and is counted all the same.
     """
 
     def __init__(self, *, timeout_s: float, clock: Callable[[], float], failed: Callable[[str], None]) -> None:
@@ -28,6 +31,7 @@ class Guard:
         self._failed = failed
         self._pause_s = FIRST_PAUSE_S
         self._closed_until = 0.0
+        self._away = False
 
     @property
     def open(self) -> bool:
@@ -59,7 +63,13 @@ class Guard:
         except (StoreUnavailableError, TimeoutError) as error:
             self._failed(operation)
             self._closed_until = self._clock() + self._pause_s
+            if self._pause_s > FIRST_PAUSE_S and not self._away:
+                self._away = True
+                event("store-away", level=logging.WARNING, operation=operation)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             raise StoreUnavailableError(f"store: {operation} failed") from error
         self._closed_until, self._pause_s = 0.0, FIRST_PAUSE_S
+        if self._away:
+            self._away = False
+            event("store-back", operation=operation)
         return result

@@ -8,6 +8,7 @@ Every call counts, a retry too, and waits for its turn like another.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
+from proxy.telemetry import event
 from proxy.upstream.base import Exchange, Upstream
 from proxy.upstream.bodies import beginning, replayable
 from proxy.upstream.lines import Turn
@@ -50,17 +52,17 @@ class _Trial:
 
 @dataclass(slots=True)
 class _Call:
-    """One try. *heard* is what its answer said of limits, *failed* that there was none, or one that says as much."""
+    """One try. *heard* is what its answer said of limits, *failed* why it counts as no answer."""
 
     heard: Heard = field(default_factory=Heard)
-    failed: bool = True
+    failed: str | None = "no answer"
 
 
 class Limiter:
     """An `Upstream` before *upstream*; a call counts towards the budget of its partition, or of *scope* for all.
 
     A call that failed is made *retries* times more at the most; *breaker* says when no more calls are made.
-    *now* gives epoch seconds, *clock* never steps back, *dice* a number from 0 to 1.
+    *now* gives epoch seconds, *clock* never steps back, *dice* a number from 0 to 1. The log names it by its *url*.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Limiter:
         upstream: Upstream,
         turns: Turns,
         *,
+        url: str,
         max_wait_s: float,
         scope: str | None,
         metrics: ShieldMetrics,
@@ -78,6 +81,7 @@ class Limiter:
         breaker: Breaker = CLOSED,
     ) -> None:
         self._upstream = upstream
+        self._url = url
         self._turns = turns
         self._most_retries = retries
         self._max_wait_s = max_wait_s
@@ -169,13 +173,13 @@ class Limiter:
             except (asyncio.CancelledError, GeneratorExit, BrokenBodyError):  # none of these is the upstream's doing
                 self._breaker = self._breaker.abandoned(now=self._clock())
                 raise
-            except ProxyError:
-                self._failed()
+            except ProxyError as error:
+                self._failed(str(error))
                 raise
             if call.failed:
-                self._failed()
+                self._failed(call.failed)
             else:
-                self._breaker = self._breaker.succeeded()
+                self._succeeded()
         finally:
             self._ended(turn, call)
 
@@ -189,12 +193,19 @@ class Limiter:
             self._breaker = breaker
 
     def _answered(self, call: _Call, status: int, fields: Fields, body: bytes) -> None:
-        call.failed = status in TRANSIENT
+        call.failed = f"status {status}" if status in TRANSIENT else None
         call.heard = heard(status, fields, body, now=self._now())
 
-    def _failed(self) -> None:
-        self._breaker = self._breaker.failed(now=self._clock())
+    def _failed(self, reason: str) -> None:
+        before, self._breaker = self._breaker, self._breaker.failed(now=self._clock())
         self._turns.permits.failed()
+        if self._breaker.opened and not before.opened:
+            event("upstream-left-alone", level=logging.WARNING, server=self._url, reason=reason)
+
+    def _succeeded(self) -> None:
+        before, self._breaker = self._breaker, self._breaker.succeeded()
+        if before.opened:
+            event("upstream-back", server=self._url)
 
     def _ended(self, turn: Turn, call: _Call) -> None:
         if turn.permitted:

@@ -57,7 +57,9 @@ class Shield:
         self._turns = self._queue(self.metrics)
         self.metrics.gates.set_function(lambda: self._turns.queues().closed)
         self._iam_turns = self._queue(ShieldMetrics(CollectorRegistry()))
-        self.limiter = self._limiter(upstream, self._turns, scope=self._all, max_wait_s=budget.max_wait_s)
+        self.limiter = self._limiter(
+            upstream, self._turns, url=settings.upstream.url, scope=self._all, max_wait_s=budget.max_wait_s
+        )
         self.metrics.concurrency.set_function(lambda: self._turns.permits.limit)
         self.metrics.breaker.set_function(lambda: self.limiter.left_alone_s() is not None)
 
@@ -69,16 +71,18 @@ class Shield:
         the image API's, so they are kept apart and shown nowhere; how its calls end is counted like all others.
         """
         wait_s = min(_IAM_WAIT_S, self._settings.budget.max_wait_s)
-        return self._limiter(iam, self._iam_turns, scope=self._all or _IAM, max_wait_s=wait_s)
+        url = self._settings.identity.iam_url
+        return self._limiter(iam, self._iam_turns, url=url, scope=self._all or _IAM, max_wait_s=wait_s)
 
     def _queue(self, metrics: ShieldMetrics) -> Turns:
         most = self._settings.upstream.max_connections
         return Turns(self.ledger, most=most, hold_s=self._hold_s, clock=time.monotonic, metrics=metrics)
 
-    def _limiter(self, upstream: Upstream, turns: Turns, *, scope: str | None, max_wait_s: float) -> Limiter:
+    def _limiter(self, upstream: Upstream, turns: Turns, *, url: str, scope: str | None, max_wait_s: float) -> Limiter:
         return Limiter(
             upstream,
             turns,
+            url=url,
             max_wait_s=max_wait_s,
             scope=scope,
             metrics=turns.metrics,

@@ -96,6 +96,7 @@ class Shielded:
         self.limiter = Limiter(
             self.upstream,
             self.turns,
+            url="http://image.test",
             max_wait_s=max_wait_s,
             scope=scope,
             metrics=metrics,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 import pytest
@@ -185,6 +186,24 @@ async def test_how_often_it_is_tried_again_is_the_configuration_s(retries: int) 
     with pytest.raises(UpstreamUnreachableError):
         await shielded.get()
     assert len(shielded.upstream.asked) == 1 + retries
+    await closed(shielded)
+
+
+async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """One line says why the upstream is left alone, another that it is back, however many calls failed."""
+    caplog.set_level(logging.INFO, logger="ims_proxy")
+    now = [0.0]
+    shielded = Shielded(clock=lambda: now[0], breaker=Breaker(tolerated=2), retries=0)
+    shielded.upstream.script = [BROKEN, Response(503, Fields(), b""), BROKEN, OK]
+    for _ in range(len(shielded.upstream.script)):
+        await asyncio.gather(shielded.get(), return_exceptions=True)
+        now[0] += 60.0
+    said = [(each.getMessage(), each.__dict__["event_fields"]) for each in caplog.records]
+    server = "http://image.test"
+    assert said == [
+        ("upstream-left-alone", {"server": server, "reason": "status 503"}),
+        ("upstream-back", {"server": server}),
+    ]
     await closed(shielded)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -122,6 +123,24 @@ async def test_pauses_grow_within_bounds_and_begin_anew(scripted: Scripted) -> N
     assert pauses[0] < 1 < pauses[-1] < 30
     await scripted.guard.call("get", scripted.works)
     assert await pause_s() == pauses[0]
+
+
+async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
+    scripted: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line for the second failure in a row, none for those after it, and one when the store is back."""
+    caplog.set_level(logging.INFO, logger="ims_proxy")
+    for outcome, said in [
+        (scripted.fails, []),
+        (scripted.works, []),
+        (scripted.fails, []),
+        (scripted.fails, ["store-away"]),
+        (scripted.fails, ["store-away"]),
+        (scripted.works, ["store-away", "store-back"]),
+    ]:
+        await asyncio.gather(scripted.guard.call("get", outcome), return_exceptions=True)
+        scripted.now += 60
+        assert [each.getMessage() for each in caplog.records] == said
 
 
 async def test_a_single_time_out_is_the_last_call_for_a_while(scripted: Scripted) -> None:
