@@ -30,18 +30,18 @@ class Guard:
         self._clock = clock
         self._failed = failed
         self._pause_s = FIRST_PAUSE_S
-        self._closed_until = 0.0
+        self._left_alone_until = 0.0
         self._away = False
 
     @property
-    def open(self) -> bool:
-        """Whether a call would be made now."""
-        return self._clock() >= self._closed_until
+    def asks(self) -> bool:
+        """Whether a call would be made now: the store is not being left alone."""
+        return self._clock() >= self._left_alone_until
 
     @property
     def well(self) -> bool:
         """Whether the latest call that was made succeeded."""
-        return not self._closed_until
+        return not self._left_alone_until
 
     async def call(
         self, operation: str, call: Callable[[], Awaitable[Result]], *, timeout_s: float | None = None
@@ -50,10 +50,10 @@ class Guard:
 
         Raises `StoreUnavailableError` where it fails, takes too long, or is not made.
         """
-        if not self.open:
+        if not self.asks:
             raise StoreUnavailableError("store: left alone after it failed")
-        if self._closed_until:
-            self._closed_until = self._clock() + self._pause_s  # this call is the probe
+        if self._left_alone_until:
+            self._left_alone_until = self._clock() + self._pause_s  # this call is the probe
         try:
             async with asyncio.timeout(timeout_s or self._timeout_s):
                 result = await call()
@@ -62,13 +62,13 @@ class Guard:
             raise
         except (StoreUnavailableError, TimeoutError) as error:
             self._failed(operation)
-            self._closed_until = self._clock() + self._pause_s
+            self._left_alone_until = self._clock() + self._pause_s
             if self._pause_s > FIRST_PAUSE_S and not self._away:
                 self._away = True
                 event("store-away", level=logging.WARNING, operation=operation)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             raise StoreUnavailableError(f"store: {operation} failed") from error
-        self._closed_until, self._pause_s = 0.0, FIRST_PAUSE_S
+        self._left_alone_until, self._pause_s = 0.0, FIRST_PAUSE_S
         if self._away:
             self._away = False
             event("store-back", operation=operation)

@@ -103,7 +103,7 @@ async def test_a_breaker_that_is_open_on_one_replica_hides_no_write(redis: Redis
         with suppress(StoreUnavailableError):
             await mine.ping()
         assert mine.failures
-        mine._guard._closed_until = inf  # for as long as the test takes
+        mine._guard._left_alone_until = inf  # for as long as the test takes
         await until(lambda: not mine.channel_up)
         way.mend()
         await until(lambda: mine.channel_up)

@@ -60,7 +60,7 @@ async def test_a_store_that_fails_is_left_alone(scripted: Scripted) -> None:
     assert scripted.told == ["get"]
     assert all([await scripted.refused() for _ in range(5)])
     scripted.now += 60
-    assert scripted.guard.open
+    assert scripted.guard.asks
     assert not scripted.guard.well
     await scripted.guard.call("get", scripted.works)
     assert scripted.guard.well
@@ -114,7 +114,7 @@ async def test_pauses_grow_within_bounds_and_begin_anew(scripted: Scripted) -> N
         with pytest.raises(StoreUnavailableError):
             await scripted.guard.call("get", scripted.fails)
         closed_at = scripted.now
-        while not scripted.guard.open:
+        while not scripted.guard.asks:
             scripted.now += 0.05
         return round(scripted.now - closed_at, 1)
 
@@ -147,7 +147,7 @@ async def test_a_single_time_out_is_the_last_call_for_a_while(scripted: Scripted
     """A request asks the store several times, and waits for it once (law 7)."""
     with pytest.raises(StoreUnavailableError):
         await scripted.guard.call("get", scripted.hangs)
-    assert not scripted.guard.open
+    assert not scripted.guard.asks
 
 
 async def test_a_caller_that_hangs_up_is_no_failure(scripted: Scripted) -> None:
