@@ -19,6 +19,7 @@ from proxy.errors import StoreUnavailableError
 from proxy.stores.base import Claim, Found, Health
 from proxy.stores.channel import Channel
 from proxy.stores.debts import Debts, Unsettled
+from proxy.stores.generations import Generations
 from proxy.stores.guarded import Guard
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore
@@ -26,15 +27,15 @@ from proxy.stores.redis import RedisStore
 Result = TypeVar("Result")
 
 _TELL_S: Final = 2.0
-_MOST_KNOWN: Final = 10_000
 
 
 class TieredStore:
     """A `SpanStore`: *near* before *far*. *near_ttl_s* is how long memory is believed without the channel, seconds,
-    *stale_s* how long a span is of use after its lifetime.
+    *stale_s* how long a span is of use after its lifetime, *timeout_s* the longest wait for Redis.
 
-    *heard* is told the scopes that any replica invalidated, or None once such news may have been missed. It never
-    raises `StoreUnavailableError` where memory can do.
+    *failed* is told the name of each operation that fails in Redis; *heard* the scopes that any replica
+    invalidated, or None once such news may have been missed. `StoreUnavailableError` is raised only where memory
+    can't stand in for Redis.
     """
 
     def __init__(
@@ -55,10 +56,9 @@ class TieredStore:
         self._timeout_s = timeout_s
         self._guard = Guard(timeout_s=timeout_s, clock=time.monotonic, failed=failed)
         self._channel = Channel(far, trust_s=near_ttl_s, apply=self._apply, lost=self._lost)
-        self._heard = 0  # grows with everything that may make what Redis is just answering out of date
-        self._known: set[str] = set()
+        self._generations = Generations(near)
         self._debts = Debts(self._told)
-        self._tell = heard
+        self._pass_on = heard
 
     def start(self) -> None:
         """Begin to listen to other replicas."""
@@ -67,7 +67,7 @@ class TieredStore:
     @property
     def epoch(self) -> int | None:
         """See `SpanStore.epoch`."""
-        return self._heard + self._near.epoch if self._channel.trusted else None
+        return self._generations.news + self._near.epoch if self._channel.trusted else None
 
     @property
     def stored_bytes(self) -> int:
@@ -100,9 +100,9 @@ class TieredStore:
     async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """See `SpanStore.chain`: from memory where it has all of the window, fresh."""
         near = self._near.chain_now(key, after, count, joinable=joinable, now=now)
-        if self._suffices(near, count, now=now) and (self._trusts(key) or self._just_fetched(near, now=now)):
+        if _suffices(near, count, now=now) and (self._believes_memory_of(key) or self._just_fetched(near, now=now)):
             return near
-        heard = self._heard
+        asked_at = self._generations.news
         try:
             far = await self._believed("chain", lambda: self._far.chain(key, after, count, joinable=joinable, now=now))
         except StoreUnavailableError:
@@ -110,8 +110,7 @@ class TieredStore:
             doubt = f"~{now // self._near_ttl_s:.0f}"
             pieces = near.pieces if self._just_fetched(near, now=now) else ()
             return Found(pieces, near.state, near.behind, doubt)
-        if heard == self._heard:
-            self._learn(key, far.state.generation)
+        self._generations.learn(key, far.state.generation, asked_at=asked_at)
         for piece in far.pieces:
             if piece.span.generation == far.state.generation:
                 left_s = piece.span.lifetime_s - current_age(piece.span.fetched_at, now=now)
@@ -129,14 +128,13 @@ class TieredStore:
 
     async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
         """See `SpanStore.claim`. Without Redis every replica is on its own."""
-        heard = self._heard
+        asked_at = self._generations.news
         try:
             claim = await self._believed("claim", lambda: self._far.claim(key, after, now=now))
         except StoreUnavailableError:
             self._far.leases.let_go(key, after)
             return Claim(self._near.state(key, now=now), 0)
-        if heard == self._heard:
-            self._learn(key, claim.state.generation)
+        self._generations.learn(key, claim.state.generation, asked_at=asked_at)
         return claim
 
     async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
@@ -171,8 +169,7 @@ class TieredStore:
         Redis is told as soon as it can be, and before it is asked again.
         """
         await self._near.invalidate(scopes, unsettled_s=unsettled_s, now=now)
-        self._heard += 1
-        self._known.difference_update(scopes)
+        self._generations.written(scopes)
         unsettled = Unsettled(now + unsettled_s, unsettled_s) if unsettled_s else Unsettled()
         await self._debts.owe(scopes, unsettled=unsettled, wait_s=self._near_ttl_s + self._timeout_s)
 
@@ -221,43 +218,31 @@ class TieredStore:
     async def _held(self, key: ListingKey, after: str) -> bool:
         return await self._guard.call("held", lambda: self._far.leases.held(key, after))
 
-    def _suffices(self, found: Found, count: int, *, now: float) -> bool:
-        left = count
-        for piece in found.pieces:
-            span = piece.span
-            if span.generation != found.state.generation or current_age(span.fetched_at, now=now) >= span.lifetime_s:
-                return False
-            left -= piece.count
-        return bool(found.pieces) and (left <= 0 or found.pieces[-1].span.stops or found.pieces[-1].span.hides)
-
-    def _trusts(self, key: ListingKey) -> bool:
-        return self._channel.trusted and self._known.issuperset(key.scopes)
+    def _believes_memory_of(self, key: ListingKey) -> bool:
+        return self._channel.trusted and self._generations.known(key)
 
     def _just_fetched(self, found: Found, *, now: float) -> bool:
         return all(current_age(piece.span.fetched_at, now=now) < self._near_ttl_s for piece in found.pieces)
 
-    def _learn(self, key: ListingKey, generation: str) -> None:
-        if self._known.issuperset(key.scopes) and self._near.generation(key) == generation:
-            return
-        self._near.learn(dict(zip(key.scopes, generation.split("."), strict=True)))
-        if len(self._known) > _MOST_KNOWN:
-            self._known.clear()
-        self._known.update(key.scopes)
-
     def _apply(self, scopes: Collection[str], unsettled_until: float) -> None:
-        """Forget the generations of *scopes*, and learn them from Redis: it alone says which was drawn last.
-
-        1. A draws one. 2. C fetches under it. 3. B draws another, tells it, and its write is answered. 4. A's news come
-        late: to take over what they say would make C believe what it fetched before B's write.
-        """
-        self._heard += 1
-        self._tell(scopes)
-        self._near.forget(scopes)
-        self._known.difference_update(scopes)
+        """Do what another replica's invalidation of *scopes* demands."""
+        self._pass_on(scopes)
+        self._generations.invalidated(scopes)
         self._near.unsettle(unsettled_until)
 
     def _lost(self) -> None:
-        self._heard += 1
+        """Do what is due once messages of other replicas may have been missed."""
+        self._generations.lost()
         self._debts.hurry()
-        self._tell(None)
-        self._known.clear()
+        self._pass_on(None)
+
+
+def _suffices(found: Found, count: int, *, now: float) -> bool:
+    """Whether *found* is fresh, and has *count* images or all that there are."""
+    left = count
+    for piece in found.pieces:
+        span = piece.span
+        if span.generation != found.state.generation or current_age(span.fetched_at, now=now) >= span.lifetime_s:
+            return False
+        left -= piece.count
+    return bool(found.pieces) and (left <= 0 or found.pieces[-1].span.stops or found.pieces[-1].span.hides)
