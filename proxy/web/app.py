@@ -63,53 +63,69 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     """
     telemetry = Telemetry(access_log=settings.log.access)
     parts = await put_together(settings, telemetry, place.secret if place else secrets.token_bytes(32))
-    draining = asyncio.Event()
-    operators = Runner(_operating(settings, parts, draining))
-    repeated_bytes = int(settings.store.max_bytes * _REPEATED_SHARE)
-    memo = HeadMemo(
-        max_bytes=repeated_bytes or _HEADS_BYTES,
-        epoch=lambda: parts.epoch,
-        clock=time.time,
-        bodies=repeated_bytes > 0,
-    )
-    # Where callers' requests are counted, each has to come as far as the gateway.
-    front = Front(parts.answers.gateway, telemetry, memo=None if parts.admission.counts else memo)
-    most = left_to_callers(raised(), upstream=settings.upstream.max_connections)
-    server = front.server(most=most)
-    callers = web.ServerRunner(server, shutdown_timeout=settings.server.drain_s)
-    listens = False
+    listeners = _Listeners(settings, parts, place)
     try:
-        await parts.shield.start()
-        await operators.setup()
-        await callers.setup()
-        url = await _listening(
-            callers, settings.server.listen, place.callers if place else (), _serving(settings.server)
-        )
-        # Behind it: who is told here that the proxy is ready may come at once.
-        admin_url = await _listening(operators, settings.admin.listen, place.operators if place else ())
-        listens = True
-        telemetry.ready.set(1)
-        event(
-            "worker-listening" if place else "listening",
-            callers=url,
-            operators=admin_url,
-            upstream=settings.upstream.url,
-        )
-        yield Running(url, admin_url)
+        yield await listeners.start()
     finally:
-        draining.set()
-        telemetry.ready.set(0)
-        memo.close()
-        if listens:  # nobody was ever let in where it could not
-            event("draining", at_most_s=settings.server.drain_s)
-        for site in callers.sites:
+        await listeners.stop()
+
+
+class _Listeners:
+    """What listens for callers and for operators, before *parts*; on its own or as a worker at its *place*."""
+
+    def __init__(self, settings: Settings, parts: Parts, place: Place | None) -> None:
+        self._settings = settings
+        self._parts = parts
+        self._place = place
+        self._memo = _memo(settings, parts)
+        # Where callers' requests are counted, each has to come as far as the gateway.
+        front = Front(parts.answers.gateway, parts.telemetry, memo=None if parts.admission.counts else self._memo)
+        self._server = front.server(most=left_to_callers(raised(), upstream=settings.upstream.max_connections))
+        self._callers = web.ServerRunner(self._server, shutdown_timeout=settings.server.drain_s)
+        self._draining = asyncio.Event()
+        self._operators = Runner(_operating(settings, parts, self._draining))
+        self._started = False
+
+    async def start(self) -> Running:
+        """Let callers and operators in, and return where they come. Raises `OSError` where they can't."""
+        settings, place = self._settings, self._place
+        await self._parts.shield.start()
+        await self._operators.setup()
+        await self._callers.setup()
+        bound = place.callers if place else ()
+        url = await _listening(self._callers, settings.server.listen, bound, _serving(settings.server))
+        # Only now: a client that reads here that the proxy is ready may call it at once.
+        admin_url = await _listening(self._operators, settings.admin.listen, place.operators if place else ())
+        self._started = True
+        self._parts.telemetry.ready.set(1)
+        name = "worker-listening" if place else "listening"
+        event(name, callers=url, operators=admin_url, upstream=settings.upstream.url)
+        return Running(url, admin_url)
+
+    async def stop(self) -> None:
+        """Let nobody new in, finish what is under way, and close the parts; also after a start that failed."""
+        drain_s = self._settings.server.drain_s
+        self._draining.set()
+        self._parts.telemetry.ready.set(0)
+        self._memo.close()
+        if self._started:
+            event("draining", at_most_s=drain_s)
+        for site in self._callers.sites:
             await site.stop()
-        await server.drain(min(_QUIET_S, settings.server.drain_s))
-        await callers.cleanup()
-        await parts.close()
-        await operators.cleanup()
-        if listens:
+        await self._server.drain(min(_QUIET_S, drain_s))
+        await self._callers.cleanup()
+        await self._parts.close()
+        await self._operators.cleanup()
+        if self._started:
             event("stopped")
+
+
+def _memo(settings: Settings, parts: Parts) -> HeadMemo:
+    """Return the memory of answers to repeat, or of their heads alone where process memory keeps no answers."""
+    answers_bytes = int(settings.store.max_bytes * _REPEATED_SHARE)
+    return HeadMemo(
+        max_bytes=answers_bytes or _HEADS_BYTES, epoch=lambda: parts.epoch, clock=time.time, bodies=answers_bytes > 0
+    )
 
 
 async def serve(settings: Settings) -> signal.Signals:
