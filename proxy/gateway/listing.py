@@ -25,6 +25,7 @@ from proxy.gateway.listed import Listed, Repeatable, Trail
 from proxy.gateway.looking import Looking, seen
 from proxy.gateway.negatives import NEGATIVE, Negatives
 from proxy.gateway.strides import Strides
+from proxy.gateway.thrift import Thrift
 from proxy.stores.base import Found, SpanStore
 
 _MAX_FETCHES: Final = 48
@@ -36,8 +37,7 @@ class ListingGateway:
     """Answers list requests from spans in *store*, which *fetcher* fills. *clock* gives epoch seconds.
 
     *readahead* sizes fetches, *verdicts* says how long a caller's admission is believed, *negative_s* how long a 400 or
-    404 is remembered. *drop* takes back what IAM said of a token that the upstream refuses. *low* says of a partition
-    that its budget runs low: then nothing is fetched that no caller waits for, and *thrift* is told what was not.
+    404 is remembered. *drop* takes back what IAM said of a token that the upstream refuses.
     """
 
     def __init__(
@@ -50,17 +50,15 @@ class ListingGateway:
         negative_s: float,
         clock: Callable[[], float],
         drop: Drop | None = None,
-        low: Callable[[str], bool] = lambda _: False,
-        thrift: Callable[[str], None] = lambda _: None,
+        thrift: Thrift | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._store = store
         self.credentials = Credentials(store, verdicts=verdicts, clock=clock, drop=drop)
         self._look = Looking(store, self.credentials, clock=clock)
-        self._strides = Strides(readahead, self._look, low=low, thrift=thrift, clock=clock)
+        self._thrift = thrift or Thrift()
+        self._strides = Strides(readahead, self._look, thrift=self._thrift, clock=clock)
         self._footing = Footing(fetcher, store, longest=readahead.longest, clock=clock)
-        self._low = low
-        self._thrift = thrift
         self._clock = clock
         self._refused = Negatives(for_s=negative_s, clock=clock)
         self.background = Background(_MAX_BACKGROUND)
@@ -124,8 +122,7 @@ class ListingGateway:
         None where there is neither; raises `NotInStoreError` if the caller wants nothing fetched then.
         """
         stale = self._look.covered(ask, gap, found, Standing.REVALIDATE)
-        if isinstance(stale, Page) and self._low(ask.claimant.partition):
-            self._thrift("revalidate")
+        if isinstance(stale, Page) and self._thrift.forbids("revalidate", ask.claimant.partition):
             return self._given(ask, stale, Trail(detail="thrift"))
         if isinstance(stale, Page):
             for part in stale.parts:

@@ -25,6 +25,7 @@ from proxy.gateway.memos import Memo
 from proxy.gateway.negatives import Negatives
 from proxy.gateway.resource_asking import ResourceAsk
 from proxy.gateway.resource_fetching import FetchedAnswer, ResourceFetcher, about_who_asked, chosen
+from proxy.gateway.thrift import Thrift
 from proxy.stores.answers import FoundAnswers
 
 _MAX_BACKGROUND: Final = 64
@@ -45,9 +46,8 @@ class ResourceGateway:
     """Answers requests for resources. *clock* gives epoch seconds; *negative_s* is how long a 400 or 404 is kept,
     *coded_bytes* how much is remembered of bodies in content codings.
 
-    *low* says of a partition that its budget runs low: then nothing is revalidated unasked, which *thrift* is told, and
-    who could be given a stale answer waits for no turn. Where there are *items*, an image that stands in a fresh list
-    is answered from there.
+    While a budget runs low, by *thrift*, a caller who could be given a stale answer does not wait for a call. Where
+    there are *items*, an image that stands in a fresh list is answered from there.
     """
 
     def __init__(
@@ -58,13 +58,11 @@ class ResourceGateway:
         negative_s: float,
         coded_bytes: int,
         clock: Callable[[], float],
-        low: Callable[[str], bool] = lambda _: False,
-        thrift: Callable[[str], None] = lambda _: None,
+        thrift: Thrift | None = None,
         items: ListItems | None = None,
     ) -> None:
         self._fetcher = fetcher
-        self._low = low
-        self._thrift = thrift
+        self._thrift = thrift or Thrift()
         self._items = items
         self._credentials = credentials
         self._clock = clock
@@ -134,7 +132,7 @@ class ResourceGateway:
     async def _got(self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers) -> Resourced | str:
         """Return what a fetch brings, or *answer* in its place while the upstream fails."""
         why = _why(answer, found, now=self._clock())
-        if self._stands_in(ask, answer, found) and self._low(ask.claimant.partition):
+        if self._stands_in(ask, answer, found) and self._thrift.low(ask.claimant.partition):
             ask = replace(ask, claimant=replace(ask.claimant, patient=False))
         try:
             fetched, follows = await self._fetcher.fetched(ask, found)
@@ -200,8 +198,7 @@ class ResourceGateway:
 
     def _revalidate(self, ask: ResourceAsk, found: FoundAnswers) -> str:
         """Fetch anew what nobody waits for, unless calls are scarce, and return what is told of that."""
-        if self._low(ask.claimant.partition):
-            self._thrift("revalidate")
+        if self._thrift.forbids("revalidate", ask.claimant.partition):
             return "thrift"
         self.background.do(self._revalidated(ask, found))
         return "stale-while-revalidate"

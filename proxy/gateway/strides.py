@@ -14,29 +14,25 @@ from proxy.gateway.asked import ListAsk
 from proxy.gateway.fetching import Wanted
 from proxy.gateway.looking import Looking, seen
 from proxy.gateway.memos import Memo
+from proxy.gateway.thrift import Thrift
 from proxy.stores.base import Found
 
 _REMEMBERED: Final = 10_000
 
 
 class Strides:
-    """Sizes fetches by the rule *readahead*. *clock* gives epoch seconds.
-
-    *low* says of a partition that its budget runs low: then nothing is read ahead, and *thrift* is told so.
-    """
+    """Sizes fetches by the rule *readahead*. *clock* gives epoch seconds."""
 
     def __init__(
         self,
         readahead: Readahead,
         look: Looking,
         *,
-        low: Callable[[str], bool],
-        thrift: Callable[[str], None],
+        thrift: Thrift,
         clock: Callable[[], float],
     ) -> None:
         self._readahead = readahead
         self._look = look
-        self._low = low
         self._thrift = thrift
         self._clock = clock
         self._exact: Memo[bool] = Memo(_REMEMBERED)  # listings that are fetched page by page
@@ -64,8 +60,7 @@ class Strides:
         now = self._clock()
         if self._begun.get(_name(ask, wanted), now=now) or self._page_by_page(ask):
             return None
-        if self._low(ask.claimant.partition):
-            self._thrift("readahead")
+        if self._thrift.forbids("readahead", ask.claimant.partition):
             return None
         self._begun.put(_name(ask, wanted), True, until=now + span.lifetime_s)
         return wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from proxy.config import Settings
+from proxy.config import ServerSection, Settings
 from proxy.core.freshness import Verdicts
 from proxy.core.links import LinkStyle
 from proxy.core.readahead import Readahead
@@ -14,7 +14,7 @@ from proxy.gateway.admission import Admission
 from proxy.gateway.again import Again
 from proxy.gateway.asked import Asking
 from proxy.gateway.claims import Claims
-from proxy.gateway.credentials import Drop
+from proxy.gateway.credentials import Credentials, Drop
 from proxy.gateway.doors import Door
 from proxy.gateway.fetching import Fetcher
 from proxy.gateway.forward import Forwarder
@@ -24,6 +24,7 @@ from proxy.gateway.listing import ListingGateway
 from proxy.gateway.pages import PageRenderer
 from proxy.gateway.resource import ResourceGateway
 from proxy.gateway.resource_fetching import ResourceFetcher
+from proxy.gateway.thrift import Thrift
 from proxy.stores.base import SpanStore
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
@@ -66,41 +67,21 @@ def answering(
     claims: Claims | None = None,
     admission: Admission | None = None,
     drop: Drop | None = None,
-    low: Callable[[str], bool] = lambda _: False,
-    thrift: Callable[[str], None] = lambda _: None,
+    thrift: Thrift | None = None,
 ) -> Answering:
     """Return what answers requests from *store* and *upstream*; see the parts for what each argument is."""
-    listings = ListingGateway(
-        Fetcher(upstream, store, telemetry=telemetry, clock=clock, dice=dice),
-        store,
-        readahead=Readahead(settings.upstream.max_page, settings.cache.readahead),
-        verdicts=Verdicts(settings.identity.verdict_ttl_s, settings.identity.verdict_grace_s),
-        negative_s=settings.cache.negative_ttl_s,
-        clock=clock,
-        drop=drop,
-        low=low,
-        thrift=thrift,
-    )
+    fetcher = Fetcher(upstream, store, telemetry=telemetry, clock=clock, dice=dice)
+    listings = _listings(settings, fetcher, store, clock, drop, thrift)
     forwarder = Forwarder(upstream, telemetry=telemetry, clock=clock)
-    most_bytes, within_s = settings.cache.max_resource_bytes, 2 * settings.upstream.read_timeout_s
-    resources = ResourceGateway(
-        ResourceFetcher(forwarder, store, most_bytes=most_bytes, within_s=within_s, telemetry=telemetry, clock=clock),
-        listings.credentials,
-        negative_s=settings.cache.negative_ttl_s,
-        coded_bytes=int(settings.store.max_bytes * _CODED_SHARE),
-        clock=clock,
-        low=low,
-        thrift=thrift,
-        items=ListItems(store, clock=clock) if settings.cache.item_from_list else None,
-    )
-    server = settings.server
+    resource_fetcher = _resource_fetcher(settings, forwarder, store, telemetry, clock)
+    resources = _resources(settings, resource_fetcher, store, listings.credentials, clock, thrift)
     renderer = PageRenderer(int(settings.store.max_bytes * _RENDERED_SHARE))
     gateway = Gateway(
         listings,
         forwarder,
         renderer,
         asking=asks,
-        links=LinkStyle(server.links == "absolute", server.public_url, server.trusted_proxies),
+        links=_links(settings.server),
         store=store,
         clock=clock,
         door=door,
@@ -111,3 +92,59 @@ def answering(
         again=None if settings.store.max_bytes else Again(store, renderer, clock=clock),
     )
     return Answering(gateway, listings, resources)
+
+
+def _listings(
+    settings: Settings,
+    fetcher: Fetcher,
+    store: SpanStore,
+    clock: Callable[[], float],
+    drop: Drop | None,
+    thrift: Thrift | None,
+) -> ListingGateway:
+    return ListingGateway(
+        fetcher,
+        store,
+        readahead=Readahead(settings.upstream.max_page, settings.cache.readahead),
+        verdicts=Verdicts(settings.identity.verdict_ttl_s, settings.identity.verdict_grace_s),
+        negative_s=settings.cache.negative_ttl_s,
+        clock=clock,
+        drop=drop,
+        thrift=thrift,
+    )
+
+
+def _resources(
+    settings: Settings,
+    fetcher: ResourceFetcher,
+    store: SpanStore,
+    credentials: Credentials,
+    clock: Callable[[], float],
+    thrift: Thrift | None,
+) -> ResourceGateway:
+    return ResourceGateway(
+        fetcher,
+        credentials,
+        negative_s=settings.cache.negative_ttl_s,
+        coded_bytes=int(settings.store.max_bytes * _CODED_SHARE),
+        clock=clock,
+        thrift=thrift,
+        items=ListItems(store, clock=clock) if settings.cache.item_from_list else None,
+    )
+
+
+def _resource_fetcher(
+    settings: Settings, forwarder: Forwarder, store: SpanStore, telemetry: Telemetry, clock: Callable[[], float]
+) -> ResourceFetcher:
+    return ResourceFetcher(
+        forwarder,
+        store,
+        most_bytes=settings.cache.max_resource_bytes,
+        within_s=2 * settings.upstream.read_timeout_s,
+        telemetry=telemetry,
+        clock=clock,
+    )
+
+
+def _links(server: ServerSection) -> LinkStyle:
+    return LinkStyle(server.links == "absolute", server.public_url, server.trusted_proxies)

@@ -85,8 +85,7 @@ async def put_together(settings: Settings, telemetry: Telemetry, candidate: byte
         claims=shield.claims(asks.partitioner),
         admission=admission,
         drop=entrance.drop,
-        low=shield.limiter.low,
-        thrift=shield.thrift,
+        thrift=shield.thrift(),
     )
     return Parts(telemetry, store, (client, iam) if iam else (client,), shield, entrance, admission, answers)
 

@@ -15,6 +15,7 @@ from proxy.core.resilience import Breaker
 from proxy.core.values import immutable
 from proxy.gateway.admission import Admission
 from proxy.gateway.claims import Claims
+from proxy.gateway.thrift import Thrift
 from proxy.stores.base import SpanStore
 from proxy.stores.ledger import Ledger, MemoryLedger
 from proxy.telemetry import Telemetry
@@ -121,9 +122,9 @@ class Shield:
             under_way=permits.under_way,
         )
 
-    def thrift(self, purpose: str) -> None:
-        """Something was not fetched because the budget ran low."""
-        self.metrics.thrifty.labels(purpose).inc()
+    def thrift(self) -> Thrift:
+        """Return what is left undone while a budget runs low."""
+        return Thrift(self.limiter.low, saved=lambda purpose: self.metrics.thrifty.labels(purpose).inc())
 
     def listening(self) -> None:
         """See `SharedLedger.listening`."""

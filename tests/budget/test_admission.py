@@ -15,6 +15,7 @@ from proxy.core.messages import Fields, Request
 from proxy.errors import OverloadedError, TooManyCallsError, TooManyRequestsError
 from proxy.gateway.admission import Admission
 from proxy.gateway.claims import Claims
+from proxy.gateway.thrift import Thrift
 from tests.gateway.conftest import SECRET, MakeWorld, make_world
 
 __all__ = ["make_world"]
@@ -130,10 +131,11 @@ def test_half_a_limit_is_an_error(given: dict[str, str]) -> None:
 
 async def test_a_list_gone_stale_is_given_without_a_call_when_the_budget_runs_low(make_world: MakeWorld) -> None:
     """Inside the stale window lifetimes stretch: `thrift` instead of a revalidation."""
-    world = make_world(lifetimes=Lifetimes(60.0, stale_while_revalidate_s=60.0))
     low = [False]
     undone: list[str] = []
-    world.gateway._low, world.gateway._thrift = lambda _: low[0], undone.append
+    world = make_world(
+        lifetimes=Lifetimes(60.0, stale_while_revalidate_s=60.0), thrift=Thrift(lambda _: low[0], undone.append)
+    )
     await world.get("limit=10")
     world.upstream.forget()
     world.passes(70)
@@ -149,9 +151,8 @@ async def test_a_list_gone_stale_is_given_without_a_call_when_the_budget_runs_lo
 
 async def test_nothing_is_read_ahead_when_the_budget_runs_low(make_world: MakeWorld) -> None:
     """A crawl goes on page by page."""
-    world = make_world(readahead=True)
     undone: list[str] = []
-    world.gateway._low, world.gateway._thrift = lambda _: True, undone.append
+    world = make_world(readahead=True, thrift=Thrift(lambda _: True, undone.append))
     await world.get("limit=10")
     await world.get("limit=10&marker=i009")
     await world.settled()

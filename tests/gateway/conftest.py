@@ -20,6 +20,7 @@ from proxy.gateway.asked import Asking, ListAsk, PageSizes, asked
 from proxy.gateway.fetching import Fetcher
 from proxy.gateway.listed import Listed
 from proxy.gateway.listing import ListingGateway
+from proxy.gateway.thrift import Thrift
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Exchange
@@ -150,6 +151,7 @@ async def make_world() -> AsyncIterator[MakeWorld]:
         verdict_ttl_s: float = 1e9,
         negative_s: float = 5.0,
         longest: int = 1000,
+        thrift: Thrift | None = None,
     ) -> World:
         lifetimes = lifetimes or Lifetimes(60.0)
         upstream = ScriptedUpstream(model or Model(ROWS))
@@ -164,6 +166,7 @@ async def make_world() -> AsyncIterator[MakeWorld]:
             verdicts=Verdicts(verdict_ttl_s),
             negative_s=negative_s,
             clock=hand,
+            thrift=thrift,
         )
         asking = Asking(Partitioner(SECRET), PageSizes(longest), Rules(lifetimes))
         world = World(upstream, store, gateway, asking, hand)

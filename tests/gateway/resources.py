@@ -17,6 +17,7 @@ from proxy.gateway.forward import Forwarder
 from proxy.gateway.resource import Resourced, ResourceGateway
 from proxy.gateway.resource_asking import ResourceAsk, resource_asked
 from proxy.gateway.resource_fetching import ResourceFetcher
+from proxy.gateway.thrift import Thrift
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Exchange, Upstream
@@ -107,7 +108,7 @@ class Resources:
             negative_s=5.0,
             coded_bytes=1 << 20,
             clock=self.hand,
-            low=lambda _: self.low,
+            thrift=Thrift(low=lambda _: self.low),
         )
 
     def ask(
