@@ -30,7 +30,7 @@ class Telemetry:
         self.registry.register(self._requests)
         self._upstream_calls = Counter(
             "ims_proxy_upstream_calls",
-            "Calls to the upstream, by purpose and status code",
+            "Calls to the upstream and to IAM, by purpose and status code",
             ["purpose", "status"],
             registry=self.registry,
         )

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import HttpVersion11, web
 from aiohttp.web_request import BaseRequest
 
-from proxy.core.routes import route
+from proxy.core.routes import Route, route
 from proxy.errors import ProxyError
 from proxy.gateway.gateway import Gateway
 from proxy.gateway.listed import Repeatable
@@ -51,7 +51,7 @@ class Front:
             "max_field_size": FIELD_BYTES,
             "auto_decompress": False,  # a body goes up as it came
         }
-        return Server(self.handle, self._memo, most=most, **settings)
+        return Server(self.handle, self._memo, most=most, unread=self._unread, **settings)
 
     async def handle(self, request: BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -60,6 +60,7 @@ class Front:
         label, cache_status, status = route(request.raw_path.partition("?")[0]).value, "error", 500
         try:
             asked = adapter.received(request, known_as=known_as)
+            label = route(asked.path).value  # an absolute target counts as its path
             async with self._gateway.answer(asked, adapter.caller(request)) as answer:
                 cache_status = answer.cache_status.label
                 response = await adapter.respond(request, answer, known_as=known_as, last=_last(request))
@@ -86,6 +87,17 @@ class Front:
         elif adapter.keeps_its_body(request):
             request.protocol.force_close()  # aiohttp would wait for a body that never comes
         return response
+
+    def _unread(self, status: int, known_as: str) -> None:
+        """What could not be read was answered: nobody knows which method or route it was, or when it began."""
+        self._telemetry.served(
+            method="other",
+            route=Route.OTHER.value,
+            status=status,
+            cache_status="error",
+            elapsed_s=0.0,
+            request_id=known_as,
+        )
 
     def _remember(self, request: BaseRequest, sent: Written, label: str, allowed: Repeatable) -> None:
         """Remember what was *sent*, if *request* may be told from the bytes that it came in."""

@@ -20,6 +20,7 @@ from proxy.web.memo import HeadMemo, Known
 from proxy.web.repeating import Repeating
 
 Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
+Unread = Callable[[int, str], None]
 
 FIELD_BYTES: Final = 64 * 1024
 TARGET_BYTES: Final = 32 * 1024  # the gateway before IMS takes no longer one either
@@ -75,15 +76,22 @@ class Connection(Repeating):
         if request.writer.output_size:
             raise ConnectionResetError("caller: has half an answer, which only breaking off can tell")
         # Of a head that could not be read nothing is to be believed, its request id neither.
-        return adapter.refuse_at_once(request, error, known_as=adapter.new_request_id())
+        known_as = adapter.new_request_id()
+        if status == 400 and isinstance(self._manager, Server):
+            self._manager.unread(error.status, known_as)
+        return adapter.refuse_at_once(request, error, known_as=known_as)
 
 
 class Server(web.Server):
-    """Makes a `Connection` for each caller, *most* of them at once."""
+    """Makes a `Connection` for each caller, *most* of them at once.
 
-    def __init__(self, handler: Handler, memo: HeadMemo | None, *, most: int, **settings: Any) -> None:
+    *unread* is told the status and the request id of each answer to what could not be read, which no handler sees.
+    """
+
+    def __init__(self, handler: Handler, memo: HeadMemo | None, *, most: int, unread: Unread, **settings: Any) -> None:
         super().__init__(handler, handler_cancellation=True, **settings)
         self.memo = memo
+        self.unread = unread
         self.draining = False
         self._most = most
         self._told_at = -_TOLD_S

@@ -67,7 +67,7 @@ async def test_a_request_that_has_just_come_is_under_way() -> None:
     async def handler(_: object) -> web.StreamResponse:
         return web.Response()
 
-    server = Server(handler, None, most=1)
+    server = Server(handler, None, most=1, unread=lambda _status, _known_as: None)
     connection = server()
     assert isinstance(connection, Connection)
     connection.connection_made(Nowhere())

@@ -96,6 +96,34 @@ def test_no_alert_counts_on_a_hit_to_be_there() -> None:
     assert not [each for each in asked if 'cache_status="hit"' in each]
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(b"GET /v2/images HTTP/1.1\r\nHost: x\r\nX-Auth-Token: " + b"a" * 70_000, 431, id="a long token"),
+        pytest.param(b"GET /v2/images?name=" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x", 414, id="a long target"),
+        pytest.param(b"\x16\x03\x01\x02\x00", 400, id="TLS"),
+    ],
+)
+async def test_what_could_not_be_read_is_counted_too(proxy: Proxy, sent: bytes, status: int) -> None:
+    """Whose token is too long is refused before any handler sees it; operators find that refusal among the others."""
+    await proxy.client.raw(sent + b"\r\n\r\n")
+    assert await _counted(proxy) == [{"route": "other", "cache_status": "error", "status": str(status)}]
+
+
+async def test_an_absolute_target_is_counted_as_its_path(proxy: Proxy) -> None:
+    """A caller that takes the proxy for an HTTP proxy asks for the same list."""
+    token = f"X-Auth-Token: {ALPHA}".encode()
+    await proxy.client.raw(b"GET http://x/v2/images HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + token + b"\r\n\r\n")
+    assert [each["route"] for each in await _counted(proxy)] == ["list"]
+
+
+async def _counted(proxy: Proxy) -> list[dict[str, str]]:
+    """Return how the requests so far were counted."""
+    text = (await proxy.admin.ask("/metrics", token=None)).body.decode()
+    families = text_string_to_metric_families(text)
+    return [sample.labels for each in families if each.name == "ims_proxy_requests" for sample in each.samples]
+
+
 def test_every_event_is_documented_and_nothing_else() -> None:
     """The table in docs/operating.md names what may stand in the log."""
     said: set[str] = set()
