@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Final
 
 import orjson
 
 from proxy.core.messages import Fields
+from proxy.core.weights import weights
 
-_WEIGHT: Final = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII | re.IGNORECASE)
 # It takes any JSON for Glance's, whose members are all objects, and stumbles over a flat one; it says `Accept: */*`.
 _READS_NO_FLAT_JSON: Final = "python-glanceclient"
 
@@ -23,26 +23,15 @@ def told(code: str, message: str, *, request_id: str, asked: Fields) -> tuple[st
 
 def in_text(asked: Fields) -> bool:
     """Whether plain text is liked better than JSON by who *asked* (RFC 9110 §12.5.1)."""
-    ranges = [item for value in asked.all("accept") for item in value.split(",") if item.strip()]
+    ranges = weights(",".join(asked.all("accept")))
     text, json = _liked(ranges, "text", "plain"), _liked(ranges, "application", "json")
     if text != json:
         return text > json
-    return (asked.get("user-agent") or "").startswith(_READS_NO_FLAT_JSON) and not _named(ranges)
+    return (asked.get("user-agent") or "").startswith(_READS_NO_FLAT_JSON) and "application/json" not in ranges
 
 
-def _liked(ranges: list[str], kind: str, subtype: str) -> float:
+def _liked(ranges: Mapping[str, float], kind: str, subtype: str) -> float:
     """Return the weight that the nearest of *ranges* gives a type; without any, everything is liked."""
     if not ranges:
         return 1.0
-    weights = {}
-    for item in ranges:
-        name, *parameters = (part.strip().lower() for part in item.split(";"))
-        said = next((part for part in parameters if part.startswith("q=")), "q=1")
-        weight = _WEIGHT.fullmatch(said)
-        weights[name] = float(weight[1]) if weight else 0.0
-    return next((weights[name] for name in (f"{kind}/{subtype}", f"{kind}/*", "*/*") if name in weights), 0.0)
-
-
-def _named(ranges: list[str]) -> bool:
-    """Whether JSON was asked for by its name."""
-    return any(item.partition(";")[0].strip().lower() == "application/json" for item in ranges)
+    return next((ranges[name] for name in (f"{kind}/{subtype}", f"{kind}/*", "*/*") if name in ranges), 0.0)
