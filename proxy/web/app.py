@@ -98,8 +98,12 @@ class _Listeners:
         admin_url = await _listening(self._operators, settings.admin.listen, place.operators if place else ())
         self._started = True
         self._parts.telemetry.ready.set(1)
-        name = "worker-listening" if place else "listening"
-        event(name, callers=url, operators=admin_url, upstream=settings.upstream.url)
+        event(
+            "worker-listening" if place else "listening",
+            callers=url,
+            operators=admin_url,
+            upstream=settings.upstream.url,
+        )
         return Running(url, admin_url)
 
     async def stop(self) -> None:
