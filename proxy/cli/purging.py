@@ -43,7 +43,7 @@ def purge(
     given = {"all": everything or None, "project": project, "image": image, "listing": listing, "resource": resource}
     order = {name: value for name, value in given.items() if value is not None}
     if len(order) != 1:
-        raise click.UsageError("one of --all, --project, --image, --listing, --resource is needed")
+        raise click.UsageError("one of --all, --project, --image, --listing, --resource is needed, and one alone")
     from proxy.cli.administration import AdministrationError
     from proxy.cli.figures import many
 

@@ -61,6 +61,8 @@ def replay(
             read, replayed = run_once(lambda: asyncio.run(_replayed(opened, settings, caller)))
     except LogError as error:
         failed(error)
+    if caller and read.callers == {""}:  # all of them one caller: a prediction, but not of this log
+        raise click.UsageError(f"--caller: no line says {caller!r}")
     if as_json:
         import orjson
 

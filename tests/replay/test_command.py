@@ -93,6 +93,16 @@ async def test_the_settings_and_flags_change_what_is_predicted(tmp_path: Path) -
         assert orjson.loads(bytes(started.output))["total"]["calls"] == 4
 
 
+@pytest.mark.parametrize("field", ["tenant", "user"])
+async def test_a_field_that_no_line_has_tells_no_callers_apart(tmp_path: Path, field: str) -> None:
+    """A misspelt field is named; were all lines one caller's, far more would be saved than ever will be."""
+    (tmp_path / "access.log").write_text(line(1, "/v2/images", who="-"))
+    async with command("replay", "--caller", field, "access.log", at=tmp_path) as started:
+        assert await started.ended() == 2
+        assert f"--caller: no line says '{field}'" in started.errors.decode()
+        assert not started.output
+
+
 async def test_the_table_is_read_by_people(tmp_path: Path) -> None:
     """The listings in canonical spelling, routes that are no lists, sums, and what was malformed."""
     (tmp_path / "access.log").write_text(LOG)
