@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from proxy import __version__
-from proxy.errors import TooManyCallsError, UpstreamFailingError
+from proxy.errors import ProxyError, TooManyCallsError, UpstreamFailingError
 from proxy.seen import Requests, Seen
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -19,6 +22,13 @@ _NOT_MADE: Final = frozenset({TooManyCallsError.code, UpstreamFailingError.code}
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, that nobody asks for
 
 logger = logging.getLogger("ims_proxy")
+
+
+@dataclass(slots=True)
+class Call:
+    """A call to the upstream; its *status* is empty until it is known how the call ends."""
+
+    status: str = ""
 
 
 class Telemetry:
@@ -65,6 +75,22 @@ class Telemetry:
     def seen(self, *, method: str, route: str, status: int, cache_status: str) -> Seen:
         """Return where requests that end this way are counted."""
         return self._requests.seen(method=method, route=route, status=status, cache_status=cache_status)
+
+    @contextmanager
+    def calling(self, purpose: str, *, clock: Callable[[], float]) -> Iterator[Call]:
+        """Count the call to the upstream that is made within, and how long it takes by *clock*.
+
+        It is counted under the status that it is given, else under the code of the error that it ends with.
+        """
+        call, started = Call(), clock()
+        try:
+            yield call
+        except ProxyError as error:
+            call.status = call.status or error.code
+            raise
+        finally:
+            elapsed_s = max(0.0, clock() - started)
+            self.called(purpose=purpose, status=call.status or "aborted", elapsed_s=elapsed_s)
 
     def called(self, *, purpose: str, status: str, elapsed_s: float) -> None:
         """The upstream was called; *status* is its status code or the code of our error.

@@ -13,7 +13,7 @@ from proxy.core.listing import Span
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.query import Window
 from proxy.core.values import immutable
-from proxy.errors import ProxyError, StoreUnavailableError
+from proxy.errors import StoreUnavailableError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.sharing import PERSONAL, Sharing, without_its_call
 from proxy.stores.base import Claim, SpanStore, State
@@ -148,19 +148,12 @@ class Fetcher:
     async def _called(self, ask: ListAsk, wanted: Wanted, purpose: str) -> Response:
         target = page_link("", ask.source, ask.key.query, Window(wanted.size), wanted.after or None)
         fields = ask.fields.plus(("Accept-Encoding", READABLE), ("User-Agent", USER_AGENT))
-        started = self._clock()
-        status = "aborted"
-        try:
-            request = Request("GET", target, Fields(fields), request_id="", claimant=ask.claimant.calling_for(purpose))
-            if ask.who.signing is not None:
-                request = ask.who.signing.signed(request, now=started)
+        request = Request("GET", target, Fields(fields), request_id="", claimant=ask.claimant.calling_for(purpose))
+        if ask.who.signing is not None:
+            request = ask.who.signing.signed(request, now=self._clock())
+        with self._telemetry.calling(purpose, clock=self._clock) as call:
             response = await self._upstream.fetch(request)
-            status = str(response.status)
-        except ProxyError as error:
-            status = error.code
-            raise
-        finally:
-            self._telemetry.called(purpose=purpose, status=status, elapsed_s=max(0.0, self._clock() - started))
+            call.status = str(response.status)
         return response
 
     async def _elsewhere(self, ask: ListAsk, wanted: Wanted) -> Fetched | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 from proxy.core.coding import READABLE
 from proxy.core.hops import onward
 from proxy.core.messages import Fields, Request, Response
-from proxy.errors import ProxyError
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Exchange, Upstream
 
@@ -31,37 +30,19 @@ class Forwarder:
 
         Raises `ProxyError` where there is none.
         """
-        with self._counted(purpose) as count:
+        with self._telemetry.calling(purpose, clock=self._clock) as call:
             async with self._upstream.exchange(sent(request)) as answer:
-                count.status = str(answer.status)
+                call.status = str(answer.status)
                 yield Exchange(answer.status, answer.reason, _returned(answer.fields), answer.chunks)
 
     async def whole(self, request: Request) -> Response:
         """Return the upstream's answer to *request* once all of it is here, its content coding undone."""
         upward = sent(request)
         fields = upward.fields.without(["accept-encoding", "range"]).plus(("Accept-Encoding", READABLE))
-        with self._counted("forward") as count:
+        with self._telemetry.calling("forward", clock=self._clock) as call:
             answer = await self._upstream.fetch(replace(upward, fields=fields))
-            count.status = str(answer.status)
+            call.status = str(answer.status)
         return replace(answer, fields=_returned(answer.fields))
-
-    @contextmanager
-    def _counted(self, purpose: str) -> Iterator[_Call]:
-        call = _Call()
-        started = self._clock()
-        try:
-            yield call
-        except ProxyError as error:
-            call.status = error.code if call.status == "aborted" else call.status
-            raise
-        finally:
-            elapsed_s = max(0.0, self._clock() - started)
-            self._telemetry.called(purpose=purpose, status=call.status, elapsed_s=elapsed_s)
-
-
-@dataclass(slots=True)
-class _Call:
-    status: str = "aborted"
 
 
 def sent(request: Request) -> Request:

@@ -10,7 +10,7 @@ from typing import Final
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.tokens import TOKENS_PATH, Verdict, verdict
 from proxy.core.values import immutable
-from proxy.errors import ProxyError, UpstreamUnreachableError
+from proxy.errors import UpstreamUnreachableError
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
 
@@ -73,15 +73,9 @@ class Iam:
 
     async def _answered(self, request: Request) -> Response:
         """Return IAM's answer to *request*; it is a call like those to the image API, and counted with them."""
-        started, status = time.monotonic(), "aborted"
-        try:
+        with self._telemetry.calling("iam", clock=time.monotonic) as call:
             answer = await self._upstream.fetch(request)
-            status = str(answer.status)
-        except ProxyError as error:
-            status = error.code
-            raise
-        finally:
-            self._telemetry.called(purpose="iam", status=status, elapsed_s=time.monotonic() - started)
+            call.status = str(answer.status)
         return answer
 
 
