@@ -12,7 +12,7 @@ from proxy.core.budget import Allowance
 from proxy.core.claimant import Priority
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.resilience import Breaker
-from proxy.errors import TooManyCallsError, UpstreamFailingError, UpstreamUnreachableError
+from proxy.errors import TooManyCallsError, UnauthorizedError, UpstreamFailingError, UpstreamUnreachableError
 from tests.budget.shielded import OK, THROTTLED, Shielded, turns_pass
 from tests.budget.windows import most_in_a_window
 
@@ -324,4 +324,28 @@ async def test_full_pressure_never_exceeds_the_budget_in_any_window() -> None:
     async with asyncio.timeout(60):
         await asyncio.gather(*(caller(str(number)) for number in range(50)))
     assert 30 < most_in_a_window(arrivals, 0.5) <= 40
+    await closed(shielded)
+
+
+async def test_what_may_not_be_sent_any_more_takes_nothing_from_others() -> None:
+    """Who is refused when its turn has come leaves its permit to the next, and is no failure of the upstream's."""
+    shielded = Shielded(most=1, breaker=Breaker(tolerated=1))
+    shielded.upstream.gate.clear()
+    first = shielded.start("first")
+    await turns_pass()
+
+    def refused() -> None:
+        raise UnauthorizedError("caller: no valid key")
+
+    gone = [
+        asyncio.create_task(shielded.limiter.fetch(Request("GET", "gone", Fields(), "id", still=refused)))
+        for _ in range(3)
+    ]
+    last = shielded.start("last")
+    await turns_pass()
+    shielded.upstream.gate.set()
+    got = await asyncio.gather(first, *gone, last, return_exceptions=True)
+    assert [type(each) for each in got] == [Response, *[UnauthorizedError] * 3, Response]
+    assert shielded.upstream.asked == ["first", "last"]
+    assert shielded.limiter.left_alone_s() is None
     await closed(shielded)

@@ -207,7 +207,7 @@ async def make_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     made: list[Own] = []
 
     def one(**sections: dict[str, Any]) -> Own:
-        made.append(_made(tmp_path, **sections))
+        made.append(made_own(tmp_path, **sections))
         return made[-1]
 
     yield one
@@ -221,7 +221,7 @@ def own(make_own: MakeOwn) -> Own:
     return make_own()
 
 
-def _made(directory: Path, **sections: dict[str, Any]) -> Own:
+def made_own(directory: Path, **sections: dict[str, Any]) -> Own:
     """Return a gateway whose files are in *directory*; *sections* add to its settings."""
     key_file, callers_file = directory / "access_key", directory / "callers.toml"
     key_file.write_text("AK-ONE")

@@ -156,3 +156,17 @@ async def test_what_is_passed_through_goes_up_as_who_the_proxy_is(own: Own, targ
     gateway._onward = rotated  # type: ignore[method-assign]
     assert (await own.get(target)).status == 200
     assert own.upstream.calls == [TWO]
+
+
+async def test_a_public_route_is_fetched_by_who_the_proxy_is(make_own: MakeOwn) -> None:
+    """What has no partition is asked for as the proxy is, and stays when that changes."""
+    own = make_own(cache={"routes": [{"path": "/open/*", "public": True, "ttl_s": 60}]})
+    own.store.gate.clear()
+    crowd = await own.waiting(20, at=own.store.claiming, target="/open/one")
+    own.rotate(TWO)
+    own.store.gate.set()
+    assert {got.status for got in await asyncio.gather(*crowd)} == {200}
+    assert own.upstream.calls == [TWO]
+    own.rotate(ONE)
+    again = await own.get("/open/one")
+    assert (again.hit, again.shown) == (True, TWO)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from redis.asyncio import Redis
 
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import flaw, signature
+from proxy.demo.seed import ALPHA as PROJECT
+from proxy.demo.seed import BETA as OTHER_PROJECT
 from proxy.demo.server import Call, Lookalike
 from proxy.demo.visibility import Caller
 from tests.harness.iam import PASSWORD, IamLookalike
+from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, Proxy, a_proxy
 
@@ -271,3 +276,47 @@ async def test_on_a_route_of_the_standards_callers_credentials_end_here_too(
     assert "forged" not in str(call.headers)
     assert ALPHA not in str(call.headers)
     assert "admin" not in str(call.headers)
+
+
+async def test_replicas_that_rotate_one_after_the_other_share_no_answers_meanwhile(
+    upstream: Lookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, redis: Redis
+) -> None:
+    """On one Redis each gives what its own identity sees: who has the new key already, and who still has the old."""
+    monkeypatch.setattr("proxy.watched.LOOK_S", 0.0)
+    projects = {"AK1": PROJECT, "AK2": OTHER_PROJECT}
+    by_signature(upstream, dict.fromkeys(projects, SECRET_KEY))
+
+    def seen_by(request: web.BaseRequest) -> Caller:
+        found = signature(Fields(request.headers.items()))
+        assert found is not None
+        return Caller("own", projects[found.access])
+
+    upstream._caller = seen_by  # type: ignore[method-assign]
+    files = [tmp_path / name for name in "ab"]
+    for file in files:
+        file.write_text("AK1")
+    identities = [SIGNING | {"access_key_file": file, "secret": "a secret of the fleet's own"} for file in files]
+    async with AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(
+                a_proxy(upstream.base_url, identity=identity, store={"url": redis_server.url, "timeout_ms": 5000})
+            )
+            for identity in identities
+        ]
+
+        async def shown(proxy: Proxy) -> list[str]:
+            return (await proxy.client.ask(LIST, token=None)).ids
+
+        before = await shown(first)
+        assert await shown(second) == before
+        files[0].write_text("AK2")
+
+        async def changed(proxy: Proxy) -> bool:
+            return await shown(proxy) != before  # an answer may be repeated for a second
+
+        await until(lambda: changed(first))
+        assert await shown(second) == before
+        files[1].write_text("AK2")
+        await until(lambda: changed(second))
+        assert await shown(second) == await shown(first)
+    assert len(upstream.calls) == 2
