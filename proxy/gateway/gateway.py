@@ -41,7 +41,7 @@ _OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "conte
 
 
 @immutable
-class Caller:
+class Arrival:
     """Where a request came from: the address of the *peer*, and the *origin* it spoke to, "" if that is unclear."""
 
     peer: str | None
@@ -103,7 +103,7 @@ class Gateway:
         )
 
     @asynccontextmanager
-    async def answer(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
+    async def answer(self, request: Request, arrival: Arrival) -> AsyncIterator[Answer]:
         """Give the answer to *request*; a streamed one lasts as long as the context.
 
         Raises `ProxyError` where the proxy has to answer itself.
@@ -113,34 +113,36 @@ class Gateway:
         if ends_here(request):
             yield Answer(Route.OTHER, CacheStatus(Fwd.BYPASS, detail="options"), response=options())
             return
-        by = self._claims.caller(asked.fields, peer=caller.peer)
-        with self._admission.admitted(by):
+        caller = self._claims.caller(asked.fields, peer=arrival.peer)
+        with self._admission.admitted(caller):
             kind = route(request.path)
-            answer = await as_one(lambda: self._finished(request, asked, kind, caller, by))
+            answer = await as_one(lambda: self._finished(request, asked, kind, arrival, caller))
             if isinstance(answer, Answer):
                 yield answer
                 return
             async with AsyncExitStack() as stack:
-                exchange = await as_one(lambda: self._passed(request, by, stack))
+                exchange = await as_one(lambda: self._passed(request, caller, stack))
                 safe = request.method in ("GET", "HEAD")
                 fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=answer if safe else None)
                 yield Answer(kind, fwd, exchange=exchange)
 
-    async def _finished(self, request: Request, asked: Request, kind: Route, caller: Caller, by: str) -> Answer | str:
-        """Return the answer to *request*, which *by* sent, or why it goes through.
+    async def _finished(
+        self, request: Request, asked: Request, kind: Route, arrival: Arrival, caller: str
+    ) -> Answer | str:
+        """Return the answer to *request*, which *caller* sent, or why it goes through.
 
         Of *asked*, the part of it that is decisive, it is one from the store.
         """
         if request.method not in ("GET", "HEAD"):
             return "method"
         if kind in (Route.LIST, Route.EXTENSION_LIST):
-            ask = await self._asked(asked, by)
-            return await self._list(asked, caller, kind, ask) if isinstance(ask, ListAsk) else ask
+            ask = await self._asked(asked, caller)
+            return await self._list(asked, arrival, kind, ask) if isinstance(ask, ListAsk) else ask
         if kind is Route.VERSIONS and request.method == "GET":
-            return await self._versions(request, caller, by)
-        return await self._resource(request, asked, kind, by)
+            return await self._versions(request, arrival, caller)
+        return await self._resource(request, asked, kind, caller)
 
-    async def _resource(self, request: Request, asked: Request, kind: Route, by: str) -> Answer | str:
+    async def _resource(self, request: Request, asked: Request, kind: Route, caller: str) -> Answer | str:
         """Return the answer to a request for a resource, or why it must go through as it came.
 
         What is decisive of it is *asked*, unless the upstream's `Vary` is to tell.
@@ -156,7 +158,7 @@ class Gateway:
         ask = resource_asked(sent, on, self._asking.partitioner, who)
         if isinstance(ask, str):
             return ask
-        ask = replace(ask, claimant=self._claims.claimant(request, who, caller=by))
+        ask = replace(ask, claimant=self._claims.claimant(request, who, caller=caller))
         got = await self._resources.answer(ask)
         if isinstance(got, str):
             return got
@@ -169,23 +171,25 @@ class Gateway:
         await self._through.close()
         await self._renderer.close()
 
-    async def _passed(self, request: Request, by: str, stack: AsyncExitStack) -> Exchange:
+    async def _passed(self, request: Request, caller: str, stack: AsyncExitStack) -> Exchange:
         """Return the upstream's answer to *request*, which lasts as long as *stack*."""
-        return await stack.enter_async_context(self._through.exchange(await self._onward(request, by), asked=request))
+        return await stack.enter_async_context(
+            self._through.exchange(await self._onward(request, caller), asked=request)
+        )
 
-    async def _onward(self, request: Request, by: str) -> Request:
+    async def _onward(self, request: Request, caller: str) -> Request:
         """Return *request* as it goes through, and for whom."""
-        claimant = self._claims.claimant(request, await self._door.who(request), caller=by)
+        claimant = self._claims.claimant(request, await self._door.who(request), caller=caller)
         return replace(await self._door.onward(request), claimant=claimant)
 
-    async def _asked(self, request: Request, by: str) -> ListAsk | str:
+    async def _asked(self, request: Request, caller: str) -> ListAsk | str:
         """Return what the list *request* asks for, or why it must go through as it came.
 
         A public list is everyone's only from a marker that everyone was shown: where another image stands in the order
         is for those to know who may see it.
         """
         who = await self._who(request)
-        ask = asked(request, self._asking, who, self._claims.claimant(request, who, caller=by))
+        ask = asked(request, self._asking, who, self._claims.claimant(request, who, caller=caller))
         if isinstance(ask, ListAsk) and (shared := shared_by_all(ask, self._asking)):
             return shared if await self._listings.shows(shared) else ask
         return ask
@@ -213,7 +217,7 @@ class Gateway:
             await self._listings.credentials.rejected(self._door.holder(partitions.hashed(order.token)), surely=True)
         return Purged(dropped, order.because)
 
-    async def _list(self, request: Request, caller: Caller, kind: Route, ask: ListAsk) -> Answer | str:
+    async def _list(self, request: Request, arrival: Arrival, kind: Route, ask: ListAsk) -> Answer | str:
         """Return the answer to *ask*, or why it goes through: its token may have ended while others were asked."""
         got = await self._listings.answer(ask)
         if reason := believed_no_longer(self._door, request, ask, got.answer, now=self._clock()):
@@ -222,13 +226,13 @@ class Gateway:
             return Answer(kind, got.cache_status, response=_unchanged(got.answer))
         if self._resources is not None:
             self._resources.listed(ask)
-        page, repeatable = await self._pages.answer(request, ask, got, peer=caller.peer)
+        page, repeatable = await self._pages.answer(request, ask, got, peer=arrival.peer)
         return Answer(kind, got.cache_status, response=page, repeatable=repeatable)
 
-    async def _versions(self, request: Request, caller: Caller, by: str) -> Answer:
+    async def _versions(self, request: Request, arrival: Arrival, caller: str) -> Answer:
         """Return the version document with links to the proxy; it is asked for anew each time."""
-        answer = await self._forwarder.whole(await self._onward(request, by))
-        base = self._links.base(request.fields, caller.peer) or caller.origin
+        answer = await self._forwarder.whole(await self._onward(request, caller))
+        base = self._links.base(request.fields, arrival.peer) or arrival.origin
         body = homeward(answer.body, base) if base else answer.body
         fields = answer.fields if body is answer.body else answer.fields.without(_OF_THE_BODY)
         status = CacheStatus(Fwd.BYPASS, answer.status, detail="versions")

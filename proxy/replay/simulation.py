@@ -19,7 +19,7 @@ from proxy.core.messages import Fields, Request
 from proxy.core.routes import route
 from proxy.errors import ProxyError
 from proxy.gateway.doors import TokenDoor
-from proxy.gateway.gateway import Caller
+from proxy.gateway.gateway import Arrival
 from proxy.gateway.listed import Repeatable
 from proxy.replay.entries import Entry
 from proxy.replay.listings import Listings, Name, listed
@@ -130,7 +130,7 @@ class Simulation:
         epoch = self._answering.listings.epoch
         hit = False
         try:
-            async with self._answering.gateway.answer(request, Caller(None, "")) as answer:
+            async with self._answering.gateway.answer(request, Arrival(None, "")) as answer:
                 hit = answer.cache_status.fwd is None
                 if answer.repeatable is not None:
                     self._remember((who, entry.target), (answer.repeatable, epoch))

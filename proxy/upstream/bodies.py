@@ -12,7 +12,7 @@ from proxy.upstream.base import Exchange
 SMALL_BYTES: Final = 64 * 1024
 
 
-class Repeatable:
+class ReplayableBody:
     """A body that can be read any number of times."""
 
     def __init__(self, body: bytes) -> None:
@@ -38,7 +38,7 @@ async def replayable(request: Request) -> tuple[Request, bool]:
     if not length.isascii() or not length.isdecimal() or int(length) > SMALL_BYTES:
         return request, False
     body = b"".join([chunk async for chunk in request.body])
-    return replace(request, body=Repeatable(body)), True
+    return replace(request, body=ReplayableBody(body)), True
 
 
 async def whole_if_small(request: Request) -> tuple[bytes | None, Request]:
@@ -53,7 +53,7 @@ async def whole_if_small(request: Request) -> tuple[bytes | None, Request]:
             if size > SMALL_BYTES:
                 return None, replace(request, body=_chained(chunks, rest))
     body = b"".join(chunks)
-    return body, replace(request, body=Repeatable(body))
+    return body, replace(request, body=ReplayableBody(body))
 
 
 async def beginning(exchange: Exchange) -> tuple[bytes, Exchange]:

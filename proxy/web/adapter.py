@@ -22,7 +22,7 @@ from proxy.core.messages import Fields, Request, Response
 from proxy.core.refusals import told
 from proxy.core.wellformed import Malformed, is_host, malformed, origin_form
 from proxy.errors import BadRequestError, BrokenBodyError, NotCarriedOnError, ProxyError
-from proxy.gateway.gateway import Answer, Caller
+from proxy.gateway.gateway import Answer, Arrival
 from proxy.web.written import BODILESS, Written, finished_head, phrase, whole_head
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
@@ -88,13 +88,13 @@ def _fields(request: web.BaseRequest) -> Fields:
     )
 
 
-def caller(request: web.BaseRequest) -> Caller:
+def arrival(request: web.BaseRequest) -> Arrival:
     """Return where *request* came from; its origin is told only to itself and never stored."""
     host = request.headers.get("Host", "")
     connection = request.protocol  # which looks both up once
     scheme, peer = "https" if connection.ssl_context else "http", connection.peername
     address = peer[0] if isinstance(peer, tuple) else None
-    return Caller(address, f"{scheme}://{host}" if is_host(host) else "")
+    return Arrival(address, f"{scheme}://{host}" if is_host(host) else "")
 
 
 async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:

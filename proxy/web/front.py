@@ -61,7 +61,7 @@ class Front:
         try:
             asked = adapter.received(request, known_as=known_as)
             label = route(asked.path).value  # an absolute target counts as its path
-            async with self._gateway.answer(asked, adapter.caller(request)) as answer:
+            async with self._gateway.answer(asked, adapter.arrival(request)) as answer:
                 cache_status = answer.cache_status.label
                 response = await adapter.respond(request, answer, known_as=known_as, last=_last(request))
                 if answer.repeatable and isinstance(response, Written):

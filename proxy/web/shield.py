@@ -32,7 +32,7 @@ _IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, unc
 
 
 @immutable
-class Standing:
+class ShieldState:
     """How the shield stands: the tightest budget, the lines before the upstream, the breaker, the calls under way.
 
     *left_alone_s* is None while the breaker is closed.
@@ -111,10 +111,10 @@ class Shield:
             clock=time.monotonic,
         )
 
-    def standing(self) -> Standing:
+    def state(self) -> ShieldState:
         """Return how the shield stands at the moment."""
         permits = self._turns.permits
-        return Standing(
+        return ShieldState(
             self.ledger.usage(),
             self._turns.queues(),
             left_alone_s=self.limiter.left_alone_s(),

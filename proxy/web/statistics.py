@@ -13,7 +13,7 @@ from proxy.core.budget import Allowance
 from proxy.core.policy import Fwd
 from proxy.stores.base import SpanStore
 from proxy.web.samples import Samples
-from proxy.web.shield import Shield, Standing
+from proxy.web.shield import Shield, ShieldState
 
 # Requests that are answered from the store, or could have been (RFC 9211): not those that only pass through.
 _MISSES: Final = frozenset({Fwd.URI_MISS, Fwd.MISS, Fwd.REQUEST, Fwd.STALE, Fwd.PARTIAL})
@@ -49,19 +49,19 @@ class Statistics:
         """Return all figures, fit for JSON."""
         samples = Samples(self._registry.collect())
         now = self._clock()
-        standing = self._shield.standing()
+        state = self._shield.state()
         return {
             "version": __version__,
             "at": round(now, 3),
             "uptime_s": round(max(0.0, now - self._started_at), 3),
             **counted(samples),
-            "budget": _budget(samples, standing),
+            "budget": _budget(samples, state),
             "breaker": {
-                "open": standing.left_alone_s is not None,
-                "retry_in_s": _rounded(standing.left_alone_s),
+                "open": state.left_alone_s is not None,
+                "retry_in_s": _rounded(state.left_alone_s),
                 "refused": samples.total(_REFUSED, reason=_FAILING),
             },
-            "concurrency": {"limit": standing.concurrency_limit, "under_way": standing.under_way},
+            "concurrency": {"limit": state.concurrency_limit, "under_way": state.under_way},
             "store": self._stored(samples),
             "processes": 1,
         }
@@ -119,9 +119,9 @@ def _upstream(samples: Samples) -> Figures:
     }
 
 
-def _budget(samples: Samples, standing: Standing) -> Figures:
+def _budget(samples: Samples, state: ShieldState) -> Figures:
     """Return how the tightest budget stands, by what this process called; `None` where no limit is known."""
-    usage, queues = standing.usage, standing.queues
+    usage, queues = state.usage, state.queues
     calls = samples.values("ims_proxy_learnt_calls", "policy")
     per_s = samples.values("ims_proxy_learnt_seconds", "policy")
     return {

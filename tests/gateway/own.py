@@ -16,7 +16,7 @@ import pytest
 from proxy.core.keys import ListingKey
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.signing import signature
-from proxy.gateway.gateway import Caller
+from proxy.gateway.gateway import Arrival
 from proxy.stores.base import Claim
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
@@ -144,7 +144,7 @@ class Own:
         sized = [("Content-Length", "2")] if body is not None else []
         lines = [*(fields or [("X-Api-Key", key)]), *sized]
         request = Request(method, target, Fields(lines), "request-id", body)
-        async with asyncio.timeout(60), self.answering.gateway.answer(request, Caller("127.0.0.1", "")) as answer:
+        async with asyncio.timeout(60), self.answering.gateway.answer(request, Arrival("127.0.0.1", "")) as answer:
             if answer.response is not None:
                 status, told = answer.response.status, answer.response.body
             else:

@@ -25,7 +25,7 @@ from proxy.gateway.asked import Asking, PageSizes
 from proxy.gateway.doors import TokenDoor
 from proxy.gateway.fetching import Fetcher
 from proxy.gateway.forward import Forwarder
-from proxy.gateway.gateway import Answer, Caller, Gateway
+from proxy.gateway.gateway import Answer, Arrival, Gateway
 from proxy.gateway.listing import ListingGateway
 from proxy.gateway.pages import PageRenderer
 from proxy.stores.memory import MemoryStore
@@ -64,10 +64,10 @@ class Watched(Gateway):
     whole = 0
 
     @asynccontextmanager
-    async def answer(self, request: Request, caller: Caller) -> AsyncIterator[Answer]:
+    async def answer(self, request: Request, arrival: Arrival) -> AsyncIterator[Answer]:
         """See `Gateway.answer`."""
         self.whole += 1
-        async with super().answer(request, caller) as answer:
+        async with super().answer(request, arrival) as answer:
             yield answer
 
 
