@@ -148,8 +148,8 @@ async def test_what_is_passed_through_goes_up_as_who_the_proxy_is(own: Own, targ
     gateway = own.answering.gateway
     onward = gateway._onward
 
-    async def rotated(request: Request, by: str) -> Request:
-        made = await onward(request, by)
+    async def rotated(request: Request, caller: str) -> Request:
+        made = await onward(request, caller)
         own.rotate(TWO)
         return made
 
