@@ -22,10 +22,10 @@ Drop = Callable[[str, bool], Awaitable[None]]
 class Credentials:
     """Believes the upstream's acceptance of a credential as *verdicts* says, unless somebody else vouches for it.
 
-    *rejections* is another number after a 401 to a credential that was shown anything, for what it was shown may be
-    remembered elsewhere. Anyone can make up tokens and be told 401; that must not make everybody's answers be sought
-    anew. So it is noted who was shown something, before it is: of a credential that is not among them nothing is
-    remembered. Where they become too many all are forgotten, and that is another number too.
+    *rejections* is part of the epoch that remembered answers are valid in: it grows with a 401 to a credential that has
+    been shown something. Anyone can make up tokens and be answered 401, and that must not end everybody's remembered
+    answers, so each credential is noted before it is first shown anything, and a 401 to any other one does not count.
+    When too many are noted, all are forgotten, and *rejections* grows once for all of them.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Credentials:
         self.rejections = 0
 
     def shown(self, who: Who) -> None:
-        """What this credential may see is given to it now, or may be from now on."""
+        """Note that this credential is about to be shown something."""
         name = _name(who)
         if name not in self._shown:
             if len(self._shown) >= _MOST_SHOWN:
@@ -57,8 +57,8 @@ class Credentials:
     async def rejected(self, who: Who, *, surely: bool = False) -> None:
         """The upstream answered 401 to this credential: forget what let it see anything, everywhere.
 
-        That is IAM's verdict where there is one, for the tokens of others share the partition; else all the partition
-        could see. *surely* does so where nothing of it is known here.
+        With IAM that is its verdict on this token alone, since other tokens share the partition. Without, it is all
+        that is stored for the partition. *surely* does it even if nothing is known of the credential here.
         """
         if surely or _name(who) in self._shown:
             self.rejections += 1

@@ -46,8 +46,9 @@ class Fetched:
 class Wanted:
     """A span to fetch: *size* rows after the marker *after*. *generation* is that of the listing when it was asked for.
 
-    A fetch that began before a write is not joined after it, for then the generation is another one. *seen* is when the
-    span was fetched that was looked at and found wanting: one that another replica fetched later will do.
+    A write changes the generation, so nobody who asks after the write joins a fetch that began before it. *seen* is
+    when the span was fetched that the caller found in the store and could not use: a span that another replica has
+    fetched since will do.
     """
 
     after: str
@@ -175,10 +176,10 @@ class Fetcher:
 
 
 def _serves(ask: ListAsk, fetched: Fetched, failed: bool) -> bool:
-    """Whether a caller may take what another's fetch has brought.
+    """Whether a caller may take what another caller's fetch has brought; *failed* says that a first one was no use.
 
-    Who share a public list share no partition: another's answer, which may hold what is not public, is none of theirs,
-    and only that the upstream fails is the same for all.
+    Callers who share a public list share no partition. An answer that is no list may hold what only the caller who
+    fetched it may see, so of those answers they share only failures of the upstream.
     """
     # A key is locked after five refused signatures: those who asked by it take one refusal for all of them.
     refused = fetched.status == 401 and ask.who.signing is not None

@@ -14,15 +14,16 @@ from proxy.gateway.fetching import Fetched
 
 @immutable
 class Repeatable:
-    """That the same may be answered to every request that is the same in what is decisive (`proxy.core.decisive`),
-    unless `ListingGateway.epoch` changes; epoch seconds.
+    """Leave to repeat an answer, without asking the gateway, to every request whose decisive fields are the same.
 
-    It may be done *until* the page's lifetime or its caller's admission ends. The page's age counts from *fetched_at*,
-    and it is fresh until *fresh_until*. Who repeats it is to say now and then that it is *used*, or the store takes it
-    for something that nobody asks for any more.
+    `proxy.core.decisive` says which fields those are. The leave ends *until* then, with the answer's lifetime or its
+    caller's admission, and at once when `ListingGateway.epoch` changes. The answer's age counts from *fetched_at*, and
+    it is fresh until *fresh_until*; all three are epoch seconds. Whoever repeats the answer calls *used* now and then,
+    or the store will take its spans for something that nobody asks for any more.
 
-    Where no bodies are kept, *again* makes this one anew, or says None where it would be another; asked for none, as
-    HEAD and a 304 have, it only says whether. About *holds_bytes* stay in memory for the sake of these two.
+    Where memory keeps no bodies, *again* makes the body anew and returns None if it would be a different one. Called
+    with False, for an answer without a body (HEAD, 304), it returns empty bytes in place of the body. *used* and
+    *again* keep about *holds_bytes* in memory.
     """
 
     fetched_at: float

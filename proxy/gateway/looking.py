@@ -31,7 +31,10 @@ class Looking:
             return Found((), State(""))
 
     def covered(self, ask: ListAsk, gap: Gap, found: Found, least: Standing) -> Page | Gap:
-        """Return the page from the pieces that stand at *least* so, behind those that *gap* has, or what lacks."""
+        """Return the page, or what it still lacks, from the pieces of *gap* and the usable ones in *found* behind them.
+
+        A piece is usable if its standing is *least* or higher; after the first that is not, the others don't count.
+        """
         if not (gap.pieces or found.pieces):
             return Gap(ask.after, ask.rows, ())
         pieces = list(gap.pieces)
@@ -42,7 +45,7 @@ class Looking:
         return cover(ask.after, ask.rows, pieces, joinable=ask.sort.immovable)
 
     def standing(self, ask: ListAsk, span: Span, state: State) -> Standing:
-        """Return what *ask* may be given *span* for, which is of a listing in this *state*."""
+        """Return what *span* may be used for in answering *ask*; *state* is that of the span's listing."""
         now = self._clock()
         age_s = current_age(span.fetched_at, now=now)
         if ask.directives.exclude(age_s=age_s, left_s=span.lifetime_s - age_s):
@@ -52,7 +55,10 @@ class Looking:
 
 
 def seen(found: Found, after: str) -> float:
-    """Return when what *found* has behind *after* was fetched; `inf` where the store could not be looked into."""
+    """Return when the latest span that *found* has after the marker *after* was fetched, epoch seconds.
+
+    `-inf` where it has none, `inf` where the store could not be asked or not be believed.
+    """
     if found.doubt or not found.state.generation:
         return inf
     return max((piece.span.fetched_at for piece in found.pieces if piece.span.after == after), default=-inf)

@@ -66,10 +66,11 @@ class Sharing(Generic[Result]):
         *,
         serves: Callable[[Result, bool], bool],
     ) -> tuple[Result, bool] | None:
-        """Return how the flight for *at* ended, begun with *fetch* where there is none, and whether another began it.
+        """Return how the flight for *at* ended, and whether another caller began it; without one, *fetch* begins it.
 
-        *serves* says whether who followed may take a result; it is told whether another was of no use before. None
-        where none was of use: then the caller asks alone. Raises `ProxyError` where the upstream gave no answer.
+        *serves* says whether a caller who followed may take a result. Its second argument is whether an earlier flight
+        has already been of no use to this caller. None where no flight was of use: then the caller has to ask alone.
+        Raises `ProxyError` where the upstream gave no answer.
         """
         failed = False
         for _ in range(_JOINS):
@@ -103,9 +104,9 @@ class Sharing(Generic[Result]):
         elsewhere: Callable[[], Awaitable[Result | None]],
         generation: str,
     ) -> Result:
-        """Return what *fetch* does under a claim, or what *elsewhere* has of the replica that holds it.
+        """Return the result of *fetch* under a claim, or, while another replica holds the claim, that of *elsewhere*.
 
-        Without the store the claim is of the *generation* that was known before.
+        *elsewhere* looks for what that replica has fetched. Without the store, the claim carries *generation*.
         """
         claim = None
         for _ in range(_CLAIM_WAITS):
