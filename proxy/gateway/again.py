@@ -31,9 +31,10 @@ _MARK_BYTES: Final = 450
 
 @immutable
 class SamePage:
-    """A page as it was given once: the *marks* of its spans, and which *extents* of them it has.
+    """How to make one page again: from the spans with these *marks*, of which it shows these *extents*.
 
-    It is *begun* so, and goes out in *coding*. It holds none of the page's images, and no token.
+    *begun* is its body up to the first image, *coding* the content coding it goes out in. Neither an image nor a token
+    is kept here.
     """
 
     key: ListingKey
@@ -59,9 +60,9 @@ class Again:
     def repeatable(
         self, allowed: Repeatable, page: Page, ask: ListAsk, *, base: str, coding: str | None
     ) -> Repeatable | None:
-        """Return how *page*, as it was given to *ask*, may be repeated as far as *allowed*: with its body made anew.
+        """Return *allowed* with the means to make the body of *page* anew, as it was given to *ask*.
 
-        None where its spans can't be told from later ones.
+        None if one of its spans has no digest, by which it could be told from a later one.
         """
         marks = tuple([mark for part in page.parts if (mark := part.span.mark)])
         if not marks or len(marks) < len(page.parts):
@@ -72,9 +73,9 @@ class Again:
         return replace(allowed, again=partial(self.body, same), holds_bytes=holds_bytes)
 
     async def body(self, same: SamePage, wanted: bool) -> bytes | None:
-        """Return the body of the page *same*, None where the store no longer has what it was made from, or is away.
+        """Return the body of the page *same*, None if the store is away or no longer has the spans it was made from.
 
-        Where none is *wanted* it is empty.
+        If no body is *wanted*, return an empty one in its place.
         """
         try:
             held = await self._store.bodies(same.key, same.marks, now=self._clock())

@@ -31,9 +31,10 @@ class Claims:
         return Claimant(self._priority(request), caller, self._partition(request, who))
 
     def caller(self, fields: Fields, *, peer: str | None) -> str:
-        """Return who asks: by the one credential that counts, else the address; nothing of it can be read from this.
+        """Return a name for who asks, made from its one credential, else from its address; it gives nothing away.
 
-        By one that nobody checks a caller could call itself another with every request, and have another's share.
+        Only a credential that somebody checks counts: with any other, a caller could take a new name, and with it a new
+        share, for every request.
         """
         keys = self._keys(fields) if self.keyed else fields.all("x-auth-token")
         return self.partitioner.token(keys[0]).digest if len(keys) == 1 and keys[0] else f"at {peer}"

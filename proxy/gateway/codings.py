@@ -16,13 +16,13 @@ _OVERHEAD_BYTES: Final = 200
 
 
 class Coder:
-    """Codes bodies; a long one does not hold up the loop, and who wants it meanwhile waits for the same."""
+    """Codes bodies: a long one in a thread, once for all who ask for it meanwhile."""
 
     def __init__(self) -> None:
         self._under_way: Coalescer[bytes] = Coalescer()
 
     async def coded(self, at: Hashable, body: bytes, coding: str) -> bytes:
-        """Return *body* in *coding*; the two are known by *at*."""
+        """Return *body* in *coding*; *at* identifies this body in this coding."""
         if len(body) < _OFF_LOOP_BYTES:
             return encoded(body, coding)
         return await self._under_way.join(at, lambda: asyncio.to_thread(encoded, body, coding))
@@ -48,7 +48,7 @@ class CodedBodies:
     async def body(self, key: str, plain: bytes, coding: str) -> bytes:
         """Return *plain*, a body of the resource *key*, in *coding*.
 
-        It is known by its bytes: an upstream's own entity tag may stand for several bodies that it takes for equal.
+        It is identified by its bytes: an upstream may give one entity tag to several bodies that it takes for equal.
         """
         at = (key, entity_tag(plain), coding)
         found = self._bodies.get(at)

@@ -129,9 +129,9 @@ class Gateway:
     async def _finished(
         self, request: Request, asked: Request, kind: Route, arrival: Arrival, caller: str
     ) -> Answer | str:
-        """Return the answer to *request*, which *caller* sent, or why it goes through.
+        """Return the answer to *request*, which *caller* sent, or why the request goes through.
 
-        Of *asked*, the part of it that is decisive, it is one from the store.
+        What is answered from the store is decided by *asked* alone: the request with none but its decisive fields.
         """
         if request.method not in ("GET", "HEAD"):
             return "method"
@@ -145,14 +145,16 @@ class Gateway:
     async def _resource(self, request: Request, asked: Request, kind: Route, caller: str) -> Answer | str:
         """Return the answer to a request for a resource, or why it must go through as it came.
 
-        What is decisive of it is *asked*, unless the upstream's `Vary` is to tell.
+        It is decided by *asked*, which has only the decisive fields, unless the route lets the upstream's `Vary` say
+        which fields count.
         """
         on = self._routes.route(request.path)
         if on is None or self._resources is None:
             return "other-path"
         request = request if on.vary else asked
         who = await self._who(request)
-        # Elsewhere only the credentials of who asks go up. With a body it goes through, and that is when it is read.
+        # On these routes more of the request goes up than its credentials, so the door makes it ready. A request with a
+        # body will go through, and its door may have to read that body, which can be done only once.
         all_of_it = (on.public or on.vary) and request.body is None
         sent = await self._door.onward(request) if all_of_it else request
         ask = resource_asked(sent, on, self._asking.partitioner, who)
@@ -178,15 +180,15 @@ class Gateway:
         )
 
     async def _onward(self, request: Request, caller: str) -> Request:
-        """Return *request* as it goes through, and for whom."""
+        """Return *request* as it goes through, with its claimant."""
         claimant = self._claims.claimant(request, await self._door.who(request), caller=caller)
         return replace(await self._door.onward(request), claimant=claimant)
 
     async def _asked(self, request: Request, caller: str) -> ListAsk | str:
         """Return what the list *request* asks for, or why it must go through as it came.
 
-        A public list is everyone's only from a marker that everyone was shown: where another image stands in the order
-        is for those to know who may see it.
+        A public list is shared only from a marker that the shared list itself has shown. Where any other image stands
+        in the order is nobody's to learn but theirs who may see that image.
         """
         who = await self._who(request)
         ask = asked(request, self._asking, who, self._claims.claimant(request, who, caller=caller))
@@ -195,7 +197,7 @@ class Gateway:
         return ask
 
     async def _who(self, request: Request) -> Who | Unshared:
-        """Return whose *request* is; of who is vouched for it is noted at once, before anything is looked up."""
+        """Return whose *request* is, and note a verified identity as shown before anything is looked up for it."""
         who = await self._door.who(request)
         if isinstance(who, Who) and who.verified:
             self._listings.credentials.shown(who)
@@ -218,7 +220,7 @@ class Gateway:
         return Purged(dropped, order.because)
 
     async def _list(self, request: Request, arrival: Arrival, kind: Route, ask: ListAsk) -> Answer | str:
-        """Return the answer to *ask*, or why it goes through: its token may have ended while others were asked."""
+        """Return the answer to *ask*, or why it goes through: its token may have ended during the fetch."""
         got = await self._listings.answer(ask)
         if reason := believed_no_longer(self._door, request, ask, got.answer, now=self._clock()):
             return reason

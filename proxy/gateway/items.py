@@ -1,7 +1,7 @@
 """Images out of lists: `GET /v2/images/{id}` equals the list's item, so a fresh list answers it too.
 
-Which lists hold an image stands nowhere, so those that a partition was given last are looked through. An image in one
-of them is as fresh, as old and as much the partition's as the list is.
+Nothing records which lists hold an image, so the lists that a partition was given last are searched. An image found in
+one has that list's age and lifetime, and is shared by the same partition.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class ListItems:
     async def _fresh(self, ask: ListAsk, image_id: str) -> Piece | None:
         """Return the piece behind the image, if its span is fresh and nothing has invalidated it since.
 
-        A chain without it says that it is not to be believed now: where other replicas' writes can't be heard of.
+        The span must also be in the chain that the store gives now: while other replicas' writes can't be heard of, it
+        is left out there because it is not to be believed.
         """
         now = self._clock()
         try:

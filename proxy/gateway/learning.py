@@ -1,6 +1,6 @@
-"""Passes requests through, and takes from them and their answers what that says of stored ones.
+"""Passes requests through, and drops what they and their answers show to be out of date.
 
-A write makes lists untrue, a 401 says that a token is worth nothing, and so does its deletion.
+After a write, stored lists may be wrong; after a 401, or its own deletion, a token is no longer valid.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOTHING_SAID: Final = Fields()
 
 
 class LearningForwarder:
-    """Gives exchanges of *forwarder*'s, and drops from *store* what they show to be untrue."""
+    """Passes requests to *forwarder*, and drops from *store* what the exchanges show to be out of date."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class LearningForwarder:
     async def exchange(self, onward: Request, *, asked: Request) -> AsyncIterator[Exchange]:
         """Give the upstream's answer to *onward*, once what it says of stored lists has been taken from it.
 
-        That is done whether the caller of *asked* waits for it or not, and also where a write may have arrived of which
-        nobody knows how it ended: the caller went away, or the connection broke.
+        This is done even if the caller of *asked* hangs up, and also after a write whose outcome is unknown because the
+        caller went away or the connection broke: it may have reached the upstream.
 
         Raises `NotInStoreError` where that caller takes only what is stored.
         """
@@ -90,10 +90,10 @@ class LearningForwarder:
         return task
 
     async def _learn(self, request: Request, status: int, fields: Fields) -> None:
-        """Take from what was passed through what it says of stored answers, before its answer is.
+        """Invalidate what the answer to *request*, by its *status* and *fields*, shows to be out of date.
 
-        Which projects see the image that a write changed stands in no request, so every list counts as changed, and
-        every resource with them.
+        No request says which projects see the image that it changes, so after a write every list counts as changed,
+        and so does every resource.
         """
         ended = taken_for(status)
         touched = touch(request.method, request.path, ended)

@@ -36,7 +36,7 @@ class Negatives:
     def keep(self, at: Hashable, response: Response) -> None:
         """Remember *response* under *at*, unless it is no refusal, is long, or sets a cookie.
 
-        What tells of one call is told to who made it, and not kept.
+        Fields that describe a single call, such as its request id, are left out.
         """
         brief = len(response.body) <= _MOST_BYTES and response.fields.get("set-cookie") is None
         if response.status in NEGATIVE and brief and self._for_s > 0:

@@ -31,7 +31,7 @@ class PageAnswers:
     async def answer(
         self, request: Request, ask: ListAsk, got: Listed, *, peer: str | None
     ) -> tuple[Response, Repeatable | None]:
-        """Return the answer to *request*, which came from *peer* and asked for the page in *got*, and for how long."""
+        """Return the answer to *request*, which came from *peer*: the page in *got*, and leave to repeat it, if any."""
         assert got.page is not None
         coding, repeatable = chosen(request.fields.get("accept-encoding")), got.repeatable
         base = self._links.base(request.fields, peer)

@@ -84,7 +84,7 @@ class PageRenderer:
         return made
 
     async def coded(self, body: bytes, coding: str | None, *, at: Hashable) -> bytes:
-        """Return *body* in *coding*, as `representation` would; the two are known by *at*."""
+        """Return *body* as `representation` would code it; see `Coder.coded` for *at*."""
         if coding is None or len(body) < WORTH_CODING:
             return body
         return await self._coder.coded(at, body, coding)
@@ -92,8 +92,8 @@ class PageRenderer:
     def _tag(self, body: bytes, page: Page, at: tuple[str, Window, str]) -> str:
         """Return the entity tag of *body*, quoted.
 
-        It is remembered under all that *body* is made from, and only where each span has a digest: so the tag of a body
-        with other bytes can't come up.
+        It is remembered under everything that *body* is made from, spans by their digests, so it is never taken for the
+        tag of other bytes. Without a digest for each span it is not remembered.
         """
         if not all(part.span.known_as for part in page.parts):
             return f'"{entity_tag(body)}"'
