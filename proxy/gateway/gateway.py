@@ -164,7 +164,7 @@ class Gateway:
         got = await self._resources.answer(ask)
         if isinstance(got, str):
             return got
-        if reason := believed_no_longer(self._door, request, ask, got.response, now=self._clock()):
+        if reason := await believed_no_longer(self._door, request, ask, got.response, now=self._clock()):
             return reason
         return Answer(kind, got.cache_status, response=got.response, repeatable=got.repeatable)
 
@@ -222,7 +222,7 @@ class Gateway:
     async def _list(self, request: Request, arrival: Arrival, kind: Route, ask: ListAsk) -> Answer | str:
         """Return the answer to *ask*, or why it goes through: its token may have ended during the fetch."""
         got = await self._listings.answer(ask)
-        if reason := believed_no_longer(self._door, request, ask, got.answer, now=self._clock()):
+        if reason := await believed_no_longer(self._door, request, ask, got.answer, now=self._clock()):
             return reason
         if got.answer is not None:
             return Answer(kind, got.cache_status, response=_unchanged(got.answer))

@@ -7,18 +7,23 @@ is there, whether from the store, from a fetch of its own or of another's.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from proxy.core.identity import Unshared, Who
 from proxy.core.messages import Request, Response
 from proxy.errors import IdentityChangedError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.doors import Door
 from proxy.gateway.resource_asking import ResourceAsk
 
+# How long ago a verdict has to have ended for its token to be asked about again, seconds: where each is believed for no
+# time at all, the one that let a request in is to do for an answer that comes at once.
+_ENDED_S: Final = 1.0
+
 Result = TypeVar("Result")
 
 
-def believed_no_longer(
+async def believed_no_longer(
     door: Door, request: Request, ask: ListAsk | ResourceAsk, answer: Response | None, *, now: float
 ) -> str | None:
     """Return why whose *ask* it is, believed when its *request* came, gets nothing; None where it still is believed.
@@ -29,7 +34,19 @@ def believed_no_longer(
     door.still(request, ask.claimant)
     if answer is not None and answer.status == 401:
         return None
-    return "token-expired" if ask.who.expires_at <= now else door.dropped(ask.who)
+    if ask.who.expires_at <= now:
+        return "token-expired"
+    if ask.who.token is not None and ask.who.believed_until + _ENDED_S < now:
+        return await _asked_again(door, request, ask.who)
+    return door.dropped(ask.who)
+
+
+async def _asked_again(door: Door, request: Request, before: Who) -> str | None:
+    """Return why *request* is no longer of whom it was *before*, by what is said of its token now."""
+    who = await door.who(request)
+    if isinstance(who, Unshared):
+        return who.value
+    return None if (who.partition, who.member) == (before.partition, before.member) else "token-changed"
 
 
 async def as_one(work: Callable[[], Awaitable[Result]]) -> Result:

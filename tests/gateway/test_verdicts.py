@@ -1,0 +1,154 @@
+"""IAM's verdict of a token ends while its request waits for the fetch of another's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from proxy.core.freshness import Verdicts
+from proxy.core.identity import Scope
+from proxy.core.messages import Fields, Request, Response
+from proxy.core.tokens import Verdict
+from proxy.gateway.doors import ProjectDoor
+from proxy.gateway.gateway import Answer, Caller
+from proxy.gateway.verifier import TokenVerifier
+from proxy.stores.memory import MemoryStore
+from proxy.telemetry import Telemetry
+from proxy.upstream.base import Exchange
+from proxy.web.answering import answering
+from proxy.web.asking import asking
+from tests.gateway.conftest import SECRET, Hand
+from tests.model import Model, body
+from tests.web.conftest import settings_for
+
+LIST, IMAGE = "/v2/images?limit=5", "/v2/images/an-image"
+LEADER, FOLLOWER = "token-of-the-leader", "token-of-the-follower"
+
+
+class Cloud:
+    """An upstream and an IAM that know the same *tokens*; *judged* and *asked* are the tokens that came to each.
+
+    The upstream answers when the *gate* is open.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = dict.fromkeys((LEADER, FOLLOWER), ("member",))
+        self.judged: list[str] = []
+        self.asked: list[str] = []
+        self.gate = asyncio.Event()
+        self.called = asyncio.Event()
+
+    async def verdict(self, token: str) -> Verdict | None:
+        """See `proxy.gateway.verifier.Judge`."""
+        self.judged.append(token)
+        roles = self.tokens.get(token)
+        return Verdict(Scope("project", "a domain", "a project", roles, token), 1e12) if roles else None
+
+    async def fetch(self, request: Request) -> Response:
+        """See `Upstream.fetch`."""
+        token = request.fields.get("x-auth-token") or ""
+        self.asked.append(token)
+        self.called.set()
+        await self.gate.wait()
+        if token not in self.tokens:
+            return Response(401, Fields(), b"{}")
+        page = body(Model(("a", "b", "c")).cut("", 5))
+        return Response(200, Fields(), page if request.path == "/v2/images" else b'{"id":"a","status":"active"}')
+
+    @asynccontextmanager
+    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+        """See `Upstream.exchange`."""
+        answer = await self.fetch(request)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield answer.body
+
+        yield Exchange(answer.status, None, answer.fields, chunks())
+
+
+@pytest.fixture(params=[LIST, IMAGE])
+def target(request: pytest.FixtureRequest) -> str:
+    """What is asked for."""
+    return str(request.param)
+
+
+async def followed(
+    cloud: Cloud, target: str, *, verdict_ttl_s: float, waits_s: float, roles: tuple[str, ...] | None
+) -> tuple[int, str]:
+    """Return the status and `Cache-Status` of the follower, which waits so long, and whose roles are then these."""
+    hand, asks = Hand(), asking(settings_for("http://ims.example"), SECRET)
+
+    async def tell(_: list[str]) -> None:
+        return
+
+    verifier = TokenVerifier(cloud, verdicts=Verdicts(verdict_ttl_s), tell=tell, clock=hand)
+    made = answering(
+        settings_for("http://ims.example"),
+        cloud,
+        MemoryStore(1 << 24),
+        asks,
+        telemetry=Telemetry(),
+        clock=hand,
+        dice=lambda: 0.0,
+        door=ProjectDoor(asks.partitioner, verifier=verifier),
+    )
+
+    async def got(token: str) -> tuple[int, str]:
+        request = Request("GET", target, Fields([("X-Auth-Token", token)]), "id")
+        async with asyncio.timeout(60), made.gateway.answer(request, Caller("127.0.0.1", "")) as answer:
+            return _status(answer), str(answer.cache_status)
+
+    tasks = [asyncio.ensure_future(got(LEADER))]
+    async with asyncio.timeout(60):
+        await cloud.called.wait()
+    tasks.append(asyncio.ensure_future(got(FOLLOWER)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    hand.now += waits_s
+    if roles is None:
+        del cloud.tokens[FOLLOWER]
+    else:
+        cloud.tokens[FOLLOWER] = roles
+    cloud.gate.set()
+    leader, follower = await asyncio.gather(*tasks)
+    await made.close()
+    await verifier.close()
+    assert leader[0] == 200
+    return follower
+
+
+def _status(answer: Answer) -> int:
+    told = answer.response or answer.exchange
+    assert told is not None
+    return told.status
+
+
+@pytest.mark.parametrize(("verdict_ttl_s", "waits_s"), [(0.0, 5.0), (60.0, 70.0)])
+async def test_a_token_that_was_revoked_while_it_waited_gets_nothing(
+    target: str, verdict_ttl_s: float, waits_s: float
+) -> None:
+    """Its verdict has ended when the fetch does: IAM is asked again, and refuses it; the upstream does so too."""
+    cloud = Cloud()
+    status, told = await followed(cloud, target, verdict_ttl_s=verdict_ttl_s, waits_s=waits_s, roles=None)
+    assert (status, "token-refused" in told) == (401, True)
+
+
+async def test_a_token_that_lost_a_role_while_it_waited_asks_alone(target: str) -> None:
+    """It is of another partition now, whose answers are others."""
+    cloud = Cloud()
+    status, told = await followed(cloud, target, verdict_ttl_s=60.0, waits_s=70.0, roles=("reader",))
+    assert (status, "token-changed" in told) == (200, True)
+    assert cloud.asked == [LEADER, FOLLOWER]
+
+
+@pytest.mark.parametrize(("waits_s", "judged"), [(0.5, 1), (70.0, 2)])
+async def test_a_token_that_is_still_good_takes_the_answer(target: str, waits_s: float, judged: int) -> None:
+    """IAM is asked again where the verdict has ended, and one fetch serves both all the same."""
+    cloud = Cloud()
+    status, told = await followed(cloud, target, verdict_ttl_s=60.0, waits_s=waits_s, roles=("member",))
+    assert (status, "collapsed" in told) == (200, True)
+    assert cloud.asked == [LEADER]
+    assert cloud.judged.count(FOLLOWER) == judged
