@@ -13,7 +13,7 @@ from proxy.core.identity import Scope
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.tokens import Verdict
 from proxy.gateway.doors import ProjectDoor
-from proxy.gateway.gateway import Answer, Caller
+from proxy.gateway.gateway import Answer, Arrival
 from proxy.gateway.verifier import TokenVerifier
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
@@ -35,7 +35,7 @@ class Cloud:
     """
 
     def __init__(self) -> None:
-        self.tokens = dict.fromkeys((LEADER, FOLLOWER), ("member",))
+        self.tokens: dict[str, tuple[str, ...]] = dict.fromkeys((LEADER, FOLLOWER), ("member",))
         self.judged: list[str] = []
         self.asked: list[str] = []
         self.gate = asyncio.Event()
@@ -98,7 +98,7 @@ async def followed(
 
     async def got(token: str) -> tuple[int, str]:
         request = Request("GET", target, Fields([("X-Auth-Token", token)]), "id")
-        async with asyncio.timeout(60), made.gateway.answer(request, Caller("127.0.0.1", "")) as answer:
+        async with asyncio.timeout(60), made.gateway.answer(request, Arrival("127.0.0.1", "")) as answer:
             return _status(answer), str(answer.cache_status)
 
     tasks = [asyncio.ensure_future(got(LEADER))]
