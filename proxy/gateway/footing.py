@@ -18,7 +18,7 @@ _MAX_FOOTHOLDS: Final = 24
 
 
 class Footing:
-    """Knows by *store* where images stood. *longest* is the longest page that the upstream gives."""
+    """Finds in *store* where images stood. *longest* is the longest page that the upstream gives."""
 
     def __init__(self, fetcher: Fetcher, store: SpanStore, *, longest: int, clock: Callable[[], float]) -> None:
         self._fetcher = fetcher

@@ -116,9 +116,9 @@ class ResourceGateway:
         return await self._hit(ask, item, CacheStatus(ttl_s=self._ttl_s(item), detail="item-from-list"))
 
     def _standing(self, ask: ResourceAsk, answer: StoredAnswer | None, *, current: bool) -> Standing:
-        """Return what *answer* may be used for: by itself, by its caller's credentials, by the caller's wishes.
+        """Return what *answer* may be used for, given its age, its caller's credentials and its caller's directives.
 
-        One that is not *current* was invalidated.
+        An answer that is not *current* was invalidated, and may be used for nothing.
         """
         if answer is None or not current:
             return Standing.GONE
@@ -150,7 +150,7 @@ class ResourceGateway:
         return await self._given(ask, fetched, found, why=why, follows=follows)
 
     def _stands_in(self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers) -> StoredAnswer | None:
-        """Return *answer* if it may be given in the place of an error now: the error may have taken its time."""
+        """Return *answer* if it may be given in place of an error now, which may be long after it was looked up."""
         return answer if self._standing(ask, answer, current=found.current) >= Standing.IF_ERROR else None
 
     async def _given(
@@ -184,7 +184,7 @@ class ResourceGateway:
         return Resourced(response, status, self._repeatable(ask, answer, response, now) if fresh else None)
 
     def _repeatable(self, ask: ResourceAsk, answer: StoredAnswer, response: Response, now: float) -> Repeatable | None:
-        """Return how far *response* may be repeated: one whose seconds are told as those of a list."""
+        """Return leave to repeat *response*, None if its `Cache-Control` does not simply count down a lifetime."""
         told = [f"private, max-age={max(0, floor(answer.fresh_until - now))}"]
         if ask.directives != NONE or ask.route.vary or response.fields.all("cache-control") != told:
             return None  # what the caller demands of age and lifetime is looked at each time, and what `Vary` may name
@@ -197,7 +197,7 @@ class ResourceGateway:
         return answer.fresh_until - self._clock()
 
     def _revalidate(self, ask: ResourceAsk, found: FoundAnswers) -> str:
-        """Fetch anew what nobody waits for, unless calls are scarce, and return what is told of that."""
+        """Fetch *ask* in the background unless the budget runs low, and return the `Cache-Status` detail for either."""
         if self._thrift.forbids("revalidate", ask.claimant.partition):
             return "thrift"
         self.background.do(self._revalidated(ask, found))
@@ -208,7 +208,7 @@ class ResourceGateway:
         await self._learn(ask, fetched)
 
     async def _learn(self, ask: ResourceAsk, fetched: FetchedAnswer) -> None:
-        """Take from an answer what it says of the caller's credential."""
+        """Note whether the upstream accepted the caller's credential."""
         if ask.route.public:
             return
         if fetched.answer is not None:

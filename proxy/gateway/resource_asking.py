@@ -1,4 +1,4 @@
-"""What a request for a single resource asks for: the values that decide its answer, and nothing else of it."""
+"""What a request for a single resource asks for: only the values that decide its answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ResourceAsk:
     """One GET or HEAD of a resource on *route*, by *who*, to *target*.
 
     *form* is that of the API. *fields* go upstream. *asked* is what the caller sent: its method, conditions and range
-    are met here. *authorized* says that `Authorization` was among it, and makes no partition (RFC 9111 §3.5).
+    are met here. *authorized* says that the request has an `Authorization` that makes no partition (RFC 9111 §3.5).
     """
 
     who: Who
@@ -66,7 +66,7 @@ class ResourceAsk:
 
     @property
     def flight(self) -> str:
-        """What tells apart requests that don't wait for each other, beside the key; no credential stands in it."""
+        """What two requests must have in common, beside the key, to share a fetch; no credential stands in it."""
         if not self.route.vary:
             return ""
         compared = self.fields.without(["x-request-id", *CREDENTIALS])
@@ -103,7 +103,7 @@ def resource_asked(
 
 
 def _sent(request: Request, route: ResourceRoute, who: Who, form: str) -> tuple[str, Fields]:
-    """Return what of the request stands in the key, and the fields that go up."""
+    """Return what the request adds to the key, a digest or `""`, and the fields that go up."""
     if route.vary:
         return "", request.fields.end_to_end().without([*CONDITIONS, *_UNTRUSTED, *_OURS])
     counted = [(name, value) for name, value in nominated(request.fields, _COUNTED) if value is not None]

@@ -1,7 +1,7 @@
-"""Fetches resources. What may be shared of a fetch is shared, see `proxy.gateway.sharing`.
+"""Fetches resources; those who ask for the same share a fetch, as `proxy.gateway.sharing` has it.
 
-A fetch can end in one way more than that of a span: the answer is longer than what is kept. Then nobody gets it from
-here: who asked is told so, and everyone's request goes through on its own.
+A fetch can end in one way that a span's can't: the answer is too long to be kept. Then the callers are told so, and the
+request of each goes through on its own.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ _FORGOTTEN_S: Final = 1.0  # how long it stands that nothing is kept
 
 @immutable
 class FetchedAnswer:
-    """How a fetch ended: an *answer* that those with the same request may share, or a *response* for one alone.
+    """How a fetch ended: an *answer* to share among equal requests, or a *response* for the caller who fetched it.
 
-    Neither is there where the upstream's answer is too *large* to be kept. *withheld* are lines for who asked alone.
+    There is neither if the upstream's answer is too *large* to be kept. *shared* says that another replica fetched the
+    answer, *withheld* are field lines of it that only the caller who fetched it gets.
     """
 
     status: int
@@ -140,7 +141,7 @@ class ResourceFetcher:
     async def _shareable(
         self, status: int, ask: ResourceAsk, found: FoundAnswers, claim: Claim, answer: StoredAnswer
     ) -> FetchedAnswer:
-        """Return *answer* for all who may share it, without what only who asked may see, and keep it so."""
+        """Store *answer* without the fields that only its caller may see, and return it as others may have it."""
         if ask.route.images and claim.state.unsettled:
             answer = replace(answer, lifetime_s=min(answer.lifetime_s, ask.route.transient_ttl_s))
         named = answer.control.withheld if ask.route.vary else answer.control.withheld | OF_THE_CALL
@@ -149,7 +150,7 @@ class ResourceFetcher:
         return FetchedAnswer(status, shared, stored=stored, withheld=answer.fields.only(named).lines)
 
     async def _keep(self, ask: ResourceAsk, found: FoundAnswers, claim: Claim, answer: StoredAnswer | None) -> bool:
-        """Keep *answer* in the place of what was kept for such a request, beside what was kept for others."""
+        """Store *answer*, None for none, in place of the one that *ask* selects; answers to other requests stay."""
         now = self._clock()
         as_current = found.current and found.state.generation == claim.state.generation
         replaced = chosen(ask, found)
@@ -160,10 +161,10 @@ class ResourceFetcher:
         return await self._answers.put(ask.key, answers, keep_s=keep_s, now=now, claim=claim)
 
     async def _elsewhere(self, ask: ResourceAsk, seen: FoundAnswers) -> FetchedAnswer | None:
-        """Return how another replica's fetch ended, if that is an answer to use.
+        """Return what another replica has fetched, if it can be used.
 
-        What was *seen* before and found wanting is none, however fresh: its caller demanded more, or was last accepted
-        by the upstream too long ago.
+        An answer that was *seen* before the fetch can't be, however fresh: this caller has demanded a newer one, or was
+        last accepted by the upstream too long ago.
         """
         found, wanting = await self.found(ask), chosen(ask, seen)
         answer = chosen(ask, found)
@@ -208,16 +209,19 @@ def _unstorable(ask: ResourceAsk, answer: StoredAnswer, *, stated: bool) -> str 
 
 
 def _speaks_of_it(ask: ResourceAsk, status: int) -> bool:
-    """Whether an answer with *status* says something of the resource, for all who share what is kept of it.
+    """Whether an answer with *status* is about the resource itself, and so supersedes what is stored of it.
 
-    Neither a failure does, nor that calls were too many, nor on a public route that somebody is refused: anyone may ask
-    there, with whatever token.
+    A failure is not, nor is a refusal of one call too many. On a public route a refused caller is not either: anyone
+    may ask there, with any token.
     """
     return status < 500 and status != _THROTTLED and not (ask.route.public and status in PERSONAL)
 
 
 def _serves(ask: ResourceAsk, fetched: FetchedAnswer, failed: bool) -> bool:
-    """Whether a caller may take what another's fetch has brought: on a public route only what may be stored there."""
+    """Whether a caller may take what another caller's fetch has brought; *failed* says that a first one was no use.
+
+    On a public route only an answer that may be stored there is shared.
+    """
     if fetched.large:
         return True
     if fetched.answer is not None:
@@ -228,12 +232,12 @@ def _serves(ask: ResourceAsk, fetched: FetchedAnswer, failed: bool) -> bool:
 
 
 def about_who_asked(response: Response) -> bool:
-    """Whether *response* is for who asked alone: by its status, by what it says of being stored, by what it brings."""
+    """Whether *response* is for one caller alone, by its status, its `Cache-Control`, or a secret in its fields."""
     said = control(response.fields)
     secret = response.fields.any(_SECRETS)
     return response.status in PERSONAL or said.no_store or said.private or secret
 
 
 def chosen(ask: ResourceAsk, found: FoundAnswers) -> StoredAnswer | None:
-    """Return the latest answer that *ask* selects, whatever it may still be used for."""
+    """Return the latest answer that *ask* selects (RFC 9111 §4.1), fresh or not."""
     return selected(ask.fields, found.answers)

@@ -17,7 +17,7 @@ from proxy.upstream.base import Exchange
 
 @immutable
 class Received:
-    """A response, and when: its body is here unless it is not *whole*."""
+    """A response, and between which times, epoch seconds, it was fetched; unless it is *whole* its body is missing."""
 
     response: Response
     request_time: float
