@@ -27,7 +27,7 @@ _MOST: Final = 8  # answers of one resource; the latest are kept
 
 @immutable
 class FoundAnswers:
-    """The answers of a resource, the latest first, and what invalidations have made of them.
+    """The answers of a resource, the latest first, and the *state* of the resource.
 
     *current* says that nothing has invalidated them; *moment* see `proxy.stores.base.Found`.
     """
@@ -39,9 +39,9 @@ class FoundAnswers:
 
 
 class Answers:
-    """Keeps the answers of resources in *store*, which may be away: then there are none, and none is kept.
+    """Keeps the answers of resources in *store*; while that is away it finds none and keeps none.
 
-    Of a resource's answers the latest are kept, as many as take *most_bytes*: they are read and written as one.
+    A resource's answers are read and written as one, so only the latest are kept: *most_bytes* of them, one at least.
     """
 
     def __init__(self, store: SpanStore, *, most_bytes: int = 1 << 20) -> None:

@@ -12,7 +12,7 @@ from proxy.core.values import immutable
 
 @immutable
 class State:
-    """What invalidations have made of a listing.
+    """The state of a listing after the invalidations so far.
 
     *generation* changes with every invalidation that touches the listing: a span of another one was fetched before it.
     *unsettled* says that a write has lately begun a job whose end will change lists again.
@@ -26,9 +26,9 @@ class State:
 class Found:
     """What a store has of a window: pieces that follow each other without a gap, whatever they may still be used for.
 
-    *behind* is how many rows were asked for when the span that holds the window's marker was fetched, 0 where none is
-    known: a caller with such a marker is paging. *doubt* is not empty while invalidations may go unheard, and changes
-    with time: a fetch that began under another one is not joined.
+    *behind* is how many rows were asked for with the span that holds the window's marker, 0 where no such span is
+    known; a caller with such a marker is paging. *doubt* is empty unless invalidations may go unheard. While they may,
+    it changes every now and then, and nobody joins a fetch that began under an earlier value.
     """
 
     pieces: tuple[Piece, ...]
@@ -38,7 +38,7 @@ class Found:
 
     @property
     def moment(self) -> str:
-        """What a fetch, or an answer remembered otherwise, has in common with those it may be shared with."""
+        """Stands for what is known of invalidations now; a fetch is shared only among callers who found the same."""
         return self.state.generation + self.doubt
 
 
@@ -46,9 +46,9 @@ class Found:
 class Claim:
     """Leave to fetch the span after a marker, while no other replica does.
 
-    *fence* grows with every claim on the listing, and a span fetched under a lower one does not replace that of a
-    higher one; None where another replica holds the claim. *there* says that a span is kept behind the marker, which
-    may be a later one than whoever claims has seen.
+    *fence* grows with every claim on the listing, and a span fetched under a lower one does not replace one fetched
+    under a higher; it is None where another replica holds the claim. *there* says that a span is stored after the
+    marker, perhaps a later one than the claimant has seen.
     """
 
     state: State
@@ -81,7 +81,7 @@ class SpanStore(Protocol):
         ...
 
     async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
-        """Return the bodies of the spans of *key* that are marked so, None unless all are as they were, and valid."""
+        """Return the bodies of the spans of *key* with these *marks*, None unless all are still there and valid."""
         ...
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
@@ -108,7 +108,7 @@ class SpanStore(Protocol):
         ...
 
     def used(self, key: ListingKey, starts: Sequence[str]) -> None:
-        """Spans of *key*, which start after the markers *starts*, were given again without the store being asked."""
+        """Note that the spans of *key* after the markers *starts* were used again without the store being asked."""
         ...
 
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
@@ -127,7 +127,7 @@ class SpanStore(Protocol):
         ...
 
     async def ping(self) -> None:
-        """Return if the store answers."""
+        """Return once the store has answered."""
         ...
 
     async def close(self) -> None:
@@ -136,9 +136,9 @@ class SpanStore(Protocol):
 
     @property
     def epoch(self) -> int | None:
-        """A number that changes with whatever makes answers given so far unfit to be given again unasked.
+        """A number that changes when answers given so far may no longer be repeated without asking the store.
 
-        None while what other replicas invalidate can't be heard of.
+        None while invalidations by other replicas can't be heard of.
         """
         ...
 

@@ -71,7 +71,7 @@ class Channel:
 
     @property
     def session(self) -> int | None:
-        """What Redis says is of the same state for as long as this is the same; None, and it is not to be believed."""
+        """A number that changes when Redis may have lost something; None while Redis is not to be believed."""
         here = self._store.servers.home(self._store.names.run) == self._home
         return self._session if here else None
 

@@ -1,7 +1,7 @@
 """Invalidations that Redis and the other replicas have yet to be told of.
 
-What is owed is kept from before the first wait, so a caller that hangs up takes nothing with it, and it is tried again,
-with growing pauses, until it is paid: other replicas may reach Redis while this one can't, and they know of no write.
+A debt is recorded before anything is awaited, so it survives a caller that hangs up. It is tried again, with growing
+pauses, until it is paid: other replicas may reach Redis while this one can't, and don't know of the write.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST_PAUSE_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True, order=True)
 class Unsettled:
-    """For how long and *until* when lists are unsettled, epoch seconds; never, if it is not said."""
+    """*until* when lists are unsettled, epoch seconds, and for how long from the write on; by default they are not."""
 
     until: float = 0.0
     for_s: float = 0.0
@@ -48,7 +48,7 @@ class Debts:
         return bool(self._owed or self._telling)
 
     async def owe(self, scopes: Sequence[str], *, unsettled: Unsettled, wait_s: float) -> None:
-        """Tell *scopes*, and return when that is done, or after *wait_s*; then it still will be."""
+        """Tell of *scopes*, and return when that is done, or after *wait_s*; it then goes on in the background."""
         for scope in scopes:
             self._owed[scope] = max(unsettled, self._owed.get(scope, Unsettled()))
         if self._task is None or self._task.done():
@@ -87,7 +87,7 @@ class Debts:
             self._round = asyncio.Event()
 
     async def _tell(self) -> None:
-        """Tell this round until it has been heard, and nothing else is owed from before it."""
+        """Tell of this round until that succeeds, or the debts are closed."""
         pause_s = _FIRST_PAUSE_S
         while not self._closing:
             self._hurry.clear()

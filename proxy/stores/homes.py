@@ -23,7 +23,7 @@ Home = tuple[str, int]  # the marker that a span starts after, and the position 
 
 
 class Homes:
-    """Where the images of one listing stand."""
+    """Knows in which spans the images of one listing stand."""
 
     def __init__(self) -> None:
         self._homes: dict[str, tuple[Home, ...]] = {}
@@ -36,7 +36,7 @@ class Homes:
         return self._homes.get(image_id, ())
 
     def add(self, span: Span, equal: Callable[[str], Span | None]) -> None:
-        """Enter the images of *span*. *equal* gives the span kept after a marker, if it is of use for as long."""
+        """Note that the images of *span* stand in it. *equal* gives the span kept after a marker, if it is as good."""
         if self._homes.keys().isdisjoint(span.ids):  # as almost always: a tenth of the time that a look at each takes
             homes = zip(repeat(span.after), count(1), strict=False)
             self._homes.update(zip(span.ids, zip(homes), strict=False))
@@ -56,7 +56,7 @@ class Homes:
             self._homes[image_id] = ((span.after, position), *farthest)
 
     def remove(self, span: Span) -> None:
-        """Take out that the images of *span* stand in it."""
+        """Forget that the images of *span* stand in it."""
         for image_id in span.ids:
             left = tuple(home for home in self._homes.get(image_id, ()) if home[0] != span.after)
             if left:

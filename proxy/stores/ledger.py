@@ -17,7 +17,7 @@ _LOOKED_AT: Final = 200
 
 
 class Ledger(Protocol):
-    """Keeps the budget of each scope. Never fails: where a shared one is away, it goes by what this replica knows."""
+    """Keeps the budget of each scope. It never fails: a shared one that is away goes by what this replica knows."""
 
     async def start(self) -> None:
         """Learn how the books stand."""
@@ -28,7 +28,7 @@ class Ledger(Protocol):
         ...
 
     async def take(self, scope: str, priority: Priority) -> Taken | Wait:
-        """Return leave to make one call, or how long there is none."""
+        """Return leave to make one call, or how long to wait for one."""
         ...
 
     def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait | None:

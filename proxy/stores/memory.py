@@ -102,7 +102,7 @@ class MemoryStore:
         if keep_s <= 0 or (kept and kept.span == span):
             return
         if kept and current_age(kept.span.fetched_at, now=now) < kept.span.lifetime_s:
-            self._epoch += 1  # somebody wanted a newer one: what was given of this one is not to be given again
+            self._epoch += 1  # somebody demanded a newer one, so what was made of this one must not be repeated
         at = (key.digest, span.after)
         self._unlinked(at)
         if span.size_bytes > self._segments.max_bytes:
@@ -130,9 +130,9 @@ class MemoryStore:
             self.unsettle(now + unsettled_s)
 
     async def count(self, scope: str, *, now: float) -> int:
-        """See `SpanStore.count`; the one thing here that looks at everything, so not for a scope that touches nothing.
+        """See `SpanStore.count`. It looks at every span, except for a scope that nothing is stored under.
 
-        Every token that the upstream refuses is asked about here, and anyone can make up tokens.
+        The scope of every token that the upstream refuses is counted, and anyone can make up tokens.
         """
         if scope not in self._scoped:
             return 0
@@ -182,7 +182,7 @@ class MemoryStore:
         self._unsettled_until = max(self._unsettled_until, until)
 
     def _piece(self, listing: str, marker: str, least: int, now: float) -> Piece | None:
-        """Return what follows *marker*: the span that starts there, or the rest of one that holds that image."""
+        """Return what follows *marker*, with *least* images if there is a choice: a span, or the rest of one."""
         kept = self._alive((listing, marker), now)
         starting = [Piece(kept.span, 0)] if kept else []
         holding = [each for each in self._holding(listing, marker, now) if each.count or each.span.end != marker]
@@ -197,7 +197,7 @@ class MemoryStore:
         return [Piece(kept.span, position) for kept, position in found if kept]
 
     def _equal(self, span: Span, at: tuple[str, str], now: float) -> Span | None:
-        """Return the span at *at* if it will do for as much as *span*, which is new."""
+        """Return the span at *at* if it is fresh and of the same generation as *span*, which is new."""
         kept = self._kept.get(at)
         if kept is None or kept.span.generation != span.generation:
             return None

@@ -106,7 +106,9 @@ class TieredStore:
         try:
             far = await self._believed("chain", lambda: self._far.chain(key, after, count, joinable=joinable, now=now))
         except StoreUnavailableError:
-            # Nobody tells of other replicas' writes now, but their writers wait: what began longer ago is not joined.
+            # News of other replicas' writes don't arrive now, but each writer waits for `near_ttl_s` before it is
+            # answered. So a fetch may be joined if it began within that time, and memory may be used if it was filled
+            # within it.
             doubt = f"~{now // self._near_ttl_s:.0f}"
             pieces = near.pieces if self._just_fetched(near, now=now) else ()
             return Found(pieces, near.state, near.behind, doubt)
@@ -118,7 +120,7 @@ class TieredStore:
         return far
 
     async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
-        """See `SpanStore.bodies`: from Redis, for it is who has no memory that asks so."""
+        """See `SpanStore.bodies`: from Redis, for only a proxy whose memory keeps no bodies asks for them."""
         return await self._believed("bodies", lambda: self._far.bodies(key, marks, now=now))
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
@@ -200,9 +202,10 @@ class TieredStore:
             await self._channel.tell(list(owed), unsettled_until=unsettled.until)
 
     async def _believed(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what *call* finds in Redis, if that knows of every write that is over.
+        """Return what *call* finds in Redis, provided that Redis knows of every write that has been answered.
 
-        Raises `StoreUnavailableError` where it does not, or may be another Redis than the one that was told.
+        Raises `StoreUnavailableError` where it may not, because a write has yet to be told, or because this may be
+        another Redis than the one that was told.
         """
         if self._debts:
             await self._debts.paid(wait_s=self._timeout_s)

@@ -41,7 +41,7 @@ class RedisVault:
         return None if value is None else self._seal.opened(value, name=name.encode(), bound=b"")
 
     async def keep(self, order: str, value: bytes, *, for_s: float) -> None:
-        """See `Vault.keep`. It ends the claim; that of who got nothing lapses, and until then nobody else tries."""
+        """See `Vault.keep`; it ends the claim. That of a claimant which got no token has to lapse."""
         name, for_ms = self._store.names.own(self._named(order)), int(for_s * 1000)
         if for_ms > 0:
             sealed = self._seal.closed(value, name=name.encode(), bound=b"")
