@@ -51,7 +51,7 @@ class Allowance:
         return self.per_s * (1.0 + _DRIFT)
 
     def usable(self, priority: Priority) -> int:
-        """Return how many of the calls a caller of class *priority* may be the last to take."""
+        """Return how many of the calls the class *priority* may use up; the rest is left to more urgent ones."""
         return self.calls - int(self.calls * LEAVES[priority])
 
     def share(self, rank: int, among: int) -> Allowance:
@@ -77,7 +77,7 @@ class Wait:
 
 @immutable
 class Told:
-    """What the upstream says of one of its limits, *name* it; *remain* calls are left where it says so."""
+    """What the upstream says of its limit *name*; *remain* is how many calls it says are left, if it does."""
 
     name: str
     allowance: Allowance
@@ -86,10 +86,10 @@ class Told:
 
 @immutable
 class Log:
-    """The calls that count: (since when, lease), in order; those under way stand in the future.
+    """The calls that count, each with its lease and the time it counts from, in order; for one under way that is ahead.
 
-    *at* is the latest time seen. Until *closed_until* nobody calls; *doubtful* says that the next call is a probe, and
-    alone. *told* are the upstream's own limits by name.
+    *at* is the latest time seen. The gate is closed until *closed_until*; *doubtful* says that the next call will be a
+    probe, made alone, and *probe* is the lease of one under way. *told* are the upstream's own limits by name.
     """
 
     entries: tuple[tuple[float, str], ...] = ()

@@ -28,9 +28,9 @@ class Standing(IntEnum):
 class Lifetimes:
     """How long a list may be used, seconds: *ttl_s* fresh, then stale in two windows that both begin at its end.
 
-    *transient_ttl_s* stands in the place of *ttl_s* where an image is about to change. One that has been about to for
-    long is the less likely to do so now, so the lifetime grows with a tenth of that time, as heuristic freshness does
-    (RFC 9111 §4.2.2), up to *ttl_s*: an image that hangs in `queued` for ever costs nothing.
+    *transient_ttl_s* takes the place of *ttl_s* while an image in the list is about to change. The longer it has been
+    about to, the less likely it is to change now, so the lifetime is a tenth of that time if that is more, as in
+    heuristic freshness (RFC 9111 §4.2.2), and at most *ttl_s*: an image that stays `queued` for ever costs nothing.
     """
 
     ttl_s: float
@@ -70,7 +70,7 @@ class Verdicts:
     def bound(self, standing: Standing, *, accepted_at: float, now: float) -> Standing:
         """Return *standing*, lowered where the credential was last accepted too long ago.
 
-        So it may have been where that is still to come: the clock was set back since, and nobody knows how far.
+        A moment that is still to come counts as too long ago: the clock was set back, and nobody knows by how much.
         """
         if accepted_at - now > _SKEW_S:
             return Standing.GONE
@@ -86,7 +86,7 @@ def current_age(fetched_at: float, *, now: float) -> float:
 
 
 def steady_until(*, age_s: float, ttl_s: float, now: float) -> float:
-    """Return until when an answer given at *now* says the same in whole seconds: `Date`, `Age`, what is left."""
+    """Return until when the head of an answer given at *now* stays true: `Date`, `Age` and `max-age` are in seconds."""
     return now + min(1.0 - now % 1.0, 1.0 - age_s % 1.0, ttl_s % 1.0)
 
 

@@ -40,9 +40,10 @@ class Unshared(Enum):
 
 @immutable
 class Partition:
-    """Who may share an answer: *kind* of identity and a keyed digest that gives nothing of it away.
+    """Who may share an answer: the *kind* of identity, and a keyed digest of it that gives nothing away.
 
-    *project* is the same of the project whose images it sees, `UNPLACED` where it may be any, None where nobody asks.
+    *project* is such a digest of the project whose images this identity sees, `UNPLACED` where it may see those of any
+    project, None for a kind of identity that tells no project.
     """
 
     kind: str
@@ -73,10 +74,10 @@ class Scope:
 class Who:
     """Whose request this is.
 
-    *partition* shares its lists; *member* those that may differ between the users of a project. *token* is the digest
-    that IAM's verdict is kept under, where there is one; it is believed until *believed_until* without asking anew, and
-    the token ends at *expires_at*, both epoch seconds. *verified* says that somebody vouches for the identity besides
-    the upstream, *public* that it may share public lists with others.
+    Lists are shared by *partition*; those that may differ between the users of one project by *member*. *token* is the
+    digest under which IAM's verdict is kept, where there is one: it is believed until *believed_until* without asking
+    again, and the token ends at *expires_at*, both epoch seconds. *verified* says that somebody other than the upstream
+    vouches for the identity, *public* that it may share public lists with others.
     *credentials* are the fields that go up for it; a signed request goes up anew by *signing*.
     """
 

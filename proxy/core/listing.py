@@ -29,8 +29,7 @@ class Span:
     request was sent; the span is fresh for *lifetime_s* from then. *generation* stands for the invalidations known
     when the fetch began. *nulls* says that an image lacks one of the listing's sort keys; *unlinked* that this list
     comes without `next`, so that a short run may be the last one and may not: only an empty one is the end.
-    *known_as*, where a store has read the span, is a digest that no other span has, for as long as nothing of it is
-    replaced; empty for one that was never read.
+    *known_as* is a digest that identifies the span, of one that was read from a store; empty for any other.
     """
 
     after: str
@@ -49,7 +48,7 @@ class Span:
 
     @property
     def mark(self) -> Mark | None:
-        """What to know this very span by, None where a later one could be taken for it."""
+        """What identifies this very span; None for one without a digest, for which a later one could be taken."""
         return Mark(self.after, self.known_as, self.generation) if self.known_as else None
 
     @property
@@ -84,7 +83,7 @@ class Span:
 
 @immutable
 class Mark:
-    """Which span of a listing is meant, and no other: see `Span` for what each is."""
+    """Identifies one span of a listing among all that ever start after its marker; see `Span` for the fields."""
 
     after: str
     known_as: bytes
@@ -141,7 +140,7 @@ Lookup = Callable[[str], Piece | None]
 def chosen(pieces: Sequence[Piece], *, least: int) -> Piece | None:
     """Return which of *pieces* to go on with, all of which follow the same marker; None where there is none.
 
-    One that has *least* images or ends the listing, else any; of those the one fetched later, then the first.
+    Those that have *least* images or end the listing go first; among equals the one fetched latest, then the first.
     """
     return max(pieces, key=lambda each: (each.reach >= least, each.span.fetched_at), default=None)
 

@@ -33,7 +33,7 @@ _REMEMBERED_CHARS: Final = 1024
 
 @immutable
 class Unclear:
-    """A query that is not safe to normalise, and the reason, fit for `Cache-Status` (a token, no caller's text)."""
+    """Why a query is not safe to normalise; the *reason* is a token for `Cache-Status`, none of the caller's text."""
 
     reason: str
 

@@ -67,7 +67,7 @@ class Segments(Generic[Key]):
             self._protect(key)
 
     def _protect(self, key: Key) -> None:
-        """Move *key* from probation to what is protected, and as much back from there as has to make room."""
+        """Move *key* from probation to what is protected, and from there back as much as exceeds its share."""
         self._protected[key] = self._probation.pop(key)
         del self._since[key]
         self._protected_bytes += self._protected[key]

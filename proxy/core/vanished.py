@@ -1,8 +1,8 @@
 """A marker whose image was deleted since: where to go on instead.
 
-Spans that can no longer answer still know which images stood before the one that is gone. Any of them that still
-exists leads to the same place, if what stands before the gap is left out: what is known to have stood there, and what
-came since, by the order of the listing.
+Spans that are too old to answer from still show which images stood before the one that is gone. Any of those that still
+exists is a marker from which the same place is reached, once the images before that place are left out: those that the
+old span shows there, and those that have come since, by the order of the listing.
 """
 
 from __future__ import annotations

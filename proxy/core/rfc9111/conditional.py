@@ -18,7 +18,7 @@ _NOT_IN_304: Final = ("content-length", "content-encoding", "content-range", "co
 
 
 def unmodified(request: Fields, fields: Fields, *, now: float) -> bool:
-    """Whether a caller who has what its *request* says needs no body of the answer with *fields*: then it is a 304.
+    """Whether the conditions in *request* say that the caller has the answer with *fields* already: then it gets a 304.
 
     `If-None-Match` takes the place of `If-Modified-Since` (RFC 9110 §13.2.2). Where the answer has no date of last
     change, the one it was made on stands in (RFC 9111 §4.3.2).

@@ -23,7 +23,8 @@ _SAID_TO_US: Final = ("cache-control", "cdn-cache-control", "expires", "pragma",
 def coding_for(answer: StoredAnswer, request: Request, route: ResourceRoute) -> str | None:
     """Return the content coding in which *answer* goes to the caller of *request*, None for as it is.
 
-    What goes as it came is not coded, nor what is short, coded already, or cut: ranges are of the answer as it is.
+    Not coded are answers on a route with `vary`, which go out as they came, short ones, those that are coded already,
+    and any to a request for a range, which is one of the uncoded answer.
     """
     as_it_is = route.vary or answer.status != 200 or len(answer.body) < WORTH_CODING
     if as_it_is or request.fields.get("range") is not None or answer.fields.get("content-encoding") is not None:
@@ -34,9 +35,9 @@ def coding_for(answer: StoredAnswer, request: Request, route: ResourceRoute) -> 
 def presented(
     answer: StoredAnswer, request: Request, route: ResourceRoute, *, hit: bool, now: float, coding: str | None = None
 ) -> Response:
-    """Return *answer* for the caller of *request*; it is a *hit* where the upstream was not asked for it.
+    """Return *answer* as the caller of *request* gets it; it is a *hit* if the upstream was not asked for it.
 
-    Its fields are those of the answer in *coding*; to code the body is left to who has the time.
+    Its fields are those of the answer in *coding*, but the body is still as stored: coding it takes a thread.
     """
     fields = answer.fields.without(["age", "content-length"])
     if not route.vary:
@@ -74,7 +75,7 @@ def _coded(fields: Fields, coding: str) -> Fields:
 
 
 def _cache_control(answer: StoredAnswer, *, now: float) -> str:
-    """Return what a caller may do: what is left to do for us, and no more than is said to all (RFC 9213 §2.2)."""
+    """Return what a caller may do: as much as is left to us, and no more than all caches are told (RFC 9213 §2.2)."""
     to_us, to_all = answer.control, control(answer.fields, targets=())
     if to_all.no_store and not to_all.must_understand:
         return "no-store"
