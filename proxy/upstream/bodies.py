@@ -1,4 +1,4 @@
-"""Bodies that are looked at or sent again: small ones only, the others are streamed."""
+"""Bodies that have to be read before they are sent, or sent twice: only small ones are, the others are streamed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ReplayableBody:
 
 
 async def replayable(request: Request) -> tuple[Request, bool]:
-    """Return *request*, and whether it can be sent again: a body that says it is small is read for that.
+    """Return *request*, and whether it can be sent again, for which a body that is stated to be small is read.
 
-    One that its sender keeps until the upstream wants it (RFC 9110 §10.1.1) is left to be asked for.
+    A body that the sender holds back until it is asked for (RFC 9110 §10.1.1) is not read here.
     """
     if request.body is None:
         return request, True

@@ -16,9 +16,9 @@ _ENDING_HERE: Final = frozenset({100, 101})  # a body was waited for, a switch o
 
 
 class Awaiting(AbstractContextManager[None]):
-    """One final answer, awaited within: what comes before it *interim* is told.
+    """The context in which one final answer is awaited; *interim* is told of the interim ones that come before it.
 
-    Where too much does, waiting for the answer raises `UpstreamUnreachableError`.
+    If too many come, waiting for the answer raises `UpstreamUnreachableError`.
     """
 
     def __init__(self, interim: Interim | None) -> None:

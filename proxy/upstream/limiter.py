@@ -184,7 +184,7 @@ class Limiter:
             self._ended(turn, call)
 
     def _closed_breaker(self, trial: _Trial, *, claim: bool) -> None:
-        """Return if the upstream may be called, as a probe if need be; raises `UpstreamFailingError`."""
+        """Let the call pass if the breaker does, as a probe if need be; raises `UpstreamFailingError` if not."""
         left_s, breaker = self._breaker.asked(probe_s=_PROBE_S, now=self._clock())
         if left_s > 0:
             self._metrics.refused.labels(trial.request.claimant.priority.label, "failing").inc()

@@ -49,9 +49,10 @@ class Ticket:
 
 @dataclass(slots=True)
 class Line:
-    """The line for one budget: its *tickets*, and by the clock until when there is no call, it is low, its gate closed.
+    """The line for one budget: its *tickets*, and what is known of the budget, as times by the clock.
 
-    *server* is there as long as somebody waits; *changed* wakes it.
+    Until *not_before* there is no call for a class; until *low_until* the budget counts as low, and until
+    *closed_until* its gate is closed. *server* is there as long as somebody waits; *changed* wakes it.
     """
 
     waiting: Waiting[Ticket] = field(default_factory=Waiting)
@@ -63,7 +64,7 @@ class Line:
     closed_until: float = 0.0
 
     def wait_s(self, priority: Priority, now: float) -> float:
-        """Return how long there is no call for a class: what one class lacks, those after it lack too."""
+        """Return how long there is no call for a class: as long as for any class that is more urgent, at least."""
         return max(0.0, *(until - now for each, until in self.not_before.items() if each <= priority), 0.0)
 
     def leave(self, ticket: Ticket, *, served: bool) -> None:
@@ -97,7 +98,7 @@ class Lines:
         return line
 
     def queues(self, *, waiting: int, now: float) -> Queues:
-        """Return how it looks in all of them, where *waiting* calls wait."""
+        """Return how all lines stand, in which *waiting* calls wait."""
         closed = [line.closed_until - now for line in self if line.closed_until > now]
         low = sum(line.low_until > now for line in self)
         return Queues(len(self._lines), low, len(closed), max(closed, default=0.0), waiting)

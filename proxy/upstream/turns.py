@@ -56,9 +56,9 @@ class Turns:
         self.permits = Permits(most, freed=self._freed)
 
     async def turn(self, scope: str, claimant: Claimant, *, deadline: float) -> Turn:
-        """Return when a call may be made.
+        """Return leave to make one call, once there is any.
 
-        Raises `TooManyCallsError` as soon as it is clear that this will not be before *deadline*, by the clock.
+        Raises `TooManyCallsError` as soon as it is clear that there will be none before *deadline*, by the clock.
         """
         began = self._clock()
         while True:
@@ -83,7 +83,7 @@ class Turns:
         return line is not None and self._clock() < line.low_until
 
     def queues(self) -> Queues:
-        """Return how it looks before the upstream."""
+        """Return how long the lines before the upstream are, and how their budgets stand."""
         return self._lines.queues(waiting=self._waiting_count, now=self._clock())
 
     async def close(self) -> None:
@@ -148,7 +148,7 @@ class Turns:
         self.over(turn)
 
     def _admitted(self, scope: str, line: Line, claimant: Claimant, deadline: float) -> None:
-        """Return if *claimant* may wait; raises `TooManyCallsError` where it would be in vain."""
+        """Let *claimant* wait in *line*; raises `TooManyCallsError` if it would wait in vain."""
         now = self._clock()
         wait_s = line.wait_s(claimant.priority, now)
         if not claimant.patient and wait_s > 0:
@@ -214,7 +214,7 @@ class Turns:
         return Turn(scope, verdict.lease, self._clock(), permitted)
 
     def _wait(self, scope: str, line: Line, verdict: Wait, priority: Priority) -> None:
-        """There is no call for a while, for nobody in *line*: tell those who can't or won't wait for so long."""
+        """Note that *line* gets no call for a while, and refuse those in it who can't or won't wait for so long."""
         now = self._clock()
         longest_s = max((each.counted_s for each in self._books.allowances(scope)), default=verdict.wait_s)
         wait_s = verdict.wait_s if verdict.closed else min(verdict.wait_s, longest_s)

@@ -179,7 +179,7 @@ async def _send(request: web.BaseRequest, answer: Response, *, cache_status: str
 
 
 def _written(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str, last: bool) -> Written:
-    """Write *answer* at once: of a finished one nothing is left to aiohttp but to wait for a slow reader."""
+    """Write *answer* at once; aiohttp has nothing left to do but to wait for a slow reader."""
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("caller: gone before the answer")
@@ -228,7 +228,7 @@ class _Response(web.StreamResponse):
             self.headers["Date"] = formatdate(usegmt=True)
 
     async def _write_headers(self) -> None:
-        """Write the head as it is: aiohttp would leave out what is not UTF-8, which is for nobody here to judge."""
+        """Write the head as it is: aiohttp would leave out bytes that are not UTF-8, but a field may hold them."""
         request = self._req
         assert request is not None
         transport = request.transport

@@ -46,8 +46,9 @@ class Running:
 
 @immutable
 class Place:
-    """What a worker shares with others, or has from them: sockets that listen for callers and for operators, and the
-    *secret* that partitions are made with where there is no other.
+    """What the supervisor gives a worker: sockets that listen for *callers* and for *operators*, and a *secret*.
+
+    Partitions are made with the *secret*, the same for all workers, where no other is configured or shared.
     """
 
     callers: Sequence[socket.socket]
@@ -140,7 +141,7 @@ async def serve(settings: Settings) -> signal.Signals:
 
 
 def stop_signal(life: int | None = None) -> asyncio.Future[signal.Signals]:
-    """Return what is done when a signal that ends the proxy arrives, from now on: which of them it was.
+    """Return a future for the first signal that arrives from now on and ends the proxy.
 
     The end of the pipe *life* counts as SIGTERM.
     """

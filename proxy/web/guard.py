@@ -43,7 +43,10 @@ class RefusedError(Exception):
 
 
 def guard(token: str | None) -> Middleware:
-    """Return what lets in those who may, and tells every error as JSON. With a *token* that is who sends it."""
+    """Return the middleware that lets in whoever may use the port, and tells every error as JSON.
+
+    With a *token*, that is whoever sends it.
+    """
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -64,7 +67,7 @@ def guard(token: str | None) -> Middleware:
 
 
 def _admit(request: web.Request, token: str | None) -> None:
-    """Return if *request* may be carried out. Raises `RefusedError`."""
+    """Let *request* be carried out; raises `RefusedError` if it may not be."""
     if token is not None and request.path not in _OPEN and not _has(request, token):
         raise RefusedError(401, "admin port: no valid bearer token", {"WWW-Authenticate": "Bearer"})
     host = request.headers.get("Host", "")

@@ -1,4 +1,4 @@
-"""Connections on which all that comes can wait: until something is there that the answer under way is made of."""
+"""Connections that can be held: what arrives waits until the answer under way has what it is made of."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _NOTHING: Final = b""
 
 
 class Holding(HalfClosing):
-    """A connection that can be held: whatever comes then waits, its end included, and is taken up in its turn.
+    """A connection that can be held: bytes that arrive meanwhile, or its end, wait and are taken up in order.
 
-    What it is held for is sought by a task, one at a time, that has a time limit of its own.
+    It is held while a task, one at a time and with a time limit of its own, looks for something.
     """
 
     def __init__(self, manager: Any, **settings: Any) -> None:
@@ -63,12 +63,12 @@ class Holding(HalfClosing):
         return self.transport is None or self.transport.is_closing()
 
     def hold_for(self, sought: Callable[[], Awaitable[Sought]], then: Callable[[Sought | None], None]) -> None:
-        """Hold everything until *sought* returns, do *then* with what that was, None if it failed, and go on."""
+        """Hold the connection until *sought* returns, pass its result, None if it failed, to *then*, and go on."""
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self._seeking = self._loop.create_task(self._waited(sought, then))
 
     def holds(self, data: bytes) -> bool:
-        """Return whether *data* has to wait; if so it does, and no more is read until then."""
+        """Return whether *data* has to wait; if so, keep it, and read no more until the connection goes on."""
         if self._seeking is None:
             return False
         self._held += data

@@ -108,7 +108,7 @@ class Repeat:
 
 
 class Peer:
-    """One connection as the memory sees it: where it comes from, with which every digest begins, and its latest head.
+    """One connection as the memory sees it: its origin, which every digest begins with, and its latest head.
 
     The head is kept to be compared with the next, which costs less than a digest does, above all with a long token.
     """
@@ -121,7 +121,7 @@ class Peer:
         self._known: Known | None = None
 
     def known(self, head: bytes) -> Known | None:
-        """Return *head*, sent by this peer, as it is compared, None where it can't be."""
+        """Return what *head*, sent by this peer, is compared by; None if it has to go to the parser."""
         if head == self._head:
             return self._known
         found = compared(head)

@@ -1,7 +1,7 @@
 """The figures of several processes as those of one proxy.
 
-What was counted comes from the metrics, added up, for quantiles can't be. Of the rest each process tells how it stands
-itself: what there is several times is added, of what there is once each sees its part.
+Counts come from the sums of all metrics, because quantiles can't be added up. The rest is how each process stands: what
+each has of its own is added up, and of what they share, each reports the part that it sees.
 """
 
 from __future__ import annotations
