@@ -48,11 +48,11 @@ class Credentials:
                 self.rejections += 1
             self._shown.add(name)
 
-    def accepted(self, who: Who) -> None:
-        """The upstream accepted this credential just now."""
-        now = self._clock()
-        until = now + self._verdicts.ttl_s + self._verdicts.grace_s
-        self._accepted.put(who.partition, now, until=until)
+    def accepted(self, who: Who, *, sent_at: float) -> None:
+        """The upstream accepted this credential, at some moment between *sent_at* and now; the earliest counts."""
+        if sent_at >= (self._accepted.get(who.partition, now=self._clock()) or 0.0):
+            until = sent_at + self._verdicts.ttl_s + self._verdicts.grace_s
+            self._accepted.put(who.partition, sent_at, until=until)
 
     async def rejected(self, who: Who, *, surely: bool = False) -> None:
         """The upstream answered 401 to this credential: forget what let it see anything, everywhere.

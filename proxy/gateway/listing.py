@@ -156,7 +156,7 @@ class ListingGateway:
             return span
         trail.fetched(fetched, follows=follows)
         if fetched.span is not None:
-            self.credentials.accepted(ask.who)
+            self.credentials.accepted(ask.who, sent_at=fetched.span.fetched_at)
             return fetched.span
         assert fetched.answer is not None
         if fetched.status == 401:
@@ -214,7 +214,7 @@ class ListingGateway:
     async def _revalidated(self, ask: ListAsk, wanted: Wanted) -> None:
         fetched, _ = await self._fetcher.fetched(ask, wanted, purpose="revalidate")
         if fetched.span is not None:
-            self.credentials.accepted(ask.who)
+            self.credentials.accepted(ask.who, sent_at=fetched.span.fetched_at)
         elif fetched.status == 401:
             await self.credentials.rejected(ask.who)
 

@@ -212,7 +212,7 @@ class ResourceGateway:
         if ask.route.public:
             return
         if fetched.answer is not None:
-            self._credentials.accepted(ask.who)
+            self._credentials.accepted(ask.who, sent_at=fetched.answer.request_time)
         elif fetched.status == 401:
             await self._credentials.rejected(ask.who)
 

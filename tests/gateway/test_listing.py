@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from proxy.core.freshness import Lifetimes
 from proxy.core.listing import Page
 from proxy.core.policy import Fwd
 from tests.gateway.conftest import ROWS, MakeWorld, World
@@ -207,3 +208,20 @@ async def test_a_caller_that_hangs_up_cancels_nothing(world: World) -> None:
     await world.settled()
     assert (await world.get("limit=10")).cache_status.fwd is None
     assert len(world.upstream.targets) == 1
+
+
+async def test_a_token_counts_as_accepted_from_when_it_was_sent(make_world: MakeWorld) -> None:
+    """The upstream answers after a minute; when in that minute it looked at the token, nobody knows."""
+    world = make_world(lifetimes=Lifetimes(1e6), verdict_ttl_s=300.0)
+    await world.get("limit=5")
+    world.upstream.forget()
+    world.upstream.gate.clear()
+    slow = asyncio.create_task(world.get("limit=5&name=slow"))
+    await world.upstream.asked.wait()
+    world.passes(60)
+    world.upstream.gate.set()
+    await slow
+    world.passes(239)
+    assert (await world.get("limit=5")).cache_status.fwd is None
+    world.passes(1)
+    assert (await world.get("limit=5")).cache_status.fwd is Fwd.STALE

@@ -614,3 +614,21 @@ def test_no_credential_stands_in_what_flights_and_claims_are_known_by(world: Res
     assert isinstance(theirs, ResourceAsk)
     assert isinstance(other, ResourceAsk)
     assert mine.flight == theirs.flight != other.flight
+
+
+async def test_a_token_counts_as_accepted_from_when_it_was_sent() -> None:
+    """The upstream answers after a minute; when in that minute it looked at the token, nobody knows."""
+    world = Resources(verdict_ttl_s=50.0)
+    await world.get("/v2/images/a")
+    world.upstream.gate.clear()
+    world.upstream.asked.clear()
+    slow = asyncio.create_task(world.get("/v2/images/b"))
+    await world.upstream.asked.wait()
+    world.hand.now += 40
+    world.upstream.gate.set()
+    await slow
+    world.hand.now += 9
+    assert (await world.get("/v2/images/a")).cache_status.fwd is None
+    world.hand.now += 1
+    assert (await world.get("/v2/images/a")).cache_status.fwd is not None
+    await world.gateway.close()
