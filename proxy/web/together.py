@@ -14,15 +14,12 @@ A worker guards its own port too, which is on loopback: it is asked with the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import aiohttp
 import orjson
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Metric, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
 
 from proxy.core.values import immutable
 from proxy.web.admin import healthz
@@ -30,15 +27,13 @@ from proxy.web.guard import RefusedError, guard
 from proxy.web.kept import Families, Kept
 from proxy.web.merged import merged
 from proxy.web.samples import Samples
+from proxy.web.sums import exposition, parsed, summed
 
 _WAIT_S: Final = 3.0
 _PURGE_WAIT_S: Final = 60.0
 _LOOK_S: Final = 0.05
-_LEAST: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio"})
-_MOST: Final = frozenset(
-    {"ims_proxy_breaker_open", "ims_proxy_build_info", "ims_proxy_gates_closed"}
-    | {"ims_proxy_learnt_calls", "ims_proxy_learnt_seconds"}
-)
+_SENT: Final = ("Authorization", "Accept", "Content-Type")
+_OURS: Final = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
 
 
 @immutable
@@ -96,53 +91,63 @@ class Workers:
             return None
 
 
-_SENT: Final = ("Authorization", "Accept", "Content-Type")
-_OURS: Final = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
-
-
 def application(workers: Workers, *, token: str | None) -> web.Application:
-    """Return the admin application over *workers*; with a *token* it is for who sends that."""
+    """Return the admin application over *workers*; with a *token* it is for whoever sends that."""
+    asked = _Asked(workers)
+    app = web.Application(middlewares=[guard(token)])
+    own = {"/healthz": healthz, "/readyz": asked.readyz, "/metrics": asked.metrics, "/stats": asked.stats}
+    app.add_routes([web.get(path, handler) for path, handler in own.items()])
+    app.router.add_route("*", "/{path:.*}", asked.other)
+    return app
 
-    async def readyz(_: web.Request) -> web.Response:
-        ready, parts = readiness(await workers.all("/readyz"))
+
+class _Asked:
+    """What operators ask of all *workers* together."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._kept = Kept(summed)
+        self._turn = asyncio.Lock()
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        """Answer 200 while every worker is ready, 503 else, with what each says of its parts."""
+        ready, parts = readiness(await self._workers.all("/readyz"))
         body = orjson.dumps({"ready": ready, "parts": parts})
         return web.Response(status=200 if ready else 503, body=body, content_type="application/json")
 
-    kept, turn = Kept(lambda each: list(_Added(each).collect())), asyncio.Lock()
-
-    async def measured(request: web.Request) -> tuple[Said | None, list[Families]]:
-        """Return what a worker answered instead of its metrics, or one that told them, and what to add up."""
-        async with turn:  # so that what was said later is taken later
-            said = await workers.all("/metrics", request)
-            refused = next((each for each in said if each is not None and each.status != 200), None)
-            if refused is not None:
-                return refused, []
-            families = kept.taken([parsed(each.body.decode()) if each else None for each in said])
-            return next(filter(None, said), None), families
-
-    async def metrics(request: web.Request) -> web.Response:
-        one, families = await measured(request)
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Answer with the sums of the workers' metrics."""
+        one, families = await self._measured(request)
         if one is None or one.status != 200:
             return _passed(one)
-        return web.Response(body=added(families), headers=one.headers)
+        return web.Response(body=exposition(families), headers=one.headers)
 
-    async def stats(request: web.Request) -> web.Response:
-        (one, families), told = await asyncio.gather(measured(request), workers.all("/stats", request))
+    async def stats(self, request: web.Request) -> web.Response:
+        """Answer with the figures of the status page, those of all workers as of one proxy."""
+        (one, families), told = await asyncio.gather(self._measured(request), self._workers.all("/stats", request))
         refused = next((each for each in (one, *told) if each is not None and each.status != 200), None)
         figures = [orjson.loads(each.body) for each in told if each is not None]
         if refused is not None or not figures:
             return _passed(refused)
-        samples = Samples(_Added(families).collect())
+        samples = Samples(summed(families))
         return web.Response(body=orjson.dumps(merged(samples, figures)), content_type="application/json")
 
-    async def other(request: web.Request) -> web.Response:
-        return _passed(await workers.any(request))
+    async def other(self, request: web.Request) -> web.Response:
+        """Answer as one of the workers does."""
+        return _passed(await self._workers.any(request))
 
-    app = web.Application(middlewares=[guard(token)])
-    own = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics, "/stats": stats}
-    app.add_routes([web.get(path, handler) for path, handler in own.items()])
-    app.router.add_route("*", "/{path:.*}", other)
-    return app
+    async def _measured(self, request: web.Request) -> tuple[Said | None, list[Families]]:
+        """Return the answer of a worker and the metrics of all, to be added up.
+
+        The answer is a refusal if any worker refused, and then there are no metrics; None if no worker answered.
+        """
+        async with self._turn:  # so that what was said later is taken later
+            said = await self._workers.all("/metrics", request)
+            refused = next((each for each in said if each is not None and each.status != 200), None)
+            if refused is not None:
+                return refused, []
+            families = self._kept.taken([parsed(each.body.decode()) if each else None for each in said])
+            return next(filter(None, said), None), families
 
 
 def readiness(said: Sequence[Said | None]) -> tuple[bool, dict[str, str]]:
@@ -155,39 +160,6 @@ def readiness(said: Sequence[Said | None]) -> tuple[bool, dict[str, str]]:
         told: dict[str, str] = orjson.loads(each.body)["parts"]
         parts |= {f"worker {number}: {name}": text for name, text in told.items()}
     return all(each is not None and each.status == 200 for each in said), parts
-
-
-def parsed(exposition: str) -> Families:
-    """Return what *exposition* says in Prometheus' text format."""
-    return list(text_string_to_metric_families(exposition))
-
-
-def added(each: Sequence[Families]) -> bytes:
-    """Return the sums of *each* in Prometheus' text format."""
-    registry = CollectorRegistry()
-    registry.register(_Added(each))
-    return generate_latest(registry)
-
-
-class _Added(Collector):
-    def __init__(self, each: Sequence[Families]) -> None:
-        self._each = each
-
-    def collect(self) -> Iterator[Metric]:
-        names = dict.fromkeys(family.name for families in self._each for family in families)
-        for name in names:
-            yield _sum([family for families in self._each for family in families if family.name == name])
-
-
-def _sum(families: Sequence[Metric]) -> Metric:
-    total = Metric(families[0].name, families[0].documentation, families[0].type)
-    values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
-    for sample in (sample for family in families for sample in family.samples):
-        values.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample.value)
-    for (name, labels), several in values.items():
-        value = min(several) if name in _LEAST else max(several) if name in _MOST else sum(several)
-        total.add_sample(name, dict(labels), value)
-    return total
 
 
 async def started(workers: Workers) -> None:

@@ -6,7 +6,8 @@ import orjson
 
 from proxy.telemetry import Telemetry
 from proxy.web.kept import Families, Kept
-from proxy.web.together import Said, added, parsed, readiness
+from proxy.web.sums import exposition, parsed, summed
+from proxy.web.together import Said, readiness
 
 
 def ready(status: int = 200, **parts: str) -> Said:
@@ -29,10 +30,10 @@ def counting(count: int) -> Telemetry:
 
 def test_sums_never_go_back() -> None:
     """What a worker counted that died, or does not answer now, still counts; what it holds does not."""
-    kept = Kept(lambda each: parsed(added(each).decode()))
+    kept = Kept(summed)
 
     def sums(*telemetry: Telemetry | None) -> tuple[float, float]:
-        lines = added(kept.taken([said(each) if each else None for each in telemetry])).decode().splitlines()
+        lines = exposition(kept.taken([said(each) if each else None for each in telemetry])).decode().splitlines()
         samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         requests = samples['ims_proxy_requests_total{cache_status="hit",route="list",status="200"}']
         return float(requests), float(samples["ims_proxy_stored_bytes"])
@@ -54,7 +55,7 @@ def test_sums() -> None:
         each.stored_bytes.set(100)
     two.served(method="GET", route="image", status=404, cache_status="bypass", elapsed_s=0.002, request_id="r")
     one.ready.set(1)
-    lines = added([said(each) for each in (one, two)]).decode().splitlines()
+    lines = exposition([said(each) for each in (one, two)]).decode().splitlines()
     samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert float(samples['ims_proxy_requests_total{cache_status="hit",route="list",status="200"}']) == 5
     assert float(samples['ims_proxy_requests_total{cache_status="bypass",route="image",status="404"}']) == 1
