@@ -14,6 +14,7 @@ from math import inf
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from proxy.core.delimited import delimited
 from proxy.core.messages import Fields
 from proxy.core.signing import SPEAKING, Flaw, Signing
 from proxy.core.values import immutable
@@ -160,10 +161,9 @@ class Partitioner:
         return self._made("public")
 
     def _made(self, kind: str, *parts: str | bytes) -> Partition:
-        """Return the keyed digest of *parts*, each behind its length, so that no delimiter can be forged."""
-        raws = (part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape") for part in parts)
-        joined = b"".join(b"%d:%b" % (len(raw), raw) for raw in raws)
-        return Partition(kind, hmac.digest(self._secret, kind.encode() + b"\0" + joined, "sha256")[:16].hex())
+        """Return the partition of this *kind* whose identity *parts* tell."""
+        named = kind.encode() + b"\0" + delimited(parts)
+        return Partition(kind, hmac.digest(self._secret, named, "sha256")[:16].hex())
 
 
 def spelt(token: str) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import field
 from functools import lru_cache
 from typing import Final
 
+from proxy.core.delimited import delimited
 from proxy.core.identity import Partition
 from proxy.core.query import Window
 from proxy.core.values import immutable
@@ -56,14 +57,12 @@ def listing_scope(path: str, query: str) -> str:
 
 
 def digest(parts: tuple[str, ...]) -> str:
-    """Return 32 hex digits that stand for *parts*; each is prefixed with its length, so no delimiter can be forged."""
+    """Return 32 hex digits that stand for *parts*. Those of short ones are remembered."""
     return _remembered(parts) if sum(map(len, parts)) <= _REMEMBERED_CHARS else _digest(parts)
 
 
 def _digest(parts: tuple[str, ...]) -> str:
-    raws = [part.encode("utf-8", "surrogateescape") for part in parts]
-    joined = b"".join([b"%d:%b" % (len(raw), raw) for raw in raws])
-    return hashlib.blake2b(joined, digest_size=16).hexdigest()
+    return hashlib.blake2b(delimited(parts), digest_size=16).hexdigest()
 
 
 _remembered = lru_cache(maxsize=8192)(_digest)

@@ -12,6 +12,8 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from proxy.core.delimited import delimited
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -44,7 +46,7 @@ class Checksum:
 
     def tag(self, name: bytes, payload: bytes) -> bytes:
         """See `Seal.tag`: SHA-256, which many processors have instructions for."""
-        tag = hashlib.sha256(b"%d:%b" % (len(name), name))
+        tag = hashlib.sha256(delimited([name]))
         tag.update(payload)
         return tag.digest()[:TAG_BYTES]
 
@@ -116,10 +118,10 @@ def derived(key: bytes, purpose: str) -> bytes:
 
 
 def _digest(key: bytes, name: bytes, payload: bytes) -> bytes:
-    tag = hashlib.blake2b(b"%d:%b" % (len(name), name), digest_size=TAG_BYTES, key=key)
+    tag = hashlib.blake2b(delimited([name]), digest_size=TAG_BYTES, key=key)
     tag.update(payload)
     return tag.digest()
 
 
 def _associated(name: bytes, bound: bytes) -> bytes:
-    return b"%d:%b%b" % (len(name), name, bound)
+    return delimited([name]) + bound
