@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -33,19 +32,17 @@ _JSON: Final = Fields([("Content-Type", "application/json")])
 
 
 class RecordedUpstream:
-    """An `Upstream`; *calls* counts what it was asked by whom it was asked for. *entry* is the request under way."""
+    """An `Upstream`; *total* counts its calls. *entry* is the request under way, *name* the listing it asks for."""
 
     def __init__(self, listings: Listings, sizes: PageSizes) -> None:
         self._listings = listings
         self._sizes = sizes
-        self.calls: Counter[Name] = Counter()
         self.total = 0
         self.entry: Entry | None = None
         self.name: Name = ("", "", "")
 
     async def fetch(self, request: Request) -> Response:
         """See `Upstream.fetch`."""
-        self.calls[self.name] += 1
         self.total += 1
         entry = self.entry
         assert entry is not None
