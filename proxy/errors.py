@@ -103,6 +103,9 @@ class IdentityChangedError(ProxyError):
     status = 503
     code = "PROXY.0503"
 
+    def __init__(self) -> None:
+        super().__init__("proxy: its own identity was replaced while the request waited", retry_after_s=1.0)
+
 
 class UpstreamUnreachableError(ProxyError):
     """No connection to the upstream, or it broke off before it had answered."""

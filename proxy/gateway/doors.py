@@ -202,7 +202,7 @@ class OwnDoor:
         """See `Door.still`: by its key, as when it came, and as who the proxy was then."""
         self.admit(request)
         if self._own().digest != claimant.partition:
-            raise IdentityChangedError("proxy: its own identity was replaced while the request waited")
+            raise IdentityChangedError
 
     def seen_by(self, project: str) -> Purge:
         """See `Door.seen_by`: there is one identity, and all is stored for it."""

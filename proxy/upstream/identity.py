@@ -54,7 +54,7 @@ class OwnIdentity:
         """
         identity = self._read()
         if self._partition(identity).digest != request.claimant.partition:
-            raise IdentityChangedError("proxy: its own identity was replaced while the request waited")
+            raise IdentityChangedError
         return identity
 
     def _partition(self, identity: Identity) -> Partition:

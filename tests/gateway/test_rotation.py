@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from proxy.core.messages import Request
+from proxy.errors import IdentityChangedError
 from tests.gateway.own import IMAGE, LIST, MakeOwn, Own, make_own, own
 
 __all__ = ["make_own", "own"]
@@ -16,12 +17,12 @@ ONE, TWO = "AK-ONE", "AK-TWO"
 
 @pytest.mark.parametrize("target", [LIST, IMAGE])
 async def test_what_the_new_identity_is_told_is_kept_for_it_alone(own: Own, target: str) -> None:
-    """Between the look into the store and the call the key is replaced: the old one's callers never see the answer."""
+    """The key is replaced between the look into the store and the call: one other call serves all who waited."""
     own.store.gate.clear()
-    (waiting,) = await own.waiting(1, at=own.store.claiming, target=target)
+    crowd = await own.waiting(50, at=own.store.claiming, target=target)
     own.rotate(TWO)
     own.store.gate.set()
-    assert (await waiting).shown == TWO
+    assert {(got.status, got.shown) for got in await asyncio.gather(*crowd)} == {(200, TWO)}
     assert own.upstream.calls == [TWO]
     again = await own.get(target)
     assert (again.shown, again.hit) == (TWO, True)
@@ -31,14 +32,22 @@ async def test_what_the_new_identity_is_told_is_kept_for_it_alone(own: Own, targ
 
 
 @pytest.mark.parametrize("target", [LIST, IMAGE])
-async def test_a_crowd_whose_identity_is_replaced_still_costs_one_call(own: Own, target: str) -> None:
-    """All who wait for a flight that may no longer be sent are answered by one other flight."""
+async def test_who_sees_two_rotations_is_told_to_come_again(own: Own, target: str) -> None:
+    """Nothing was sent for it under any name; a second later the proxy will be whoever it is."""
     own.store.gate.clear()
-    crowd = await own.waiting(50, at=own.store.claiming, target=target)
+    (waiting,) = await own.waiting(1, at=own.store.claiming, target=target)
     own.rotate(TWO)
+    own.store.claiming.clear()
     own.store.gate.set()
-    assert {(got.status, got.shown) for got in await asyncio.gather(*crowd)} == {(200, TWO)}
-    assert own.upstream.calls == [TWO]
+    own.store.gate.clear()
+    async with asyncio.timeout(60):
+        await own.store.claiming.wait()
+    own.rotate("AK-THREE")
+    own.store.gate.set()
+    with pytest.raises(IdentityChangedError) as told:
+        await waiting
+    assert (told.value.status, told.value.retry_after_s) == (503, 1.0)
+    assert own.upstream.calls == []
 
 
 @pytest.mark.parametrize("target", [LIST, IMAGE])

@@ -64,7 +64,7 @@ async def _lived(own: Own, steps: list[tuple[tuple[str, object], int]]) -> None:
 
 
 @given(st.lists(st.tuples(STEPS, st.sampled_from([0, 1, 5, 30])), min_size=3, max_size=30))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60)
 def test_an_answer_is_of_who_the_proxy_is(steps: list[tuple[tuple[str, object], int]]) -> None:
     """In any order of events, whether stored, collapsed, stale or fetched, and when each identity comes back."""
 

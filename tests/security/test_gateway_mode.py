@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -156,6 +157,41 @@ async def test_each_caller_is_allowed_or_denied_writes(upstream: Lookalike, call
         allowed = await proxy.client.ask("/v2/images/x", method="DELETE", token=None, X_Api_Key=WRITES)
         assert allowed.json().get("error_code") != "PROXY.0403"
     assert [call.method for call in upstream.calls] == ["DELETE"]
+
+
+async def test_a_caller_whose_key_is_taken_while_it_waits_is_told_so(
+    upstream: Lookalike, callers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for the fetch that another began, and hears what it would have heard had it come later."""
+    monkeypatch.setattr("proxy.watched.LOOK_S", 0.0)
+    by_signature(upstream, {"AKOWN": SECRET_KEY})
+    authorise, asked, go_on = upstream.script, asyncio.Event(), asyncio.Event()
+
+    async def held(call: Call) -> web.StreamResponse | None:
+        asked.set()
+        await go_on.wait()
+        assert authorise is not None
+        return await authorise(call)
+
+    def leave_the_writer() -> None:
+        callers.write_text(f'[builder]\nkey = "{WRITES}"\n')
+
+    upstream.script = held
+    async with a_proxy(upstream.base_url, identity={**SIGNING, "callers": callers}) as proxy:
+        leads = asyncio.ensure_future(proxy.client.ask(LIST, token=None, X_Api_Key=WRITES))
+        await asked.wait()
+        follows = asyncio.ensure_future(proxy.client.ask(LIST, token=None, X_Api_Key=READS))
+
+        async def both_wait() -> bool:
+            return await proxy.metric("ims_proxy_collapsed_requests_total") == 1
+
+        await until(both_wait)
+        leave_the_writer()
+        go_on.set()
+        told, served = await asyncio.gather(follows, leads)
+    assert (told.status, told.fields["WWW-Authenticate"], told.json()["error_code"]) == (401, "Bearer", "PROXY.0401")
+    assert served.status == 200
+    assert len(upstream.calls) == 1
 
 
 async def test_keys_that_rotate_are_read_again(
