@@ -30,7 +30,7 @@ from proxy.upstream.base import Exchange
 from proxy.upstream.connections import Connector
 from proxy.upstream.interim import Awaiting, received_fields
 from proxy.upstream.plain import PlainRequests
-from proxy.upstream.unconnected import why_unconnected
+from proxy.upstream.unconnected import why_unanswered, why_unconnected
 
 FIELD_BYTES: Final = 64 * 1024
 CONTINUE_S: Final = 1.0  # the wait for a 100 before a body is sent all the same
@@ -227,4 +227,4 @@ class UpstreamClient:
         except (aiohttp.ClientError, HttpProcessingError, ConnectionError) as error:
             if isinstance(error.__cause__, BrokenBodyError):
                 raise error.__cause__ from None  # what aiohttp wraps it in tells of the upstream's connection
-            raise UpstreamUnreachableError(f"{self._host}: {type(error).__name__}") from error
+            raise UpstreamUnreachableError(f"{self._host}: {why_unanswered(error)}") from error

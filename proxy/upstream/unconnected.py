@@ -1,4 +1,4 @@
-"""Why there is no connection, in words that hold no address and no byte of what was sent."""
+"""Why there is no connection, or no answer on it, in words that hold no address and no byte of what was sent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import socket
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 
 def why_unconnected(error: aiohttp.ClientConnectorError) -> str:
@@ -17,6 +18,21 @@ def why_unconnected(error: aiohttp.ClientConnectorError) -> str:
             return f"no TLS connection, {getattr(error.os_error, 'reason', None) or 'failed'}"
         case _:
             return f"no connection, {_by_number(error.os_error)}"
+
+
+def why_unanswered(error: Exception) -> str:
+    """Return why *error* kept us from an answer on a connection that stood."""
+    match error:
+        case aiohttp.ServerDisconnectedError():
+            return "closed the connection before it answered"
+        case aiohttp.ClientPayloadError():
+            return "broke off in the middle of its answer"
+        case HttpProcessingError() | aiohttp.ClientResponseError():
+            return "answered what is not understood as HTTP/1.1"
+        case OSError(errno=int(number)):
+            return f"the connection broke, {os.strerror(number)}"
+        case _:
+            return f"the connection broke, {type(error).__name__}"
 
 
 def _by_number(error: OSError) -> str:

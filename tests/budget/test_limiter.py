@@ -16,7 +16,7 @@ from proxy.errors import TooManyCallsError, UnauthorizedError, UpstreamFailingEr
 from tests.budget.shielded import OK, THROTTLED, Shielded, turns_pass
 from tests.budget.windows import most_in_a_window
 
-BROKEN = UpstreamUnreachableError("upstream: ClientPayloadError")
+BROKEN = UpstreamUnreachableError("upstream: broke off in the middle of its answer")
 
 
 async def closed(shielded: Shielded) -> None:

@@ -1,4 +1,4 @@
-"""Why there is no connection, in words that are right and quote nothing."""
+"""Why there is no connection, or no answer on it, in words that are right and quote nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import ssl
 import aiohttp
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.http_exceptions import BadStatusLine
 
-from proxy.upstream.unconnected import why_unconnected
+from proxy.upstream.unconnected import why_unanswered, why_unconnected
 
 KEY = ConnectionKey("ims.example", 443, True, True, None, None, None)
 TLS = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1000)")
@@ -38,3 +39,19 @@ TLS.reason = "WRONG_VERSION_NUMBER"
 def test_it_is_told_by_whose_number_it_is(error: aiohttp.ClientConnectorError, said: str) -> None:
     """The system's, the resolver's and OpenSSL's are numbers of different lists; no address is quoted."""
     assert why_unconnected(error) == said
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (aiohttp.ServerDisconnectedError("s3cr3t"), "closed the connection before it answered"),
+        (aiohttp.ClientPayloadError("s3cr3t"), "broke off in the middle of its answer"),
+        (BadStatusLine("s3cr3t"), "answered what is not understood as HTTP/1.1"),
+        (aiohttp.ClientOSError(errno.ECONNRESET, "s3cr3t"), "the connection broke, Connection reset by peer"),
+        (ConnectionResetError("s3cr3t"), "the connection broke, ConnectionResetError"),
+    ],
+    ids=["closed", "half an answer", "no HTTP", "reset", "no number"],
+)
+def test_what_breaks_off_is_told_in_words(error: Exception, said: str) -> None:
+    """Operators and callers read them, not the names of somebody's classes; the bytes that came are not quoted."""
+    assert why_unanswered(error) == said
