@@ -77,6 +77,7 @@ ALL = {"gold", "tagged", "queued", "large", "market"}
     ],
 )
 def test_found(query: str, found: set[str]) -> None:
+    """A query finds the images that it describes, and no others."""
     assert set(ids(STORE, query)) == found
 
 
@@ -99,6 +100,7 @@ def test_found(query: str, found: set[str]) -> None:
     ],
 )
 def test_refused(query: str, status: int) -> None:
+    """A filter that Glance can't read is answered 400."""
     with pytest.raises(RefusedError) as caught:
         ids(STORE, query)
     assert caught.value.status == status

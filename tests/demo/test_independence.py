@@ -24,6 +24,7 @@ def imported(source: Path) -> set[str]:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 def test_only_the_look_alike_itself_is_imported(source: Path) -> None:
+    """The look-alike imports none of the proxy that it bears witness to."""
     foreign = {name for name in imported(source) if name.partition(".")[0] not in sys.stdlib_module_names}
     own = {name for name in foreign if name == "proxy.demo" or name.startswith("proxy.demo.")}
     assert foreign - own <= {"aiohttp", "orjson", "multidict"}
@@ -31,4 +32,5 @@ def test_only_the_look_alike_itself_is_imported(source: Path) -> None:
 
 @pytest.mark.parametrize("source", [source for source in SOURCES if source.name != "server.py"], ids=lambda s: s.name)
 def test_only_the_server_has_a_socket_and_a_clock(source: Path) -> None:
+    """Everything but the server works without I/O and without a clock."""
     assert not imported(source) & {"aiohttp", "asyncio", "time", "multidict"}

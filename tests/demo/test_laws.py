@@ -98,6 +98,7 @@ def test_a_window_is_the_beginning_of_a_longer_one(
 @law
 @given(caller=CALLERS, filters=FILTERS, sort=SORTS, limit=LIMITS)
 def test_there_is_a_next_page_when_the_page_is_full(caller: Caller, filters: str, sort: str, limit: int) -> None:
+    """Every page but the last is full, and a full one is never the last."""
     total = len(whole(SOUND, caller, filters + sort))
     counts = [len(page) for page in pages(SOUND, caller, filters + sort, limit)]
     assert counts == [limit] * (total // limit) + [total % limit]
@@ -127,6 +128,7 @@ def test_the_order_is_that_of_the_keys_one_by_one(keys: list[tuple[str, str]]) -
 @law
 @given(st.permutations(["tag=env=prod", "member_status=all", "status=active", "sort_dir=asc", "limit=9"]))
 def test_the_order_of_parameters_never_matters(parameters: list[str]) -> None:
+    """Parameters in any order ask for the same page."""
     caller = TOKENS["demo-token-alpha"]
     expected = SOUND.images(caller, pairs_of("tag=env=prod&member_status=all&status=active&sort_dir=asc&limit=9"))
     assert SOUND.images(caller, pairs_of("&".join(parameters))) == expected

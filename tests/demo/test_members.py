@@ -20,6 +20,7 @@ def store() -> Catalogue:
 
 
 def test_an_offer_is_listed_once_accepted(store: Catalogue) -> None:
+    """A member lists a shared image from its acceptance until it is expelled."""
     assert members.invite(store, ME, "shared", "you", now=NOW)["status"] == "pending"
     assert ids(store, "", caller=YOU) == []
     assert ids(store, "member_status=pending", caller=YOU) == ["shared"]
@@ -31,6 +32,7 @@ def test_an_offer_is_listed_once_accepted(store: Catalogue) -> None:
 
 
 def test_the_owner_sees_all_members_and_a_member_itself(store: Catalogue) -> None:
+    """Who is asked about members is told all of them as the owner, and itself as a member."""
     members.invite(store, ME, "shared", "you", now=NOW)
     assert [member["member_id"] for member in members.members(store, ME, "shared")] == ["them", "you"]
     assert [member["member_id"] for member in members.members(store, YOU, "shared")] == ["you"]
@@ -60,6 +62,7 @@ REFUSALS: list[tuple[str, Callable[[Catalogue], object], int]] = [
 
 @pytest.mark.parametrize(("act", "status"), [pytest.param(act, status, id=name) for name, act, status in REFUSALS])
 def test_refused(store: Catalogue, act: Callable[[Catalogue], object], status: int) -> None:
+    """What neither side may do is refused, by the status that Glance gives."""
     with pytest.raises(RefusedError) as caught:
         act(store)
     assert caught.value.status == status

@@ -28,11 +28,13 @@ def parsed(raw: str) -> ListQuery:
     ],
 )
 def test_pairs_keep_order_and_repetitions(raw: str, pairs: list[tuple[str, str]]) -> None:
+    """A query is divided, decoded and kept as Glance does it."""
     assert pairs_of(raw) == pairs
 
 
 @pytest.mark.parametrize("raw", ["name=%FF", "%FF=a", "name=\udcff"])
 def test_bytes_that_are_not_utf_8_are_refused(raw: str) -> None:
+    """A name or a value that is not UTF-8 is answered 400."""
     with pytest.raises(RefusedError) as caught:
         pairs_of(raw)
     assert caught.value.status == 400
@@ -51,6 +53,7 @@ def test_bytes_that_are_not_utf_8_are_refused(raw: str) -> None:
     ],
 )
 def test_limit(raw: str, limit: int) -> None:
+    """A limit is read as Python reads a number, and is never more than the longest page."""
     assert parsed(raw).limit == limit
 
 
@@ -74,6 +77,7 @@ def test_limit(raw: str, limit: int) -> None:
     ],
 )
 def test_the_order_is_completed(raw: str, sort: str) -> None:
+    """`created_at` and `id` complete the sort keys to a total order."""
     assert parsed(raw).sort == tuple(SortKey(key[1:], key[0] == "-") for key in sort.split())
 
 
@@ -101,12 +105,14 @@ def test_the_order_is_completed(raw: str, sort: str) -> None:
     ],
 )
 def test_refused(raw: str) -> None:
+    """What Glance refuses in a query is answered 400."""
     with pytest.raises(RefusedError) as caught:
         parsed(raw)
     assert caught.value.status == 400
 
 
 def test_what_is_no_filter_is_taken_out() -> None:
+    """Window, order and tags are no filters, and of a filter given twice the last counts."""
     query = parsed(
         "limit=1&marker=m&member_status=all&tag=+b+&tag=a&sort_key=name&sort_dir=asc&deleted=true&name=n&name=o"
     )
@@ -116,11 +122,13 @@ def test_what_is_no_filter_is_taken_out() -> None:
 
 
 def test_of_two_visibilities_the_second_is_a_filter_besides() -> None:
+    """The first of two visibilities selects, and the second filters what that selects."""
     query = parsed("visibility=shared&visibility=public")
     assert (query.visibility, query.filters) == ("shared", {"visibility": "public"})
 
 
 @pytest.mark.parametrize("name", ["limit", "marker", "member_status", "sort"])
 def test_what_is_repeated_becomes_a_filter(name: str) -> None:
+    """The second value of a parameter that is taken once is compared as a property."""
     value = {"member_status": "all", "sort": "name"}.get(name, "1")
     assert parsed(f"{name}={value}&{name}={value}").filters == {name: value}

@@ -22,6 +22,7 @@ from proxy.demo.routes import route_of
     ],
 )
 def test_found(path: str, template: str, args: tuple[str, ...]) -> None:
+    """A path, in any spelling that Glance takes, leads to its template, and gives the arguments decoded."""
     found = route_of(path)
     assert found is not None
     assert (found[0].template, found[1]) == (template, args)
@@ -45,4 +46,5 @@ def test_found(path: str, template: str, args: tuple[str, ...]) -> None:
     ],
 )
 def test_nowhere(path: str) -> None:
+    """A path that the API does not have leads nowhere."""
     assert route_of(path) is None

@@ -15,6 +15,7 @@ PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
 
 async def test_a_crawl_by_next_links_meets_every_image_once(lookalike: Lookalike, ask: Ask) -> None:
+    """A crawl shows what `/v2/cloudimages` shows, in as many calls as it has pages."""
     target, seen = "/v2/images?limit=7&__isregistered=true", []
     for _ in range(20):
         _, body = await ask("GET", target)
@@ -31,6 +32,7 @@ async def test_a_crawl_by_next_links_meets_every_image_once(lookalike: Lookalike
 
 
 async def test_an_answer_carries_a_request_id_and_no_validators(ask: Ask) -> None:
+    """An answer has a request id, and nothing that speaks to caches."""
     response, _ = await ask("GET", "/v2/images")
     assert response.headers["Content-Type"] == "application/json"
     assert response.headers["X-Request-Id"]
@@ -40,12 +42,14 @@ async def test_an_answer_carries_a_request_id_and_no_validators(ask: Ask) -> Non
 @pytest.mark.parametrize("token", [None, "", "demo-token-unknown"])
 @pytest.mark.parametrize("target", ["/v2/images", "/v2/cloudimages", "/nowhere"])
 async def test_without_a_known_token_there_is_401(ask: Ask, token: str | None, target: str) -> None:
+    """Without a token that is known every path is answered 401."""
     response, body = await ask("GET", target, token=token)
     assert response.status == 401
     assert set(orjson.loads(body)["error"]) == {"message", "code"}
 
 
 async def test_two_tokens_are_none(lookalike: Lookalike) -> None:
+    """Two tokens are answered 401."""
     fields = [("X-Auth-Token", "demo-token-alpha"), ("X-Auth-Token", "demo-token-beta")]
     async with (
         aiohttp.ClientSession(headers=fields) as client,
@@ -56,6 +60,7 @@ async def test_two_tokens_are_none(lookalike: Lookalike) -> None:
 
 @pytest.mark.parametrize(("target", "status"), [("/", 300), ("/versions", 200)])
 async def test_versions_need_no_token_and_name_the_host_that_was_asked(ask: Ask, target: str, status: int) -> None:
+    """The version documents are everyone's, with links to the host in `Host`."""
     response, body = await ask("GET", target, token=None, Host="ims.example:8080")
     assert response.status == status
     assert orjson.loads(body)["versions"][0]["links"][0]["href"] == "http://ims.example:8080/v2/"
@@ -63,6 +68,7 @@ async def test_versions_need_no_token_and_name_the_host_that_was_asked(ask: Ask,
 
 @pytest.mark.parametrize("target", ["/v2/images/", "/v2/images.css", "/v2", "/v2/images/unknown", "/v2/schemas/none"])
 async def test_not_found(ask: Ask, target: str) -> None:
+    """A path that the API does not have, or an image that is unknown, is answered 404."""
     response, body = await ask("GET", target)
     assert response.status == 404
     assert orjson.loads(body)["error"]["code"] == "IMG.0027"
@@ -70,6 +76,7 @@ async def test_not_found(ask: Ask, target: str) -> None:
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "OPTIONS"])
 async def test_other_methods_are_not_allowed_on_the_list(ask: Ask, method: str) -> None:
+    """A list takes GET and POST, and says so."""
     response, _ = await ask(method, "/v2/images")
     assert (response.status, response.headers["Allow"]) == (405, "GET, POST")
 
@@ -82,6 +89,7 @@ async def test_the_raw_target_decides(lookalike: Lookalike, ask: Ask) -> None:
 
 
 async def test_bytes_that_are_not_utf_8_are_refused(ask: Ask) -> None:
+    """A query that is not UTF-8 is answered 400."""
     response, _ = await ask("GET", "/v2/images?name=%FF")
     assert response.status == 400
 
@@ -99,6 +107,7 @@ async def exchanged(lookalike: Lookalike, request: bytes) -> bytes:
 
 
 async def test_an_absolute_target_is_read_without_its_authority(lookalike: Lookalike) -> None:
+    """The host in an absolute target says nothing."""
     request = b"GET http://evil.example/v2/images?limit=1 HTTP/1.1\r\nHost: a\r\nX-Auth-Token: demo-token-alpha\r\n"
     answer = await exchanged(lookalike, request + b"Connection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
@@ -106,18 +115,21 @@ async def test_an_absolute_target_is_read_without_its_authority(lookalike: Looka
 
 
 async def test_a_client_that_expects_to_continue_is_told_to(lookalike: Lookalike) -> None:
+    """`Expect: 100-continue` is answered before the body is read."""
     request = b"POST /v2/images HTTP/1.1\r\nHost: a\r\nX-Auth-Token: demo-token-alpha\r\nConnection: close\r\n"
     answer = await exchanged(lookalike, request + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}")
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 ")
 
 
 async def test_tokens_of_tens_of_kilobytes_get_through(lookalike: Lookalike, ask: Ask) -> None:
+    """A token of 60,000 characters is read."""
     lookalike.tokens["x" * 60_000] = TOKENS["demo-token-alpha"]
     response, _ = await ask("GET", "/v2/images", token="x" * 60_000)
     assert response.status == 200
 
 
 async def test_an_image_alone_is_as_it_is_listed(ask: Ask) -> None:
+    """An image has the same bytes alone and in a list."""
     _, listed = await ask("GET", "/v2/images?limit=1")
     image = orjson.loads(listed)["images"][0]
     _, alone = await ask("GET", image["self"])
@@ -150,6 +162,7 @@ async def test_the_life_of_an_image(ask: Ask) -> None:
 
 
 async def test_an_image_is_shared(ask: Ask) -> None:
+    """A shared image is its member's to see from acceptance to expulsion."""
     await ask("POST", "/v2/images", body={"id": "s", "visibility": "shared"})
     response, _ = await ask("POST", "/v2/images/s/members", body={"member": BETA})
     assert response.status == 200
@@ -177,17 +190,20 @@ async def test_an_image_is_shared(ask: Ask) -> None:
 async def test_writes_refused(
     ask: Ask, *, method: str, target: str, body: bytes, headers: dict[str, str], status: int
 ) -> None:
+    """A write that can't be read, or has nothing to change, is refused."""
     response, _ = await ask(method, target, body=body, **headers)
     assert response.status == status
 
 
 async def test_a_body_has_a_bound(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that is longer than the bound is answered 413."""
     monkeypatch.setattr(server, "BODY_BYTES", 3)
     response, _ = await ask("PUT", "/v2/images/x/file", body=b"four")
     assert response.status == 413
 
 
 async def test_the_small_documents(lookalike: Lookalike, ask: Ask) -> None:
+    """Schemas, systems and the quota are there, and the quota counts the images of its project."""
     for name in ("image", "images", "member", "members"):
         _, body = await ask("GET", f"/v2/schemas/{name}")
         assert orjson.loads(body)["name"] == name

@@ -42,17 +42,20 @@ OWN = {"mine", "my-community", "public"}
     ],
 )
 def test_listed(caller: Caller, query: str, found: set[str]) -> None:
+    """A list shows what its caller may see and has asked for."""
     assert set(ids(STORE, query, caller=caller)) == found
 
 
 @pytest.mark.parametrize("image_id", ["mine", "public", "your-community", "accepted", "pending", "rejected"])
 def test_what_is_readable_is_found_and_serves_as_marker(image_id: str) -> None:
+    """An image that can be read by its id is a marker too."""
     assert STORE.find(ME, image_id).id == image_id
     ids(STORE, f"marker={image_id}")
 
 
 @pytest.mark.parametrize("image_id", ["yours", "elsewhere", "withdrawn"])
 def test_what_is_not_readable_is_unknown_by_id_and_forbidden_as_marker(image_id: str) -> None:
+    """An image that is hidden from its caller is answered 404 by its id, and 403 as a marker."""
     with pytest.raises(RefusedError) as caught:
         STORE.find(ME, image_id)
     assert caught.value.status == 404
@@ -63,6 +66,7 @@ def test_what_is_not_readable_is_unknown_by_id_and_forbidden_as_marker(image_id:
 
 @pytest.mark.parametrize("marker", ["", "unknown", "MINE"])
 def test_an_unknown_marker_is_refused(marker: str) -> None:
+    """A marker that is no image is answered 400."""
     with pytest.raises(RefusedError) as caught:
         ids(STORE, f"marker={marker}")
     assert caught.value.status == 400

@@ -13,6 +13,7 @@ from tests.demo.builders import Ask
 
 
 async def test_throttling_is_per_project_and_announced() -> None:
+    """Each project has its own window, whatever is asked in it, and is told what is left."""
     now = 1_000.0
     async with (
         Lookalike(demo_catalogue(8), TOKENS, throttle=ThrottlePolicy(2, 60), clock=lambda: now) as lookalike,
@@ -36,6 +37,8 @@ async def test_throttling_is_per_project_and_announced() -> None:
 
 
 async def test_a_script_answers_instead_or_lets_the_answer_come(lookalike: Lookalike, ask: Ask) -> None:
+    """A script's answer takes the place of the API's, and None lets that come."""
+
     async def once_unavailable(call: Call) -> web.StreamResponse | None:
         return web.Response(status=503, text=call.target) if len(lookalike.calls) == 1 else None
 
@@ -49,6 +52,7 @@ async def test_a_script_answers_instead_or_lets_the_answer_come(lookalike: Looka
 
 
 async def test_a_call_is_seen_while_it_waits(lookalike: Lookalike, ask: Ask) -> None:
+    """A call is noted when it arrives, and its status when it is answered."""
     arrived, gate = asyncio.Event(), asyncio.Event()
 
     async def held(_: Call) -> web.StreamResponse | None:
@@ -67,6 +71,8 @@ async def test_a_call_is_seen_while_it_waits(lookalike: Lookalike, ask: Ask) -> 
 
 
 async def test_a_script_can_hang_up(lookalike: Lookalike, ask: Ask) -> None:
+    """A script that hangs up breaks the connection before there is an answer."""
+
     async def cut(call: Call) -> web.StreamResponse | None:
         call.hang_up()
         return None
@@ -77,12 +83,14 @@ async def test_a_script_can_hang_up(lookalike: Lookalike, ask: Ask) -> None:
 
 
 async def test_no_token_shows_in_a_call_that_is_printed(lookalike: Lookalike, ask: Ask) -> None:
+    """A call has its token and does not print it."""
     await ask("GET", "/v2/images")
     assert lookalike.calls[0].headers["X-Auth-Token"] == "demo-token-alpha"
     assert "demo-token" not in repr(lookalike.calls[0])
 
 
 async def test_it_forgets_and_starts_again(lookalike: Lookalike, ask: Ask) -> None:
+    """It forgets its calls, closes twice, and starts again on the same port."""
     await ask("GET", "/v2/images")
     lookalike.forget()
     assert (len(lookalike.calls), lookalike.counts.total()) == (0, 0)
@@ -95,6 +103,7 @@ async def test_it_forgets_and_starts_again(lookalike: Lookalike, ask: Ask) -> No
 
 
 async def test_a_port_that_is_taken_is_an_error(lookalike: Lookalike) -> None:
+    """To start on a port that is taken raises `OSError`."""
     other = Lookalike(demo_catalogue(0), TOKENS)
     with pytest.raises(OSError, match="address already in use"):
         await other.start(port=int(lookalike.base_url.rpartition(":")[2]))
@@ -102,6 +111,7 @@ async def test_a_port_that_is_taken_is_an_error(lookalike: Lookalike) -> None:
 
 
 async def test_latency_is_slept(lookalike: Lookalike, ask: Ask) -> None:
+    """An answer takes at least the latency that is set."""
     lookalike.latency_s = 0.05
     began = asyncio.get_running_loop().time()
     await ask("GET", "/v2/images")

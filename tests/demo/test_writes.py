@@ -30,6 +30,7 @@ def patched(store: Catalogue, *operations: object) -> dict[str, object]:
 
 
 def test_an_image_is_created_queued_and_listed(store: Catalogue) -> None:
+    """A new image is queued, its creator's, and in the creator's lists at once."""
     image = writes.create(store, ME, {"name": "n", "__platform": "Ubuntu", "tags": ["t"]}, image_id="new", now=NOW)
     assert (image.text("status"), image.number("size"), image.text("owner")) == ("queued", None, "me")
     assert image.text("created_at") == image.text("updated_at") == LATER
@@ -38,6 +39,7 @@ def test_an_image_is_created_queued_and_listed(store: Catalogue) -> None:
 
 
 def test_an_image_may_bring_its_own_id(store: Catalogue) -> None:
+    """An id that is given is used."""
     assert writes.create(store, ME, {"id": "chosen"}, image_id="new", now=NOW).id == "chosen"
 
 
@@ -57,6 +59,7 @@ def test_an_image_may_bring_its_own_id(store: Catalogue) -> None:
     ],
 )
 def test_creation_refused(store: Catalogue, caller: Caller, wanted: object, status: int) -> None:
+    """An image that may not be is refused, and does not exist."""
     with pytest.raises(RefusedError) as caught:
         writes.create(store, caller, wanted, image_id="new", now=NOW)
     assert caught.value.status == status
@@ -64,6 +67,7 @@ def test_creation_refused(store: Catalogue, caller: Caller, wanted: object, stat
 
 
 def test_a_patch_adds_replaces_and_removes(store: Catalogue) -> None:
+    """A patch does what its operations say, and moves the time of the last change."""
     document = patched(
         store,
         {"op": "replace", "path": "/name", "value": "renamed"},
@@ -91,6 +95,7 @@ def test_a_patch_adds_replaces_and_removes(store: Catalogue) -> None:
     ],
 )
 def test_a_patch_is_refused_as_a_whole(store: Catalogue, operation: object, status: int) -> None:
+    """One operation that is refused leaves the image as it was."""
     before = store.find(ME, "mine")
     with pytest.raises(RefusedError) as caught:
         patched(store, {"op": "replace", "path": "/name", "value": "renamed"}, operation)
@@ -99,12 +104,14 @@ def test_a_patch_is_refused_as_a_whole(store: Catalogue, operation: object, stat
 
 
 def test_a_patch_must_be_an_array(store: Catalogue) -> None:
+    """A patch that is no array is answered 400."""
     with pytest.raises(RefusedError) as caught:
         writes.patch(store, ME, "mine", {"op": "add"}, now=NOW)
     assert caught.value.status == 400
 
 
 def test_a_deleted_image_is_gone_from_lists(store: Catalogue) -> None:
+    """A deleted image is in no list."""
     writes.delete(store, ME, "mine")
     assert "mine" not in ids(store, "")
 
@@ -120,6 +127,7 @@ def test_a_deleted_image_is_gone_from_lists(store: Catalogue) -> None:
     ],
 )
 def test_deletion_refused(store: Catalogue, caller: Caller, image_id: str, status: int) -> None:
+    """What is protected, another's, invisible or unknown is not deleted."""
     with pytest.raises(RefusedError) as caught:
         writes.delete(store, caller, image_id)
     assert caught.value.status == status
@@ -127,11 +135,13 @@ def test_deletion_refused(store: Catalogue, caller: Caller, image_id: str, statu
 
 
 def test_an_admin_writes_anywhere(store: Catalogue) -> None:
+    """An admin deletes what is another project's."""
     writes.delete(store, ADMIN, "yours")
     assert "yours" not in store
 
 
 def test_an_upload_makes_a_queued_image_active_once(store: Catalogue) -> None:
+    """Content makes an image active, with size and checksum, and is taken once."""
     writes.upload(store, ME, "queued", b"content", now=NOW)
     image = store.find(ME, "queued")
     assert (image.text("status"), image.number("size"), store.contents["queued"]) == ("active", 7, b"content")
@@ -142,12 +152,14 @@ def test_an_upload_makes_a_queued_image_active_once(store: Catalogue) -> None:
 
 
 def test_content_goes_with_its_image(store: Catalogue) -> None:
+    """Nothing is left of the content of a deleted image."""
     writes.upload(store, ME, "queued", b"content", now=NOW)
     writes.delete(store, ME, "queued")
     assert store.contents == {}
 
 
 def test_tags_come_and_go(store: Catalogue) -> None:
+    """Tags are added and taken away, and each is a change."""
     writes.tag(store, ME, "mine", "c=d", now=NOW)
     assert store.find(ME, "mine").document["tags"] == ["a", "b", "c=d"]
     assert store.find(ME, "mine").text("updated_at") == LATER
@@ -156,12 +168,14 @@ def test_tags_come_and_go(store: Catalogue) -> None:
 
 
 def test_a_tag_that_is_there_changes_nothing(store: Catalogue) -> None:
+    """To add a tag that the image has leaves the image as it was."""
     before = store.find(ME, "mine")
     writes.tag(store, ME, "mine", "a", now=NOW)
     assert store.find(ME, "mine") is before
 
 
 def test_a_tag_too_long_or_absent_is_refused(store: Catalogue) -> None:
+    """A tag of more than 255 characters is answered 400, the removal of one that is not there 404."""
     with pytest.raises(RefusedError) as caught:
         writes.tag(store, ME, "mine", "x" * 256, now=NOW)
     assert caught.value.status == 400
