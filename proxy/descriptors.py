@@ -1,7 +1,7 @@
 """Open files: how many a process may have, and how many of them callers may take.
 
-When they are all taken nobody gets in, operators and their health checks neither, and no call goes up: so callers leave
-some for the others.
+When all are taken nobody gets in, not even operators and their health checks, and no call can be made upstream. So
+callers don't get all of them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _STANDARD_ERROR: Final = 2
 
 
 def standard() -> None:
-    """Open nothing where standard input, output or error were closed before this process began.
+    """Open the null device in place of standard input, output or error, where one was closed when this process began.
 
-    What is opened next would get their numbers, and libuv takes one of them for a fault when it closes it.
+    Otherwise the next file that is opened would get its number, and libuv takes it for a fault to close such a one.
     """
     while (opened := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
         os.set_inheritable(opened, True)

@@ -13,7 +13,7 @@ from proxy.core.messages import Fields
 from proxy.core.values import immutable
 
 LEAST_CHARS: Final = 16
-# What a caller, or the upstream's own middleware before it, might say of who is asking: ours is to be believed alone.
+# Fields that say who is asking, to the upstream or to its middleware. Only the proxy's own may reach them.
 CLAIMS: Final = (
     "authorization",
     "cookie",
@@ -47,7 +47,7 @@ CLAIMS: Final = (
     "x-user-id",
     "x-user-name",
 )
-# What makes a GET another method to some servers: where callers may not write, that is no way to do so.
+# Fields that turn a GET into another method for some servers. A caller that may not write must not do so by them.
 OVERRIDES: Final = ("x-http-method", "x-http-method-override", "x-method-override")
 
 

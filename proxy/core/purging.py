@@ -17,9 +17,9 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}", re.ASCII | re.IGNORECASE)
 
 @immutable
 class Purge:
-    """Listings to drop: those under any of *scopes*, what *project* sees, what the *token* with this SHA-256 does.
+    """Listings to drop: all under any of *scopes*, all that *project* sees, or all that a *token* sees.
 
-    *because* says why these, where that is not plain.
+    The *token* is given by its SHA-256. *because* says why it is these, where that is not plain.
     """
 
     scopes: tuple[str, ...] = ()

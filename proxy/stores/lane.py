@@ -1,10 +1,10 @@
 """Questions to Redis, sent together: what is asked while others are under way goes in one pipeline, each thing once.
 
-A pipeline of one command costs the client most of what one of thirty costs. So questions wait for the turn of the
-event loop in which they are sent, or until one of those under way is answered, and no longer.
+To the client, a pipeline of one command costs nearly as much as one of thirty. So questions are gathered until the
+event loop's next turn, or, while as many pipelines as may be are under way, until one of those is answered.
 
-Who asks the same as another that waits gets the same answer. Only of what has not been sent: an answer under way may
-be from before a write that whoever asks now has seen done.
+Equal questions that have not been sent yet are sent once, and share the answer. A question that has been sent is not
+shared: its answer may be from before a write that the later caller knows of.
 """
 
 from __future__ import annotations

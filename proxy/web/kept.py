@@ -1,7 +1,7 @@
-"""What workers counted, for sums that never go back: who dies takes its counts with it, who hangs hides them.
+"""What workers counted, kept so that sums never go back when a worker dies or does not answer.
 
-To who reads a counter, one that went back began anew at nought (Prometheus' `rate`): all that the others had counted
-would seem to have happened since.
+A reader takes a counter that went back for one that began anew at 0 (Prometheus' `rate`): everything that the other
+workers had counted before would seem to have happened since.
 """
 
 from __future__ import annotations

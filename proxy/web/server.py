@@ -31,8 +31,8 @@ _TOLD_S: Final = 60.0
 class Connection(Repeating):
     """One caller's connection.
 
-    *cut* says that bytes may have been lost: what comes with a request for an upgrade that is not made, and behind it,
-    the parser drops.
+    *cut* says that bytes may have been lost: the parser drops whatever arrives together with a request for an upgrade,
+    which is never made here, or after it.
     """
 
     def __init__(self, manager: Server, memo: HeadMemo | None, **settings: Any) -> None:

@@ -68,8 +68,8 @@ class Shield:
         """Return the limiter before *iam*: its calls count where there is one budget for all, else towards one of its
         own.
 
-        It has a queue, a breaker and a concurrency of its own, for it is another server. Their gauges would stand in
-        the image API's, so they are kept apart and shown nowhere; how its calls end is counted like all others.
+        IAM is another server, so it has a queue, a breaker and a concurrency limit of its own. Their gauges have the
+        names of the image API's, so they are not shown; how its calls end is counted with all others.
         """
         wait_s = min(_IAM_WAIT_S, self._settings.budget.max_wait_s)
         url = self._settings.identity.iam_url

@@ -23,9 +23,9 @@ class ResourceRoute:
     """Resources whose path is like *path*: `*` stands for one segment or a part of it, `**` for any number of them.
 
     *transient_ttl_s* is the lifetime while a job that was begun lately may change images. A *public* answer belongs to
-    no partition: everyone gets it. With *vary* all that a caller sends goes up, and the upstream's `Vary` says what of
-    it counts; without it, little goes up, and all of that counts. Where answers are *json*, a 200 that is none, such as
-    a page of something in between, is not kept.
+    no partition: everyone gets it. With *vary* all that a caller sends goes up, and the upstream's `Vary` says which of
+    it counts; without, little goes up, and all of that counts. With *json* a 200 that is not JSON is not stored: it may
+    be an error page of some server in between.
     """
 
     path: str
@@ -69,9 +69,9 @@ NO_RESOURCES: Final = ResourceRoutes()
 def _spelt(path: str) -> str:
     """Return the regular expression of paths like *path*.
 
-    Of a text between stars the first place will do, where another star follows: what that would have to stand for only
-    grows. So no place is tried twice (the groups are atomic), however many stars there are; only what stands behind the
-    last `**` is looked for from every place.
+    A text between two stars need only be matched at its first place: if the rest matches behind a later place, it also
+    does behind the first, for the star that follows can stand for what lies between. So the groups are atomic, and no
+    place is tried twice, however many stars there are. Only the text after the last `**` is tried at every place.
     """
     first, *others = (run.split("*") for run in path.split("**"))
     if not others:
