@@ -23,7 +23,7 @@ from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
 from proxy.gateway.again import Again
 from proxy.gateway.asked import Asking, ListAsk, asked, shared_by_all
-from proxy.gateway.claims import Claims
+from proxy.gateway.claimants import Claimants
 from proxy.gateway.doors import Door, TokenDoor
 from proxy.gateway.forward import Forwarder
 from proxy.gateway.learning import LearningForwarder
@@ -73,7 +73,7 @@ class Gateway:
         store: SpanStore,
         clock: Callable[[], float],
         door: Door | None = None,
-        claims: Claims | None = None,
+        claimants: Claimants | None = None,
         admission: Admission | None = None,
         resources: ResourceGateway | None = None,
         routes: ResourceRoutes = NO_RESOURCES,
@@ -90,7 +90,7 @@ class Gateway:
         self._store = store
         self._clock = clock
         self._door = door or TokenDoor(asking.partitioner)
-        self._claims = claims or Claims(asking.partitioner)
+        self._claimants = claimants or Claimants(asking.partitioner)
         self._admission = admission or Admission(clock=clock)
         self._through = LearningForwarder(
             forwarder,
@@ -113,7 +113,7 @@ class Gateway:
         if ends_here(request):
             yield Answer(Route.OTHER, CacheStatus(Fwd.BYPASS, detail="options"), response=options())
             return
-        caller = self._claims.caller(asked.fields, peer=arrival.peer)
+        caller = self._claimants.caller(asked.fields, peer=arrival.peer)
         with self._admission.admitted(caller):
             kind = route(request.path)
             answer = await as_one(lambda: self._finished(request, asked, kind, arrival, caller))
@@ -160,7 +160,7 @@ class Gateway:
         ask = resource_asked(sent, on, self._asking.partitioner, who)
         if isinstance(ask, str):
             return ask
-        ask = replace(ask, claimant=self._claims.claimant(request, who, caller=caller))
+        ask = replace(ask, claimant=self._claimants.claimant(request, who, caller=caller))
         got = await self._resources.answer(ask)
         if isinstance(got, str):
             return got
@@ -181,7 +181,7 @@ class Gateway:
 
     async def _onward(self, request: Request, caller: str) -> Request:
         """Return *request* as it goes through, with its claimant."""
-        claimant = self._claims.claimant(request, await self._door.who(request), caller=caller)
+        claimant = self._claimants.claimant(request, await self._door.who(request), caller=caller)
         return replace(await self._door.onward(request), claimant=claimant)
 
     async def _asked(self, request: Request, caller: str) -> ListAsk | str:
@@ -191,7 +191,7 @@ class Gateway:
         in the order is nobody's to learn but theirs who may see that image.
         """
         who = await self._who(request)
-        ask = asked(request, self._asking, who, self._claims.claimant(request, who, caller=caller))
+        ask = asked(request, self._asking, who, self._claimants.claimant(request, who, caller=caller))
         if isinstance(ask, ListAsk) and (shared := shared_by_all(ask, self._asking)):
             return shared if await self._listings.shows(shared) else ask
         return ask

@@ -13,7 +13,7 @@ from proxy.core.values import immutable
 from proxy.gateway.admission import Admission
 from proxy.gateway.again import Again
 from proxy.gateway.asked import Asking
-from proxy.gateway.claims import Claims
+from proxy.gateway.claimants import Claimants
 from proxy.gateway.credentials import Credentials, Drop
 from proxy.gateway.doors import Door
 from proxy.gateway.fetching import Fetcher
@@ -64,7 +64,7 @@ def answering(
     clock: Callable[[], float],
     dice: Callable[[], float],
     door: Door,
-    claims: Claims | None = None,
+    claimants: Claimants | None = None,
     admission: Admission | None = None,
     drop: Drop | None = None,
     thrift: Thrift | None = None,
@@ -85,7 +85,7 @@ def answering(
         store=store,
         clock=clock,
         door=door,
-        claims=claims,
+        claimants=claimants,
         admission=admission,
         resources=resources,
         routes=resource_routes(settings.cache),

@@ -82,7 +82,7 @@ async def put_together(settings: Settings, telemetry: Telemetry, candidate: byte
         clock=time.time,
         dice=random,
         door=entrance.door(asks.partitioner),
-        claims=shield.claims(asks.partitioner),
+        claimants=shield.claimants(asks.partitioner),
         admission=admission,
         drop=entrance.drop,
         thrift=shield.thrift(),

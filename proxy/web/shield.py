@@ -14,7 +14,7 @@ from proxy.core.identity import Partitioner
 from proxy.core.resilience import Breaker
 from proxy.core.values import immutable
 from proxy.gateway.admission import Admission
-from proxy.gateway.claims import Claims
+from proxy.gateway.claimants import Claimants
 from proxy.gateway.thrift import Thrift
 from proxy.stores.base import SpanStore
 from proxy.stores.ledger import Ledger, MemoryLedger
@@ -94,12 +94,12 @@ class Shield:
             breaker=Breaker(tolerated=self._settings.upstream.tolerated_failures),
         )
 
-    def claims(self, partitioner: Partitioner) -> Claims:
+    def claimants(self, partitioner: Partitioner) -> Claimants:
         """Return how requests are told apart and ranked."""
         clients = self._settings.clients
         usual = Priority.BATCH if clients.priority == "batch" else Priority.INTERACTIVE
         keyed = self._settings.identity.mode == "gateway"
-        return Claims(partitioner, usual, chosen=clients.may_choose_priority, keyed=keyed)
+        return Claimants(partitioner, usual, chosen=clients.may_choose_priority, keyed=keyed)
 
     def admission(self) -> Admission:
         """Return what callers may ask of the proxy."""

@@ -14,7 +14,7 @@ from proxy.core.identity import Partitioner, Unshared, Who
 from proxy.core.messages import Fields, Request
 from proxy.errors import OverloadedError, TooManyCallsError, TooManyRequestsError
 from proxy.gateway.admission import Admission
-from proxy.gateway.claims import Claims
+from proxy.gateway.claimants import Claimants
 from proxy.gateway.thrift import Thrift
 from tests.gateway.conftest import SECRET, MakeWorld, make_world
 
@@ -77,10 +77,10 @@ def test_the_proxy_has_so_many_requests_at_once() -> None:
 )
 def test_who_a_caller_is(fields: dict[str, str], same_as: dict[str, str], *, keyed: bool) -> None:
     """Known by the credential that counts or by address, and nothing of a credential can be read from it."""
-    claims = Claims(PARTITIONS, keyed=keyed)
-    caller = claims.caller(Fields(fields.items()), peer="10.0.0.1")
-    assert caller == claims.caller(Fields(same_as.items()), peer="10.0.0.1")
-    assert caller != claims.caller(Fields({"X-Auth-Token": "other"}.items()), peer="10.0.0.2")
+    claimants = Claimants(PARTITIONS, keyed=keyed)
+    caller = claimants.caller(Fields(fields.items()), peer="10.0.0.1")
+    assert caller == claimants.caller(Fields(same_as.items()), peer="10.0.0.1")
+    assert caller != claimants.caller(Fields({"X-Auth-Token": "other"}.items()), peer="10.0.0.2")
     assert (caller == "at 10.0.0.1") == (not fields)
 
 
@@ -98,27 +98,27 @@ def test_who_a_caller_is(fields: dict[str, str], same_as: dict[str, str], *, key
 def test_how_urgent_a_request_is(method: str, said: str | None, chosen: bool, priority: Priority) -> None:
     """The class of a request, by its method and, where that is allowed, by its own word."""
     fields = Fields([("X-Request-Priority", said)] if said else [])
-    claims = Claims(PARTITIONS, chosen=chosen)
-    assert claims.claimant(Request(method, "/", fields, "id"), Unshared.NO_TOKEN, caller="us").priority is priority
+    claimants = Claimants(PARTITIONS, chosen=chosen)
+    assert claimants.claimant(Request(method, "/", fields, "id"), Unshared.NO_TOKEN, caller="us").priority is priority
 
 
 def test_batch_may_be_the_usual_class() -> None:
     """A proxy for batch tools alone needs no header, and nobody raises it who may not."""
-    claims = Claims(PARTITIONS, Priority.BATCH)
+    claimants = Claimants(PARTITIONS, Priority.BATCH)
     for fields in (Fields(), Fields([("X-Request-Priority", "interactive")])):
         request = Request("GET", "/", fields, "id")
-        assert claims.claimant(request, Unshared.NO_TOKEN, caller="us").priority is Priority.BATCH
+        assert claimants.claimant(request, Unshared.NO_TOKEN, caller="us").priority is Priority.BATCH
 
 
 def test_lists_and_what_passes_through_share_their_partition_s_budget() -> None:
     """A token's write counts towards the same budget as its lists; who has none shares one with others like it."""
-    claims = Claims(PARTITIONS)
+    claimants = Claimants(PARTITIONS)
     partition = PARTITIONS.token("t")
     request = Request("GET", "/", Fields([("X-Auth-Token", "t")]), "id")
-    assert claims.claimant(request, Who(partition, partition), caller="us").partition == partition.digest
-    assert claims.claimant(request, Unshared.UNVERIFIED, caller="us").partition == partition.digest
+    assert claimants.claimant(request, Who(partition, partition), caller="us").partition == partition.digest
+    assert claimants.claimant(request, Unshared.UNVERIFIED, caller="us").partition == partition.digest
     anonymous = Request("GET", "/", Fields(), "id")
-    assert claims.claimant(anonymous, Unshared.NO_TOKEN, caller="us").partition == ""
+    assert claimants.claimant(anonymous, Unshared.NO_TOKEN, caller="us").partition == ""
 
 
 @pytest.mark.parametrize("given", [{"BUDGET__CALLS": "5"}, {"CLIENTS__PER_S": "5"}])
@@ -176,6 +176,6 @@ async def test_something_stale_is_given_rather_than_waited_for(make_world: MakeW
 
 def test_two_tokens_are_nobody_in_particular() -> None:
     """Which of them the upstream takes is not known here, so neither gives a caller a share of its own."""
-    claims = Claims(PARTITIONS)
+    claimants = Claimants(PARTITIONS)
     fields = Fields([("X-Auth-Token", "made-up"), ("X-Auth-Token", "t")])
-    assert claims.caller(fields, peer="10.0.0.1") == "at 10.0.0.1"
+    assert claimants.caller(fields, peer="10.0.0.1") == "at 10.0.0.1"

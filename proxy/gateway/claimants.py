@@ -16,7 +16,7 @@ _CHOSEN: Final = {"interactive": Priority.INTERACTIVE, "batch": Priority.BATCH}
 
 
 @immutable
-class Claims:
+class Claimants:
     """How claimants are made. *usual* is the class of a read; `X-Request-Priority` may lower it, and raise it if
     *chosen*. *keyed* says that callers come in by keys of the proxy's own; elsewhere nobody looks at those.
     """
