@@ -27,6 +27,7 @@ class Background:
         task = asyncio.create_task(_quietly(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: work.close())  # a task that is cancelled before it began leaves it unbegun
         return True
 
     async def close(self) -> None:
