@@ -235,6 +235,7 @@ class Channel:
         if changed == _ANOTHER_RUN:
             async with commands.translated() as redis:
                 await redis.delete(names.budgets)
+        await self._store.keep_secret()
         if changed or self._session is None:
             self._session = next(self._sessions)
         self._home = home

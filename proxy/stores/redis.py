@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from proxy.stores.leases import Leases
 from proxy.stores.names import Names
 from proxy.stores.seal import Seal
 from proxy.stores.servers import Servers, servers
+from proxy.telemetry import event
 
 _MAX_SPANS: Final = 64
 _MAX_INDEX: Final = 250_000
@@ -39,6 +41,7 @@ class RedisStore:
         self.commands = Commands(self.servers, prefix=prefix, remember_ms=int(keep_s * 1000) + _REMEMBER_MS)
         self.leases = Leases(self.commands)
         self._seal = seal
+        self._secret: bytes | None = None  # what this replica works with, where it asked for one
 
     @property
     def redis(self) -> Redis:
@@ -172,6 +175,19 @@ class RedisStore:
 
     async def shared_secret(self, candidate: bytes) -> bytes:
         """See `SpanStore.shared_secret`."""
+        self._secret = candidate
+        self._secret = await self._kept_secret(candidate)
+        return self._secret
+
+    async def keep_secret(self) -> None:
+        """Give a Redis that has lost the secret the one that is in use, so that replicas which start later share it.
+
+        The log is told where another is there by now.
+        """
+        if self._secret is not None and await self._kept_secret(self._secret) != self._secret:
+            event("secret-not-shared", level=logging.WARNING, fact="the store holds another, of a later replica")
+
+    async def _kept_secret(self, candidate: bytes) -> bytes:
         async with self.commands.translated() as redis:
             await redis.set(self.names.secret, candidate, nx=True)
             secret = await redis.get(self.names.secret)

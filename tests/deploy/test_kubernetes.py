@@ -125,18 +125,17 @@ def test_files_that_are_mounted_exist(documents: Documents) -> None:
 
 
 def test_the_readme_makes_the_secrets(documents: Documents) -> None:
-    """Each Secret that a container reads is made by a command of the README, with the key that is read."""
-    readme = (KUBERNETES.parent / "README.md").read_text()
+    """Each Secret that a container reads is made by a command of the README, with the keys that are read."""
+    readme = re.sub(r" *\\\n *", " ", (KUBERNETES.parent / "README.md").read_text())
     for pod in pods(documents):
         secrets = {each["name"]: each["secret"]["secretName"] for each in pod.get("volumes", []) if "secret" in each}
         for container in containers(pod):
             words = [*container["args"], *environment(container).values()]
             for mount in container.get("volumeMounts", []):
                 if mount["name"] in secrets:
-                    (key,) = {
-                        word.partition(f"{mount['mountPath']}/")[2] for word in words if mount["mountPath"] in word
-                    }
-                    assert f"create secret generic {secrets[mount['name']]} --from-literal={key}=" in readme
+                    keys = {word.partition(f"{mount['mountPath']}/")[2] for word in words if mount["mountPath"] in word}
+                    (command,) = re.findall(rf"create secret generic {secrets[mount['name']]} (.*)", readme)
+                    assert set(re.findall(r"--from-literal=([\w-]+)=", command)) == keys
 
 
 def test_in_front_is_probed_on_the_admin_port(in_front: Documents) -> None:

@@ -279,6 +279,29 @@ async def test_a_short_or_foreign_secret_is_not_taken_over(redis_store: RedisSto
     assert await redis_store.shared_secret(b"c" * 32) == b"c" * 32
 
 
+async def test_a_lost_secret_is_put_back(redis_store: RedisStore, replica: RedisStore, redis: Redis) -> None:
+    """Who starts after Redis lost everything works with the secret of those who still run."""
+    secret = await redis_store.shared_secret(b"1" * 32)
+    await redis.delete(redis_store.names.secret)
+    await redis_store.keep_secret()
+    assert await replica.shared_secret(b"2" * 32) == secret
+
+
+async def test_a_secret_that_is_shared_no_more_is_logged(
+    redis_store: RedisStore, redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where another is there by now, it stays, and operators are told; who never asked for one has nothing to say."""
+    await redis_store.keep_secret()
+    assert await redis.get(redis_store.names.secret) is None
+    await redis_store.shared_secret(b"1" * 32)
+    await redis_store.keep_secret()
+    assert not caplog.records
+    await redis.set(redis_store.names.secret, b"2" * 32)
+    await redis_store.keep_secret()
+    assert [each.getMessage() for each in caplog.records] == ["secret-not-shared"]
+    assert await redis.get(redis_store.names.secret) == b"2" * 32
+
+
 async def test_replicas_share_spans_generations_and_the_secret(redis_store: RedisStore, replica: RedisStore) -> None:
     """What one puts or invalidates, the other sees at once."""
     await keep(redis_store, a_span())

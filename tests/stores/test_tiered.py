@@ -218,6 +218,17 @@ async def test_a_restarted_redis_brings_nothing_back(own_server: RedisServer) ->
             assert all(piece.span.generation != found.state.generation for piece in found.pieces)
 
 
+async def test_a_restarted_redis_gets_the_secret_again(own_server: RedisServer) -> None:
+    """A replica that starts after the restart makes the same partitions as one that went through it."""
+    async with a_replica(own_server.url) as store:
+        secret = await store.shared_secret(b"1" * 32)
+        own_server.restart()
+        await until(partial(answers, store))
+        await until(partial(listens, store))
+        async with a_replica(own_server.url) as later:
+            assert await later.shared_secret(b"2" * 32) == secret
+
+
 async def test_who_waits_for_another_replica_is_woken_when_it_is_done(own_server: RedisServer) -> None:
     """The claim that was given back wakes the waiting replica long before its time is up."""
     async with a_replica(own_server.url) as one, a_replica(own_server.url) as other:
