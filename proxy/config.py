@@ -11,7 +11,20 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from proxy.core.query import Unclear, Window, parsed
-from proxy.kinds import Address, BaseUrl, FieldSecret, File, Files, Networks, Origin, Pattern, Seconds, StoreUrl, Wait
+from proxy.kinds import (
+    Address,
+    BaseUrl,
+    FieldSecret,
+    File,
+    Files,
+    IamUrl,
+    Networks,
+    Origin,
+    Pattern,
+    Seconds,
+    StoreUrl,
+    Wait,
+)
 
 
 def _is_a_number(annotation: object) -> bool:
@@ -116,7 +129,7 @@ class IdentitySection(Section):
     )
     verdict_grace_s: Seconds = Field(0.0, description="how much longer while the upstream or IAM fails")
     secret_file: File | None = Field(None, description="a file that holds `secret`")
-    iam_url: BaseUrl = Field(
+    iam_url: IamUrl = Field(
         "", description="IAM or Keystone, what stands before `/v3`; it verifies tokens and issues the proxy's own"
     )
     share_public: bool = Field(

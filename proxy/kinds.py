@@ -42,6 +42,14 @@ def _base_url(value: str) -> str:
     return "{}://{}{}".format(*_of_a_url(value)).rstrip("/") if value else ""
 
 
+def _iam_url(value: str) -> str:
+    """Return *value* as a base; with the `/v3` that `OS_AUTH_URL` ends with, IAM would know no token."""
+    url = _base_url(value)
+    if url.endswith("/v3"):
+        raise ValueError("what stands before /v3, which the proxy adds")
+    return url
+
+
 def _of_a_url(value: str) -> tuple[str, str, str]:
     """Return scheme, authority and path of *value*; raises `ValueError`, which says what is allowed."""
     found = _URL.fullmatch(value)
@@ -99,4 +107,5 @@ Networks = Annotated[tuple[Network, ...], BeforeValidator(_listed)]
 Files = Annotated[dict[str, File], BeforeValidator(_named)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+IamUrl = Annotated[str, AfterValidator(_iam_url)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]

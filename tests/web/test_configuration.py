@@ -283,6 +283,13 @@ def test_a_secret_that_can_t_be_used_is_an_error(given: dict[str, str], expected
     assert any(line.startswith(expected) for line in problems("--upstream", URL, **given))
 
 
+@pytest.mark.parametrize("url", ["http://keystone:5000/v3", "https://iam.example.com/identity/v3/"])
+def test_iam_is_named_without_its_version(url: str) -> None:
+    """The `/v3` that `OS_AUTH_URL` ends with would be asked for twice, and IAM would know no token there."""
+    first, *_ = problems("--upstream", URL, IDENTITY__MODE="project", IDENTITY__IAM_URL=url)
+    assert first.startswith(f"identity.iam_url: '{url}', allowed is what stands before /v3, which the proxy adds")
+
+
 def test_a_file_that_can_t_be_read_is_an_error(tmp_path: Path, file: Path) -> None:
     """A missing file and one that is no TOML end in one line each."""
     (found,) = problems("--upstream", URL, "--config", str(tmp_path / "missing.toml"))
