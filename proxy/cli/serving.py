@@ -55,15 +55,15 @@ def serve(config: Path | None, upstream: str | None, listen: str | None, admin: 
 
 
 @click.command(short_help="Serve before a built-in image API, with things to try.")
-@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where callers come.")
-@click.option("--admin", default="127.0.0.1:9090", show_default=True, metavar="HOST:PORT", help="Where operators come.")
+@click.option("--listen", metavar="HOST:PORT", help="Where callers come. [default: 127.0.0.1:8080]")
+@click.option("--admin", metavar="HOST:PORT", help="Where operators come. [default: 127.0.0.1:9090]")
 @click.option(
     "--images", default=500, show_default=True, type=click.IntRange(1, 100_000), help="How many images there are."
 )
-def demo(listen: str, admin: str, images: int) -> None:
+def demo(listen: str | None, admin: str | None, images: int) -> None:
     """Serve before a built-in image API: N images, two projects, throttled as Huawei Cloud throttles.
 
-    Prints requests to try, with the tokens that they need.
+    Prints requests to try, with the tokens that they need. The environment's settings count here too.
 
     \b
     Examples:

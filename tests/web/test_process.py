@@ -198,6 +198,16 @@ async def asked_by(client: Client, line: str) -> int:
     return (await client.ask(target, token=None, fields=fields)).status  # type: ignore[arg-type]
 
 
+async def test_the_demo_listens_where_the_environment_says(tmp_path: Path) -> None:
+    """As every command: the image sets the address that a published port leads to, and no flag of its own."""
+    port = free_port()
+    settings = {"SERVER__LISTEN": f"127.0.0.1:{port}", "ADMIN__LISTEN": "127.0.0.1:0"}
+    async with command("demo", "--images", "5", at=tmp_path, **settings) as started:
+        await started.wrote(lambda: b"Ctrl-C" in started.output)
+        assert f"ims-proxy http://127.0.0.1:{port} " in started.output.decode()
+        assert await started.ended(by=signal.SIGTERM) == 0
+
+
 async def test_the_demo_prints_requests_that_work(tmp_path: Path) -> None:
     """Each line to try is answered, the first one from the store when it is asked again."""
     async with command("demo", *ON_FREE_PORTS, "--images", "60", at=tmp_path) as started:
