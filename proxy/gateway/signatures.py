@@ -58,10 +58,8 @@ class Signatures:
         A body is read to know its hash, unless the signature says that it leaves it out; one that is not small goes on
         as it comes, and the request under the signature that it has.
         """
-        found = self._known(request.fields)
-        if found is None:
+        if self._known(request.fields) is None:
             return request
-        given, secret = found
         body = NO_BODY
         if request.body is not None and stated_payload(request.fields) != UNSIGNED_PAYLOAD:
             read, request = await whole_if_small(request)
@@ -70,8 +68,10 @@ class Signatures:
             body = hashlib.sha256(read).hexdigest()
         elif request.body is not None:
             body = UNSIGNED_PAYLOAD
-        if flaw(request, given, secret, body=body, now=self._clock()):
+        found = self._known(request.fields)  # only now: the body may have taken long, and the secret been replaced
+        if found is None or flaw(request, *found, body=body, now=self._clock()):
             return request
+        given, secret = found
         return self._signing(request.fields, given, secret).signed(request, payload=body, now=self._clock())
 
     def _known(self, fields: Fields) -> tuple[Signature, str] | None:

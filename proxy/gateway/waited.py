@@ -1,7 +1,7 @@
 """What may have changed while a request waited: for a claim, another's fetch, a turn before the upstream.
 
-Whose it is was decided when it came. That its answer is still for that one is decided here, once more, when the answer
-is there, whether from the store, from a fetch of its own or of another's.
+Who may have the answer was decided when the request came. It is decided once more here, when the answer is there,
+whether it came from the store, from a fetch of the request's own or from another's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from proxy.gateway.asked import ListAsk
 from proxy.gateway.doors import Door
 from proxy.gateway.resource_asking import ResourceAsk
 
-# How long ago a verdict has to have ended for its token to be asked about again, seconds: where each is believed for no
-# time at all, the one that let a request in is to do for an answer that comes at once.
+# How long ago a verdict must have ended for its token to be asked about again, seconds. Even if verdicts are believed
+# for no time at all, the one that let a request in is enough for an answer that comes at once.
 _ENDED_S: Final = 1.0
 
 Result = TypeVar("Result")
@@ -26,10 +26,10 @@ Result = TypeVar("Result")
 async def believed_no_longer(
     door: Door, request: Request, ask: ListAsk | ResourceAsk, answer: Response | None, *, now: float
 ) -> str | None:
-    """Return why whose *ask* it is, believed when its *request* came, gets nothing; None where it still is believed.
+    """Return why who sent *request* may no longer have the answer to *ask*, None if it may.
 
-    Nor where the *answer* is that it is refused: nobody's but its own, and by that it was dropped. Raises what
-    `Door.still` does.
+    It may always have an *answer* that refuses it: a 401 is given to nobody else, and is why its token was dropped.
+    Raises what `Door.still` raises.
     """
     door.still(request, ask.claimant)
     if answer is not None and answer.status == 401:
@@ -42,7 +42,7 @@ async def believed_no_longer(
 
 
 async def _asked_again(door: Door, request: Request, before: Who) -> str | None:
-    """Return why *request* is no longer of whom it was *before*, by what is said of its token now."""
+    """Return why *request* no longer counts as that of *before*, now that its token is asked about again."""
     who = await door.who(request)
     if isinstance(who, Unshared):
         return who.value
@@ -50,9 +50,9 @@ async def _asked_again(door: Door, request: Request, before: Who) -> str | None:
 
 
 async def as_one(work: Callable[[], Awaitable[Result]]) -> Result:
-    """Return what *work* gives. It is done anew, once, where the proxy itself was replaced by another on the way.
+    """Return what *work* gives; it is done once more if the proxy's own identity was replaced meanwhile.
 
-    By then nothing was sent under the other's name, and nothing is given of what was sent under its own.
+    What the first time sent, if anything, went up as the old identity; its answer is stored for that one and not given.
     """
     try:
         return await work()

@@ -1,14 +1,14 @@
-"""Who the proxy is to the upstream, where it has credentials of its own: read once for a call, and held to its caller.
+"""Who the proxy is to the upstream, where it has credentials of its own.
 
-The files that say who it is may change at any moment, and a call may be sent long after it was asked for:
+The files that say so may change at any moment, and a request may be sent long after it came:
 
-1. A request comes. Its partition is that of who the proxy is now, and goes with it as `Claimant.partition`.
-2. It waits: for a claim, for another's fetch, in the background, for a login. The proxy's key is replaced.
-3. It is to be sent. `OwnIdentity.of` reads who the proxy is now and finds another: nothing is sent, and the request is
-   worked out anew. Where it is the same, what proves that comes out of the same reading.
+1. A request comes. The partition of who the proxy is then decides under what its answer is stored, with whom it is
+   shared and whose budget it counts towards, and goes with the request as `Claimant.partition`.
+2. The request waits: for a claim, for another's fetch, in the background, for a login. The proxy's key is replaced.
+3. The request is to be sent. `OwnIdentity.of` reads who the proxy is now. If that is another partition, nothing is sent
+   and the request is worked out anew. If it is the same, the credential is made from this very reading.
 
-So there is no credential without an `Identity`, none of those but for a request, and no request goes up as anybody else
-than who its answer is for. What the answer is kept under, shared by and counted towards follows from one reading too.
+A credential is made from an `Identity` only, and those that make credentials get one from `OwnIdentity.of` only.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class OwnIdentity:
         return self._partition(self._read())
 
     def of(self, request: Request) -> Identity:
-        """Return who asks the upstream for *request*.
+        """Return who the proxy is, to make the credential of *request* from.
 
-        Raises `IdentityChangedError` where the answer would be somebody else's than whose *request* is for.
+        Raises `IdentityChangedError` if that is not whom the answer to *request* is for.
         """
         identity = self._read()
         if self._partition(identity).digest != request.claimant.partition:

@@ -52,7 +52,7 @@ class HeldStore(MemoryStore):
 
 
 class TellingWho:
-    """Shows who asks what belongs to who asks: *calls* are the access keys that signed, in order.
+    """Shows who asks what belongs to who asks: *calls* are the access keys that signed, in order, *signed* what by.
 
     While *gate* is shut answers wait; *asked* is set with each request. Keys that are *gone* are answered 401, with
     *failing* all are answered that.
@@ -60,6 +60,7 @@ class TellingWho:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.signed: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.asked = asyncio.Event()
@@ -71,6 +72,7 @@ class TellingWho:
         given = signature(request.fields)
         assert given is not None
         self.calls.append(given.access)
+        self.signed.append(given.digits)
         self.asked.set()
         await self.gate.wait()
         if given.access in self.gone:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from proxy.core.messages import Fields, Request
-from proxy.core.signing import Signing, SigningKey
+from proxy.core.signing import Signing, SigningKey, signature
 from tests.gateway.own import IMAGE, LIST, MakeOwn, make_own
 
 __all__ = ["make_own"]
@@ -35,3 +37,29 @@ async def test_a_signature_that_can_no_longer_be_verified_shares_nothing(
     got = await asyncio.gather(*waiting)
     assert ["detail=key-replaced" in each.cache_status for each in got] == [True, True]
     assert len(own.upstream.calls) == 3
+
+
+async def test_a_signature_is_not_made_anew_with_a_secret_of_before(make_own: MakeOwn, tmp_path: Path) -> None:
+    """The body that has to be read first comes slowly, and the secret is replaced: the request goes up as it came."""
+    secret = tmp_path / "secret"
+    secret.write_text(KEY.secret)
+    own = make_own(identity={"mode": "token", "keys": {KEY.access: secret}})
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        begun.set()
+        await go_on.wait()
+        yield b"{}"
+
+    request = Request("PATCH", IMAGE, Fields(), "id", body())
+    digest = hashlib.sha256(b"{}").hexdigest()
+    signed = Signing(KEY, "ims.example").signed(request, payload=digest, now=time.time() - 60)
+    (waiting,) = await own.waiting(
+        1, at=begun, target=IMAGE, method="PATCH", fields=signed.fields.lines, body=signed.body
+    )
+    secret.write_text("another secret")
+    go_on.set()
+    await waiting
+    came = signature(signed.fields)
+    assert came is not None
+    assert own.upstream.signed == [came.digits]
