@@ -19,8 +19,9 @@ README = ROOT / "README.md"
 _TABLE = re.compile(r"(?<=<!-- settings -->\n).*(?=<!-- /settings -->)", re.DOTALL)
 _HEAD = """\
 # Every setting of ims-proxy with its default. A line that begins with `#` and a name is the default: take the `#` away
-# to change it. Each is also an environment variable, IMS_PROXY_<SECTION>__<NAME>, which overrides this file, and some
-# are flags, which override both. `ims-proxy check --config FILE` says what is wrong without starting.
+# to change it. Each but `rules` and `routes` is also an environment variable, IMS_PROXY_<SECTION>__<NAME>, which
+# overrides this file, and some are flags, which override both. `ims-proxy check --config FILE` says what is wrong
+# without starting.
 """
 _RULE = """\
 # A rule names a list, and what is different for it; what it does not name is as above:
