@@ -5,106 +5,28 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import orjson
 import pytest
 
-from proxy.core.keys import ListingKey
-from proxy.core.messages import Fields, Request, Response
-from proxy.core.signing import signature
+from proxy.core.messages import Fields, Request
 from proxy.gateway.gateway import Arrival
-from proxy.stores.base import Claim
-from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
-from proxy.upstream.base import Exchange
 from proxy.web.answering import Answering, answering
 from proxy.web.asking import asking
 from proxy.web.entrance import Entrance
 from proxy.web.shield import Shield
 from tests.gateway.conftest import SECRET, Hand
+from tests.gateway.held import HeldStore, TellingWho
 from tests.web.conftest import settings_for
 
 LIST = "/v2/images?limit=5"
 IMAGE = "/v2/images/an-image"
 READER = "key-of-the-reader-0123"
 ANOTHER = "key-of-another-0123456"
-
-
-class HeldStore(MemoryStore):
-    """Process memory whose claims are given while *gate* is open; *claiming* is set with each that is asked for."""
-
-    def __init__(self) -> None:
-        super().__init__(1 << 24)
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.claiming = asyncio.Event()
-
-    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
-        """See `SpanStore.claim`."""
-        self.claiming.set()
-        await self.gate.wait()
-        return await super().claim(key, after, now=now)
-
-
-class TellingWho:
-    """Shows who asks what belongs to who asks: *calls* are the access keys that signed, in order, *signed* what by.
-
-    While *gate* is shut answers wait; *asked* is set with each request. Keys that are *gone* are answered 401, with
-    *failing* all are answered that.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.signed: list[str] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.asked = asyncio.Event()
-        self.gone: set[str] = set()
-        self.failing: int | None = None
-
-    async def fetch(self, request: Request) -> Response:
-        """See `Upstream.fetch`."""
-        given = signature(request.fields)
-        assert given is not None
-        self.calls.append(given.access)
-        self.signed.append(given.digits)
-        self.asked.set()
-        await self.gate.wait()
-        if given.access in self.gone:
-            return Response(401, Fields(), b"{}")
-        if self.failing is not None:
-            return Response(self.failing, Fields([("X-Of", given.access)]), b"{}")
-        if request.path != "/v2/images":
-            return Response(200, Fields(), orjson.dumps(_image(given.access, 0)))
-        return Response(200, Fields(), self._list(given.access, request.target))
-
-    @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
-        """See `Upstream.exchange`."""
-        answer = await self.fetch(request)
-
-        async def chunks() -> AsyncIterator[bytes]:
-            yield answer.body
-
-        yield Exchange(answer.status, None, answer.fields, chunks())
-
-    @staticmethod
-    def _list(access: str, target: str) -> bytes:
-        """Return the page of an endless list."""
-        asked = parse_qs(urlsplit(target).query)
-        begin, count = int(asked.get("marker", ["-1"])[0].rpartition("-")[2]) + 1, int(asked["limit"][0])
-        images = [_image(access, number) for number in range(begin, begin + count)]
-        following = f"/v2/images?limit={count}&marker={images[-1]['id']}"
-        return orjson.dumps({"images": images, "next": following})
-
-
-def _image(access: str, number: int) -> dict[str, str]:
-    return {"id": f"{access}-{number}", "status": "active", "owner": access}
 
 
 @dataclass

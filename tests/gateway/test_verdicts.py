@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -17,10 +15,10 @@ from proxy.gateway.gateway import Answer, Arrival
 from proxy.gateway.verifier import TokenVerifier
 from proxy.stores.memory import MemoryStore
 from proxy.telemetry import Telemetry
-from proxy.upstream.base import Exchange
 from proxy.web.answering import answering
 from proxy.web.asking import asking
 from tests.gateway.conftest import SECRET, Hand
+from tests.gateway.held import Whole
 from tests.model import Model, body
 from tests.web.conftest import settings_for
 
@@ -28,7 +26,7 @@ LIST, IMAGE = "/v2/images?limit=5", "/v2/images/an-image"
 LEADER, FOLLOWER = "token-of-the-leader", "token-of-the-follower"
 
 
-class Cloud:
+class Cloud(Whole):
     """An upstream and an IAM that know the same *tokens*; *judged* and *asked* are the tokens that came to each.
 
     The upstream answers when the *gate* is open.
@@ -57,16 +55,6 @@ class Cloud:
             return Response(401, Fields(), b"{}")
         page = body(Model(("a", "b", "c")).cut("", 5))
         return Response(200, Fields(), page if request.path == "/v2/images" else b'{"id":"a","status":"active"}')
-
-    @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
-        """See `Upstream.exchange`."""
-        answer = await self.fetch(request)
-
-        async def chunks() -> AsyncIterator[bytes]:
-            yield answer.body
-
-        yield Exchange(answer.status, None, answer.fields, chunks())
 
 
 @pytest.fixture(params=[LIST, IMAGE])
