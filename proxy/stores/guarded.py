@@ -65,7 +65,8 @@ class Guard:
             self._left_alone_until = self._clock() + self._pause_s
             if self._pause_s > FIRST_PAUSE_S and not self._away:
                 self._away = True
-                event("store-away", level=logging.WARNING, operation=operation)
+                reason = str(error) or "no answer in time"
+                event("store-away", level=logging.WARNING, operation=operation, reason=reason)
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
             raise StoreUnavailableError(f"store: {operation} failed") from error
         self._left_alone_until, self._pause_s = 0.0, FIRST_PAUSE_S

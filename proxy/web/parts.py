@@ -149,6 +149,6 @@ async def _secret(settings: Settings, store: SpanStore, candidate: bytes) -> byt
         event(
             "secret-not-shared",
             level=30,
-            fact="the store is away, so this process shares no answers with others until it is restarted",
+            fact="the store is away; if it comes back with another, nothing is shared until the next start",
         )
         return candidate

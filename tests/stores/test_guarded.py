@@ -143,6 +143,18 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(
         assert [each.getMessage() for each in caplog.records] == said
 
 
+@pytest.mark.parametrize("reason", ["away", "no answer in time"])
+async def test_an_outage_is_logged_with_its_reason(
+    scripted: Scripted, caplog: pytest.LogCaptureFixture, reason: str
+) -> None:
+    """A password that Redis does not take looks otherwise than a Redis that is slow or gone."""
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError):
+            await scripted.guard.call("get", scripted.fails if reason == "away" else scripted.hangs)
+        scripted.now += 60
+    assert [each.__dict__["event_fields"] for each in caplog.records] == [{"operation": "get", "reason": reason}]
+
+
 async def test_a_single_time_out_is_the_last_call_for_a_while(scripted: Scripted) -> None:
     """A request asks the store several times, and waits for it once (law 7)."""
     with pytest.raises(StoreUnavailableError):
