@@ -21,7 +21,7 @@ def main() -> None:
     words = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     words.add_argument("--quick", action="store_true", help="short rounds, for a first look; writes nothing down")
     words.add_argument("--section", default="", help="only those with this in their title; writes nothing down")
-    words.add_argument("--rounds", type=int, help="rounds of each case of hits [default: 5, quick 1]")
+    words.add_argument("--rounds", type=int, help="rounds of each case of hits [default: 9, quick 1]")
     words.add_argument("--seconds", type=int, help="seconds of a round [default: 1]")
     given = words.parse_args()
     subprocess.run([_REPO / "tests" / "provision", "bench"], check=True)
@@ -29,7 +29,7 @@ def main() -> None:
     began = time.monotonic()
     taken: list[tuple[Section, Taken]] = []
     with tempfile.TemporaryDirectory(prefix="ims-proxy-bench-") as name, servers.upstream(Path(name)) as port:
-        rounds = given.rounds or (1 if given.quick else 5)
+        rounds = given.rounds or (1 if given.quick else 9)
         bench = Bench(port, Path(name), rounds=rounds, seconds=given.seconds or 1, quick=given.quick, say=_say)
         for section in report.SECTIONS:
             if given.section.lower() in section.title.lower():

@@ -17,11 +17,12 @@ _CASE = Case("two workers beside one", "/v2/images?limit=1", WHOLE, connections=
 
 def measured(bench: Bench) -> Taken:
     """Return hits per second of one worker and of two, in turn, both free to run on either core."""
-    rounds = 3 if bench.quick else 9
     with ExitStack() as stack:
         redis = stack.enter_context(RedisServer(bench.home("cores")))
         servers = [_workers(stack, bench, redis, workers) for workers in (1, 2)]
-        one, two = load.measured(_CASE, servers, bench.upstream_port, rounds=rounds, seconds=1, say=bench.say)
+        one, two = load.measured(
+            _CASE, servers, bench.upstream_port, rounds=bench.rounds, seconds=bench.seconds, say=bench.say
+        )
     rows = [
         (
             each.server,
@@ -55,9 +56,8 @@ SECTION = Section(
     measured,
     """\
 One image, every request on the whole way, where a hit costs the server many times what it costs wrk: only so can two
-cores show what two workers do, for wrk runs on the same two. What the workers take and what wrk takes add up to what
-there is: wrk is what keeps two workers from two whole cores, so their hits are to be seen beside the cores that they
-had. The rest is what a hit costs more where both cores are busy. All the requests are the same, which wrk sends for
-less than such as it has to make. The workers share a Redis, and have the page in memory; the two servers take
-turns.""",
+cores show what two workers do, for wrk runs on the same two. What the workers and wrk take adds up to what there is, so
+wrk is what keeps two workers from two whole cores: see their hits beside the cores that they had. The rest is that a
+hit costs more where both cores are busy. All the requests are the same, which wrk sends for less than such as it has to
+make. The workers share a Redis, and have the page in memory; the two servers take turns.""",
 )

@@ -70,6 +70,11 @@ class Result:
         values: list[float] = [getattr(each, of) for each in self.rounds]
         return statistics.median(values)
 
+    @property
+    def least_cpu_us(self) -> float:
+        """The processor time of a hit in the round that was disturbed least, microseconds."""
+        return min(each.cpu_us for each in self.rounds)
+
 
 class NotMeasuredError(Exception):
     """A round that would have counted something else than hits."""
