@@ -13,11 +13,11 @@ from proxy.core.identity import UNPLACED, Partition, Partitioner, Unshared, Who,
 from proxy.core.keys import EVERYTHING, project_scope
 from proxy.core.messages import Request
 from proxy.core.purging import Purge
+from proxy.core.writes import SAFE
 from proxy.errors import ForbiddenError, IdentityChangedError, ProxyError, UnauthorizedError
 from proxy.gateway.signatures import Signatures
 from proxy.gateway.verifier import TokenVerifier
 
-_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _BELIEVED_S: Final = 1.0
 
 
@@ -172,7 +172,7 @@ class OwnDoor:
             if caller is None:
                 raise UnauthorizedError("caller: no valid key in Authorization: Bearer or X-Api-Key")
             writes = caller.writes
-        if request.method not in _SAFE and not writes:
+        if request.method not in SAFE and not writes:
             raise ForbiddenError(f"caller: may not write, and {request.method} does")
 
     async def onward(self, request: Request) -> Request:
