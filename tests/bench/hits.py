@@ -106,8 +106,8 @@ nginx runs twice, as the goals name it and as it sends short answers faster; see
 
 Server's core and wrk's core say how busy each was: where the server's is not full, something else was the limit (wrk,
 or other programs on the same machine). "CPU µs each" is the processor time of the server for one hit, in the median and
-in the round where it took least. On a machine that is shared, one round may take twice as much as the next; the least
-is nearest to what a hit costs where nobody disturbs it.
+in the round where it took least. On a machine that is shared rounds differ much; the least is nearest to what a
+hit costs where nobody disturbs it.
 
 - Identical heads cost a comparison, a look-up and one write, a few microseconds in Python, beside what the event loop
   takes for a read and a write. nginx does the same in C, so the lead shrinks as the page grows and copying it counts.

@@ -209,9 +209,8 @@ SECTIONS = (
 One client asks for a listing nobody asked for before, directly and through each by turns. "aiohttp" is its server
 before its client and nothing else (`tests/bench/bare_proxy.py`): what any proxy made with it adds. What the proxy adds
 to that are its decisions, the budget, and the body: checked to its last byte, read for ids and the little else that is
-looked at, cut into images, copied, and tagged. A miss of 25 images is some 1,200 calls of functions (cProfile), no
-single one of which takes a tenth. Of one of 1,000 images a third is the parser, a tenth copying, and a tenth the tag's
-SHA-256 (perf).""",
+looked at, cut into images, copied, and tagged. A miss of 25 images is many calls of small functions, spread thin over
+aiohttp and the proxy. Of one of 1,000 images the parser takes most, then copying and the tag's SHA-256.""",
     ),
     Section(
         "Hits from Redis",
@@ -229,8 +228,8 @@ bare client GETs one value, runs on the server's core, with as many tasks as wrk
         start,
         """\
 A process that has answered one list. Its modules were compiled before, as they are where pip has installed them. It
-takes its time for loading them, a third of that for the proxy's own, a seventh for aiohttp's and an eighth for
-pydantic's (`python -X importtime -c 'import proxy.web.app'`).""",
+takes its time for loading them: the proxy's own, aiohttp's and pydantic's above all
+(`python -X importtime -c 'import proxy.web.app'`).""",
     ),
     Section(
         "Memory of what is stored",

@@ -129,11 +129,11 @@ Varnish (`-s malloc,256m -p http_gzip_support=off -p thread_pools=1 -p timeout_i
 - Hits beside nginx: the smaller part of a hit in the memory of heads is Python, the rest is the event loop's and the
   kernel's, which nginx pays for too. Where other programs take caches and memory from it, Python loses more than nginx
   does; "by least CPU" is the ratio of the rounds that were disturbed least.
-- A miss: what aiohttp adds by itself, and then many small steps, none of which takes a tenth of it. To take fewer would
-  be to decide less: whose list it is, whether somebody fetches it already, whether the budget allows the call, what is
-  in the body, how long it may be kept. It is the first to grow where the machine is slow or disturbed.
+- A miss: what aiohttp adds by itself, and then many small steps, spread thin. To take fewer would be to decide less:
+  whose list it is, whether somebody fetches it already, whether the budget allows the call, what is in the body, how
+  long it may be kept. It is the first to grow where the machine is slow or disturbed.
 - Two workers: wrk, which runs on the same two cores.
-- The start: Python's loading of modules, see there.
+- The start: Python loads the modules of the proxy and of its libraries.
 
 ## How far to trust it
 
