@@ -1,0 +1,87 @@
+"""The event loop's own delay, measured, so that it is never taken for somebody else's silence.
+
+A wait of 250 ms by the clock says nothing about a server if this process stood still for 240 of them: the answer may have
+arrived long ago and not have been read. `LoopClock.heard_s` counts only time in which the loop turned, and so could hear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+TICK_S: Final = 0.02
+_LONGEST_TICK_S: Final = 2 * TICK_S  # what one turn of the loop counts for at most
+_RECENT_S: Final = 10.0
+
+
+class LoopClock:
+    """Counts the time in which the event loop listens, and how late it is.
+
+    A timer is due every `TICK_S`. Between two ticks the loop looked at its sockets once at least, so however long that
+    took, it counts as two ticks at most. *observe* is told the lag at each tick, seconds.
+    """
+
+    def __init__(
+        self, *, clock: Callable[[], float] = time.monotonic, observe: Callable[[float], None] = lambda _: None
+    ) -> None:
+        self._clock = clock
+        self._observe = observe
+        self._heard_s = 0.0
+        self._ticked_at = clock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._recent: deque[tuple[float, float]] = deque()  # falling lags with the times they were seen at
+
+    @property
+    def heard_s(self) -> float:
+        """Time so far in which the loop could hear, seconds. It never steps back, and stands while the loop does."""
+        return self._heard_s + min(_LONGEST_TICK_S, self._clock() - self._ticked_at)
+
+    @property
+    def lag_s(self) -> float:
+        """The longest that the loop has been late within the last 10 s, seconds; the tick that is overdue included."""
+        now = self._clock()
+        while self._recent and now - self._recent[0][0] > _RECENT_S:
+            self._recent.popleft()
+        overdue_s = max(0.0, now - self._ticked_at - TICK_S) if self._timer else 0.0
+        return max(self._recent[0][1] if self._recent else 0.0, overdue_s)
+
+    def start(self) -> None:
+        """Begin to tick on the running loop."""
+        if self._timer is None:
+            self._ticked_at = self._clock()
+            self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def stop(self) -> None:
+        """Tick no more; the clock then counts no more than one tick."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def wait(self, future: asyncio.Future[Any], timeout_s: float) -> bool:
+        """Wait until *future* is done, for *timeout_s* of heard time at most, and return whether it is.
+
+        The future is not cancelled, neither when the time has passed nor when the caller is cancelled.
+        """
+        until = self._heard_s + min(_LONGEST_TICK_S, self._clock() - self._ticked_at) + timeout_s
+        while not future.done():
+            left_s = until - self.heard_s
+            if left_s <= 0:
+                return False
+            # What is left by this clock is at least as long by the other, and the loop turns once more in any case.
+            await asyncio.wait([future], timeout=left_s)
+        return True
+
+    def _tick(self) -> None:
+        now = self._clock()
+        passed_s = now - self._ticked_at
+        self._heard_s += min(_LONGEST_TICK_S, passed_s)
+        self._ticked_at = now
+        lag_s = max(0.0, passed_s - TICK_S)
+        while self._recent and self._recent[-1][1] <= lag_s:
+            self._recent.pop()
+        self._recent.append((now, lag_s))
+        self._observe(lag_s)
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)

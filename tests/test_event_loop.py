@@ -1,0 +1,63 @@
+"""The event loop's own delay: it is measured, and it is never taken for somebody else's silence."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.event_loop import TICK_S, LoopClock
+
+LIMIT_S = 0.1
+
+
+@pytest.fixture
+async def loop_clock() -> AsyncIterator[LoopClock]:
+    clock = LoopClock()
+    clock.start()
+    yield clock
+    clock.stop()
+
+
+async def test_blocked_loop_does_not_count_against_a_wait(loop_clock: LoopClock) -> None:
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(LIMIT_S / 2, answer.set_result, None)
+    waiting = asyncio.create_task(loop_clock.wait(answer, LIMIT_S))
+    await asyncio.sleep(0)
+    time.sleep(3 * LIMIT_S)  # noqa: ASYNC251 - that the loop stands still is what is tested
+    assert await waiting
+
+
+async def test_silence_ends_a_wait_and_leaves_the_future_alone(loop_clock: LoopClock) -> None:
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    assert not await loop_clock.wait(answer, LIMIT_S)
+    assert not answer.done()
+
+
+async def test_future_that_is_done_needs_no_time(loop_clock: LoopClock) -> None:
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    answer.set_result(None)
+    assert await loop_clock.wait(answer, 0.0)
+
+
+async def test_lag_shows_how_long_the_loop_stood_still(loop_clock: LoopClock) -> None:
+    await asyncio.sleep(TICK_S)
+    heard_s = loop_clock.heard_s
+    time.sleep(LIMIT_S)  # noqa: ASYNC251 - that the loop stands still is what is tested
+    assert loop_clock.lag_s >= LIMIT_S - 2 * TICK_S
+    assert loop_clock.heard_s - heard_s <= 3 * TICK_S
+    await asyncio.sleep(2 * TICK_S)
+    assert loop_clock.lag_s >= LIMIT_S - 2 * TICK_S  # it is remembered for a while
+
+
+async def test_each_tick_is_observed() -> None:
+    seen = asyncio.Event()
+    clock = LoopClock(observe=lambda _: seen.set())
+    clock.start()
+    try:
+        async with asyncio.timeout(60):
+            await seen.wait()
+    finally:
+        clock.stop()
