@@ -1,7 +1,8 @@
 """The event loop's own delay, measured, so that it is never taken for somebody else's silence.
 
-A wait of 250 ms by the clock says nothing about a server if this process stood still for 240 of them: the answer may have
-arrived long ago and not have been read. `LoopClock.heard_s` counts only time in which the loop turned, and so could hear.
+A wait of 250 ms by the clock says nothing about a server if this process stood still for 240 of them: the answer may
+have arrived long ago and not have been read. `LoopClock.heard_s` counts only time in which the loop turned, and so
+could hear.
 """
 
 from __future__ import annotations
