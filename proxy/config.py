@@ -268,7 +268,17 @@ class StoreSection(Section):
     near_ttl_s: Wait = Field(
         1.0, description="how long process memory is believed while invalidations of other replicas can't arrive"
     )
-    timeout_ms: float = Field(50.0, gt=0, le=60_000, description="the longest a request waits for Redis, milliseconds")
+    timeout_ms: float = Field(
+        500.0,
+        gt=0,
+        le=60_000,
+        description="the longest a request waits for Redis in all, milliseconds; the proxy's own delay does not count",
+    )
+    outage_mode: Literal["consistent", "available"] = Field(
+        "consistent",
+        description="while Redis is away and other replicas were lately seen, process memory is used for `near_ttl_s` "
+        "(`consistent`), or to the end of its lifetimes (`available`: writes through others are seen after `cache.ttl_s`)",
+    )
     prefix: str = Field(
         "ims-proxy:",
         max_length=64,

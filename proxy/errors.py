@@ -146,5 +146,9 @@ class StoreUnavailableError(Exception):
     """The store could not be asked. The caller of the proxy never sees it: the store is then taken for empty."""
 
 
+class StoreSilentError(StoreUnavailableError):
+    """The store has not answered in time. That alone does not say that it is away."""
+
+
 class StoreRefusedError(StoreUnavailableError):
     """The store answered, and refused: it is full, say, or a key holds something foreign. Other calls may succeed."""

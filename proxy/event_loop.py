@@ -14,15 +14,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 TICK_S: Final = 0.02
-_LONGEST_TICK_S: Final = 2 * TICK_S  # what one turn of the loop counts for at most
+_LEAST_TICK_S: Final = 0.004  # what a tick counts for however late it is
 _RECENT_S: Final = 10.0
 
 
 class LoopClock:
     """Counts the time in which the event loop listens, and how late it is.
 
-    A timer is due every `TICK_S`. Between two ticks the loop looked at its sockets once at least, so however long that
-    took, it counts as two ticks at most. *observe* is told the lag at each tick, seconds.
+    A timer is due every `TICK_S`, and counts for so long less what it is late. A reply that has arrived is taken step by
+    step, one a turn of the loop, so while turns are long a tick counts for little. *observe* is told the lag at each
+    tick, seconds.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class LoopClock:
     @property
     def heard_s(self) -> float:
         """Time so far in which the loop could hear, seconds. It never steps back, and stands while the loop does."""
-        return self._heard_s + min(_LONGEST_TICK_S, self._clock() - self._ticked_at)
+        return self._heard_s + min(_LEAST_TICK_S, self._clock() - self._ticked_at)
 
     @property
     def lag_s(self) -> float:
@@ -56,7 +57,7 @@ class LoopClock:
             self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def stop(self) -> None:
-        """Tick no more; the clock then counts no more than one tick."""
+        """Tick no more; the next `wait` starts it anew."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -66,19 +67,20 @@ class LoopClock:
 
         The future is not cancelled, neither when the time has passed nor when the caller is cancelled.
         """
-        until = self._heard_s + min(_LONGEST_TICK_S, self._clock() - self._ticked_at) + timeout_s
+        self.start()
+        until = self.heard_s + timeout_s
         while not future.done():
             left_s = until - self.heard_s
             if left_s <= 0:
                 return False
-            # What is left by this clock is at least as long by the other, and the loop turns once more in any case.
-            await asyncio.wait([future], timeout=left_s)
+            # What is left by this clock is at least as long by the other.
+            await asyncio.wait([future], timeout=max(left_s, TICK_S))
         return True
 
     def _tick(self) -> None:
         now = self._clock()
         passed_s = now - self._ticked_at
-        self._heard_s += min(_LONGEST_TICK_S, passed_s)
+        self._heard_s += _counted_s(passed_s)
         self._ticked_at = now
         lag_s = max(0.0, passed_s - TICK_S)
         while self._recent and self._recent[-1][1] <= lag_s:
@@ -86,3 +88,10 @@ class LoopClock:
         self._recent.append((now, lag_s))
         self._observe(lag_s)
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+
+def _counted_s(passed_s: float) -> float:
+    """Return what *passed_s* since the latest tick count for."""
+    if passed_s <= TICK_S:
+        return passed_s
+    return max(_LEAST_TICK_S, 2 * TICK_S - passed_s)

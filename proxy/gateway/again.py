@@ -24,6 +24,7 @@ from proxy.gateway.asked import ListAsk
 from proxy.gateway.listed import Repeatable
 from proxy.gateway.pages import PageRenderer
 from proxy.stores.base import SpanStore
+from proxy.stores.circuit_breaker import begin_request
 
 _PAGE_BYTES: Final = 300
 _MARK_BYTES: Final = 450
@@ -77,6 +78,7 @@ class Again:
 
         If no body is *wanted*, return an empty one in its place.
         """
+        begin_request()
         try:
             held = await self._store.bodies(same.key, same.marks, now=self._clock())
         except StoreUnavailableError:

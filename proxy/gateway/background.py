@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 
 from proxy.errors import ProxyError
+from proxy.stores.circuit_breaker import begin_request
 from proxy.telemetry import event
 
 
@@ -39,6 +40,7 @@ class Background:
 
 
 async def _quietly(work: Coroutine[None, None, None]) -> None:
+    begin_request()  # it waits for the store on its own account, not on that of the request that it was begun for
     try:
         await work
     except ProxyError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 
 from proxy.core.answer import NotAList, listed
 from proxy.core.coding import READABLE
@@ -46,8 +47,8 @@ class Fetched:
 class Wanted:
     """A span to fetch: *size* rows after the marker *after*. *generation* is that of the listing when it was asked for.
 
-    A write changes the generation, so nobody who asks after the write joins a fetch that began before it. *seen* is
-    when the span was fetched that the caller found in the store and could not use: a span that another replica has
+    A write changes the generation, so nobody who asks after the write joins a fetch that began before it; for writes
+    that may go unheard there is *join_after*, see `proxy.stores.base.Found`. *seen* is when the span was fetched that the caller found in the store and could not use: a span that another replica has
     fetched since will do.
     """
 
@@ -55,6 +56,7 @@ class Wanted:
     size: int
     generation: str
     seen: float
+    join_after: float = -inf
 
 
 class Fetcher:
@@ -89,6 +91,7 @@ class Fetcher:
             (ask.key.digest, wanted.after, wanted.generation),
             lambda: self._claimed(ask, wanted, purpose),
             serves=lambda fetched, failed: _serves(ask, fetched, failed),
+            join_after=wanted.join_after,
         )
         if got is None:
             return await self._fetch(ask, wanted, Claim(State(wanted.generation), 0), purpose), False

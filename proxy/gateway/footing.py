@@ -44,7 +44,7 @@ class Footing:
                 steps = footholds(back)
             foothold = steps.pop(0)
             size = min(gap.count + foothold.distance, self._longest)
-            wanted = Wanted(foothold.marker, size, found.moment, inf)
+            wanted = Wanted(foothold.marker, size, found.state.generation, inf, found.join_after)
             fetched, _ = await self._fetcher.fetched(ask, wanted, purpose="vanished-marker")
             if fetched.span is None:
                 if fetched.status not in LOST:

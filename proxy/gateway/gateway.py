@@ -35,6 +35,7 @@ from proxy.gateway.resource import ResourceGateway
 from proxy.gateway.resource_asking import resource_asked
 from proxy.gateway.waited import as_one, believed_no_longer
 from proxy.stores.base import SpanStore
+from proxy.stores.circuit_breaker import begin_request
 from proxy.upstream.base import Exchange
 
 _OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
@@ -108,6 +109,7 @@ class Gateway:
 
         Raises `ProxyError` where the proxy has to answer itself.
         """
+        begin_request()
         asked = decisive(request) if request.method in ("GET", "HEAD") else request
         self._door.admit(asked)
         if ends_here(request):

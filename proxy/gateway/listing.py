@@ -128,7 +128,9 @@ class ListingGateway:
             for part in stale.parts:
                 size = max(part.span.asked, 1)
                 if self._look.standing(ask, part.span, found.state) < Standing.FRESH:
-                    wanted = Wanted(part.span.after, size, found.moment, part.span.fetched_at)
+                    wanted = Wanted(
+                        part.span.after, size, found.state.generation, part.span.fetched_at, found.join_after
+                    )
                     self.background.do(self._revalidated(ask, wanted))
             return self._given(ask, stale, Trail(detail="stale-while-revalidate"))
         refused = self._refused.given(_refusal(ask, found))
@@ -140,13 +142,15 @@ class ListingGateway:
 
     async def _got(self, ask: ListAsk, gap: Gap, found: Found, trail: Trail) -> Span | Listed:
         """Return the span fetched for *gap*, or what is given in place of the page."""
-        stale_will_do = isinstance(self._look.covered(ask, gap, found, Standing.IF_ERROR), Page)
+        last_resort = found.as_last_resort
+        stale_will_do = isinstance(self._look.covered(ask, gap, last_resort, Standing.IF_ERROR), Page)
         asking = replace(ask, claimant=replace(ask.claimant, patient=False)) if stale_will_do else ask
         try:
             fetched, follows = await self._fetcher.fetched(asking, self._strides.wanted(ask, gap, found))
         except ProxyError as error:
-            if given := self._if_error(ask, gap, found, trail):
-                if isinstance(error, TooManyCallsError):
+            throttled = isinstance(error, TooManyCallsError)
+            if given := self._if_error(ask, gap, last_resort if throttled else found, trail):
+                if throttled:
                     given = replace(given, cache_status=replace(given.cache_status, detail="stale-while-waiting"))
                 return given
             raise

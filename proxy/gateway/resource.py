@@ -14,7 +14,7 @@ from proxy.core.policy import CacheStatus, Fwd
 from proxy.core.rfc9111.presented import coding_for, presented
 from proxy.core.rfc9111.stored import Policy, StoredAnswer
 from proxy.core.values import immutable
-from proxy.errors import NotInStoreError, ProxyError
+from proxy.errors import NotInStoreError, ProxyError, TooManyCallsError
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.background import Background
 from proxy.gateway.codings import CodedBodies
@@ -132,12 +132,17 @@ class ResourceGateway:
     async def _got(self, ask: ResourceAsk, answer: StoredAnswer | None, found: FoundAnswers) -> Resourced | str:
         """Return what a fetch brings, or *answer* in its place while the upstream fails."""
         why = _why(answer, found, now=self._clock())
-        if self._stands_in(ask, answer, found) and self._thrift.low(ask.claimant.partition):
+        last_resort = found.as_last_resort
+        doubted = answer or chosen(ask, last_resort)
+        if self._stands_in(ask, doubted, last_resort) and (found.doubtful or self._thrift.low(ask.claimant.partition)):
             ask = replace(ask, claimant=replace(ask.claimant, patient=False))
         try:
             fetched, follows = await self._fetcher.fetched(ask, found)
-        except ProxyError:
-            if given := self._stands_in(ask, answer, found):
+        except ProxyError as error:
+            given = self._stands_in(ask, answer, found)
+            if given is None and isinstance(error, TooManyCallsError):
+                given = self._stands_in(ask, doubted, last_resort)
+            if given:
                 return await self._hit(ask, given, CacheStatus(why, detail="stale-if-error"))
             raise
         if fetched.large:

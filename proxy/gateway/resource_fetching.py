@@ -88,9 +88,10 @@ class ResourceFetcher:
         Raises `ProxyError` where the upstream gave no answer.
         """
         got = await self._sharing.shared(
-            (ask.key.digest, found.moment, ask.flight),
+            (ask.key.digest, found.state.generation, ask.flight),
             lambda: self._claimed(ask, found, purpose),
             serves=lambda fetched, failed: _serves(ask, fetched, failed),
+            join_after=found.join_after,
         )
         if got is None:
             return await self._fetch(ask, found, Claim(found.state, 0), purpose), False

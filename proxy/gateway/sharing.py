@@ -7,7 +7,7 @@ How a fetch can end, and what those who wait for it do:
   who follow again get, they share, for else a crowd would fall on an upstream that fails; but never a 401 or 403, which
   is about who asks: then each asks alone.
 - the upstream could not be reached: likewise.
-- the replica that led died: its claim lapses, and the first who asks again gets it.
+- the replica that led died, stands still, or lost its claim: it is silent, and the first who asks again takes it over.
 - they waited too long: they fetch without a claim.
 - the store is lost: every replica fetches for itself.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Hashable
 from dataclasses import replace
+from math import inf
 from typing import Final, Generic, TypeVar
 
 from proxy.core.keys import ListingKey
@@ -34,9 +35,9 @@ OF_THE_CALL: Final = frozenset(
         *(f"x-apig-ratelimit-{policy}" for policy in ("user", "api", "app", "ip")),
     }
 )
-_CLAIM_WAITS: Final = 12
+_CLAIM_POLLS: Final = 900
 _JOINS: Final = 8
-_CLAIM_WAIT_S: Final = 6.0
+_CLAIM_POLL_S: Final = 0.1
 
 Result = TypeVar("Result")
 
@@ -65,20 +66,21 @@ class Sharing(Generic[Result]):
         fetch: Callable[[], Coroutine[None, None, Result]],
         *,
         serves: Callable[[Result, bool], bool],
+        join_after: float = -inf,
     ) -> tuple[Result, bool] | None:
         """Return how the flight for *at* ended, and whether another caller began it; without one, *fetch* begins it.
 
         *serves* says whether a caller who followed may take a result. Its second argument is whether an earlier flight
-        has already been of no use to this caller. None where no flight was of use: then the caller has to ask alone.
+        has already been of no use to this caller. A flight that began before *join_after* is not joined. None where no flight was of use: then the caller has to ask alone.
         Raises `ProxyError` where the upstream gave no answer.
         """
         failed = False
         for _ in range(_JOINS):
-            follows = self._flights.flying(at)
+            follows = self._flights.flying(at, not_before=join_after)
             if follows:
                 self._telemetry.collapsed()
             try:
-                result = await self._flights.join(at, fetch)
+                result = await self._flights.join(at, fetch, not_before=join_after)
             except TooManyCallsError:
                 if not follows:
                     raise
@@ -108,16 +110,17 @@ class Sharing(Generic[Result]):
 
         *elsewhere* looks for what that replica has fetched. Without the store, the claim carries *generation*.
         """
-        claim = None
-        for _ in range(_CLAIM_WAITS):
-            claim = await self._claim(key, after, generation)
+        claim, waited = await self._claim(key, after, generation), False
+        for _ in range(_CLAIM_POLLS):
             if claim.fence is not None:
                 break
-            await self._settled(key, after)
-            if result := await elsewhere():
+            waited = True
+            if await self._settled(key, after) and (result := await elsewhere()):
                 return result
-        assert claim is not None
+            claim = await self._claim(key, after, generation)
         try:
+            if waited and claim.fence and (result := await elsewhere()):
+                return result
             return await fetch(claim)
         finally:
             await self._settle(key, after, claim)
@@ -134,8 +137,8 @@ class Sharing(Generic[Result]):
         except StoreUnavailableError:
             return  # the claim lapses by itself
 
-    async def _settled(self, key: ListingKey, after: str) -> None:
+    async def _settled(self, key: ListingKey, after: str) -> bool:
         try:
-            await self._store.settled(key, after, timeout_s=_CLAIM_WAIT_S)
+            return await self._store.settled(key, after, timeout_s=_CLAIM_POLL_S)
         except StoreUnavailableError:
-            return  # the next claim says how it stands
+            return False  # the next claim says how it stands

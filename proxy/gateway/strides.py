@@ -44,7 +44,8 @@ class Strides:
         if ask.key.page is None and not self._page_by_page(ask):
             previous = gap.pieces[-1].span.asked if gap.pieces else max(found.behind, self._too_short(ask, gap, found))
             size = self._readahead.next(gap.count, previous=previous, whole_pages=not ask.sort.immovable)
-        return Wanted(gap.after, size, found.moment, inf if ask.directives != NONE else seen(found, gap.after))
+        last_seen = inf if ask.directives != NONE else seen(found, gap.after)
+        return Wanted(gap.after, size, found.state.generation, last_seen, found.join_after)
 
     def ahead(self, ask: ListAsk, page: Page) -> Wanted | None:
         """Return the span to fetch in the background now that *page* is given, None where there is none to fetch."""

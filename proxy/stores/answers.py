@@ -10,6 +10,8 @@ the answers' own bodies.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
 from typing import Any, Final
 
 import orjson
@@ -29,13 +31,25 @@ _MOST: Final = 8  # answers of one resource; the latest are kept
 class FoundAnswers:
     """The answers of a resource, the latest first, and the *state* of the resource.
 
-    *current* says that nothing has invalidated them; *moment* see `proxy.stores.base.Found`.
+    *current* says that nothing has invalidated them; *moment*, *join_after* and *unconfirmed* see `proxy.stores.base.Found`.
     """
 
     answers: tuple[StoredAnswer, ...]
     state: State
     current: bool
     moment: str = ""
+    join_after: float = -inf
+    unconfirmed: tuple[StoredAnswer, ...] = ()
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there are answers that can't be confirmed now."""
+        return bool(self.unconfirmed)
+
+    @property
+    def as_last_resort(self) -> FoundAnswers:
+        """The same with the answers that can't be confirmed now, for a caller who otherwise gets nothing."""
+        return replace(self, answers=self.unconfirmed, current=True) if self.unconfirmed else self
 
 
 class Answers:
@@ -57,7 +71,9 @@ class Answers:
         span = found.pieces[0].span if found.pieces else None
         answers = _unpacked(span.body) if span is not None else ()
         current = span is not None and span.generation == found.state.generation
-        return FoundAnswers(answers, found.state, current, found.moment)
+        doubted = found.unconfirmed[0].span if found.unconfirmed else None
+        unconfirmed = _unpacked(doubted.body) if doubted and doubted.generation == found.state.generation else ()
+        return FoundAnswers(answers, found.state, current, found.moment, found.join_after, unconfirmed)
 
     async def put(
         self,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import inf
 from typing import Protocol
 
 from proxy.core.keys import ListingKey
@@ -27,18 +29,29 @@ class Found:
     """What a store has of a window: pieces that follow each other without a gap, whatever they may still be used for.
 
     *behind* is how many rows were asked for with the span that holds the window's marker, 0 where no such span is
-    known; a caller with such a marker is paging. *doubt* is empty unless invalidations may go unheard. While they may,
-    it changes every now and then, and nobody joins a fetch that began under an earlier value.
+    known; a caller with such a marker is paging.
+
+    While invalidations by other replicas may go unheard, *doubt* is not empty: it changes every now and then, and what
+    was learnt under another doubt is not used. Then only a fetch that began at *join_after* or later may be joined, by
+    the event loop's clock, and *unconfirmed* are the pieces of memory that may have been invalidated: they are for a
+    caller who gets nothing else, because no call may be made.
     """
 
     pieces: tuple[Piece, ...]
     state: State
     behind: int = 0
     doubt: str = ""
+    join_after: float = -inf
+    unconfirmed: tuple[Piece, ...] = ()
+
+    @property
+    def as_last_resort(self) -> Found:
+        """The same with the pieces that can't be confirmed now, for a caller who otherwise gets nothing."""
+        return replace(self, pieces=self.unconfirmed) if self.unconfirmed else self
 
     @property
     def moment(self) -> str:
-        """Stands for what is known of invalidations now; a fetch is shared only among callers who found the same."""
+        """Stands for what is known of invalidations now; a refusal is shared only among callers who found the same."""
         return self.state.generation + self.doubt
 
 
@@ -96,8 +109,12 @@ class SpanStore(Protocol):
         """Give the claim back, if it is still held, and wake who waits for it."""
         ...
 
-    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
-        """Return when the claim that another replica holds is given back or has expired, or after *timeout_s*."""
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> bool:
+        """Return True as soon as the claim that another replica holds is given back or may be lost.
+
+        False after *timeout_s*, or sooner where nobody would tell: then whoever waits claims anew. A holder that is
+        silent loses its claim to the next who asks.
+        """
         ...
 
     async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
@@ -11,10 +12,11 @@ from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ClusterError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.core.keys import ListingKey
 from proxy.core.values import immutable
-from proxy.errors import StoreRefusedError, StoreUnavailableError
+from proxy.errors import StoreRefusedError, StoreSilentError, StoreUnavailableError
 from proxy.stores.base import State
 from proxy.stores.lane import Lane, Word, Words
 from proxy.stores.names import Names
@@ -35,7 +37,9 @@ def _needs(name: str) -> tuple[str, ...]:
 
 # Sent as text each time: Redis knows it by its hash, and one that restarted needs no second round trip to learn it.
 SCRIPTS: Final = {name: _script(name) for name in _NAMES}
-_THEIRS: Final = (RedisError, RedisClusterException, OSError, ValueError)  # what the client raises
+# What the client raises, also where it can't make sense of a reply.
+_THEIRS: Final = (RedisError, RedisClusterException, OSError, ValueError, TypeError, IndexError)
+_MAX_COMMANDS: Final = 64  # under way at once, beside pipelines of reads; more wait here, not for connections
 _GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
 # How long a generation and a fence live that nothing was kept under: longer than any fetch takes. Who makes up tokens
 # or queries leaves no more behind. A fetch that took longer all the same is kept under a generation that is gone, so it
@@ -58,6 +62,7 @@ class Commands:
         self.names = Names(prefix)
         self.remember_ms = remember_ms
         self._lane = Lane(servers)
+        self._slots = asyncio.Semaphore(_MAX_COMMANDS)
 
     async def run(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
         """Return what *script* returns."""
@@ -122,7 +127,15 @@ class Commands:
     async def translated(self) -> AsyncIterator[Redis]:
         """Make Redis' errors ours. Their texts stay out: they may quote a command."""
         try:
-            yield self.servers.redis
+            async with self._slots:
+                yield self.servers.redis
+        except _THEIRS as error:
+            raise await self._ours(error) from error
+
+    async def probe(self) -> None:
+        """Return once Redis has replied, however many commands wait for it."""
+        try:
+            await self.servers.redis.exists(self.names.run)
         except _THEIRS as error:
             raise await self._ours(error) from error
 
@@ -130,6 +143,8 @@ class Commands:
         """Return what is raised in the place of *error*."""
         if isinstance(error, ResponseError) and not isinstance(error, ClusterError):
             return StoreRefusedError("redis: refused a command")
+        if isinstance(error, (RedisTimeoutError, TimeoutError)):
+            return StoreSilentError("redis: no reply in time")
         await self.servers.doubted()
         return StoreUnavailableError(f"redis: {type(error).__name__}")
 

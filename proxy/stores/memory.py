@@ -89,8 +89,9 @@ class MemoryStore:
     async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
         """See `SpanStore.settle`."""
 
-    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> bool:  # noqa: ARG002 - see `claim`
         """See `SpanStore.settled`."""
+        return False
 
     async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:  # noqa: ARG002
         """See `SpanStore.put`."""

@@ -79,6 +79,11 @@ class Names:
         return f"{self._common}replicas"
 
     @property
+    def news(self) -> str:
+        """The number of invalidations that were published."""
+        return f"{self._common}news"
+
+    @property
     def channel(self) -> str:
         """Where replicas tell each other of invalidations, and of claims that were given back."""
         return f"{self.prefix}events"

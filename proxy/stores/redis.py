@@ -17,8 +17,8 @@ from proxy.errors import StoreRefusedError
 from proxy.stores import codec
 from proxy.stores.base import Claim, Found, Health
 from proxy.stores.commands import SCRIPTS, UNUSED_MS, Commands, evaluating
+from proxy.stores.fetch_locks import FetchLocks
 from proxy.stores.lane import Word
-from proxy.stores.leases import Leases
 from proxy.stores.names import Names
 from proxy.stores.seal import Seal
 from proxy.stores.servers import Servers, servers
@@ -39,7 +39,7 @@ class RedisStore:
     def __init__(self, redis: Redis | Servers, *, prefix: str, keep_s: float, seal: Seal = codec.CHECKSUM) -> None:
         self.servers = redis if isinstance(redis, Servers) else Servers(redis)
         self.commands = Commands(self.servers, prefix=prefix, remember_ms=int(keep_s * 1000) + _REMEMBER_MS)
-        self.leases = Leases(self.commands)
+        self.locks = FetchLocks(self.commands)
         self._seal = seal
         self._secret: bytes | None = None  # what this replica works with, where it asked for one
 
@@ -116,16 +116,17 @@ class RedisStore:
         return None
 
     async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
-        """See `Leases.claim`."""
-        return await self.leases.claim(key, after, now=now)
+        """See `FetchLocks.acquire`."""
+        return await self.locks.acquire(key, after, now=now)
 
     async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
         """See `SpanStore.settle`."""
-        await self.leases.settle(key, after, claim)
+        await self.locks.release(key, after, claim)
 
-    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
-        """See `Leases.settled`."""
-        await self.leases.settled(key, after, timeout_s=timeout_s)
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> bool:  # noqa: ARG002 - nobody tells
+        """See `SpanStore.settled`."""
+        await self.locks.wait(timeout_s)
+        return False
 
     async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
         """See `SpanStore.put`."""
@@ -216,7 +217,7 @@ class RedisStore:
 
     async def close(self) -> None:
         """See `SpanStore.close`."""
-        await self.leases.close()
+        await self.locks.close()
         await self.commands.close()
         await self.servers.close()
 

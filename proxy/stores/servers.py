@@ -19,6 +19,8 @@ from proxy.stores.address import Address, address
 
 _MAX_CONNECTIONS: Final = 256
 _OF_SENTINELS: Final = "sentinel_"
+_HANGS_S: Final = 5.0
+_SENTINEL_S: Final = 1.0  # the next Sentinel is asked after this
 
 
 class Servers:
@@ -39,6 +41,10 @@ class Servers:
 
     async def doubted(self) -> None:
         """A command failed: find out anew where keys are before the next."""
+
+    async def drop_idle(self) -> None:
+        """Close connections that nobody uses: after an outage each of them may be dead without saying so."""
+        await self.redis.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -94,6 +100,10 @@ class ClusterServers(Servers):
             await self.doubted()  # another node may keep that slot by now
             raise
 
+    async def drop_idle(self) -> None:
+        """See `Servers.drop_idle`: with them goes what is known of the nodes."""
+        await self.doubted()
+
     async def doubted(self) -> None:
         """See `Servers.doubted`: the client itself does so only where it may retry."""
         await self._cluster.aclose()
@@ -106,16 +116,17 @@ class ClusterServers(Servers):
 
 
 def servers(url: str, *, timeout_s: float) -> Servers:
-    """Return the Redis at *url*. Nothing is sent before the first call, no wait exceeds *timeout_s*.
+    """Return the Redis at *url*. Nothing is sent before the first call.
 
-    Retries are left to the next request: a store that is away must not hold one up twice. The client's own time limits
-    are set as well as ours, for its clean-up after a cancelled call waits by them. What the client would tell Redis of
-    itself is left out: it costs each connection 10 ms.
+    Retries are left to the next request: a store that is away must not hold one up twice. How long a request waits is
+    for `CircuitBreaker` to say; the client's own limits count this process's delay as Redis' silence, and end what hangs
+    for good: at *timeout_s*, or `_HANGS_S` where that is longer. What the client would tell Redis of itself is left
+    out: it costs each connection 10 ms.
     """
     where = address(url)
     bounds: dict[str, Any] = {
-        "socket_connect_timeout": timeout_s,
-        "socket_timeout": timeout_s,
+        "socket_connect_timeout": max(timeout_s, _HANGS_S),
+        "socket_timeout": max(timeout_s, _HANGS_S),
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         "driver_info": None,
@@ -137,7 +148,8 @@ def _by_sentinel(where: Address, bounds: dict[str, Any]) -> Servers:
     given = _options(where)
     own = {name.removeprefix(_OF_SENTINELS): given.pop(name) for name in list(given) if name.startswith(_OF_SENTINELS)}
     tls = {name: value for name, value in given.items() if name.startswith("ssl")}
-    sentinel = Sentinel(where.hosts, sentinel_kwargs=bounds | tls | own)  # type: ignore[no-untyped-call]
+    limits = {"socket_connect_timeout": _SENTINEL_S, "socket_timeout": _SENTINEL_S}
+    sentinel = Sentinel(where.hosts, sentinel_kwargs=bounds | limits | tls | own)  # type: ignore[no-untyped-call]
     leader = sentinel.master_for(where.service, max_connections=_MAX_CONNECTIONS, **given, **bounds)
     return LedServers(leader, sentinel)
 

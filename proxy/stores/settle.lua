@@ -8,5 +8,5 @@ if ARGV[2] ~= '0' then
   return redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end
 redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', ARGV[3], ARGV[4])
+redis.pcall('PUBLISH', ARGV[3], ARGV[4])  -- who waits asks again soon, heard or not
 return 1

@@ -33,11 +33,12 @@ import orjson
 from proxy.core.budget import LEAVES, Allowance, Taken, Told, Usage, Wait
 from proxy.core.claimant import Priority
 from proxy.errors import StoreUnavailableError
-from proxy.stores.guarded import LONGEST_PAUSE_S, Guard
+from proxy.stores.circuit_breaker import CircuitBreaker
 from proxy.stores.ledger import MemoryLedger
 from proxy.stores.redis import RedisStore
 
 _US: Final = 1_000_000
+_NOTICED_S: Final = 2.0  # another replica notices that Redis is back within this
 _LEAST_TIMEOUT_S: Final = 0.25  # a call that waits for its turn can wait for Redis too
 
 
@@ -69,7 +70,7 @@ class SharedLedger:
         notice_s: float,
         hold_s: float,
         timeout_s: float,
-        failed: Callable[[str], None],
+        breaker: CircuitBreaker,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -81,7 +82,8 @@ class SharedLedger:
         self._notice_s = notice_s
         self._hold_s = hold_s
         self._clock = clock
-        self._guard = Guard(timeout_s=max(timeout_s, _LEAST_TIMEOUT_S), clock=clock, failed=failed)
+        self._breaker = breaker
+        self._timeout_s = max(timeout_s, _LEAST_TIMEOUT_S)
         self._leases = counted(1)
         self._unsent: dict[str, _Unsent] = {}
         self._reporting: asyncio.Task[None] | None = None
@@ -164,8 +166,10 @@ class SharedLedger:
         """Tell Redis what it does not know of *scope*, and return whether a call may be made, where one is wanted."""
         order = self._order(self._unsent.pop(scope, _Unsent()), taking)
         try:
-            life, said = await self._guard.call(
-                "budget", lambda: self._store.budgeted(scope, order, life=secrets.token_bytes(8))
+            life, said = await self._breaker.call(
+                "budget",
+                lambda: self._store.budgeted(scope, order, life=secrets.token_bytes(8)),
+                timeout_s=self._timeout_s,
             )
         except StoreUnavailableError:
             self._away_since = self._clock() if self._away_since is None else self._away_since
@@ -206,7 +210,7 @@ class SharedLedger:
         """Whether another replica may not know yet that Redis is back, or what it did meanwhile still counts."""
         if self._listens and not self._in_touch():
             return True
-        return self._clock() < self._back_at + LONGEST_PAUSE_S + self._hold_s + self._near.counted_s(scope)
+        return self._clock() < self._back_at + _NOTICED_S + self._hold_s + self._near.counted_s(scope)
 
     def _part_taken(self, scope: str, priority: Priority) -> Taken | Wait:
         """Take a call of this replica's own part."""

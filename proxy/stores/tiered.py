@@ -1,26 +1,30 @@
 """Process memory before Redis.
 
-Memory is believed while the channel is, for then every invalidation arrives before its write is answered. While the
-channel is down, a span in memory is believed only for as long as a writer waits for replicas that it can't reach.
+Memory is believed while the invalidation bus is, whatever happens to commands, for then every invalidation arrives
+before its write is answered. While the bus is down, `OutageMode` says how long memory is believed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Final, TypeVar
+from enum import StrEnum
+from itertools import takewhile
+from typing import Any, Final, TypeVar
 
 from proxy.core.freshness import current_age
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Mark, Piece, Span
 from proxy.errors import StoreUnavailableError
+from proxy.event_loop import LoopClock
 from proxy.stores.base import Claim, Found, Health
-from proxy.stores.channel import Channel
+from proxy.stores.circuit_breaker import CircuitBreaker
 from proxy.stores.debts import Debts, Unsettled
 from proxy.stores.generations import Generations
-from proxy.stores.guarded import Guard
+from proxy.stores.invalidation_bus import InvalidationBus
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore
 
@@ -29,9 +33,20 @@ Result = TypeVar("Result")
 _TELL_S: Final = 2.0
 
 
+class OutageMode(StrEnum):
+    """How long memory is believed while invalidations by other replicas can't arrive, and others were lately seen.
+
+    CONSISTENT: for *near_ttl_s* after it was fetched, which is how long a writer waits for replicas it can't reach.
+    AVAILABLE: to the end of its lifetime. A replica that has lately seen no other believes all it has in either mode.
+    """
+
+    CONSISTENT = "consistent"
+    AVAILABLE = "available"
+
+
 class TieredStore:
-    """A `SpanStore`: *near* before *far*. *near_ttl_s* is how long memory is believed without the channel, seconds,
-    *stale_s* how long a span is of use after its lifetime, *timeout_s* the longest wait for Redis.
+    """A `SpanStore`: *near* before *far*. *near_ttl_s* is how long memory is believed without the bus, seconds,
+    *stale_s* how long a span is of use after its lifetime, *timeout_s* the longest that a request waits for Redis.
 
     *failed* is told the name of each operation that fails in Redis; *heard* the scopes that any replica
     invalidated, or None once such news may have been missed. `StoreUnavailableError` is raised only where memory
@@ -47,6 +62,8 @@ class TieredStore:
         stale_s: float,
         timeout_s: float,
         failed: Callable[[str], None],
+        loop_clock: LoopClock,
+        outage_mode: OutageMode = OutageMode.CONSISTENT,
         heard: Callable[[Iterable[str] | None], None] = lambda _: None,
     ) -> None:
         self._near = near
@@ -54,20 +71,28 @@ class TieredStore:
         self._near_ttl_s = near_ttl_s
         self._stale_s = stale_s
         self._timeout_s = timeout_s
-        self._guard = Guard(timeout_s=timeout_s, clock=time.monotonic, failed=failed)
-        self._channel = Channel(far, trust_s=near_ttl_s, apply=self._apply, lost=self._lost)
+        self._outage_mode = outage_mode
+        self._loop_clock = loop_clock
+        self._breaker = CircuitBreaker(
+            timeout_s=timeout_s,
+            loop_clock=loop_clock,
+            probe=far.commands.probe,
+            reset=far.servers.drop_idle,
+            failed=failed,
+        )
+        self._bus = InvalidationBus(far, trust_s=near_ttl_s, loop_clock=loop_clock, apply=self._apply, lost=self._lost)
         self._generations = Generations(near)
         self._debts = Debts(self._told)
         self._pass_on = heard
 
     def start(self) -> None:
         """Begin to listen to other replicas."""
-        self._channel.start()
+        self._bus.start()
 
     @property
     def epoch(self) -> int | None:
         """See `SpanStore.epoch`."""
-        return self._generations.news + self._near.epoch if self._channel.trusted else None
+        return self._generations.news + self._near.epoch if self._bus.trusted or self._is_lone_in_outage() else None
 
     @property
     def stored_bytes(self) -> int:
@@ -76,16 +101,17 @@ class TieredStore:
 
     def health(self) -> Health:
         """See `SpanStore.health`."""
+        breaker, bus = self._breaker.open_reason, self._bus.down_reason
         parts = {
-            "redis": "ok" if self._guard.well else "failed when it was asked last",
-            "channel": "ok" if self.channel_up else "down, what other replicas change is not heard",
+            "redis": f"unavailable: {breaker}" if breaker else "ok",
+            "invalidation_bus": f"down: {bus}; {self._outage_effect()}" if bus else "ok",
         }
-        return replace(self._near.health(), parts={"memory": "ok"} | parts, replicas=len(self._channel.peers))
+        return replace(self._near.health(), parts={"memory": "ok"} | parts, replicas=len(self._bus.peers))
 
     @property
-    def channel_up(self) -> bool:
+    def bus_up(self) -> bool:
         """Whether invalidations of other replicas arrive."""
-        return self._channel.trusted
+        return self._bus.trusted
 
     @property
     def far(self) -> RedisStore:
@@ -93,25 +119,27 @@ class TieredStore:
         return self._far
 
     @property
-    def channel(self) -> Channel:
+    def bus(self) -> InvalidationBus:
         """What this replica hears of the others by."""
-        return self._channel
+        return self._bus
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """What every call to Redis goes through."""
+        return self._breaker
 
     async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
         """See `SpanStore.chain`: from memory where it has all of the window, fresh."""
         near = self._near.chain_now(key, after, count, joinable=joinable, now=now)
         if _suffices(near, count, now=now) and (self._believes_memory_of(key) or self._just_fetched(near, now=now)):
             return near
-        asked_at = self._generations.news
+        asked_at, began = self._generations.news, time.monotonic()
         try:
             far = await self._believed("chain", lambda: self._far.chain(key, after, count, joinable=joinable, now=now))
         except StoreUnavailableError:
-            # News of other replicas' writes don't arrive now, but each writer waits for `near_ttl_s` before it is
-            # answered. So a fetch may be joined if it began within that time, and memory may be used if it was filled
-            # within it.
-            doubt = f"~{now // self._near_ttl_s:.0f}"
-            pieces = near.pieces if self._just_fetched(near, now=now) else ()
-            return Found(pieces, near.state, near.behind, doubt)
+            now += time.monotonic() - began
+            near = self._near.chain_now(key, after, count, joinable=joinable, now=now)
+            return near if self._believes_memory_of(key) else self._in_outage(near, now=now)
         self._generations.learn(key, far.state.generation, asked_at=asked_at)
         for piece in far.pieces:
             if piece.span.generation == far.state.generation:
@@ -126,15 +154,18 @@ class TieredStore:
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
         """See `SpanStore.holding`."""
         near = await self._near.holding(key, image_id, now=now)
-        return near or await self._guard.call("holding", lambda: self._far.holding(key, image_id, now=now))
+        return near or await self._breaker.call("holding", lambda: self._far.holding(key, image_id, now=now))
 
     async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
         """See `SpanStore.claim`. Without Redis every replica is on its own."""
         asked_at = self._generations.news
         try:
-            claim = await self._believed("claim", lambda: self._far.claim(key, after, now=now))
+            claim = await self._believed(
+                "claim",
+                lambda: self._far.claim(key, after, now=now),
+                late=lambda claim: self._release_late(key, after, claim),
+            )
         except StoreUnavailableError:
-            self._far.leases.let_go(key, after)
             return Claim(self._near.state(key, now=now), 0)
         self._generations.learn(key, claim.state.generation, asked_at=asked_at)
         return claim
@@ -142,23 +173,20 @@ class TieredStore:
     async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
         """See `SpanStore.settle`."""
         if claim.fence:
-            self._far.leases.let_go(key, after)
-            await self._guard.call("settle", lambda: self._far.settle(key, after, claim))
+            self._far.locks.abandon(key, after, claim.fence)
+            await self._breaker.call("settle", lambda: self._far.settle(key, after, claim), must_run=True)
 
-    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> None:
-        """See `SpanStore.settled`: woken by the channel where there is one."""
-        if self._channel.trusted:
-            message = self._far.names.woken(key.digest, after)
-            await self._channel.woken(message, held=lambda: self._held(key, after), timeout_s=timeout_s)
-        else:
-            await self._guard.call(
-                "settled", lambda: self._far.settled(key, after, timeout_s=timeout_s), timeout_s=timeout_s + 1
-            )
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> bool:
+        """See `SpanStore.settled`: woken by the bus where there is one."""
+        message = self._far.names.woken(key.digest, after)
+        return await self._bus.wait_for(message, timeout_s=timeout_s)
 
     async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
         """See `SpanStore.put`."""
         self._near.put_now(key, span, keep_s=keep_s, now=now)
-        await self._guard.call("put", lambda: self._far.put(key, span, keep_s=keep_s, now=now, fence=fence))
+        await self._breaker.call(
+            "put", lambda: self._far.put(key, span, keep_s=keep_s, now=now, fence=fence), must_run=True
+        )
 
     def used(self, key: ListingKey, starts: Sequence[str]) -> None:
         """See `SpanStore.used`: what is in memory; Redis has its own way."""
@@ -167,62 +195,110 @@ class TieredStore:
     async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`.
 
-        Where Redis can't be reached, this waits until no replica that can't reach it either believes its memory.
-        Redis is told as soon as it can be, and before it is asked again.
+        Where Redis can't be reached, this waits until no replica that can't reach it either believes its memory, unless
+        no other was lately seen. Redis is told as soon as it can be, and before it is asked again.
         """
         await self._near.invalidate(scopes, unsettled_s=unsettled_s, now=now)
         self._generations.written(scopes)
         unsettled = Unsettled(now + unsettled_s, unsettled_s) if unsettled_s else Unsettled()
-        await self._debts.owe(scopes, unsettled=unsettled, wait_s=self._near_ttl_s + self._timeout_s)
+        await self._debts.owe(
+            scopes, unsettled=unsettled, wait_s=0.0 if self._is_lone_in_outage() else self._near_ttl_s
+        )
 
     async def count(self, scope: str, *, now: float) -> int:
         """See `SpanStore.count`."""
-        return await self._guard.call("count", lambda: self._far.count(scope, now=now))
+        return await self._breaker.call("count", lambda: self._far.count(scope, now=now))
 
     async def shared_secret(self, candidate: bytes) -> bytes:
         """See `SpanStore.shared_secret`."""
-        return await self._guard.call("shared_secret", lambda: self._far.shared_secret(candidate), timeout_s=2.0)
+        return await self._breaker.call("shared_secret", lambda: self._far.shared_secret(candidate), timeout_s=2.0)
 
     async def ping(self) -> None:
         """See `SpanStore.ping`."""
-        await self._guard.call("ping", self._far.ping)
+        await self._breaker.call("ping", self._far.ping)
 
     async def close(self) -> None:
         """See `SpanStore.close`."""
         await self._debts.close()
-        await self._channel.close()
+        await self._bus.close()
+        await self._breaker.close()
         await self._far.close()
 
     async def _told(self, owed: Mapping[str, Unsettled]) -> None:
-        """Tell Redis and all replicas, whatever the guard thinks of Redis: others may reach it."""
+        """Tell Redis and all replicas, whatever the circuit breaker says: others may reach Redis."""
         unsettled = max(owed.values())
         began_at = unsettled.until - unsettled.for_s
         async with asyncio.timeout(self._near_ttl_s + _TELL_S):
             await self._far.invalidate(list(owed), unsettled_s=unsettled.for_s, now=began_at)
-            await self._channel.tell(list(owed), unsettled_until=unsettled.until)
+            await self._bus.tell(list(owed), unsettled_until=unsettled.until)
 
-    async def _believed(self, operation: str, call: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what *call* finds in Redis, provided that Redis knows of every write that has been answered.
+    async def _believed(
+        self,
+        operation: str,
+        command: Callable[[], Coroutine[Any, Any, Result]],
+        *,
+        late: Callable[[Result], Coroutine[Any, Any, object]] | None = None,
+    ) -> Result:
+        """Return what *command* finds in Redis, provided that Redis knows of every write that has been answered.
 
         Raises `StoreUnavailableError` where it may not, because a write has yet to be told, or because this may be
         another Redis than the one that was told.
         """
-        if self._debts:
-            await self._debts.paid(wait_s=self._timeout_s)
-        await self._channel.begun(wait_s=self._timeout_s)
-        session = self._channel.session
+        if self._breaker.is_open:
+            raise StoreUnavailableError("redis: circuit breaker open")
+        with self._breaker.waiting() as left_s:
+            if self._debts:
+                await self._debts.paid(wait_s=left_s)
+            if self._bus.session is None:
+                await self._bus.begun(wait_s=left_s)
+        session = self._bus.session
         if session is None:
             raise StoreUnavailableError("redis: not known to be the one that was told of writes")
-        result = await self._guard.call(operation, call)
-        if self._channel.session != session:
+        result = await self._breaker.call(operation, command, late=late)
+        if self._bus.session != session:
+            if late is not None:
+                await late(result)
             raise StoreUnavailableError("redis: another one than a moment ago")
         return result
 
-    async def _held(self, key: ListingKey, after: str) -> bool:
-        return await self._guard.call("held", lambda: self._far.leases.held(key, after))
+    async def _release_late(self, key: ListingKey, after: str, claim: Claim) -> None:
+        """Give back a lock that was granted when its request had gone on without it."""
+        with suppress(StoreUnavailableError):
+            await self.settle(key, after, claim)
+
+    def _in_outage(self, near: Found, *, now: float) -> Found:
+        """Return what *near*, found in memory, is good for while invalidations by other replicas can't arrive.
+
+        Each writer waits for `near_ttl_s` before it is answered. So a fetch may be joined if it began within that time,
+        and memory may be used if it was filled within it.
+        """
+        if self._bus.alone and (self._bus.session is None or self._bus.trusted):
+            return near
+        pieces = near.pieces
+        if self._outage_mode is OutageMode.AVAILABLE:
+            usable = list(takewhile(lambda piece: _is_fresh(piece.span, now=now), pieces))
+            return replace(near, pieces=tuple(usable), unconfirmed=pieces)
+        return replace(
+            near,
+            pieces=pieces if self._just_fetched(near, now=now) else (),
+            doubt=f"~{now // self._near_ttl_s:.0f}",
+            join_after=asyncio.get_running_loop().time() - self._near_ttl_s,
+            unconfirmed=pieces,
+        )
+
+    def _is_lone_in_outage(self) -> bool:
+        """Whether the bus is down and no other replica was seen lately, so that nobody else's write can be missed."""
+        return self._bus.session is None and self._bus.alone
+
+    def _outage_effect(self) -> str:
+        if self._bus.alone:
+            return "no other replica was seen lately, memory is believed to the end of its lifetimes"
+        if self._outage_mode is OutageMode.AVAILABLE:
+            return "memory is believed to the end of its lifetimes, writes through other replicas are not heard"
+        return f"memory is believed for {self._near_ttl_s:g}s"
 
     def _believes_memory_of(self, key: ListingKey) -> bool:
-        return self._channel.trusted and self._generations.known(key)
+        return self._bus.trusted and self._generations.known(key)
 
     def _just_fetched(self, found: Found, *, now: float) -> bool:
         return all(current_age(piece.span.fetched_at, now=now) < self._near_ttl_s for piece in found.pieces)
@@ -245,7 +321,11 @@ def _suffices(found: Found, count: int, *, now: float) -> bool:
     left = count
     for piece in found.pieces:
         span = piece.span
-        if span.generation != found.state.generation or current_age(span.fetched_at, now=now) >= span.lifetime_s:
+        if span.generation != found.state.generation or not _is_fresh(span, now=now):
             return False
         left -= piece.count
     return bool(found.pieces) and (left <= 0 or found.pieces[-1].span.stops or found.pieces[-1].span.hides)
+
+
+def _is_fresh(span: Span, *, now: float) -> bool:
+    return current_age(span.fetched_at, now=now) < span.lifetime_s

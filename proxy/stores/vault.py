@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from proxy.stores.guarded import Guard
+from proxy.stores.circuit_breaker import CircuitBreaker
 from proxy.stores.redis import RedisStore
 from proxy.stores.seal import Encryption
 
@@ -26,18 +25,19 @@ class RedisVault:
         named: Callable[[str], str],
         keys: Sequence[bytes],
         *,
+        breaker: CircuitBreaker,
         timeout_s: float,
-        failed: Callable[[str], None],
     ) -> None:
         self._store = store
         self._named = named
         self._seal = Encryption(keys)
-        self._guard = Guard(timeout_s=timeout_s, clock=time.monotonic, failed=failed)
+        self._breaker = breaker
+        self._timeout_s = timeout_s
 
     async def kept(self, order: str) -> bytes | None:
         """See `Vault.kept`; what was altered, or sealed by another key, is nothing."""
         name = self._store.names.own(self._named(order))
-        value = await self._guard.call("vault", lambda: self._store.get(name))
+        value = await self._breaker.call("vault", lambda: self._store.get(name), timeout_s=self._timeout_s)
         return None if value is None else self._seal.opened(value, name=name.encode(), bound=b"")
 
     async def keep(self, order: str, value: bytes, *, for_s: float) -> None:
@@ -45,13 +45,16 @@ class RedisVault:
         name, for_ms = self._store.names.own(self._named(order)), int(for_s * 1000)
         if for_ms > 0:
             sealed = self._seal.closed(value, name=name.encode(), bound=b"")
-            await self._guard.call("vault", lambda: self._store.set(name, sealed, for_ms=for_ms))
-            await self._guard.call("vault", lambda: self._store.delete(_claim(name)))
+            limit_s = self._timeout_s
+            await self._breaker.call("vault", lambda: self._store.set(name, sealed, for_ms=for_ms), timeout_s=limit_s)
+            await self._breaker.call("vault", lambda: self._store.delete(_claim(name)), timeout_s=limit_s)
 
     async def claimed(self, order: str) -> bool:
         """See `Vault.claimed`."""
         name = _claim(self._store.names.own(self._named(order)))
-        return await self._guard.call("vault", lambda: self._store.set(name, b"", for_ms=_CLAIM_MS, new=True))
+        return await self._breaker.call(
+            "vault", lambda: self._store.set(name, b"", for_ms=_CLAIM_MS, new=True), timeout_s=self._timeout_s
+        )
 
 
 def _claim(name: str) -> str:

@@ -17,7 +17,6 @@ from proxy.core.tokens import key_order, password_order
 from proxy.core.values import immutable
 from proxy.files import text
 from proxy.stores.base import SpanStore
-from proxy.telemetry import Telemetry
 from proxy.upstream.iam import Iam, Issued
 from proxy.upstream.identity import Identity
 from proxy.upstream.login import SharedLogin, Vault
@@ -99,9 +98,7 @@ def credential(
     return TokenCredential(issued, of=of, clock=time.time)
 
 
-def shared_vault(
-    settings: StoreSection, store: SpanStore, partitioner: Partitioner, telemetry: Telemetry
-) -> Vault | None:
+def shared_vault(settings: StoreSection, store: SpanStore, partitioner: Partitioner) -> Vault | None:
     """Return what keeps the token of the proxy's own for all replicas, None where each has to log in for itself.
 
     That takes a Redis, `store.key` and the package `cryptography`: a token is kept encrypted or not at all.
@@ -116,8 +113,8 @@ def shared_vault(
         store.far,
         lambda order: partitioner.own(order).digest,
         [key.encode() for key in settings.keys],
+        breaker=store.breaker,
         timeout_s=settings.timeout_ms / 1000,
-        failed=telemetry.store_failed,
     )
 
 

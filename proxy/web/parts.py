@@ -11,6 +11,7 @@ from proxy import tls
 from proxy.config import Settings, UpstreamSection
 from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
+from proxy.event_loop import LoopClock
 from proxy.gateway.admission import Admission
 from proxy.stores.base import SpanStore
 from proxy.stores.memory import MemoryStore
@@ -30,6 +31,7 @@ class Parts:
     """What a proxy is made of; *clients* are its connections upstream and to IAM."""
 
     telemetry: Telemetry
+    loop_clock: LoopClock
     store: SpanStore
     clients: tuple[UpstreamClient, ...]
     shield: Shield
@@ -50,6 +52,7 @@ class Parts:
         for client in self.clients:
             await client.close()
         await self.store.close()
+        self.loop_clock.stop()
 
 
 async def put_together(settings: Settings, telemetry: Telemetry, candidate: bytes) -> Parts:
@@ -60,7 +63,9 @@ async def put_together(settings: Settings, telemetry: Telemetry, candidate: byte
         if scopes is None:
             shield.listening()
 
-    store = _store(settings, telemetry, heard)
+    loop_clock = LoopClock()
+    loop_clock.start()
+    store = _store(settings, telemetry, loop_clock, heard)
     client = _client(settings.upstream.url, settings.upstream)
     shield = Shield(settings, client, store, telemetry)
     iam = _client(settings.identity.iam_url, settings.upstream) if settings.identity.iam_url else None
@@ -73,9 +78,7 @@ async def put_together(settings: Settings, telemetry: Telemetry, candidate: byte
     admission = shield.admission()
     answers = answering(
         settings,
-        entrance.asked(
-            shield.limiter, asks.partitioner, shared_vault(settings.store, store, asks.partitioner, telemetry)
-        ),
+        entrance.asked(shield.limiter, asks.partitioner, shared_vault(settings.store, store, asks.partitioner)),
         store,
         asks,
         telemetry=telemetry,
@@ -87,7 +90,8 @@ async def put_together(settings: Settings, telemetry: Telemetry, candidate: byte
         drop=entrance.drop,
         thrift=shield.thrift(),
     )
-    return Parts(telemetry, store, (client, iam) if iam else (client,), shield, entrance, admission, answers)
+    clients = (client, iam) if iam else (client,)
+    return Parts(telemetry, loop_clock, store, clients, shield, entrance, admission, answers)
 
 
 def _client(origin: str, upstream: UpstreamSection) -> UpstreamClient:
@@ -105,13 +109,18 @@ def _asking(upstream: UpstreamSection) -> Callable[[], ssl.SSLContext]:
     return tls.asking(upstream.ca_file, pair, minimum=upstream.tls_min_version)
 
 
-def _store(settings: Settings, telemetry: Telemetry, heard: Callable[[Iterable[str] | None], None]) -> SpanStore:
+def _store(
+    settings: Settings,
+    telemetry: Telemetry,
+    loop_clock: LoopClock,
+    heard: Callable[[Iterable[str] | None], None],
+) -> SpanStore:
     memory = MemoryStore(settings.store.max_bytes)
     if settings.store.url.startswith("memory:"):
         return memory
     from proxy.stores.names import of_upstream
     from proxy.stores.redis import connected
-    from proxy.stores.tiered import TieredStore
+    from proxy.stores.tiered import OutageMode, TieredStore
 
     timeout_s = settings.store.timeout_ms / 1000
     lifetimes = rules(settings.cache)
@@ -129,6 +138,8 @@ def _store(settings: Settings, telemetry: Telemetry, heard: Callable[[Iterable[s
         stale_s=lifetimes.longest_s,
         timeout_s=timeout_s,
         failed=telemetry.store_failed,
+        loop_clock=loop_clock,
+        outage_mode=OutageMode(settings.store.outage_mode),
         heard=heard,
     )
     store.start()

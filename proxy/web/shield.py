@@ -53,7 +53,7 @@ class Shield:
         self._settings = settings
         self._hold_s = settings.upstream.connect_timeout_s + _ARRIVAL_S
         self.metrics = ShieldMetrics(telemetry.registry)
-        self.ledger = self._ledger(store, allowance(budget.calls, budget.per_s), telemetry)
+        self.ledger = self._ledger(store, allowance(budget.calls, budget.per_s))
         self._all = _ALL if budget.scope == "upstream" else None
         self._turns = self._queue(self.metrics)
         self.metrics.gates.set_function(lambda: self._turns.queues().closed)
@@ -140,7 +140,7 @@ class Shield:
         await self._iam_turns.close()
         await self.ledger.close()
 
-    def _ledger(self, store: SpanStore, configured: Allowance | None, telemetry: Telemetry) -> Ledger:
+    def _ledger(self, store: SpanStore, configured: Allowance | None) -> Ledger:
         near = MemoryLedger(configured, hold_s=self._hold_s, clock=time.monotonic)
         if self._settings.store.url.startswith("memory:"):
             return near
@@ -152,13 +152,13 @@ class Shield:
             store.far,
             near,
             configured,
-            name=store.channel.name,
-            peers=lambda: store.channel.peers,
-            in_touch=lambda: store.channel.trusted,
+            name=store.bus.name,
+            peers=lambda: store.bus.peers,
+            in_touch=lambda: store.bus.trusted,
             notice_s=2 * self._settings.store.near_ttl_s,
             hold_s=self._hold_s,
             timeout_s=self._settings.store.timeout_ms / 1000,
-            failed=telemetry.store_failed,
+            breaker=store.breaker,
         )
 
 

@@ -17,6 +17,7 @@ from proxy.demo.catalogue import Catalogue
 from proxy.demo.seed import images
 from proxy.demo.server import Lookalike
 from proxy.errors import StoreUnavailableError
+from proxy.event_loop import LoopClock
 from proxy.stores.base import Claim
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import connected
@@ -46,7 +47,7 @@ class Held(TieredStore):
         far = connected(url, prefix="ims-test:", keep_s=60.0, timeout_s=PATIENT_S)
         memory, self.failures = MemoryStore(1 << 20), list[str]()
         failed = self.failures.append
-        super().__init__(memory, far, near_ttl_s=near_ttl_s, stale_s=60.0, timeout_s=PATIENT_S, failed=failed)
+        super().__init__(memory, far, near_ttl_s=near_ttl_s, stale_s=60.0, timeout_s=PATIENT_S, failed=failed, loop_clock=LoopClock())
         self.reached = asyncio.Event()
         self.gate = asyncio.Event()
 
@@ -64,7 +65,7 @@ async def two_stores(one: str, other: str, *, near_ttl_s: float = NEAR_TTL_S) ->
     try:
         for store in stores:
             store.start()
-        await until(lambda: all(store.channel_up for store in stores))
+        await until(lambda: all(store.bus_up for store in stores))
         yield stores
     finally:
         for store in stores:
@@ -104,9 +105,9 @@ async def test_a_breaker_that_is_open_on_one_replica_hides_no_write(redis: Redis
             await mine.ping()
         assert mine.failures
         mine._guard._left_alone_until = inf  # for as long as the test takes
-        await until(lambda: not mine.channel_up)
+        await until(lambda: not mine.bus_up)
         way.mend()
-        await until(lambda: mine.channel_up)
+        await until(lambda: mine.bus_up)
         await here.gateway.answer(ask)
         other = here.ask("status=active").key
         assert (await mine.chain(other, HEAD, 1, now=hand.now)).doubt
@@ -122,7 +123,7 @@ async def test_a_write_waits_for_a_replica_that_was_lately_there(redis: RedisSer
     """One that Redis no longer knows of, as after a failover, may believe its memory for a while all the same."""
     loop = asyncio.get_running_loop()
     async with Relay(redis.port) as way, two_stores(redis.url, f"redis://{LOOPBACK}:{way.port}/0") as (mine, other):
-        await until(lambda: {mine.channel.name, other.channel.name} <= mine.channel.peers)
+        await until(lambda: {mine.bus.name, other.bus.name} <= mine.bus.peers)
         way.cut()
         await mine.far.redis.delete(mine.far.names.replicas)
         began = loop.time()
@@ -133,7 +134,7 @@ async def test_a_write_waits_for_a_replica_that_was_lately_there(redis: RedisSer
 async def test_no_write_waits_for_a_replica_that_said_goodbye(redis: RedisServer) -> None:
     """One that was closed in order has no memory left to believe."""
     async with two_stores(redis.url, redis.url, near_ttl_s=1.5 * GOODBYE_S) as (mine, other):
-        await until(lambda: {mine.channel.name, other.channel.name} <= mine.channel.peers)
+        await until(lambda: {mine.bus.name, other.bus.name} <= mine.bus.peers)
         await other.close()
         async with asyncio.timeout(GOODBYE_S):
             await mine.invalidate([EVERYTHING], now=START)

@@ -7,24 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from proxy.stores.guarded import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from tests.harness.ports import free_port
 from tests.harness.processes import LOOPBACK, Program, ProgramError, start
 
 _BINARIES = ("redis-server", "valkey-server")
 _START_S = 60.0
 _STOP_S = 20.0
-
-
-def asked_within(elapsed_s: float) -> int:
-    """Return how often a guard may ask a Redis that answers nobody, from one call on for *elapsed_s*.
-
-    On a machine that stands still a test can't tell a wait by its length, but by how many of them there were.
-    """
-    times, pause_s = 1, FIRST_PAUSE_S
-    while elapsed_s >= pause_s:
-        times, elapsed_s, pause_s = times + 1, elapsed_s - pause_s, min(2 * pause_s, LONGEST_PAUSE_S)
-    return times
 
 
 def redis_binary() -> str:

@@ -61,6 +61,7 @@ class TwoReplicas(Laws):
             MemoryStore(1 << 20),
             connected(url, prefix="ims-laws:", keep_s=keep_s, timeout_s=TIMEOUT_S),
             near_ttl_s=NEAR_TTL_S,
+            loop_clock=LoopClock(),
             stale_s=keep_s,
             timeout_s=TIMEOUT_S,
             failed=lambda _: None,
@@ -141,7 +142,7 @@ class TwoReplicas(Laws):
 
     def all_listen(self) -> bool:
         """Return whether every replica hears of every write."""
-        return all(store.channel_up for store in self.stores)
+        return all(store.bus_up for store in self.stores)
 
     async def closed(self) -> None:
         """See `Laws.closed`."""

@@ -8,6 +8,7 @@ import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
+from proxy.event_loop import LoopClock
 from proxy.stores.base import SpanStore
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import RedisStore, connected
@@ -15,6 +16,7 @@ from proxy.stores.tiered import TieredStore
 from tests.bounded import bounded
 from tests.harness.redis import RedisServer
 from tests.harness.redis_fleet import RedisCluster
+from tests.harness.waiting import until
 
 __all__ = ["bounded"]
 
@@ -66,9 +68,10 @@ async def over_redis(server: RedisServer) -> AsyncIterator[RedisStore]:
 async def tiered(over_redis: RedisStore) -> AsyncIterator[TieredStore]:
     """Process memory before a real server."""
     store = TieredStore(
-        MemoryStore(1 << 20), over_redis, near_ttl_s=1.0, stale_s=60.0, timeout_s=5.0, failed=lambda _: None
+        MemoryStore(1 << 20), over_redis, near_ttl_s=1.0, stale_s=60.0, timeout_s=0.5, failed=lambda _: None, loop_clock=LoopClock()
     )
     store.start()
+    await until(lambda: store.bus_up)
     yield store
     await store.close()
 

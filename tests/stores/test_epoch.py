@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from proxy.core.keys import EVERYTHING
@@ -12,7 +13,7 @@ from proxy.stores.tiered import TieredStore
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW, a_span
-from tests.stores.test_tiered import a_replica
+from tests.stores.test_tiered import a_replica, listens
 
 
 async def test_reading_and_filling() -> None:
@@ -66,12 +67,26 @@ async def test_other_replica(tmp_path: Path) -> None:
 
 
 async def test_lost_channel(tmp_path: Path) -> None:
-    """With Redis gone there is none, and after it has come back it is another one."""
+    """A lone replica goes on repeating answers while Redis is gone, but none from before that or from before it is back."""
     with RedisServer(tmp_path) as server:
         async with a_replica(server.url) as store:
             before = store.epoch
             server.kill()
+            await until(lambda: store.epoch != before)
+            during = store.epoch
+            assert during is not None
+            server.start()
+            await until(lambda: store.epoch != during)
+            await until(partial(listens, store))
+            assert store.epoch is not None
+
+
+async def test_lost_channel_of_one_among_several(tmp_path: Path) -> None:
+    """Where another replica was seen, nothing is repeated while Redis is gone."""
+    with RedisServer(tmp_path) as server:
+        async with a_replica(server.url) as store, a_replica(server.url) as other:
+            await until(lambda: {store.bus.name, other.bus.name} <= store.bus.peers)
+            server.kill()
             await until(lambda: store.epoch is None)
             server.start()
             await until(lambda: store.epoch is not None)
-            assert store.epoch != before
