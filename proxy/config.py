@@ -277,7 +277,7 @@ class StoreSection(Section):
     outage_mode: Literal["consistent", "available"] = Field(
         "consistent",
         description="while Redis is away and other replicas were lately seen, process memory is used for `near_ttl_s` "
-        "(`consistent`), or to the end of its lifetimes (`available`: writes through others are seen after `cache.ttl_s`)",
+        "(`consistent`), or to the end of its lifetimes (`available`: writes through others show after `cache.ttl_s`)",
     )
     prefix: str = Field(
         "ims-proxy:",

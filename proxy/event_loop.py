@@ -21,8 +21,8 @@ _RECENT_S: Final = 10.0
 class LoopClock:
     """Counts the time in which the event loop listens, and how late it is.
 
-    A timer is due every `TICK_S`, and counts for so long less what it is late. A reply that has arrived is taken step by
-    step, one a turn of the loop, so while turns are long a tick counts for little. *observe* is told the lag at each
+    A timer is due every `TICK_S`, and counts for so long less what it is late. A reply that has arrived is taken step
+    by step, one a turn of the loop, so while turns are long a tick counts for little. *observe* is told the lag at each
     tick, seconds.
     """
 

@@ -48,8 +48,8 @@ class Wanted:
     """A span to fetch: *size* rows after the marker *after*. *generation* is that of the listing when it was asked for.
 
     A write changes the generation, so nobody who asks after the write joins a fetch that began before it; for writes
-    that may go unheard there is *join_after*, see `proxy.stores.base.Found`. *seen* is when the span was fetched that the caller found in the store and could not use: a span that another replica has
-    fetched since will do.
+    that may go unheard there is *join_after*, see `proxy.stores.base.Found`. *seen* is when the span was fetched that
+    the caller found in the store and could not use: a span that another replica has fetched since will do.
     """
 
     after: str

@@ -71,8 +71,8 @@ class Sharing(Generic[Result]):
         """Return how the flight for *at* ended, and whether another caller began it; without one, *fetch* begins it.
 
         *serves* says whether a caller who followed may take a result. Its second argument is whether an earlier flight
-        has already been of no use to this caller. A flight that began before *join_after* is not joined. None where no flight was of use: then the caller has to ask alone.
-        Raises `ProxyError` where the upstream gave no answer.
+        has already been of no use to this caller. A flight that began before *join_after* is not joined. None where no
+        flight was of use: then the caller has to ask alone. Raises `ProxyError` where the upstream gave no answer.
         """
         failed = False
         for _ in range(_JOINS):

@@ -31,7 +31,8 @@ _MOST: Final = 8  # answers of one resource; the latest are kept
 class FoundAnswers:
     """The answers of a resource, the latest first, and the *state* of the resource.
 
-    *current* says that nothing has invalidated them; *moment*, *join_after* and *unconfirmed* see `proxy.stores.base.Found`.
+    *current* says that nothing has invalidated them; *moment*, *join_after* and *unconfirmed* see
+    `proxy.stores.base.Found`.
     """
 
     answers: tuple[StoredAnswer, ...]

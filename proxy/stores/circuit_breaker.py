@@ -123,8 +123,9 @@ class CircuitBreaker:
             if task.cancelled():
                 raise StoreUnavailableError(f"store: {operation} was given up")
             return task.result()
-        self._failed(operation)
-        self._note_silent_wait(began_s)
+        if left_s > 0:
+            self._failed(operation)
+            self._note_silent_wait(began_s)
         raise StoreUnavailableError(f"store: no reply to {operation} in time")
 
     @contextmanager

@@ -10,7 +10,8 @@ Law 8 needs more than a message that is sent: when a write is answered, no repli
 A replica that can't be reached answers nothing from memory by then: it trusts its memory only for *trust_s* from the
 sending of its latest ping that came back, and a broken connection brings none back. One whose end of the connection
 Redis has given up, and that has not noticed, is still counted in step 1, for it entered itself before each ping. So is,
-by who tells, one that was lately there and did not say goodbye: after a failover replicas come back one after the other.
+by who tells, one that was lately there and did not say goodbye: after a failover replicas come back one after the
+other.
 
 Invalidations are numbered by Redis. Each heartbeat asks for the latest number before it pings, so a replica whose pong
 arrives has read every message up to that number, or knows that it missed one: it was lost, altered on its way, or its
@@ -244,11 +245,12 @@ class InvalidationBus:
     async def _beat(self) -> None:
         kept_s = ceil(2 * self._trust_s) + 1
         names = self._store.names
-        self._published, peers = await self._store.commands.run(
-            "beat", [names.replicas, names.news], [kept_s, self._name]
-        )
+        published, peers = await self._store.commands.run("beat", [names.replicas, names.news], [kept_s, self._name])
         if self._heard is None:
-            self._heard = self._published
+            self._heard = published
+        elif published < self._published:
+            self._note_missed(published)  # Redis lost the number, and what else nobody knows
+        self._published = published
         now = time.monotonic()
         self._seen |= dict.fromkeys((self._name, *replicas(peers)), now)
         self._seen = {name: at for name, at in self._seen.items() if now - at < _SEEN_S}
@@ -257,7 +259,7 @@ class InvalidationBus:
 
     def _note_pong(self, sent_at: float) -> None:
         """Trust memory from the ping at *sent_at* on: every message before the heartbeat has been read."""
-        if self._heard != self._published:
+        if self._heard is None or self._heard < self._published:
             self._note_missed(self._published)
         self._trusted_until = sent_at + self._trust_s
         if self.down_reason:

@@ -119,9 +119,9 @@ def servers(url: str, *, timeout_s: float) -> Servers:
     """Return the Redis at *url*. Nothing is sent before the first call.
 
     Retries are left to the next request: a store that is away must not hold one up twice. How long a request waits is
-    for `CircuitBreaker` to say; the client's own limits count this process's delay as Redis' silence, and end what hangs
-    for good: at *timeout_s*, or `_HANGS_S` where that is longer. What the client would tell Redis of itself is left
-    out: it costs each connection 10 ms.
+    for `CircuitBreaker` to say; the client's own limits count this process's delay as Redis' silence, and end what
+    hangs for good: at *timeout_s*, or `_HANGS_S` where that is longer. What the client would tell Redis of itself is
+    left out: it costs each connection 10 ms.
     """
     where = address(url)
     bounds: dict[str, Any] = {

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from proxy.stores.guarded import LONGEST_PAUSE_S
 
 from proxy.core.budget import Allowance, Taken
 from proxy.core.claimant import Priority
-from proxy.stores.guarded import LONGEST_PAUSE_S
 from proxy.stores.ledger import MemoryLedger
 from proxy.stores.redis import RedisStore, connected
 from proxy.stores.shared_ledger import SharedLedger

@@ -11,10 +11,10 @@ import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from proxy.stores.guarded import LONGEST_PAUSE_S
 
 from proxy.core.budget import Allowance, Taken
 from proxy.core.claimant import Priority
-from proxy.stores.guarded import LONGEST_PAUSE_S
 from proxy.stores.ledger import MemoryLedger
 from proxy.stores.redis import RedisStore
 from proxy.stores.shared_ledger import SharedLedger

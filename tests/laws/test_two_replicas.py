@@ -17,6 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
+from proxy.event_loop import LoopClock
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import connected
 from proxy.stores.tiered import TieredStore

@@ -16,7 +16,6 @@ from proxy.stores.tiered import TieredStore
 from tests.bounded import bounded
 from tests.harness.redis import RedisServer
 from tests.harness.redis_fleet import RedisCluster
-from tests.harness.waiting import until
 
 __all__ = ["bounded"]
 
@@ -68,10 +67,15 @@ async def over_redis(server: RedisServer) -> AsyncIterator[RedisStore]:
 async def tiered(over_redis: RedisStore) -> AsyncIterator[TieredStore]:
     """Process memory before a real server."""
     store = TieredStore(
-        MemoryStore(1 << 20), over_redis, near_ttl_s=1.0, stale_s=60.0, timeout_s=0.5, failed=lambda _: None, loop_clock=LoopClock()
+        MemoryStore(1 << 20),
+        over_redis,
+        near_ttl_s=1.0,
+        stale_s=60.0,
+        timeout_s=0.5,
+        failed=lambda _: None,
+        loop_clock=LoopClock(),
     )
     store.start()
-    await until(lambda: store.bus_up)
     yield store
     await store.close()
 

@@ -12,6 +12,7 @@ from proxy.core.listing import HEAD, Mark, Span
 from proxy.core.query import Window
 from proxy.stores.base import SpanStore
 from proxy.stores.memory import MemoryStore
+from tests.harness.waiting import until
 from tests.model import Model
 from tests.stores.builders import ALPHA, BETA, KEY, MODEL, NOW, ROWS, a_span, chained, keep
 
@@ -253,9 +254,8 @@ async def test_a_store_that_is_there_answers_a_ping(store: SpanStore) -> None:
     """A ping returns, the bytes taken are known, and every part of it is well."""
     await store.ping()
     assert store.stored_bytes >= 0
-    health = store.health()
-    assert health.replicas == 1
-    assert set(health.parts.values()) - {"ok", "down, what other replicas change is not heard"} == set()
+    assert store.health().replicas == 1
+    await until(lambda: set(store.health().parts.values()) <= {"ok"})
 
 
 @pytest.mark.parametrize("seed", range(8))

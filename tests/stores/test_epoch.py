@@ -67,7 +67,7 @@ async def test_other_replica(tmp_path: Path) -> None:
 
 
 async def test_lost_channel(tmp_path: Path) -> None:
-    """A lone replica goes on repeating answers while Redis is gone, but none from before that or from before it is back."""
+    """A lone replica repeats answers while Redis is gone, but none across its going or its coming back."""
     with RedisServer(tmp_path) as server:
         async with a_replica(server.url) as store:
             before = store.epoch

@@ -50,7 +50,13 @@ async def a_replica(
     """Give the store of one replica, its channel up."""
     far = connected(url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=timeout_s)
     store = TieredStore(
-        MemoryStore(1 << 20), far, near_ttl_s=near_ttl_s, stale_s=60.0, timeout_s=timeout_s, failed=failed, loop_clock=LoopClock()
+        MemoryStore(1 << 20),
+        far,
+        near_ttl_s=near_ttl_s,
+        stale_s=60.0,
+        timeout_s=timeout_s,
+        failed=failed,
+        loop_clock=LoopClock(),
     )
     store.start()
     try:
@@ -247,7 +253,13 @@ async def test_closing_ends_whatever_the_channel_was_doing(server: RedisServer) 
     for moment in range(20):
         far = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=LIMIT_S)
         store = TieredStore(
-            MemoryStore(1 << 20), far, near_ttl_s=0.01, stale_s=60.0, timeout_s=LIMIT_S, failed=lambda _: None, loop_clock=LoopClock()
+            MemoryStore(1 << 20),
+            far,
+            near_ttl_s=0.01,
+            stale_s=60.0,
+            timeout_s=LIMIT_S,
+            failed=lambda _: None,
+            loop_clock=LoopClock(),
         )
         store.start()
         await asyncio.sleep(0.05 + moment / 500)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from proxy.demo.server import Lookalike
-from tests.harness.redis import RedisServer, asked_within
+from proxy.stores.circuit_breaker import SILENT_WAITS
+from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy
 
-PATIENT_S = 10.0
-GUARDS = 2  # one for what is stored, one for the budget
+HANGS_S = 10.0
+MOST_WAITS = 4 * SILENT_WAITS  # of the first few requests, for what is stored and for the budget
 
 
 @pytest.fixture
@@ -26,8 +27,8 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 async def replicas(upstream: Lookalike, server: RedisServer) -> AsyncIterator[tuple[Proxy, Proxy]]:
-    """Two proxies that share one Redis, which is there: a machine that stands still is no outage."""
-    store = {"url": server.url, "timeout_ms": PATIENT_S * 1000}
+    """Two proxies that share one Redis."""
+    store = {"url": server.url}
     async with a_proxy(upstream.base_url, store=store) as one, a_proxy(upstream.base_url, store=store) as other:
         yield one, other
 
@@ -84,7 +85,7 @@ async def test_a_killed_redis_costs_nobody_an_answer(replica: Proxy, server: Red
     await asyncio.sleep(0)
     server.kill()
     costs = await asking
-    assert max(costs) < PATIENT_S, "refused connections are not waited for"
+    assert max(costs) < HANGS_S, "refused connections are not waited for"
     assert (await replica.admin.ask("/readyz", token=None)).status == 200
     server.start()
 
@@ -96,15 +97,15 @@ async def test_a_killed_redis_costs_nobody_an_answer(replica: Proxy, server: Red
 
 
 async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(upstream: Lookalike, server: RedisServer) -> None:
-    """Every request is answered; of forty only a few wait for it, ever more rarely."""
-    async with a_proxy(upstream.base_url, store={"url": server.url, "timeout_ms": 200}) as proxy:
+    """Every request is answered; of forty only the first few wait for it."""
+    async with a_proxy(upstream.base_url, store={"url": server.url}) as proxy:
         await seconds_for(proxy, targets(3))
         before = await proxy.metric("ims_proxy_store_errors_total")
         server.pause()
-        costs = await seconds_for(proxy, targets(40, limit=4))
+        await seconds_for(proxy, targets(40, limit=4))
         waits = await proxy.metric("ims_proxy_store_errors_total") - before
         server.resume()
-    assert 0 < waits <= GUARDS * (1 + asked_within(sum(costs)))  # beside the first another may be under way
+    assert 0 < waits <= MOST_WAITS
 
 
 async def test_a_frozen_redis_holds_up_no_crowd(upstream: Lookalike, server: RedisServer) -> None:
