@@ -88,6 +88,7 @@ class InvalidationBus:
         self._ended_at = -inf  # when the latest session ended
         self._home = ""
         self._looked = asyncio.Event()  # set when Redis was first looked at, in vain or not
+        self.sessions_begun = 0
         self.down_reason = _STARTING
 
     @property
@@ -210,6 +211,7 @@ class InvalidationBus:
     async def _listen(self) -> None:
         """Hold one session: until the connection breaks, Redis is another, or something can't be understood."""
         names, servers = self._store.names, self._store.servers
+        self.sessions_begun += 1
         async with servers.listening(names.replicas) as pubsub:
             try:
                 await pubsub.subscribe(names.channel, f"{names.channel}:{self._name}")

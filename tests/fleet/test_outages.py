@@ -77,7 +77,10 @@ async def test_a_frozen_redis_costs_a_request_its_time_limit_once(
     lookalike: Lookalike, redis: RedisServer, say: Say
 ) -> None:
     """Of forty misses in a row only the first few wait for the frozen store."""
-    async with replicas(1, settings(lookalike.base_url, store=redis.url)) as (proxy,), aiohttp.ClientSession() as client:
+    async with (
+        replicas(1, settings(lookalike.base_url, store=redis.url)) as (proxy,),
+        aiohttp.ClientSession() as client,
+    ):
         calm = [await seconds(missed(client, proxy, f"calm-{number}")) for number in range(ASKED)]
         before = await metric(client, [proxy], "ims_proxy_store_errors_total")
         redis.pause()

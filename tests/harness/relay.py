@@ -1,4 +1,4 @@
-"""A way to a server that a test may cut or stop up, for one of its clients alone."""
+"""A way to a server that a test may cut, stop up, or alter what comes through it, for one of its clients alone."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Relay:
         self._passing.set()
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._altering: tuple[bytes, bytes, bytes] | None = None
+        self.altered = asyncio.Event()
         self.port = 0
 
     @property
@@ -58,20 +60,43 @@ class Relay:
         self._whole = True
         self._passing.set()
 
+    def alter_once(self, old: bytes, new: bytes, *, on: bytes) -> None:
+        """Put *new* in the place of the next *old* that the server sends on a connection whose client has sent *on*."""
+        self._altering = (old, new, on)
+        self.altered.clear()
+
     async def _met(self, here: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
         if not self._whole:
             back.transport.abort()
             return
         there, on = await asyncio.open_connection(LOOPBACK, self._to)
         self._ends |= {back, on}
-        for reader, writer in ((here, on), (there, back)):
-            task = asyncio.create_task(self._passed(reader, writer))
+        sent = bytearray()  # what the client has sent so far
+        for reader, writer, seen in ((here, on, sent), (there, back, None)):
+            task = asyncio.create_task(self._passed(reader, writer, seen, sent))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _passed(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _altered(self, data: bytes, sent: bytearray) -> bytes:
+        if self._altering is None:
+            return data
+        old, new, on = self._altering
+        if old not in data or on not in sent:
+            return data
+        self._altering = None
+        self.altered.set()
+        return data.replace(old, new, 1)
+
+    async def _passed(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, seen: bytearray | None, sent: bytearray
+    ) -> None:
+        """Pass bytes on. Those of the client are noted in *seen*, those of the server may be altered."""
         try:
             while data := await reader.read(_MOST_BYTES):
+                if seen is None:
+                    data = self._altered(data, sent)
+                else:
+                    seen += data[: _MOST_BYTES - len(seen)]
                 await self._passing.wait()
                 await asyncio.sleep(self.delay_s)
                 writer.write(data)
