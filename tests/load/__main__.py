@@ -32,12 +32,18 @@ def main() -> None:
     for store in given.store:
         for replicas in given.replicas:
             for callers in given.callers:
-                with tempfile.TemporaryDirectory(prefix="ims-proxy-load-") as name:
-                    directory = Path(name)
-                    with run_rig(directory, store=store, replicas=replicas, hog=given.hog, settings=settings) as rig:
-                        outcome = rig.run(
-                            callers, requests=given.requests, seconds=seconds, seed=given.seed, heads=given.heads
-                        )
+                with (
+                    tempfile.TemporaryDirectory(prefix="ims-proxy-load-") as name,
+                    run_rig(Path(name), store=store, replicas=replicas, settings=settings) as rig,
+                ):
+                    outcome = rig.run(
+                        callers,
+                        requests=given.requests,
+                        seconds=seconds,
+                        seed=given.seed,
+                        heads=given.heads,
+                        hog=given.hog,
+                    )
                 outcomes.append(outcome)
                 if given.verbose:
                     print(*outcome.failures, *outcome.breaker_events, sep="\n")

@@ -16,6 +16,7 @@ import random
 import re
 import resource
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -97,13 +98,13 @@ class Connection(asyncio.Protocol):
 
 @dataclass(slots=True)
 class Tally:
-    """What all callers met; times are in seconds."""
+    """What all callers met; *asked* holds the listings that were asked for at each URL."""
 
     answers: int = 0
     failed: int = 0
     failures: list[str] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
-    asked: set[str] = field(default_factory=set)
+    asked: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def count_failure(self, what: str) -> None:
         """Count a failure, and keep the first few to report."""
@@ -146,6 +147,7 @@ class Load:
         urls: Sequence[str],
         *,
         callers: int,
+        first: int,
         listings: int,
         images: int,
         limits: Sequence[int],
@@ -154,15 +156,16 @@ class Load:
         seed: int,
         heads: str,
     ) -> None:
-        self._addresses = [(str(parts.hostname), int(parts.port or 80)) for parts in map(urlsplit, urls)]
+        self._urls = urls
         self._callers = callers
+        self._first = first
         self._listings = listings
         self._limits = limits
         self._left = requests
         self._seconds = seconds
         self._seed = seed
         self._heads = heads
-        self._expected = Expected(make_listings(listings, images_each=images))
+        self._expected = Expected(make_listings(range(first, first + listings), images_each=images))
         self.tally = Tally()
         self.elapsed_s = 0.0
 
@@ -175,9 +178,9 @@ class Load:
         self.elapsed_s = time.perf_counter() - began
 
     async def _connect(self, number: int) -> Connection:
-        host, port = self._addresses[number % len(self._addresses)]
+        host, _, port = urlsplit(self._urls[number % len(self._urls)]).netloc.partition(":")
         async with asyncio.timeout(HANG_S):
-            _, connection = await asyncio.get_running_loop().create_connection(Connection, host, port)
+            _, connection = await asyncio.get_running_loop().create_connection(Connection, host, int(port))
         return connection
 
     def _take_request(self) -> bool:
@@ -188,15 +191,15 @@ class Load:
 
     async def _call(self, number: int, connection: Connection) -> None:
         rng = random.Random(f"{self._seed}/{number}")
-        host, port = self._addresses[number % len(self._addresses)]
-        fields = f"Host: {host}:{port}\r\nUser-Agent: caller-{number}/1.0\r\nX-Auth-Token: {TOKEN}\r\n"
+        url = self._urls[number % len(self._urls)]
+        fields = f"Host: {urlsplit(url).netloc}\r\nUser-Agent: caller-{number}/1.0\r\nX-Auth-Token: {TOKEN}\r\n"
         if self._heads == WHOLE:
             fields += "TE: trailers\r\nConnection: TE\r\n"
         trace = count()
         while self._take_request():
-            name = name_listing(rng.randrange(self._listings))
+            name = name_listing(self._first + rng.randrange(self._listings))
             limit = rng.choice(self._limits)
-            self.tally.asked.add(name)
+            self.tally.asked[url].add(name)
             differing = "" if self._heads == CALLER else f"X-Trace: {number}-{next(trace)}\r\n"
             head = f"GET /v2/images?name={name}&limit={limit} HTTP/1.1\r\n{fields}{differing}\r\n".encode()
             began = time.perf_counter()
@@ -229,6 +232,7 @@ def main() -> None:
     words.add_argument("urls", nargs="+", metavar="URL")
     words.add_argument("--out", type=Path, required=True)
     words.add_argument("--callers", type=int, required=True)
+    words.add_argument("--first", type=int, default=0, help="number of the first listing")
     words.add_argument("--listings", type=int, default=LISTINGS)
     words.add_argument("--images", type=int, default=IMAGES)
     words.add_argument("--limits", type=int, nargs="+", default=LIMITS)
@@ -244,6 +248,7 @@ def main() -> None:
     load = Load(
         given.urls,
         callers=given.callers,
+        first=given.first,
         listings=given.listings,
         images=given.images,
         limits=given.limits,
@@ -263,7 +268,8 @@ def main() -> None:
         "p50_ms": quantile(latencies_ms, 0.5),
         "p99_ms": quantile(latencies_ms, 0.99),
         "max_ms": latencies_ms[-1] if latencies_ms else 0.0,
-        "listings_asked": len(tally.asked),
+        "listings_asked": len(set().union(*tally.asked.values())),
+        "listings_asked_by_replica": sum(map(len, tally.asked.values())),
     }
     given.out.write_bytes(orjson.dumps(result))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,16 +34,15 @@ def name_listing(number: int) -> str:
     return f"listing-{number}"
 
 
-def make_listings(count: int = LISTINGS, *, images_each: int = IMAGES) -> dict[str, list[Image]]:
-    """Return the images of each listing by its name, in the order of the API's default sort, the same every time.
+def make_listings(numbers: Iterable[int], *, images_each: int = IMAGES) -> dict[str, list[Image]]:
+    """Return the images of the listings with these *numbers* by name, in the API's default order, the same every time.
 
     All are active, so none of them shortens the lifetime of a page.
     """
     made: dict[str, list[Image]] = {}
-    every = images(count * images_each, seed=12, owners=(GOLD,))
-    for number in range(count):
+    for number in numbers:
         name = name_listing(number)
-        documents = [{**next(every).document, "name": name} for _ in range(images_each)]
+        documents = [{**each.document, "name": name} for each in images(images_each, seed=number, owners=(GOLD,))]
         documents.sort(key=lambda document: (str(document["created_at"]), str(document["id"])), reverse=True)
         made[name] = [Image(str(document["id"]), document, orjson.dumps(document)) for document in documents]
     return made

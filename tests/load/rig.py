@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from tests.harness.processes import LOOPBACK, Argv, Program, running, start, tcp
 from tests.harness.proxy import ProxyProcess
 from tests.harness.redis import RedisServer
 from tests.load.generator import WHOLE
+from tests.load.listings import LISTINGS
 
 MEMORY, REDIS = "memory", "redis"
 # What a proxy logs when it takes the store to be away.
@@ -28,7 +29,10 @@ _LEAST_RATE: Final = 50.0  # answers per second that even the slowest machine gi
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run of the load came to."""
+    """What one run of the load came to.
+
+    *listings_asked* counts each listing once, *listings_asked_by_replica* once for each replica that was asked for it.
+    """
 
     callers: int
     store: str
@@ -42,15 +46,25 @@ class Outcome:
     p99_ms: float
     max_ms: float
     listings_asked: int
+    listings_asked_by_replica: int
     upstream_calls: int
     most_calls_of_a_listing: int
     store_errors: int
     breaker_events: Sequence[str]
 
     @property
+    def expected_calls(self) -> int:
+        """Upstream calls of a cache that fetches each listing once: for all replicas where they share a store."""
+        return self.listings_asked_by_replica if self.store == MEMORY else self.listings_asked
+
+    @property
     def answers_per_s(self) -> float:
         """Answers per second of the whole run."""
         return self.answers / self.elapsed_s if self.elapsed_s else 0.0
+
+    def describe(self) -> str:
+        """Return the figures in one line."""
+        return ", ".join(f"{name} {cell}" for name, cell in zip(HEAD, self.row, strict=True))
 
     @property
     def row(self) -> tuple[str, ...]:
@@ -78,7 +92,6 @@ class Rig:
     proxies: Sequence[ProxyProcess]
     directory: Path
     store: str
-    hog: bool
 
     def run(
         self,
@@ -88,30 +101,38 @@ class Rig:
         seconds: float | None = None,
         seed: int = 1,
         heads: str = WHOLE,
+        first: int = 0,
+        hog: bool = False,
     ) -> Outcome:
-        """Let *callers* ask, either *requests* in all or for *seconds*, and return what came of it."""
+        """Let *callers* ask, either *requests* in all or for *seconds*, and return what came of it.
+
+        They ask for `LISTINGS` listings, the first of which has the number *first*: others are not stored yet. With
+        *hog* they do so beside a process that takes a whole core.
+        """
         forget_calls(self.upstream_port)
-        errors_before = self.count_store_errors()
+        errors_before, events_before = self.count_store_errors(), len(find_breaker_events(self.proxies))
         urls = [proxy.url for proxy in self.proxies]
-        result = generate(
-            urls,
-            callers,
-            directory=self.directory,
-            requests=requests,
-            seconds=seconds,
-            seed=seed,
-            heads=heads,
-        )
+        with run_hog(self.directory) if hog else nullcontext():
+            result = generate(
+                urls,
+                callers,
+                directory=self.directory,
+                requests=requests,
+                seconds=seconds,
+                seed=seed,
+                heads=heads,
+                first=first,
+            )
         by_listing = count_calls(self.upstream_port)
         return Outcome(
             callers=callers,
             store=self.store,
             replicas=len(self.proxies),
-            hog=self.hog,
+            hog=hog,
             upstream_calls=sum(by_listing.values()),
             most_calls_of_a_listing=max(by_listing.values(), default=0),
             store_errors=self.count_store_errors() - errors_before,
-            breaker_events=self.breaker_events(),
+            breaker_events=find_breaker_events(self.proxies)[events_before:],
             **result,
         )
 
@@ -120,10 +141,12 @@ class Rig:
         samples = [sample for proxy in self.proxies for sample in proxy.metrics().items()]
         return round(sum(value for name, value in samples if name.startswith("ims_proxy_store_errors_total")))
 
-    def breaker_events(self) -> list[str]:
-        """Return the lines in which the proxies have logged that the store is away."""
-        lines = [line for proxy in self.proxies for line in proxy.program.log.read_text().splitlines()]
-        return [line for line in lines if any(f'"{name}"' in line for name in BREAKER_EVENTS)]
+
+def find_breaker_events(proxies: Iterable[ProxyProcess]) -> list[str]:
+    """Return the lines, oldest first, in which *proxies* have logged that the store is away."""
+    lines = [line for proxy in proxies for line in proxy.program.log.read_text().splitlines()]
+    found = [line for line in lines if any(f'"event":"{name}"' in line for name in BREAKER_EVENTS)]
+    return sorted(found, key=lambda line: float(orjson.loads(line)["at"]))
 
 
 def generate(
@@ -135,13 +158,14 @@ def generate(
     seconds: float | None = None,
     seed: int = 1,
     heads: str = WHOLE,
+    first: int = 0,
 ) -> dict[str, Any]:
     """Run the load generator against *urls* and return what it wrote."""
     out = directory / "load.json"
     bound = ("--requests", str(requests)) if seconds is None else ("--seconds", str(seconds))
     argv: Argv = [
         *(sys.executable, "-m", "tests.load.generator", "--out", out, "--callers", str(callers)),
-        *("--seed", str(seed), "--heads", heads, *bound, *urls),
+        *("--seed", str(seed), "--heads", heads, "--first", str(first), *bound, *urls),
     ]
     program = start(argv, log=directory / "load.log", cwd=_REPO)
     program.wait_end(within_s=_SLACK_S + (seconds or 0.0) + (requests or 0) / _LEAST_RATE)
@@ -198,16 +222,14 @@ def run_rig(
     *,
     store: str = MEMORY,
     replicas: int = 1,
-    hog: bool = False,
+    listings: int = LISTINGS,
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Rig]:
-    """Run all but the load generator, which `Rig.run` starts."""
+    """Run all but the load generator, which `Rig.run` starts. The upstream has *listings* listings."""
     with ExitStack() as stack:
-        port = stack.enter_context(run_upstream(directory))
+        port = stack.enter_context(run_upstream(directory, "--listings", str(listings)))
         store_url = "memory://" if store == MEMORY else stack.enter_context(RedisServer(directory)).url
         proxies = stack.enter_context(
             run_proxies(port, directory, replicas=replicas, store_url=store_url, settings=settings)
         )
-        if hog:
-            stack.enter_context(run_hog(directory))
-        yield Rig(port, proxies, directory, store, hog)
+        yield Rig(port, proxies, directory, store)

@@ -113,7 +113,7 @@ def main() -> None:
     words.add_argument("--delay-ms", type=float, nargs=2, default=(20.0, 50.0), metavar=("LEAST", "MOST"))
     words.add_argument("--seed", type=int, default=1)
     given = words.parse_args()
-    listings = make_listings(given.listings, images_each=given.images)
+    listings = make_listings(range(given.listings), images_each=given.images)
     upstream = Upstream(listings, delay_ms=(given.delay_ms[0], given.delay_ms[1]), seed=given.seed)
     uvloop.run(serve(given.port, upstream))
 
