@@ -60,7 +60,7 @@ async def test_a_trace_goes_on_without_redis(
         async with one_at_a_time:
             await asyncio.to_thread(trouble, redis, next(started))
 
-    async with replicas(2, settings(lookalike.base_url, store=redis.url, timeout_ms=100.0)) as proxies:
+    async with replicas(2, settings(lookalike.base_url, store=redis.url)) as proxies:
         origin = round_robin(proxies)
         try:
             figures = await run(
