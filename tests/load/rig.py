@@ -21,7 +21,7 @@ from tests.load.listings import LISTINGS
 
 MEMORY, REDIS = "memory", "redis"
 # What a proxy logs when it takes the store to be away.
-BREAKER_EVENTS: Final = ("store-away",)
+BREAKER_EVENTS: Final = ("store-away", "circuit_open")
 _REPO: Final = Path(__file__).parents[2]
 _SLACK_S: Final = 150.0
 _LEAST_RATE: Final = 50.0  # answers per second that even the slowest machine gives
