@@ -111,7 +111,7 @@ def _servers(name: str, port: int, home: Path) -> Iterator[list[str]]:
             settings = {"IDENTITY__SECRET": SECRET, "CACHE__TRANSIENT_TTL_S": "3600"}
             number = 1 if name == OURS else int(name.split()[1])
             if number > 1:
-                settings |= {"STORE__URL": stack.enter_context(RedisServer(home)).url, "STORE__TIMEOUT_MS": "1000"}
+                settings |= {"STORE__URL": stack.enter_context(RedisServer(home)).url}
             urls = []
             for replica in range(number):
                 own = home / str(replica)

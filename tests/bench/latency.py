@@ -87,7 +87,7 @@ def from_redis(bench: Bench) -> Taken:
         f"{_LISTINGS} listings in turn": replace(same, many=_LISTINGS),
         "the whole way": replace(same, fields={"TE": "trailers"}),
     }
-    settings = {"STORE__MAX_BYTES": "0", "STORE__TIMEOUT_MS": "2000"}
+    settings = {"STORE__MAX_BYTES": "0"}
     ours: dict[str, list[float]] = {name: [] for name in cases}
     bare: list[float] = []
     port = bench.upstream_port

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import cores, fleet, growth, hits, latency, load, tail
+from tests.bench import callers, cores, fleet, growth, hits, latency, load, tail
 from tests.bench.section import Section, Taken, table
 from tests.bench.servers import NGINX, NO_SENDFILE, PROXY, SENDFILE, VARNISH
 
@@ -20,6 +20,7 @@ from tests.bench.servers import NGINX, NO_SENDFILE, PROXY, SENDFILE, VARNISH
 SECTIONS: tuple[Section, ...] = (
     hits.SECTION,
     tail.SECTION,
+    callers.SECTION,
     cores.SECTION,
     growth.SECTION,
     fleet.SECTION,

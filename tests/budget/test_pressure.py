@@ -68,7 +68,7 @@ class Pressure:
 async def four(upstream_url: str, redis: RedisServer, directory: Path) -> AsyncIterator[list[str]]:
     """Run four replicas with one budget and give their URLs: in this process, or in their own where there is time."""
     if PRESSURE_S < 10:
-        base = settings(upstream_url, store=redis.url, timeout_ms=500.0)
+        base = settings(upstream_url, store=redis.url)
         base = base.model_copy(update={"upstream": base.upstream.model_copy(update={"connect_timeout_s": CONNECT_S})})
         limited = budgeted(base, calls=CALLS, per_s=1.0, scope="upstream", max_wait_s=2.0)
         async with replicas(4, limited) as proxies:
@@ -76,7 +76,7 @@ async def four(upstream_url: str, redis: RedisServer, directory: Path) -> AsyncI
         return
     budget = {"CALLS": str(CALLS), "PER_S": "1", "SCOPE": "upstream", "MAX_WAIT_S": "2"}
     environment = {f"BUDGET__{name}": value for name, value in budget.items()}
-    environment |= {"UPSTREAM__CONNECT_TIMEOUT_S": str(CONNECT_S), "STORE__TIMEOUT_MS": "500"}
+    environment |= {"UPSTREAM__CONNECT_TIMEOUT_S": str(CONNECT_S)}
     async with AsyncExitStack() as stack:
         processes = []
         for number in range(4):

@@ -17,6 +17,7 @@ from proxy.web.app import Running, running
 from tests.fleet.trace import Origin
 
 ANYWHERE = "127.0.0.1:0"
+DEFAULTS = StoreSection()
 SECRET = "a secret of the fleet's own"
 
 
@@ -24,13 +25,16 @@ def settings(
     upstream: str,
     *,
     store: str = "memory://",
-    timeout_ms: float = 50.0,
+    timeout_ms: float = DEFAULTS.timeout_ms,
     ttl_s: float = 60.0,
-    near_ttl_s: float = 1.0,
-    max_bytes: int = 1 << 28,
+    near_ttl_s: float = DEFAULTS.near_ttl_s,
+    max_bytes: int = DEFAULTS.max_bytes,
     iam_url: str = "",
 ) -> Settings:
-    """Return the settings of a replica on free ports before *upstream*: by project where there is an IAM to ask."""
+    """Return the settings of a replica on free ports before *upstream*: by project where there is an IAM to ask.
+
+    What is not given is as a user has it by default.
+    """
     return Settings(
         upstream=UpstreamSection(url=upstream),
         server=Server(listen=ANYWHERE, drain_s=0.0),

@@ -156,7 +156,7 @@ async def test_a_write_whose_caller_hangs_up_while_replicas_are_told_is_heard_by
         aiohttp.ClientSession(timeout=timeout, headers={"X-Auth-Token": TOKEN}) as client,
     ):
         stores = (redis.url, f"redis://{LOOPBACK}:{way.port}/0")
-        each = [settings(upstream.base_url, store=url, timeout_ms=2000.0, near_ttl_s=2.0) for url in stores]
+        each = [settings(upstream.base_url, store=url) for url in stores]
         writer, reader = [await stack.enter_async_context(running(one)) for one in each]
         before = await shown(client, reader.url)
         way.stop_up()

@@ -19,7 +19,6 @@ from tests.harness.redis import RedisServer
 
 TARGET = "/v2/images?visibility=public&limit=40"
 FIELDS = {"X-Auth-Token": "fleet-token-0-0", "Accept-Encoding": "identity"}
-PATIENT_MS = 10_000
 WITHIN_S = 60.0
 LAPSED_S = 30.0  # a claim lapses in five; from one that doesn't the others turn away after more than a minute
 
@@ -60,7 +59,7 @@ async def test_equal_misses_through_four_replicas_are_one_fetch(
     """Two hundred callers who ask four replicas for the same page at once cost the upstream one call."""
     gate = Gate()
     lookalike.script = gate
-    each = settings(lookalike.base_url, store=redis.url, timeout_ms=PATIENT_MS)
+    each = settings(lookalike.base_url, store=redis.url)
     patient = each.upstream.model_copy(update={"read_timeout_s": 2 * WITHIN_S})  # until all have come
     async with replicas(4, each.model_copy(update={"upstream": patient})) as proxies:
         asking = [asyncio.create_task(body(client, proxies[number % 4].url)) for number in range(200)]
@@ -78,7 +77,7 @@ async def test_what_another_replica_fetched_is_taken_though_memory_has_some_of_i
 ) -> None:
     """Who waits for a longer span of the same beginning takes it; what was too short before is not looked at again."""
     movable = "/v2/images?visibility=public&sort_key=name&limit="
-    async with replicas(2, settings(lookalike.base_url, store=redis.url, timeout_ms=2000.0)) as (one, other):
+    async with replicas(2, settings(lookalike.base_url, store=redis.url)) as (one, other):
         for proxy in (one, other):
             await body(client, proxy.url, target=f"{movable}20")
         gate = Gate()
@@ -103,7 +102,7 @@ def processes(lookalike: Lookalike, redis: RedisServer, tmp_path: Path) -> Itera
         for number in range(3):
             directory = tmp_path / f"replica-{number}"
             directory.mkdir()
-            each = {"IDENTITY__SECRET": SECRET, "SERVER__DRAIN_S": "0", "STORE__TIMEOUT_MS": str(PATIENT_MS)}
+            each = {"IDENTITY__SECRET": SECRET, "SERVER__DRAIN_S": "0"}
             made.append(ProxyProcess(lookalike.base_url, directory, store=redis.url, settings=each))
         yield [stack.enter_context(proxy) for proxy in made]
 

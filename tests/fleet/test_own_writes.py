@@ -117,7 +117,7 @@ async def test_no_list_is_older_than_a_change_through_another_replica(
 ) -> None:
     """A list that is asked for after a change shows it, whichever replica took the change and whoever asks."""
     ids = [image.id for image in own.catalogue]
-    each = settings(own.base_url, store=redis.url, timeout_ms=1000.0, near_ttl_s=0.4, max_bytes=max_bytes)
+    each = settings(own.base_url, store=redis.url, near_ttl_s=0.4, max_bytes=max_bytes)
     connector = aiohttp.TCPConnector(limit=0)
     async with replicas(2, each) as proxies, aiohttp.ClientSession(connector=connector) as client:
         beside = [load(client, proxies, seed=seed) for seed in range(2)]

@@ -44,7 +44,7 @@ async def test_what_one_replica_writes_the_other_shows(redis: RedisServer) -> No
     (image,) = [each.amended(now=0, visibility="private") for each in images(1, seed=3, owners=PROJECTS[:1])]
     async with (
         Lookalike(Catalogue([image]), TOKENS) as upstream,
-        replicas(2, settings(upstream.base_url, store=redis.url, timeout_ms=10_000)) as proxies,
+        replicas(2, settings(upstream.base_url, store=redis.url)) as proxies,
         aiohttp.ClientSession() as client,
     ):
         target = f"/v2/images/{image.id}"
@@ -68,7 +68,7 @@ async def test_replicas_ask_once(redis: RedisServer, lookalike: Lookalike, count
 
     lookalike.script = script
     async with (
-        replicas(2, settings(lookalike.base_url, store=redis.url, timeout_ms=10_000)) as proxies,
+        replicas(2, settings(lookalike.base_url, store=redis.url)) as proxies,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client,
         asyncio.timeout(60),
     ):

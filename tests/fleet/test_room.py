@@ -77,7 +77,7 @@ async def test_made_up_tokens_leave_little_and_not_for_long(
     lookalike: Lookalike, redis: RedisServer, say: Say, queries: str
 ) -> None:
     """What the upstream refused leaves names that are gone once no fetch can need them any more, and no more."""
-    async with replicas(1, settings(lookalike.base_url, store=redis.url, timeout_ms=2000.0)) as (proxy,):
+    async with replicas(1, settings(lookalike.base_url, store=redis.url)) as (proxy,):
         strangers = [(f"name={number if queries == 'many' else ''}", f"made-up-{number}") for number in range(REQUESTS)]
         assert await asked(proxy.url, strangers) == {401: REQUESTS}
         there = await left(redis)
@@ -92,7 +92,7 @@ async def test_queries_that_come_once_leave_nothing_for_longer_than_their_answer
     lookalike: Lookalike, redis: RedisServer, say: Say
 ) -> None:
     """What an accepted token asks for once is forgotten when its answer is of no use any more."""
-    each = settings(lookalike.base_url, store=redis.url, timeout_ms=2000.0)
+    each = settings(lookalike.base_url, store=redis.url)
     brief = CacheSection(ttl_s=TTL_S, stale_while_revalidate_s=STALE_S, stale_if_error_s=STALE_S)
     async with replicas(1, each.model_copy(update={"cache": brief})) as (proxy,):
         once = [(f"name=once-{number}&limit=10", TOKEN) for number in range(REQUESTS)]

@@ -168,14 +168,15 @@ class Load:
         self._expected = Expected(make_listings(range(first, first + listings), images_each=images))
         self.tally = Tally()
         self.elapsed_s = 0.0
+        self.cpu_s = 0.0
 
     async def run(self) -> None:
         """Let all callers ask, beginning together once all are connected."""
         connections = await asyncio.gather(*(self._connect(number) for number in range(self._callers)))
-        began = time.perf_counter()
+        began, cpu_began_s = time.perf_counter(), time.process_time()
         self._ends_at = None if self._seconds is None else began + self._seconds
         await asyncio.gather(*(self._call(number, each) for number, each in enumerate(connections)))
-        self.elapsed_s = time.perf_counter() - began
+        self.elapsed_s, self.cpu_s = time.perf_counter() - began, time.process_time() - cpu_began_s
 
     async def _connect(self, number: int) -> Connection:
         host, _, port = urlsplit(self._urls[number % len(self._urls)]).netloc.partition(":")
@@ -265,6 +266,7 @@ def main() -> None:
         "failed": tally.failed,
         "failures": tally.failures,
         "elapsed_s": load.elapsed_s,
+        "cpu_s": load.cpu_s,
         "p50_ms": quantile(latencies_ms, 0.5),
         "p99_ms": quantile(latencies_ms, 0.99),
         "max_ms": latencies_ms[-1] if latencies_ms else 0.0,

@@ -29,7 +29,7 @@ _LEAST_RATE: Final = 50.0  # answers per second that even the slowest machine gi
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run of the load came to.
+    """What one run of the load came to; *cpu_s* is the processor time of the callers.
 
     *listings_asked* counts each listing once, *listings_asked_by_replica* once for each replica that was asked for it.
     """
@@ -42,6 +42,7 @@ class Outcome:
     failed: int
     failures: Sequence[str]
     elapsed_s: float
+    cpu_s: float
     p50_ms: float
     p99_ms: float
     max_ms: float

@@ -41,7 +41,7 @@ class Raw:
 @pytest.fixture
 async def proxy(upstream: Lookalike, redis_server: RedisServer, redis: Redis) -> AsyncIterator[Proxy]:
     """A proxy over a real Redis, whose values can be looked into."""
-    store = {"url": redis_server.url, "timeout_ms": 5000}
+    store = {"url": redis_server.url}
     async with a_proxy(upstream.base_url, store=store) as started:
         yield started
 
@@ -340,7 +340,7 @@ async def test_10_a_value_altered_in_redis_is_a_miss(proxy: Proxy, upstream: Loo
     for forged in (b"", b"IMS3", b'{"images":[{"id":"evil"}]}', b"IMS3" + b"\0" * 200):
         async for key in redis.scan_iter("*:s:*"):
             await redis.set(key, forged)
-        async with a_proxy(upstream.base_url, store={"url": await _url(redis), "timeout_ms": 5000}) as other:
+        async with a_proxy(upstream.base_url, store={"url": await _url(redis)}) as other:
             assert (await send(other, LIST)).body == truth.body
 
 

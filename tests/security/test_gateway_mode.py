@@ -335,7 +335,7 @@ async def test_replicas_that_rotate_one_after_the_other_share_no_answers_meanwhi
     async with AsyncExitStack() as stack:
         first, second = [
             await stack.enter_async_context(
-                a_proxy(upstream.base_url, identity=identity, store={"url": redis_server.url, "timeout_ms": 5000})
+                a_proxy(upstream.base_url, identity=identity, store={"url": redis_server.url})
             )
             for identity in identities
         ]

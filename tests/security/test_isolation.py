@@ -205,7 +205,7 @@ async def test_a_redis_that_restarts_mixes_nobody_up(
     cache = {"ttl_s": 3600, "transient_ttl_s": 3600}
     for options in (("--appendonly", "yes", "--appendfsync", "always"), ()):
         with RedisServer(tmp_path, options=options) as redis:
-            store = {"url": redis.url, "timeout_ms": 2000}
+            store = {"url": redis.url}
             async with (
                 a_world(mode, upstream, iam, cache=cache, store=store) as another,
                 a_world(mode, upstream, iam, cache=cache, store=store) as world,
@@ -224,7 +224,7 @@ async def test_two_upstreams_on_one_redis_share_nothing(upstream: Lookalike, tmp
     """A token that both accept is shown at each what that one has."""
     with RedisServer(tmp_path) as redis:
         sections: dict[str, Any] = {
-            "store": {"url": redis.url, "timeout_ms": 5000},
+            "store": {"url": redis.url},
             "identity": {"secret": "a secret that both proxies have"},
         }
         async with (

@@ -46,7 +46,7 @@ def by_key(iam: IamLookalike, **more: object) -> dict[str, object]:
 
 
 def sealed(redis_server: RedisServer) -> dict[str, object]:
-    return {"url": redis_server.url, "timeout_ms": 5000, "key": STORE_KEY}
+    return {"url": redis_server.url, "key": STORE_KEY}
 
 
 @pytest.fixture(params=[by_password, by_key])
@@ -102,7 +102,7 @@ async def test_without_what_it_takes_each_replica_logs_in(
 ) -> None:
     """Where a token can't be shared, or must not be kept, each has its own, and answers come all the same."""
     with RedisServer(tmp_path) as server:
-        store = {"url": server.url, "timeout_ms": 300} | ({"key": STORE_KEY} if keyed else {})
+        store = {"url": server.url} | ({"key": STORE_KEY} if keyed else {})
         async with AsyncExitStack() as stack:
             proxies = [
                 await stack.enter_async_context(a_proxy(issuing.base_url, identity=by_password(iam), store=store))

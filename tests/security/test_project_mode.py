@@ -259,7 +259,7 @@ async def test_an_operator_drops_a_verdict_by_the_tokens_hash(
     make_proxy: MakeProxy, iam: IamLookalike, redis_server: RedisServer, redis: Redis, replicas: int
 ) -> None:
     """`POST /purge {"token_digest": …}` at one replica drops what every replica believes of a token."""
-    store = {"url": redis_server.url, "timeout_ms": 5000}
+    store = {"url": redis_server.url}
     async with make_proxy(store=store) as first, make_proxy(store=store) as second:
 
         async def listening() -> bool:
@@ -288,7 +288,7 @@ async def test_a_purge_of_a_project_leaves_the_others_theirs(
     iam.tokens[domain] = Token("u", {"domain": {"id": "d1"}})
     upstream.tokens[domain] = upstream.tokens[ALPHA]
     project = upstream.tokens[ALPHA].project
-    store: dict[str, Any] = {"url": redis_server.url, "timeout_ms": 5000} if shared else {}
+    store: dict[str, Any] = {"url": redis_server.url} if shared else {}
     async with make_proxy(store=store) as first, make_proxy(store=store) as second:
         asked = second if shared else first
         for token in (ALPHA, READER, BETA, domain):

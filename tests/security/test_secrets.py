@@ -115,7 +115,7 @@ async def proxies(
     }
     port = redis.connection_pool.connection_kwargs["port"]
     url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
-    store = {"url": url, "timeout_ms": 5000, "seal": "mac", "key": STORE_KEY}
+    store = {"url": url, "seal": "mac", "key": STORE_KEY}
     async with AsyncExitStack() as stack:
         yield {
             mode: await stack.enter_async_context(

@@ -118,7 +118,7 @@ async def test_an_open_breaker_is_told(upstream: Lookalike) -> None:
 async def test_the_parts_of_a_shared_store_are_told(upstream: Lookalike, tmp_path: Any) -> None:
     """Redis and the channel are well; once Redis is gone, both say what that means."""
     with RedisServer(tmp_path) as redis:
-        async with a_proxy(upstream.base_url, store={"url": redis.url, "timeout_ms": 5000}) as proxy:
+        async with a_proxy(upstream.base_url, store={"url": redis.url}) as proxy:
 
             async def well() -> bool:
                 return set((await figures(proxy))["store"]["parts"].values()) == {"ok"}

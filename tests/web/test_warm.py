@@ -93,14 +93,14 @@ async def test_it_waits_for_the_budget(upstream: Lookalike, tmp_path: Path) -> N
 async def test_it_fills_redis_without_a_running_proxy(upstream: Lookalike, tmp_path: Path) -> None:
     """A proxy that is started later answers from the store at once. With process memory that is wrong usage."""
     with RedisServer(tmp_path) as redis:
-        settings = {"UPSTREAM__URL": upstream.base_url, "STORE__TIMEOUT_MS": "5000"}
+        settings = {"UPSTREAM__URL": upstream.base_url}
         async with command("warm", "--without-proxy", *TOKEN_FILE, at=tmp_path, **settings) as started:
             assert await started.ended() == 2
         settings["STORE__URL"] = redis.url
         async with command("warm", "--without-proxy", *TOKEN_FILE, at=tmp_path, **settings) as started:
             assert await started.ended() == 0, started.errors
         upstream.forget()
-        async with a_proxy(upstream.base_url, store={"url": redis.url, "timeout_ms": 5000}) as proxy:
+        async with a_proxy(upstream.base_url, store={"url": redis.url}) as proxy:
             assert (await proxy.client.ask("/v2/images?limit=9")).hit
         assert not upstream.calls
 

@@ -66,7 +66,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 @asynccontextmanager
 async def a_pair(upstream: Lookalike, at: Path, store: str, **settings: str) -> AsyncIterator[Pair]:
     words = ("serve", "--upstream", upstream.base_url, "--store", store, *ON_FREE_PORTS)
-    async with command(*words, at=at, SERVER__WORKERS="2", STORE__TIMEOUT_MS="10000", **settings) as started:
+    async with command(*words, at=at, SERVER__WORKERS="2", **settings) as started:
         yield Pair(started, *await started.listening())
 
 
