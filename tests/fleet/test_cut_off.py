@@ -34,7 +34,7 @@ from tests.laws.world import replica
 TOKEN = next(token for token, caller in TOKENS.items() if caller.project == PROJECTS[0])
 LIST = "/v2/images?visibility=private&limit=20"
 NEAR_TTL_S = 1.0
-PATIENT_S = 10.0
+TIMEOUT_S = 0.5
 WITHIN_S = 60.0
 GOODBYE_S = 10.0
 
@@ -47,11 +47,11 @@ class Held(TieredStore):
     """A store whose claims are made when the test says so."""
 
     def __init__(self, url: str, near_ttl_s: float) -> None:
-        far = connected(url, prefix="ims-test:", keep_s=60.0, timeout_s=PATIENT_S)
+        far = connected(url, prefix="ims-test:", keep_s=60.0, timeout_s=TIMEOUT_S)
         memory, self.failures = MemoryStore(1 << 20), list[str]()
         failed = self.failures.append
         super().__init__(
-            memory, far, near_ttl_s=near_ttl_s, stale_s=60.0, timeout_s=PATIENT_S, failed=failed, loop_clock=LoopClock()
+            memory, far, near_ttl_s=near_ttl_s, stale_s=60.0, timeout_s=TIMEOUT_S, failed=failed, loop_clock=LoopClock()
         )
         self.reached = asyncio.Event()
         self.gate = asyncio.Event()

@@ -92,6 +92,15 @@ class RedisServer:
         """Thaw a frozen server, which then answers what it was asked meanwhile."""
         self.program.child.send_signal(signal.SIGCONT)
 
+    def command(self, *words: str) -> None:
+        """Send a command and wait for its reply, which must not be an error."""
+        text = b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in map(str.encode, words))
+        with socket.create_connection((LOOPBACK, self.port), timeout=_START_S) as connection:
+            connection.sendall(b"*%d\r\n%s" % (len(words), text))
+            reply = connection.recv(4096)
+        if not reply.startswith((b"+", b":", b"$", b"*")):
+            raise ProgramError(f"redis: {words[0]}: {reply!r}")
+
     def _command(self) -> list[str | Path]:
         return [
             redis_binary(),

@@ -59,7 +59,8 @@ async def test_lock_of_a_silent_holder_is_taken_over_long_before_it_expires(
     holder.locks.abandon(KEY, HEAD)  # as if its process stood still
     await expires_in(holder, LOCK_MS - SILENT_MS - 1)
     theirs = await waiter.claim(KEY, HEAD, now=NOW)
-    assert mine.fence and theirs.fence
+    assert mine.fence
+    assert theirs.fence
     assert theirs.fence > mine.fence
 
 
