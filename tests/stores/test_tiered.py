@@ -20,7 +20,7 @@ from proxy.event_loop import LoopClock
 from proxy.stores.circuit_breaker import SILENT_WAITS
 from proxy.stores.memory import MemoryStore
 from proxy.stores.redis import connected
-from proxy.stores.tiered import TieredStore
+from proxy.stores.tiered import OutageMode, TieredStore
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW, a_span, chained, keep
@@ -47,6 +47,7 @@ async def a_replica(
     timeout_s: float = TIMEOUT_S,
     failed: Callable[[str], None] = lambda _: None,
     listens_first: bool = True,
+    outage_mode: OutageMode = OutageMode.CONSISTENT,
 ) -> AsyncIterator[TieredStore]:
     """Give the store of one replica, its bus up if it *listens_first*."""
     far = connected(url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=timeout_s)
@@ -58,6 +59,7 @@ async def a_replica(
         timeout_s=timeout_s,
         failed=failed,
         loop_clock=LoopClock(),
+        outage_mode=outage_mode,
     )
     store.start()
     try:
@@ -309,3 +311,85 @@ async def test_a_replica_s_name_that_is_no_text_holds_nobody_up(own_server: Redi
             await other.invalidate([EVERYTHING], now=NOW)
             found = await store.chain(KEY, HEAD, 4, now=NOW)
             assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+
+
+async def fresh_at(store: TieredStore, now: float) -> bool:
+    """Return whether *store* answers at *now* from a span that was kept at NOW."""
+    found = await store.chain(KEY, HEAD, 4, now=now)
+    return any(piece.span.generation == found.state.generation for piece in found.pieces)
+
+
+async def lose_redis(server: RedisServer, *stores: TieredStore) -> None:
+    server.kill()
+    await until(lambda: all(store.bus.session is None for store in stores))
+
+
+async def test_lone_replica_believes_its_memory_to_the_end_of_its_lifetimes(own_server: RedisServer) -> None:
+    async with a_replica(own_server.url) as store:
+        await keep(store, a_span())
+        await lose_redis(own_server, store)
+        assert await fresh_at(store, NOW + 30)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await store.invalidate([EVERYTHING], now=NOW + 30)
+        assert loop.time() - began < NEAR_TTL_S, "a write waits for nobody"
+        assert not await fresh_at(store, NOW + 30)
+
+
+async def test_replica_that_never_reached_redis_is_not_taken_to_be_alone(own_server: RedisServer) -> None:
+    own_server.kill()
+    async with a_replica(own_server.url, listens_first=False) as store:
+        await until(lambda: store.breaker.is_open or bool(store.bus.down_reason))
+        await keep_for_long(store)
+        assert await fresh_at(store, NOW + NEAR_TTL_S / 2)
+        assert not await fresh_at(store, NOW + 2 * NEAR_TTL_S)
+
+
+async def keep_for_long(store: TieredStore) -> None:
+    """Keep a span for long after its lifetime, in memory at least."""
+    claim = await store.claim(KEY, HEAD, now=NOW)
+    with suppress(StoreUnavailableError):
+        await store.put(KEY, replace(a_span(), generation=claim.state.generation), keep_s=600, now=NOW)
+
+
+@pytest.mark.parametrize("mode", list(OutageMode))
+async def test_outage_mode_says_how_long_memory_is_believed_where_others_were_seen(
+    own_server: RedisServer, mode: OutageMode
+) -> None:
+    lifetime_s = a_span().lifetime_s
+    async with a_replica(own_server.url, outage_mode=mode) as store, a_replica(own_server.url) as other:
+        await until(lambda: {store.bus.name, other.bus.name} <= (store.bus.peers & other.bus.peers))
+        await keep_for_long(store)
+        await lose_redis(own_server, store)
+        assert await fresh_at(store, NOW + NEAR_TTL_S / 2)
+        assert await fresh_at(store, NOW + 2 * NEAR_TTL_S) == (mode is OutageMode.AVAILABLE)
+        assert await fresh_at(store, NOW + lifetime_s - 1) == (mode is OutageMode.AVAILABLE)
+        assert not await fresh_at(store, NOW + lifetime_s + 1), "then writes through others are seen"
+        found = await store.chain(KEY, HEAD, 4, now=NOW + lifetime_s + 1)
+        assert found.unconfirmed, "it is there for a caller who otherwise gets nothing"
+
+
+async def test_memory_is_believed_while_the_bus_lives_whatever_becomes_of_commands(own_server: RedisServer) -> None:
+    async with a_replica(own_server.url) as store, a_replica(own_server.url) as other:
+        await until(lambda: {store.bus.name, other.bus.name} <= (store.bus.peers & other.bus.peers))
+        await keep(store, a_span())
+        store.breaker.open_reason = "the test says so"
+        assert await fresh_at(store, NOW + 30)
+        await other.invalidate([EVERYTHING], now=NOW + 30)
+        assert not await fresh_at(store, NOW + 30)
+        store.breaker.open_reason = ""
+
+
+async def test_lock_that_was_granted_too_late_is_released(own_server: RedisServer) -> None:
+    async with a_replica(own_server.url, timeout_s=LIMIT_S) as store, a_replica(own_server.url) as other:
+        own_server.pause()
+        claim = await store.claim(KEY, HEAD, now=NOW)
+        assert claim.fence == 0, "the request goes on without it"
+        own_server.resume()
+
+        async def is_free() -> bool:
+            theirs = await other.claim(KEY, HEAD, now=NOW)
+            await other.settle(KEY, HEAD, theirs)
+            return bool(theirs.fence)
+
+        await until(is_free)
