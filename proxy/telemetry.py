@@ -55,6 +55,15 @@ class Telemetry:
         self._store_errors = Counter(
             "ims_proxy_store_errors", "Calls to the store that failed", ["operation"], registry=self.registry
         )
+        self._store_circuit_open = Gauge(
+            "ims_proxy_store_circuit_open", "1 while Redis is not asked, because it is away", registry=self.registry
+        )
+        self._invalidation_bus_up = Gauge(
+            "ims_proxy_invalidation_bus_up",
+            "1 while writes through other replicas are heard of, or there can't be any",
+            registry=self.registry,
+        )
+        self._invalidation_bus_up.set(1)
         self._collapsed = Counter(
             "ims_proxy_collapsed_requests", "Requests that waited for another's fetch", registry=self.registry
         )
@@ -114,6 +123,11 @@ class Telemetry:
     def store_failed(self, operation: str) -> None:
         """The store did not do what it was asked in time."""
         self._store_errors.labels(operation).inc()
+
+    def watch_store(self, *, circuit_open: Callable[[], bool], bus_up: Callable[[], bool]) -> None:
+        """Show how the shared store is."""
+        self._store_circuit_open.set_function(circuit_open)
+        self._invalidation_bus_up.set_function(bus_up)
 
     def exposition(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

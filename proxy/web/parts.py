@@ -142,6 +142,7 @@ def _store(
         outage_mode=OutageMode(settings.store.outage_mode),
         heard=heard,
     )
+    telemetry.watch_store(circuit_open=lambda: store.breaker.is_open, bus_up=lambda: store.bus_up)
     store.start()
     return store
 

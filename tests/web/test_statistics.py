@@ -124,14 +124,14 @@ async def test_the_parts_of_a_shared_store_are_told(upstream: Lookalike, tmp_pat
                 return set((await figures(proxy))["store"]["parts"].values()) == {"ok"}
 
             await until(well)
-            assert set((await figures(proxy))["store"]["parts"]) == {"memory", "redis", "channel"}
+            assert set((await figures(proxy))["store"]["parts"]) == {"memory", "redis", "invalidation_bus"}
             assert (await figures(proxy))["store"]["replicas"] == 1
             redis.stop()
 
             async def unwell() -> bool:
                 await proxy.client.ask(LIST)
                 parts = (await figures(proxy))["store"]["parts"]
-                return "ok" not in (parts["redis"], parts["channel"])
+                return "ok" not in (parts["redis"], parts["invalidation_bus"])
 
             await until(unwell)
             assert (await figures(proxy))["store"]["errors"]

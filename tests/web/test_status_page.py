@@ -44,7 +44,7 @@ asked("stats").then((answer) => answer.json()).then((stats) => {
   Object.assign(stats.store, { bytes: 274877906900, max_bytes: 274877906944, listings: 1234567, spans: 12345678 });
   Object.assign(stats.store, { replicas: 1000, errors: { shared_secret: 1234567 } });
   stats.store.parts = { memory: "ok", redis: "failed when it was asked last" };
-  stats.store.parts.channel = "down, what other replicas change is not heard";
+  stats.store.parts.invalidation_bus = "down, what other replicas change is not heard";
   stats.processes = 256;
   show(stats);
 })
