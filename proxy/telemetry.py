@@ -56,11 +56,11 @@ class Telemetry:
             "ims_proxy_store_errors", "Calls to the store that failed", ["operation"], registry=self.registry
         )
         self._store_circuit_open = Gauge(
-            "ims_proxy_store_circuit_open", "1 while Redis is not asked, because it is away", registry=self.registry
+            "ims_proxy_store_circuit_open", "Whether Redis is left alone because it is away", registry=self.registry
         )
         self._invalidation_bus_up = Gauge(
             "ims_proxy_invalidation_bus_up",
-            "1 while writes through other replicas are heard of, or there can't be any",
+            "Whether writes through other replicas are heard of, or there can be none",
             registry=self.registry,
         )
         self._invalidation_bus_up.set(1)

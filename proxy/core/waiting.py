@@ -36,6 +36,19 @@ class Waiting(Generic[Ticket]):
                 return tickets[0]
         return None
 
+    def next(self, count: int) -> list[Ticket]:
+        """Return the *count* tickets that are served next, if all of them get what they wait for."""
+        found: list[Ticket] = []
+        for callers in self._callers.values():
+            depth = 0
+            while len(found) < count:
+                row = [tickets[depth] for tickets in callers.values() if len(tickets) > depth]
+                if not row:
+                    break
+                found += row[: count - len(found)]
+                depth += 1
+        return found
+
     def remove(self, claimant: Claimant, ticket: Ticket, *, served: bool) -> None:
         """Take *ticket* out, if it is in; where it was *served* it is the other callers' turn."""
         callers = self._callers[claimant.priority]

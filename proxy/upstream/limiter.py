@@ -100,10 +100,8 @@ class Limiter:
         while True:
             try:
                 async with self._called(trial) as call:
-                    began = self._clock()
                     response = await self._upstream.fetch(trial.request)
                     self._answered(call, response.status, response.fields, response.body)
-                    self._turns.permits.answered(self._clock() - began)
             except (UpstreamUnreachableError, UpstreamTimeoutError) as error:
                 if not await self._again(trial, error.code):
                     raise
@@ -198,7 +196,6 @@ class Limiter:
 
     def _failed(self, reason: str) -> None:
         before, self._breaker = self._breaker, self._breaker.failed(now=self._clock())
-        self._turns.permits.failed()
         if self._breaker.opened and not before.opened:
             event("upstream-left-alone", level=logging.WARNING, server=self._url, reason=reason)
 

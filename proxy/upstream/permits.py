@@ -1,24 +1,17 @@
-"""How many calls are under way: an upper bound that follows what the upstream can bear."""
+"""How many calls are under way at once: as many as there are connections to the upstream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.core.concurrency import Concurrency
-
 
 class Permits:
-    """Counts calls under way against a `Concurrency`. *freed* is called when there may be room again."""
+    """Counts calls under way up to *limit*. *freed* is called when there may be room again."""
 
-    def __init__(self, most: int, *, freed: Callable[[], None]) -> None:
-        self._concurrency = Concurrency(most)
-        self._freed = freed
+    def __init__(self, limit: int, *, freed: Callable[[], None]) -> None:
+        self.limit = limit
         self.under_way = 0
-
-    @property
-    def limit(self) -> int:
-        """How many calls may be under way."""
-        return self._concurrency.calls
+        self._freed = freed
 
     def take(self) -> bool:
         """Take a permit, if there is one."""
@@ -31,11 +24,3 @@ class Permits:
         """Give a permit back."""
         self.under_way -= 1
         self._freed()
-
-    def answered(self, elapsed_s: float) -> None:
-        """An answer took *elapsed_s*."""
-        self._concurrency = self._concurrency.answered(elapsed_s, under_way=self.under_way)
-
-    def failed(self) -> None:
-        """A call was not answered, or the upstream said that it is overloaded."""
-        self._concurrency = self._concurrency.failed()

@@ -24,6 +24,7 @@ from proxy.upstream.permits import Permits
 
 _POLL_S: Final = 0.25  # another replica's call may have ended, or its probe opened the gate
 _MOST_WAITING: Final = 10_000
+_MOST_TOGETHER: Final = 16
 _LOW: Final = 0.25
 _LOW_S: Final = 5.0
 
@@ -163,20 +164,26 @@ class Turns:
             raise self._refusal(claimant, "deadline", wait_s)
 
     async def _serve(self, scope: str, line: Line) -> None:
-        """Serve *line* until nobody waits in it."""
+        """Serve *line* until nobody waits in it.
+
+        As long as calls are granted ever more are asked for at once, for each may be a round trip away.
+        """
+        together = 1
         try:
-            while (ticket := line.waiting.first()) is not None:
+            while tickets := line.waiting.next(together):
                 line.changed.clear()
-                exempt = ticket.claimant.priority is Priority.WRITE  # never behind reads, here neither
-                if not exempt and not self.permits.take():
-                    if ticket.claimant.patient:
+                permitted = self._permitted(tickets)
+                if not permitted:
+                    if tickets[0].claimant.patient:
                         self._wanting.setdefault(scope, line)
                         await line.changed.wait()
                     else:
-                        self._refuse(line, ticket, "impatient", 0.0)
+                        self._refuse(line, tickets[0], "impatient", 0.0)
                     continue
                 self._wanting.pop(scope, None)
-                pause_s = await self._asked(scope, line, ticket, permitted=not exempt)
+                asking = (self._asked(scope, line, each, permitted=needed) for each, needed in permitted)
+                pause_s = max(await asyncio.gather(*asking))
+                together = 1 if pause_s > 0 else min(2 * together, _MOST_TOGETHER)
                 if pause_s > 0:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(min(pause_s, _POLL_S)):
@@ -184,6 +191,16 @@ class Turns:
         finally:
             line.server = None
             self._wanting.pop(scope, None)
+
+    def _permitted(self, tickets: Sequence[Ticket]) -> list[tuple[Ticket, bool]]:
+        """Take permits for the first of *tickets*, and return them, each with whether a permit goes with it."""
+        permitted: list[tuple[Ticket, bool]] = []
+        for ticket in tickets:
+            exempt = ticket.claimant.priority is Priority.WRITE  # never behind reads, here neither
+            if not exempt and not self.permits.take():
+                break
+            permitted.append((ticket, not exempt))
+        return permitted
 
     async def _asked(self, scope: str, line: Line, ticket: Ticket, *, permitted: bool) -> float:
         """Ask for a call for who is first in *line*, and return how long there is none."""

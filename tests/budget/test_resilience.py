@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.claimant import Claimant, Priority
-from proxy.core.concurrency import Concurrency
 from proxy.core.resilience import Breaker, Retries, backoff_s
 from proxy.core.waiting import Waiting
 
@@ -62,38 +61,6 @@ def test_the_pause_has_an_end() -> None:
     breaker = opened(failures=60)
     assert breaker.asked(probe_s=9, now=100.0)[0] == 30.0
     assert breaker.asked(probe_s=9, now=50.0)[0] == 0
-
-
-def answered(limit: Concurrency, elapsed_s: float, count: int) -> Concurrency:
-    for _ in range(count):
-        limit = limit.answered(elapsed_s, under_way=limit.calls)
-    return limit
-
-
-def test_the_limit_grows_while_answers_stay_quick_and_shrinks_when_they_do_not() -> None:
-    """Up to the ceiling at a steady latency; well below it when answers take ten times as long."""
-    quick = answered(Concurrency(64), 0.05, 300)
-    assert quick.calls == 64
-    slow = answered(quick, 0.5, 30)
-    assert slow.calls < 32
-    assert answered(slow, 0.05, 600).calls == 64
-
-
-def test_the_limit_does_not_grow_unused() -> None:
-    """A lone caller says nothing of what the upstream can bear."""
-    limit = Concurrency(64)
-    for _ in range(100):
-        limit = limit.answered(0.05, under_way=1)
-    assert limit.calls == 8
-
-
-@given(most=st.integers(1, 100), seen=st.lists(st.one_of(st.none(), st.floats(0, 100)), max_size=200))
-def test_the_limit_stays_within_its_bounds(most: int, seen: list[float | None]) -> None:
-    """Whatever happens at least one call may be made, and never more than the ceiling."""
-    limit = Concurrency(most)
-    for elapsed_s in seen:
-        limit = limit.failed() if elapsed_s is None else limit.answered(elapsed_s, under_way=limit.calls)
-        assert 1 <= limit.calls <= most
 
 
 def served(waiting: Waiting[str], claimants: dict[str, Claimant]) -> list[str]:

@@ -155,7 +155,7 @@ def without_channels(server: RedisServer) -> str:
 
 
 async def add_user_without_channels(store: TieredStore) -> None:
-    await store.far.redis.execute_command(
+    await store.far.redis.execute_command(  # type: ignore[no-untyped-call]
         "ACL", "SETUSER", "mute", "on", ">not-a-real-password", "resetchannels", "~*", "+@all"
     )
 
