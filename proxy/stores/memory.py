@@ -48,6 +48,11 @@ class MemoryStore:
         return self._epoch
 
     @property
+    def max_bytes(self) -> int:
+        """The bound of the bytes that spans take; 0 keeps none."""
+        return self._segments.max_bytes
+
+    @property
     def stored_bytes(self) -> int:
         """About how many bytes the spans take."""
         return self._segments.stored_bytes

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, 
 from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from itertools import takewhile
 from typing import Any, Final, TypeVar
 
@@ -83,6 +84,7 @@ class TieredStore:
         self._bus = InvalidationBus(far, trust_s=near_ttl_s, loop_clock=loop_clock, apply=self._apply, lost=self._lost)
         self._generations = Generations(near)
         self._debts = Debts(self._told)
+        self._writes: dict[str, set[asyncio.Task[None]]] = {}  # under way, by listing
         self._pass_on = heard
 
     def start(self) -> None:
@@ -135,6 +137,7 @@ class TieredStore:
             return near
         asked_at, began = self._generations.news, time.monotonic()
         try:
+            await self._finish_writes(key)
             far = await self._believed("chain", lambda: self._far.chain(key, after, count, joinable=joinable, now=now))
         except StoreUnavailableError:
             now += time.monotonic() - began
@@ -160,6 +163,7 @@ class TieredStore:
         """See `SpanStore.claim`. Without Redis every replica is on its own."""
         asked_at = self._generations.news
         try:
+            await self._finish_writes(key)
             claim = await self._believed(
                 "claim",
                 lambda: self._far.claim(key, after, now=now),
@@ -171,10 +175,9 @@ class TieredStore:
         return claim
 
     async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
-        """See `SpanStore.settle`."""
+        """See `SpanStore.settle`. The lock is released once what was put before is in Redis; nobody waits for that."""
         if claim.fence:
-            self._far.locks.abandon(key, after, claim.fence)
-            await self._breaker.call("settle", lambda: self._far.settle(key, after, claim), must_run=True)
+            self._write_behind(key, self._release(key, after, claim, list(self._writes.get(key.digest, ()))))
 
     async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> bool:
         """See `SpanStore.settled`: woken by the bus where there is one."""
@@ -182,11 +185,21 @@ class TieredStore:
         return await self._bus.wait_for(message, timeout_s=timeout_s)
 
     async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
-        """See `SpanStore.put`."""
+        """See `SpanStore.put`. Where memory keeps spans nobody waits for Redis, see `written`."""
         self._near.put_now(key, span, keep_s=keep_s, now=now)
-        await self._breaker.call(
-            "put", lambda: self._far.put(key, span, keep_s=keep_s, now=now, fence=fence), must_run=True
-        )
+
+        def write() -> Coroutine[Any, Any, None]:
+            return self._far.put(key, span, keep_s=keep_s, now=now, fence=fence)
+
+        if self._near.max_bytes:
+            self._write_behind(key, self._breaker.call("put", write, timeout_s=self._timeout_s))
+        else:
+            await self._breaker.call("put", write, must_run=True)
+
+    async def written(self) -> None:
+        """Return once all that was put and settled so far is in Redis, or was given up."""
+        while writes := [task for each in self._writes.values() for task in each]:
+            await asyncio.wait(writes)
 
     def used(self, key: ListingKey, starts: Sequence[str]) -> None:
         """See `SpanStore.used`: what is in memory; Redis has its own way."""
@@ -220,6 +233,9 @@ class TieredStore:
     async def close(self) -> None:
         """See `SpanStore.close`."""
         await self._debts.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TELL_S):
+                await self.written()
         await self._bus.close()
         await self._breaker.close()
         await self._far.close()
@@ -263,8 +279,37 @@ class TieredStore:
 
     async def _release_late(self, key: ListingKey, after: str, claim: Claim) -> None:
         """Give back a lock that was granted when its request had gone on without it."""
-        with suppress(StoreUnavailableError):
-            await self.settle(key, after, claim)
+        await self.settle(key, after, claim)
+
+    async def _release(self, key: ListingKey, after: str, claim: Claim, writes: Collection[asyncio.Task[None]]) -> None:
+        if writes:
+            await asyncio.wait(writes)
+        assert claim.fence is not None
+        self._far.locks.abandon(key, after, claim.fence)
+        await self._breaker.call("settle", lambda: self._far.settle(key, after, claim), timeout_s=self._timeout_s)
+
+    async def _finish_writes(self, key: ListingKey) -> None:
+        """Let Redis have what this replica wrote of *key* before it is asked, within the request's time limit."""
+        if writes := self._writes.get(key.digest):
+            with self._breaker.waiting() as left_s:
+                await self._loop_clock.wait(asyncio.gather(*writes), left_s)
+
+    def _write_behind(self, key: ListingKey, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work* for the listing *key* in a task of this store's own; where it fails nothing is kept in Redis."""
+
+        async def write() -> None:
+            with suppress(StoreUnavailableError):
+                await work
+
+        task = asyncio.create_task(write())
+        self._writes.setdefault(key.digest, set()).add(task)
+        task.add_done_callback(partial(self._note_written, key.digest))
+
+    def _note_written(self, listing: str, task: asyncio.Task[None]) -> None:
+        writes = self._writes[listing]
+        writes.discard(task)
+        if not writes:
+            del self._writes[listing]
 
     def _in_outage(self, near: Found, *, now: float) -> Found:
         """Return what *near*, found in memory, is good for while invalidations by other replicas can't arrive.

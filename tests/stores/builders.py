@@ -8,6 +8,7 @@ from proxy.core.identity import Partition
 from proxy.core.keys import ListingKey
 from proxy.core.listing import HEAD, Span
 from proxy.stores.base import SpanStore
+from proxy.stores.tiered import TieredStore
 from tests.model import Model
 
 ROWS = tuple("abcdefghijkl")
@@ -28,6 +29,8 @@ async def keep(store: SpanStore, *spans: Span, key: ListingKey = KEY, keep_s: fl
     generation = (await store.chain(key, HEAD, 1, now=now)).state.generation
     for span in spans:
         await store.put(key, replace(span, generation=generation), keep_s=keep_s, now=now)
+    if isinstance(store, TieredStore):
+        await store.written()
 
 
 async def chained(
