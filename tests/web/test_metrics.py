@@ -134,4 +134,4 @@ def test_every_event_is_documented_and_nothing_else() -> None:
                 said |= {each for each in texts if isinstance(each, str)}
     table = OPERATING.partition("\n## Log\n")[2].partition("\n## ")[0]
     rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
-    assert set(re.findall(r"`([a-z-]+)`", " ".join(rows))) == said
+    assert set(re.findall(r"`([a-z_-]+)`", " ".join(rows))) == said
