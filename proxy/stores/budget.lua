@@ -2,12 +2,13 @@
 -- KEYS[1]  the calls that count, by since when, microseconds of this server's clock; those under way in the future
 -- KEYS[2]  the gate and the limits: at, closed, doubtful, probe, told:<name> "<calls>:<microseconds a call counts>"
 -- KEYS[3]  the life of the budgets in this server
--- ARGV[1]  JSON: ended [lease], told [[name, calls, counted, remain or -1]], close or -1, configured [calls, counted]
+-- KEYS[4]  the replicas that lately asked, by when
+-- ARGV[1]  JSON: replica, its name; ended [lease], told [[name, calls, counted, remain or -1]], close or -1, configured [calls, counted]
 --          or [], take [lease, hold, share left to others] or []; calls [[lease, age]] that a replica knows of and this
 --          server may not, dropped [lease] that were granted and never made; times in microseconds
 -- ARGV[2]  a life that never was; ARGV[3] the one that the replica knows, or '': in another one nothing is done
--- Returns  the life; granted 1 or 0, wait, closed 1 or 0, share left in millionths, this server's time; then for each
---          limit {name, calls, counted, {count, time, ...}}: so many calls count for at most that time from now
+-- Returns  the life; granted 1 or 0, wait, closed 1 or 0, share left in millionths, this server's time, replicas; then
+--          for each limit {name, calls, counted, {count, time, ...}}: so many calls count for at most that time from now
 local life = redis.call('GET', KEYS[3])
 if not life then
   life = ARGV[2]
@@ -19,7 +20,7 @@ end
 local calls, gate, order = KEYS[1], KEYS[2], cjson.decode(ARGV[1])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local MOST_PARTS = 10
+local MOST_PARTS, SEEN = 10, 30 * 1000000
 
 local function text(number)
   return string.format('%.0f', number)
@@ -135,7 +136,11 @@ redis.call('PEXPIRE', calls, text(keep))
 -- What was told is remembered for longer than what was called; anyone can have a scope by making up a token.
 redis.call('PEXPIRE', gate, text((heard or doubtful or probe ~= '') and keep + 3600000 or keep))
 local shut = (granted == 0 and now < closed) and 1 or 0
+redis.call('ZADD', KEYS[4], text(now), order.replica)
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', text(now - SEEN))
+redis.call('PEXPIRE', KEYS[4], 2 * SEEN / 1000)
 local said = {life, granted, math.ceil(wait), shut, math.floor(math.max(0, left) * 1000000), math.floor(now)}
+table.insert(said, redis.call('ZRANGE', KEYS[4], 0, -1))
 for _, each in ipairs(limits) do
   table.insert(said, each)
 end

@@ -164,7 +164,7 @@ class RedisStore:
 
         Where it is another than the *known* one, nothing was done and nothing is said.
         """
-        names = (*self.names.budget(scope), self.names.budgets)
+        names = (*self.names.budget(scope), self.names.budgets, self.names.budget_replicas)
         async with self.commands.translated() as redis:
             kept, *said = await redis.eval(SCRIPTS["budget"], len(names), *names, order, life, known)
         return kept, said

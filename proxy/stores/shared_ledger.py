@@ -63,6 +63,7 @@ Result = TypeVar("Result")
 NOTICED_S: Final = 2.0  # by then every replica has noticed that Redis is back, and has told what it called
 REFRESH_S: Final = 1.0
 _RETRY_S: Final = 0.25
+_SEEN_S: Final = 30.0
 _US: Final = 1_000_000
 _MOST_SCOPES: Final = 10_000
 _MOST_REFRESHED: Final = 50
@@ -140,6 +141,7 @@ class SharedLedger:
         self._is_lost = asyncio.Event()
         self._is_announced = False
         self._life: bytes | None = None
+        self._seen: dict[str, float] = {}
         self._away_since: float | None = None
         self._restored: set[str] = set()
         self._back_at = -inf
@@ -270,7 +272,7 @@ class SharedLedger:
 
     async def _refresh(self) -> None:
         """Learn how budgets stand that others may have used since this replica last asked."""
-        if len(self._peers()) < 2 or self._near.usage() is None:
+        if self._near.usage() is None or self._mode == "hold":
             return
         now, asked = self._clock(), 0
         with suppress(StoreUnavailableError):
@@ -308,7 +310,7 @@ class SharedLedger:
         life, _ = await self._send("", _Unsent(), [], known=b"")
         if self._life not in (None, life):
             self._blind_at = self._clock() if self._away_since is None else self._away_since
-        self._life = life
+        self._life, self._seen = life, dict.fromkeys(self._seen, self._clock())
         while self._dropped:
             scope, lease = self._dropped[-1]
             await self._send(scope, _Unsent(dropped=[lease]), [], known=life)
@@ -376,10 +378,11 @@ class SharedLedger:
         return life, said
 
     def _read(self, scope: str, lease: str, said: list[Any]) -> Taken | Wait:
-        granted, wait_us, closed, left, _, *limits = said
+        granted, wait_us, closed, left, _, replicas, *limits = said
+        self._see(replicas)
         told = {name.decode(): Allowance.counting(most, us / _US) for name, most, us, _ in limits if name}
         self._near.learn(scope, told)
-        if len(self._peers()) > 1:
+        if len(self._replicas()) > 1:
             self._accompanied_at = self._clock()
         if granted:
             return Taken(lease, left / _US)
@@ -390,7 +393,7 @@ class SharedLedger:
     def _state(self, scope: str, said: list[Any], *, number: int, sent_at: float) -> None:
         """Remember how the budget of *scope* stands."""
         now, known, life = self._clock(), self._statement(scope), self._life or b""
-        at, *limits = said[4:]
+        at, _, *limits = said[4:]
         counted = {
             name.decode() or CONFIGURED: [(now + us / _US, n) for n, us in zip(parts[::2], parts[1::2], strict=True)]
             for name, _, _, parts in limits
@@ -419,6 +422,7 @@ class SharedLedger:
                 "told": told,
                 "close": close,
                 "configured": configured,
+                "replica": self._name,
                 "take": taking,
                 "calls": unsent.calls,
                 "dropped": unsent.dropped,
@@ -433,7 +437,14 @@ class SharedLedger:
         return lease.startswith(f"{self._name}-")
 
     def _replicas(self) -> list[str]:
-        return sorted(self._peers() | {self._name})
+        """Return the names of all replicas: of those that listen, and of those that asked for calls, heard or not."""
+        return sorted(self._peers() | self._seen.keys() | {self._name})
+
+    def _see(self, replicas: Sequence[bytes]) -> None:
+        """Remember who asked lately, for as long as Redis can be asked: one that comes back empty knows of nobody."""
+        now = self._clock()
+        self._seen |= {name.decode(): now for name in replicas}
+        self._seen = {name: at for name, at in self._seen.items() if now - at < _SEEN_S}
 
     def _settling(self, scope: str) -> bool:
         """Whether another replica may not know yet that Redis is back, or what it did meanwhile still counts."""

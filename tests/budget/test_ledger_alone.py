@@ -137,6 +137,18 @@ async def test_a_call_that_nobody_was_told_of_may_be_made_again_by_the_others_pa
     assert most_in_a_window(fleet.granted, 60.0) == 16 <= 10 + 2 * 4
 
 
+async def test_replicas_that_never_heard_each_other_share_all_the_same(fleet: Fleet) -> None:
+    """Where none may listen, who asked Redis for calls counts."""
+    ledgers = [await fleet.replica(name, frozenset({name})) for name in ("r0", "r1")]
+    await maintained(ledgers)
+    fleet.server.kill()
+    assert [await fleet.taken(each) for each in ledgers] == [5, 5]
+    fleet.now += 100.0
+    fleet.server.start()
+    await ledgers[0].maintain()
+    assert await fleet.taken(ledgers[0]) == 5, "the other may not have noticed yet"
+
+
 async def test_a_limit_that_was_learnt_is_shared_too(fleet: Fleet) -> None:
     """Without a budget of ours, what the upstream said holds without Redis, and again in one that came back empty."""
     ledgers = [await fleet.replica(name, allowance=None) for name in sorted(PEERS)]
@@ -277,6 +289,7 @@ async def test_with_hold_a_redis_that_comes_back_empty_is_not_believed_at_once(f
     assert [await fleet.taken(each) for each in (first, third)] == [0, 0], (
         "they notice now, and know less than Redis did"
     )
+    await maintained([first, second, third])
     fleet.now += 59.0
     assert await fleet.taken(second) == 3, "still its part, after what it did itself"
     fleet.now += 61.0 + NOTICED_S + HOLD_S
