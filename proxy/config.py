@@ -317,6 +317,12 @@ class BudgetSection(Section):
     max_wait_s: Wait = Field(
         30.0, description="longest wait for a call; who can't be served by then is told so at once, with 429"
     )
+    without_store: Literal["share", "hold"] = Field(
+        "share",
+        description="while replicas can't count together, because Redis is away or came back empty: "
+        "`share`: each goes on at once with its part of what was left, and all of them may exceed `calls` by a stated "
+        "bound; `hold`: no calls until all earlier ones have expired, then parts: never more than `calls`",
+    )
 
 
 class ClientsSection(Section):

@@ -88,6 +88,8 @@ def _budget(budget: Figures) -> Iterator[Line]:
         bar = "█" * filled + "░" * (_BAR - filled)
         mood = Mood.BAD if used > 0.95 else Mood.WARN if used > 0.75 else Mood.PLAIN
         yield "budget", f"{bar} {budget['used']:,} of {allowance(budget['allowance'])}", mood
+    if without := budget.get("without_store"):
+        yield "", _without_store(without), Mood.WARN
     for policy, limit in budget["learnt"].items():
         yield f"  {policy}", f"{allowance(limit)}, as the upstream says", Mood.PLAIN
     closed = f"closed for {period(budget['closed_for_s'])}" if budget["gates_closed"] else "open"
@@ -97,6 +99,13 @@ def _budget(budget: Figures) -> Iterator[Line]:
     yield "thrift", thrift + (f"; spared {spared}" if spared else ""), Mood.WARN if low else Mood.GOOD
     if budget["waiting"] or budget["refused"]:
         yield "waiting", f"{many(budget['waiting'], 'call')}, {budget['refused']:,} not made in time", Mood.WARN
+
+
+def _without_store(without: Figures) -> str:
+    """Return how calls are limited while the store is away."""
+    if without["no_calls_for_s"]:
+        return f"without the store: no calls for {period(without['no_calls_for_s'])}"
+    return f"without the store: each replica has {without['share']} of what was left"
 
 
 def _breaker(breaker: Figures) -> Line:

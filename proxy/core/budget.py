@@ -33,6 +33,11 @@ LEAVES: Final[Mapping[Priority, float]] = {
 }
 
 
+def divide_calls(calls: int, rank: int, among: int) -> int:
+    """Return how many of *calls* fall to replica *rank* of *among*, from 0 on; all of them together get *calls*."""
+    return calls // among + (rank < calls % among)
+
+
 @immutable
 class Allowance:
     """At most *calls* calls in any *per_s* seconds."""
@@ -56,7 +61,7 @@ class Allowance:
 
     def share(self, rank: int, among: int) -> Allowance:
         """Return the part of replica *rank* of *among*, from 0 on; the parts add up to the whole, and some may be 0."""
-        return replace(self, calls=self.calls // among + (rank < self.calls % among))
+        return replace(self, calls=divide_calls(self.calls, rank, among))
 
 
 @immutable
@@ -69,10 +74,14 @@ class Taken:
 
 @immutable
 class Wait:
-    """No call may be made for *wait_s* seconds at least, or until one ends; *closed* says that the gate is why."""
+    """No call may be made for *wait_s* seconds at least, or until one ends; *closed* says that the gate is why.
+
+    *uncertain* says that this replica can't ask how the budget stands; there may be a call as soon as it can.
+    """
 
     wait_s: float
     closed: bool = False
+    uncertain: bool = False
 
 
 @immutable
@@ -189,6 +198,11 @@ def tightest(log: Log, configured: Allowance | None, *, now: float) -> Usage | N
     log = _stepped(log, now)
     each = (Usage(allowance, _count(log, allowance, now)) for allowance in log.allowances(configured))
     return min(each, key=lambda usage: usage.left_share, default=None)
+
+
+def drop_expired(log: Log, configured: Allowance | None, *, now: float) -> Log:
+    """Return the log without the calls that no longer count towards any limit."""
+    return _advanced(log, log.allowances(configured), now)
 
 
 def _stepped(log: Log, now: float) -> Log:

@@ -1,12 +1,26 @@
 -- The budget of one scope: what was heard of it, and perhaps a call, in one round trip. Mirrors core/budget.py.
 -- KEYS[1]  the calls that count, by since when, microseconds of this server's clock; those under way in the future
 -- KEYS[2]  the gate and the limits: at, closed, doubtful, probe, told:<name> "<calls>:<microseconds a call counts>"
--- ARGV[1]  JSON: ended [lease], told [[name, calls, counted, remain or -1]], close or -1, configured [calls, counted]
---          or [], take [lease, hold, share left to others] or []; times in microseconds
--- Returns  granted 1 or 0, wait, closed 1 or 0, share left in millionths, this server's time, then name, calls, counted
+-- KEYS[3]  the life of the budgets in this server
+-- KEYS[4]  the replicas that lately asked, by when
+-- ARGV[1]  JSON: replica, its name; ended [lease], told [[name, calls, counted, remain or -1]], close or -1, configured [calls, counted]
+--          or [], take [lease, hold, share left to others] or []; calls [[lease, age]] that a replica knows of and this
+--          server may not, dropped [lease] that were granted and never made; times in microseconds
+-- ARGV[2]  a life that never was; ARGV[3] the one that the replica knows, or '': in another one nothing is done
+-- Returns  the life; granted 1 or 0, wait, closed 1 or 0, share left in millionths, this server's time, replicas; then
+--          for each limit {name, calls, counted, {count, time, ...}}: so many calls count for at most that time from now
+local life = redis.call('GET', KEYS[3])
+if not life then
+  life = ARGV[2]
+  redis.call('SET', KEYS[3], life)
+end
+if ARGV[3] ~= '' and ARGV[3] ~= life then
+  return {life}
+end
 local calls, gate, order = KEYS[1], KEYS[2], cjson.decode(ARGV[1])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local MOST_PARTS, SEEN = 10, 30 * 1000000
 
 local function text(number)
   return string.format('%.0f', number)
@@ -32,6 +46,12 @@ local function count(counted)
   return redis.call('ZCOUNT', calls, '(' .. text(now - counted), '+inf')
 end
 
+for _, lease in ipairs(order.dropped) do
+  redis.call('ZREM', calls, lease)
+end
+for _, call in ipairs(order.calls) do
+  redis.call('ZADD', calls, text(now - call[2]), call[1])
+end
 for _, told in ipairs(order.told) do
   local name, most, counted, remain = told[1], told[2], told[3], told[4]
   known['told:' .. name] = text(most) .. ':' .. text(counted)
@@ -54,17 +74,15 @@ for _, lease in ipairs(order.ended) do
   end
 end
 
-local allowances, longest, answer = {}, 0, {}
+local allowances, longest, heard = {}, 0, false
 if #order.configured > 0 then
-  table.insert(allowances, {most = order.configured[1], counted = order.configured[2]})
+  table.insert(allowances, {name = '', most = order.configured[1], counted = order.configured[2]})
 end
 for field, value in pairs(known) do
   local most, counted = string.match(value, '^(%d+):(%d+)$')
   if most and string.sub(field, 1, 5) == 'told:' then
-    table.insert(allowances, {most = tonumber(most), counted = tonumber(counted)})
-    table.insert(answer, string.sub(field, 6))
-    table.insert(answer, tonumber(most))
-    table.insert(answer, tonumber(counted))
+    table.insert(allowances, {name = string.sub(field, 6), most = tonumber(most), counted = tonumber(counted)})
+    heard = true
   end
 end
 for _, each in ipairs(allowances) do
@@ -93,15 +111,37 @@ if #order.take > 0 then
   end
 end
 
-local left = 1
+-- The calls of a limit, oldest first, in few parts of equal size: how many, and for how long the newest one counts.
+local function parts(counted, used)
+  local before, size, told, first = redis.call('ZCARD', calls) - used, math.ceil(used / MOST_PARTS), {}, 0
+  while first < used do
+    local last = math.min(used, first + size)
+    local newest = redis.call('ZRANGE', calls, before + last - 1, before + last - 1, 'WITHSCORES')
+    table.insert(told, last - first)
+    table.insert(told, math.ceil(tonumber(newest[2]) + counted - now))
+    first = last
+  end
+  return told
+end
+
+local left, limits = 1, {}
 for _, each in ipairs(allowances) do
-  left = math.min(left, 1 - count(each.counted) / each.most)
+  local used = count(each.counted)
+  left = math.min(left, 1 - used / each.most)
+  table.insert(limits, {each.name, each.most, each.counted, parts(each.counted, used)})
 end
 redis.call('HSET', gate, 'at', text(now), 'closed', text(closed), 'doubtful', doubtful and '1' or '0', 'probe', probe)
 local keep = math.ceil((longest + hold + math.max(0, closed - now)) / 1000) + 60000
 redis.call('PEXPIRE', calls, text(keep))
 -- What was told is remembered for longer than what was called; anyone can have a scope by making up a token.
-local heard = #answer > 0 or doubtful or probe ~= ''
-redis.call('PEXPIRE', gate, text(heard and keep + 3600000 or keep))
+redis.call('PEXPIRE', gate, text((heard or doubtful or probe ~= '') and keep + 3600000 or keep))
 local shut = (granted == 0 and now < closed) and 1 or 0
-return {granted, math.ceil(wait), shut, math.floor(math.max(0, left) * 1000000), math.floor(now), unpack(answer)}
+redis.call('ZADD', KEYS[4], text(now), order.replica)
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', text(now - SEEN))
+redis.call('PEXPIRE', KEYS[4], 2 * SEEN / 1000)
+local said = {life, granted, math.ceil(wait), shut, math.floor(math.max(0, left) * 1000000), math.floor(now)}
+table.insert(said, redis.call('ZRANGE', KEYS[4], 0, -1))
+for _, each in ipairs(limits) do
+  table.insert(said, each)
+end
+return said

@@ -9,11 +9,43 @@ from itertools import count as counted
 from itertools import islice
 from typing import Final, Protocol
 
-from proxy.core.budget import Allowance, Log, Taken, Told, Usage, Wait, closed, corrected, ended, noted, take, tightest
+from proxy.core.budget import (
+    Allowance,
+    Log,
+    Taken,
+    Told,
+    Usage,
+    Wait,
+    closed,
+    corrected,
+    drop_expired,
+    ended,
+    noted,
+    take,
+    tightest,
+)
 from proxy.core.claimant import Priority
+from proxy.core.values import immutable
 
 _MOST_SCOPES: Final = 10_000
 _LOOKED_AT: Final = 200
+
+
+@immutable
+class WithoutStore:
+    """The shared log of calls can't be reached: this replica goes by *mode*, as one of *replicas*.
+
+    It makes no call for *no_calls_for_s*, which is 0 in mode `share`.
+    """
+
+    mode: str
+    replicas: int
+    no_calls_for_s: float
+
+    @property
+    def share(self) -> str:
+        """The part of each limit that falls to this replica."""
+        return f"1/{self.replicas}"
 
 
 class Ledger(Protocol):
@@ -51,6 +83,10 @@ class Ledger(Protocol):
         """Return how the tightest of all limits stands, by the calls of this process; None where none is known."""
         ...
 
+    def without_store(self) -> WithoutStore | None:
+        """Return how calls are limited while the shared log can't be reached, None while it can or none is shared."""
+        ...
+
     async def close(self) -> None:
         """Let go of what is held."""
         ...
@@ -80,7 +116,9 @@ class MemoryLedger:
         """See `Ledger.take_at_once`: there is nobody to ask."""
         return self.take_now(scope, priority)
 
-    def take_now(self, scope: str, priority: Priority, *, rank: int = 0, among: int = 1) -> Taken | Wait:
+    def take_now(
+        self, scope: str, priority: Priority, *, lease: str = "", rank: int = 0, among: int = 1
+    ) -> Taken | Wait:
         """Return what `take` returns, by the part of replica *rank* of *among*."""
         whole = log = self._log(scope)
         configured = self._configured
@@ -90,7 +128,7 @@ class MemoryLedger:
         verdict, log = take(
             log,
             configured,
-            lease=f"m{next(self._leases)}",
+            lease=lease or f"m{next(self._leases)}",
             priority=priority,
             hold_s=self._hold_s,
             now=self._clock(),
@@ -100,7 +138,9 @@ class MemoryLedger:
 
     def note(self, scope: str, lease: str) -> None:
         """Log a call that was granted elsewhere."""
-        self._keep(scope, noted(self._log(scope), lease, hold_s=self._hold_s, now=self._clock()))
+        now = self._clock()
+        log = drop_expired(self._log(scope), self._configured, now=now)
+        self._keep(scope, noted(log, lease, hold_s=self._hold_s, now=now))
 
     def forget(self, scope: str, lease: str) -> None:
         """Take a call out that was not made."""
@@ -110,6 +150,18 @@ class MemoryLedger:
     def learn(self, scope: str, told: Mapping[str, Allowance]) -> None:
         """Take over limits that were told to another replica."""
         self._keep(scope, replace(self._log(scope), told=told))
+
+    def close_gate(self, scope: str, closed_s: float) -> None:
+        """Make no calls for *closed_s*, as another replica was told."""
+        self._keep(scope, closed(self._log(scope), closed_s=closed_s, now=self._clock()))
+
+    def log(self, scope: str) -> Log:
+        """Return the calls of *scope* that count, and its limits."""
+        return drop_expired(self._log(scope), self._configured, now=self._clock())
+
+    def scopes(self) -> list[str]:
+        """Return every scope that is known, the one that was used last first."""
+        return list(reversed(self._logs))
 
     def report(self, scope: str, lease: str, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
         """See `Ledger.report`."""
@@ -141,6 +193,9 @@ class MemoryLedger:
     def counted_s(self, scope: str) -> float:
         """Return the longest that a call counts, seconds; 0 without a limit."""
         return max((each.counted_s for each in self.allowances(scope)), default=0.0)
+
+    def without_store(self) -> None:
+        """See `Ledger.without_store`: nothing is shared."""
 
     async def close(self) -> None:
         """See `Ledger.close`."""

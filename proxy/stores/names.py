@@ -100,6 +100,11 @@ class Names:
         """
         return f"{self._budgets}life"
 
+    @property
+    def budget_replicas(self) -> str:
+        """The replicas that lately asked for calls, by when they last did."""
+        return f"{self._budgets}replicas"
+
     def woken(self, listing: str, after: str) -> str:
         """The message that a claim was given back."""
         return f"w:{listing}:{digest((after,))}"

@@ -160,13 +160,14 @@ class RedisStore:
                 pipe.set(self.names.unsettled, repr(now + unsettled_s), px=int(unsettled_s * 1000) or 1)
             await pipe.execute()
 
-    async def budgeted(self, scope: str, order: bytes, *, life: bytes) -> tuple[bytes, Any]:
-        """Return which life of the budgets is kept here, *life* if none was, and what `budget.lua` says to *order*."""
-        async with self.commands.translated() as redis, redis.pipeline(transaction=False) as pipe:
-            pipe.set(self.names.budgets, life, nx=True)
-            pipe.get(self.names.budgets)
-            pipe.eval(SCRIPTS["budget"], 2, *self.names.budget(scope), order)
-            _, kept, said = await pipe.execute()
+    async def budgeted(self, scope: str, order: bytes, *, life: bytes, known: bytes = b"") -> tuple[bytes, Any]:
+        """Return which life of the budgets is kept here, *life* if none was, and what `budget.lua` says to *order*.
+
+        Where it is another than the *known* one, nothing was done and nothing is said.
+        """
+        names = (*self.names.budget(scope), self.names.budgets, self.names.budget_replicas)
+        async with self.commands.translated() as redis:
+            kept, *said = await redis.eval(SCRIPTS["budget"], len(names), *names, order, life, known)
         return kept, said
 
     async def count(self, scope: str, *, now: float) -> int:

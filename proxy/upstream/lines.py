@@ -40,9 +40,10 @@ class Queues:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A place in a line, until *deadline*; *turn* is what comes of it."""
+    """A place in a line, from when it *began* until its *deadline*; *turn* is what comes of it."""
 
     claimant: Claimant
+    began: float
     deadline: float
     turn: asyncio.Future[Turn]
 

@@ -62,6 +62,11 @@ class ShieldMetrics:
             "Budgets that nobody calls from, for the upstream refused a call",
             registry=registry,
         )
+        self.without_store = Gauge(
+            "ims_proxy_budget_without_store",
+            "Whether replicas can't count their calls together, so that each goes by a part of the budget",
+            registry=registry,
+        )
         self._learnt_calls = Gauge(
             "ims_proxy_learnt_calls", "Calls that the upstream allows, by its policy", ["policy"], registry=registry
         )

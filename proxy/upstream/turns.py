@@ -27,6 +27,10 @@ _MOST_WAITING: Final = 10_000
 _MOST_TOGETHER: Final = 16
 _LOW: Final = 0.25
 _LOW_S: Final = 5.0
+# While the budget's log is away nobody knows whether there is a call. Who waits is refused only once it is clear that
+# the log doesn't come back at once, and is told to come again soon.
+_UNCERTAIN_S: Final = 2.5
+_UNCERTAIN_RETRY_S: Final = 5.0
 
 
 class Books(Protocol):
@@ -102,7 +106,7 @@ class Turns:
         self._admitted(scope, line, claimant, deadline)
         if turn := self._at_once(scope, line, claimant):
             return turn
-        ticket = Ticket(claimant, deadline, asyncio.get_running_loop().create_future())
+        ticket = Ticket(claimant, self._clock(), deadline, asyncio.get_running_loop().create_future())
         line.waiting.add(claimant, ticket)
         line.tickets.add(ticket)
         line.changed.set()
@@ -235,11 +239,16 @@ class Turns:
         now = self._clock()
         longest_s = max((each.counted_s for each in self._books.allowances(scope)), default=verdict.wait_s)
         wait_s = verdict.wait_s if verdict.closed else min(verdict.wait_s, longest_s)
-        line.not_before[Priority.WRITE if verdict.closed else priority] = now + wait_s
+        if not verdict.uncertain:
+            line.not_before[Priority.WRITE if verdict.closed else priority] = now + wait_s
         if verdict.closed:
             line.closed_until = now + wait_s
         self._lower(scope, line, wait_s)
-        for ticket in [each for each in line.tickets if not each.claimant.patient or each.deadline < now + wait_s]:
+        in_vain = [each for each in line.tickets if not each.claimant.patient or each.deadline < now + wait_s]
+        if verdict.uncertain:
+            in_vain = [each for each in in_vain if not each.claimant.patient or now - each.began >= _UNCERTAIN_S]
+            wait_s = min(wait_s, _UNCERTAIN_RETRY_S)
+        for ticket in in_vain:
             self._refuse(line, ticket, "deadline" if ticket.claimant.patient else "impatient", wait_s)
 
     def _lower(self, scope: str, line: Line, low_s: float) -> None:

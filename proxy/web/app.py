@@ -22,6 +22,7 @@ from proxy.descriptors import left_to_callers, raised
 from proxy.errors import StoreUnavailableError
 from proxy.explain import assumed_explanation
 from proxy.stores.base import SpanStore
+from proxy.stores.ledger import WithoutStore
 from proxy.supervision import ending_signals
 from proxy.telemetry import Telemetry, event
 from proxy.web import admin
@@ -169,7 +170,7 @@ def _operating(settings: Settings, parts: Parts, draining: asyncio.Event) -> web
     store = parts.store
     operations = admin.Operations(
         telemetry=parts.telemetry,
-        readiness=lambda: _readiness(store, draining),
+        readiness=lambda: _readiness(store, draining, parts.shield.ledger.without_store()),
         purging=parts.answers.gateway.purge,
         stored_bytes=lambda: store.stored_bytes,
         statistics=Statistics(parts.telemetry.registry, store, parts.shield, max_bytes=settings.store.max_bytes),
@@ -186,14 +187,18 @@ def _serving(server: ServerSection) -> ssl.SSLContext | None:
     return tls.serving((server.tls_cert, server.tls_key), minimum=server.tls_min_version)
 
 
-async def _readiness(store: SpanStore, draining: asyncio.Event) -> Mapping[str, str]:
+async def _readiness(store: SpanStore, draining: asyncio.Event, without: WithoutStore | None) -> Mapping[str, str]:
     """Return how each part is. A store that is away makes the proxy slower, not unready."""
     try:
         await store.ping()
         said = "ok"
     except StoreUnavailableError:
         said = "away, answers come from the upstream"
-    return {"listener": "not ready, draining" if draining.is_set() else "ok", "store": said}
+    parts = {"listener": "not ready, draining" if draining.is_set() else "ok", "store": said}
+    if without is not None:
+        wait = f", no calls for {without.no_calls_for_s:.0f} s" if without.no_calls_for_s else ""
+        parts["budget"] = f"without the store: mode {without.mode}, share {without.share}{wait}"
+    return parts
 
 
 async def _listening(

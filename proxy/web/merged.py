@@ -49,6 +49,7 @@ def _budget(each: Sequence[Figures]) -> Figures:
         "gates_closed": max(budget["gates_closed"] for budget in each),
         "closed_for_s": _most(budget["closed_for_s"] for budget in each),
         "thrift": _added(budget["thrift"] for budget in each),
+        "without_store": next((without for budget in each if (without := budget["without_store"])), None),
     }
 
 

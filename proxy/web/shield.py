@@ -17,7 +17,7 @@ from proxy.gateway.admission import Admission
 from proxy.gateway.claimants import Claimants
 from proxy.gateway.thrift import Thrift
 from proxy.stores.base import SpanStore
-from proxy.stores.ledger import Ledger, MemoryLedger
+from proxy.stores.ledger import Ledger, MemoryLedger, WithoutStore
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
 from proxy.upstream.limiter import Limiter
@@ -28,6 +28,7 @@ from proxy.upstream.turns import Turns
 _ARRIVAL_S = 2.0  # beyond the time that connecting may take
 _ALL = "all"
 _IAM = "iam"
+_LEAST_TIMEOUT_S = 0.25  # a call that waits for its turn can wait for Redis too
 _IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, uncached
 
 
@@ -35,7 +36,7 @@ _IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, unc
 class ShieldState:
     """How the shield stands: the tightest budget, the lines before the upstream, the breaker, the calls under way.
 
-    *left_alone_s* is None while the breaker is closed.
+    *left_alone_s* is None while the breaker is closed, *without_store* while replicas count together.
     """
 
     usage: Usage | None
@@ -43,6 +44,7 @@ class ShieldState:
     left_alone_s: float | None
     concurrency_limit: int
     under_way: int
+    without_store: WithoutStore | None
 
 
 class Shield:
@@ -63,6 +65,7 @@ class Shield:
         )
         self.metrics.concurrency.set_function(lambda: self._turns.permits.limit)
         self.metrics.breaker.set_function(lambda: self.limiter.left_alone_s() is not None)
+        self.metrics.without_store.set_function(lambda: self.ledger.without_store() is not None)
 
     def before_iam(self, iam: Upstream) -> Limiter:
         """Return the limiter before *iam*: its calls count where there is one budget for all, else towards one of its
@@ -120,6 +123,7 @@ class Shield:
             left_alone_s=self.limiter.left_alone_s(),
             concurrency_limit=permits.limit,
             under_way=permits.under_way,
+            without_store=self.ledger.without_store(),
         )
 
     def thrift(self) -> Thrift:
@@ -159,6 +163,8 @@ class Shield:
             hold_s=self._hold_s,
             timeout_s=self._settings.store.timeout_ms / 1000,
             breaker=store.breaker,
+            without_store=self._settings.budget.without_store,
+            watched=(_ALL,) if self._settings.budget.scope == "upstream" else (),
         )
 
 

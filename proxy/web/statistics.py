@@ -12,6 +12,7 @@ from proxy import __version__
 from proxy.core.budget import Allowance
 from proxy.core.policy import Fwd
 from proxy.stores.base import SpanStore
+from proxy.stores.ledger import WithoutStore
 from proxy.web.samples import Samples
 from proxy.web.shield import Shield, ShieldState
 
@@ -136,7 +137,14 @@ def _budget(samples: Samples, state: ShieldState) -> Figures:
         "waiting": queues.waiting,
         "refused": samples.total(_REFUSED) - samples.total(_REFUSED, reason=_FAILING),
         "thrift": samples.by("ims_proxy_thrift_total", "purpose"),
+        "without_store": _without_store(state.without_store),
     }
+
+
+def _without_store(without: WithoutStore | None) -> Figures | None:
+    if without is None:
+        return None
+    return {"mode": without.mode, "share": without.share, "no_calls_for_s": _rounded(without.no_calls_for_s)}
 
 
 def _allowance(allowance: Allowance) -> Figures:

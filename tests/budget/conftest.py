@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
+from typing import Any, TypeVar
 
 import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 
 from proxy.core.budget import Allowance
+from proxy.errors import StoreUnavailableError
 from proxy.stores.ledger import Ledger, MemoryLedger
 from proxy.stores.redis import RedisStore, connected
 from proxy.stores.shared_ledger import SharedLedger
 from tests.harness.redis import RedisServer
 from tests.harness.redis_fleet import RedisCluster
 
+Result = TypeVar("Result")
+
 PREFIX = "ims-test:"
 HOLD_S = 1.0
+
+
+class Unguarded:
+    """Makes each call as it comes: a store that is away is asked again whenever the test says so."""
+
+    async def call(
+        self, operation: str, command: Callable[[], Coroutine[Any, Any, Result]], *, timeout_s: float | None = None
+    ) -> Result:
+        """Return what *command* returns; `StoreUnavailableError` where there is no answer for a second."""
+        try:
+            async with asyncio.timeout(timeout_s or 1.0):
+                return await command()
+        except TimeoutError as error:
+            raise StoreUnavailableError("no answer in time") from error
+
 
 MakeLedger = Callable[[Allowance | None], Ledger]
 
@@ -49,8 +69,8 @@ def shared(
         in_touch=lambda: True,
         notice_s=0.0,
         hold_s=HOLD_S,
+        breaker=Unguarded(),
         timeout_s=5.0,
-        failed=lambda _: None,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from proxy.core.budget import Allowance
+from proxy.core.budget import Allowance, Taken, Wait
 from proxy.core.claimant import Claimant, Priority
 from proxy.errors import TooManyCallsError
 from proxy.stores.ledger import MemoryLedger
@@ -93,3 +93,52 @@ async def test_nobody_overtakes_who_waits() -> None:
         turns.permits.give_back()
         turns.over(await late)
     assert order == ["waits", "comes late"]
+
+
+class Unknown(MemoryLedger):
+    """Books that can't be reached, so that nobody knows of a call for *unknown_s*; until they *are_back*."""
+
+    def __init__(self, *, unknown_s: float) -> None:
+        super().__init__(Allowance(100, LONG_S), hold_s=1.0, clock=time.monotonic)
+        self.unknown_s = unknown_s
+        self.are_back = False
+        self.asked = asyncio.Event()
+
+    async def take(self, scope: str, priority: Priority) -> Taken | Wait:
+        self.asked.set()
+        return await super().take(scope, priority) if self.are_back else Wait(self.unknown_s, uncertain=True)
+
+    def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait:
+        return self.take_now(scope, priority) if self.are_back else Wait(self.unknown_s, uncertain=True)
+
+
+def before(books: MemoryLedger, *, clock: Callable[[], float] = time.monotonic) -> Turns:
+    """Return a queue for what is in *books*."""
+    return Turns(books, most=9, hold_s=1.0, clock=clock, metrics=ShieldMetrics(CollectorRegistry()))
+
+
+async def test_who_waits_for_books_that_are_away_is_served_when_they_are_back() -> None:
+    """Though a whole window might have to be waited for, and nobody may wait for so long."""
+    books = Unknown(unknown_s=10 * LONG_S)
+    turns = before(books)
+    async with asyncio.timeout(LONG_S):
+        waiting = asyncio.create_task(turns.turn("s", SOMEBODY, deadline=time.monotonic() + LONG_S))
+        await books.asked.wait()
+        books.are_back = True
+        await waiting
+        await turns.turn("s", Claimant(patient=False), deadline=time.monotonic() + LONG_S)
+    await turns.close()
+
+
+async def test_books_that_stay_away_refuse_soon_and_say_so_modestly() -> None:
+    """Who can't be served in time is told so after a while, and not that it takes a whole window."""
+    books, passed_s = Unknown(unknown_s=10 * LONG_S), 0.0
+    turns = before(books, clock=lambda: time.monotonic() + passed_s)
+    async with asyncio.timeout(LONG_S):
+        waiting = asyncio.create_task(turns.turn("s", SOMEBODY, deadline=time.monotonic() + LONG_S))
+        await books.asked.wait()
+        passed_s = 3.0
+        with pytest.raises(TooManyCallsError) as refused:
+            await waiting
+    assert refused.value.retry_after_s == 5.0
+    await turns.close()

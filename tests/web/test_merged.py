@@ -27,6 +27,7 @@ ONE: dict[str, Any] = {
         "waiting": 1,
         "refused": 2,
         "thrift": {"readahead": 1},
+        "without_store": None,
     },
     "breaker": {"open": False, "retry_in_s": None, "refused": 1},
     "concurrency": {"limit": 8, "under_way": 1},
@@ -52,6 +53,7 @@ def another() -> dict[str, Any]:
         "gates_closed": 1,
         "closed_for_s": 7.0,
         "thrift": {"readahead": 4},
+        "without_store": {"mode": "share", "share": "1/2", "no_calls_for_s": 0.0},
     }
     figures["breaker"] = {"open": True, "retry_in_s": 3.0, "refused": 4}
     figures["store"]["parts"] = {"memory": "ok", "redis": "left alone"}
@@ -74,6 +76,7 @@ def test_how_each_stands_is_put_together() -> None:
     told = merged(Samples([]), [ONE, another()])
     assert (told["budget"]["used"], told["budget"]["left_ratio"]) == (8, 0.2)
     assert (told["budget"]["gates_closed"], told["budget"]["closed_for_s"]) == (1, 7.0)
+    assert told["budget"]["without_store"] == {"mode": "share", "share": "1/2", "no_calls_for_s": 0.0}
     assert (told["budget"]["waiting"], told["budget"]["refused"], told["budget"]["thrift"]) == (2, 4, {"readahead": 5})
     assert told["breaker"] == {"open": True, "retry_in_s": 3.0, "refused": 5}
     assert told["concurrency"] == {"limit": 16, "under_way": 2}

@@ -38,6 +38,7 @@ asked("stats").then((answer) => answer.json()).then((stats) => {
   const most = { calls: 1000000, per_s: 86400 };
   Object.assign(stats.budget, { allowance: most, used: 999999, low: 12345, gates_closed: 1, closed_for_s: 86399 });
   Object.assign(stats.budget, { waiting: 9999, refused: 1234567, learnt: { user: most } });
+  stats.budget.without_store = { mode: "hold", share: "1/256", no_calls_for_s: 86399 };
   stats.budget.thrift = { readahead: 1234567 };
   stats.breaker = { open: true, retry_in_s: 29.9, refused: 1234567 };
   stats.concurrency = { limit: 10000, under_way: 10000 };

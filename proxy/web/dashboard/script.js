@@ -93,7 +93,11 @@ function showBudget(budget) {
   if (budget.allowance) figure("budget", count(budget.used), `of ${allowance(budget.allowance)}`);
   else figure("budget", "no limit known", "");
   bar("budget-bar", budget.allowance && budget.used / budget.allowance.calls);
+  const without = budget.without_store;
   pills("budget-pills", [
+    without && [without.no_calls_for_s
+      ? `without the store: no calls for ${period(without.no_calls_for_s)}`
+      : `without the store: this replica has ${without.share} of what was left`, "warn"],
     budget.gates_closed ? [`gate closed for ${period(budget.closed_for_s)}`, "bad"] : ["gate open", "good"],
     budget.low ? [`thrift: ${plural(budget.low, "budget")} low`, "warn"] : ["no thrift", "good"],
     budget.waiting && [`${plural(budget.waiting, "call")} waiting`, "warn"],
