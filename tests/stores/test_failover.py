@@ -78,7 +78,7 @@ async def share_a_span(one: SpanStore, other: SpanStore, *, now: float = NOW) ->
 
 async def life(store: TieredStore, proposed: bytes) -> bytes:
     """Return which life of the budgets Redis keeps, *proposed* if none."""
-    order = b'{"ended":[],"told":[],"close":-1,"configured":[],"take":[]}'
+    order = b'{"replica":"a","ended":[],"told":[],"close":-1,"configured":[],"take":[],"calls":[],"dropped":[]}'
     found: list[bytes] = []
 
     async def told() -> bool:
