@@ -39,16 +39,16 @@ class Retries:
 
 @immutable
 class Breaker:
-    """Leaves an upstream alone that failed *tolerated* times in a row: for a pause, and then for one probe at a time.
+    """Circuit breaker: opens when an upstream failed *tolerated* times in a row, for a pause, and then for one probe.
 
-    The pause doubles with each probe that fails.
+    The pause doubles with each probe that fails, up to *longest_s*: an upstream that is back is seen soon after that.
     """
 
     failures: int = 0
     open_until: float = -inf
     pause_s: float = 1.0
     tolerated: int = 10
-    longest_s: float = 30.0
+    longest_s: float = 4.0
 
     @property
     def opened(self) -> bool:
@@ -77,6 +77,10 @@ class Breaker:
 
     def abandoned(self, *, now: float) -> Breaker:
         """Return the breaker after a call whose caller went away: if it was a probe, another may follow."""
+        return replace(self, open_until=now) if self.opened else self
+
+    def half_opened(self, *, now: float) -> Breaker:
+        """Return the breaker once the upstream replies, if not yet to what failed: the next caller is the probe."""
         return replace(self, open_until=now) if self.opened else self
 
     def succeeded(self) -> Breaker:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from proxy.core.claimant import Claimant, Priority
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.resilience import CLOSED, TRANSIENT, Breaker, Retries, backoff_s
 from proxy.core.throttling import Heard, heard
@@ -26,13 +27,16 @@ from proxy.errors import (
     UpstreamUnreachableError,
 )
 from proxy.telemetry import event
-from proxy.upstream.base import Exchange, Upstream
+from proxy.upstream.base import USER_AGENT, Exchange, Upstream
 from proxy.upstream.bodies import beginning, replayable
 from proxy.upstream.lines import Turn
 from proxy.upstream.metrics import ShieldMetrics
 from proxy.upstream.turns import Turns
 
 _PROBE_S: Final = 60.0
+_LEAST_PAUSE_S: Final = 0.05
+_PROBE: Final = "probe"  # the partition whose budget probes count towards, where each has its own
+_PROBE_FIELDS: Final = Fields([("User-Agent", USER_AGENT)])
 _MOST_SCOPES: Final = 10_000
 _GATE_S: Final = 60.0  # the longest that an upstream which does not say for how long is left alone
 _SPOKEN: Final = frozenset({400, 429})  # answers whose body may tell a limit
@@ -52,10 +56,14 @@ class _Trial:
 
 @dataclass(slots=True)
 class _Call:
-    """One try. *heard* is what its answer said of limits, *failed* why it counts as no answer."""
+    """One try. *heard* is what its answer said of limits, *failed* why it counts as no answer.
+
+    *closes* says whether its success closes the circuit breaker, or only lets the next call through.
+    """
 
     heard: Heard = field(default_factory=Heard)
     failed: str | None = "no answer"
+    closes: bool = True
 
 
 class Limiter:
@@ -91,6 +99,8 @@ class Limiter:
         self._now = now
         self._dice = dice
         self._breaker = breaker
+        self._failed_with_status = False  # the upstream replied to the latest call that failed
+        self._probing: asyncio.Task[None] | None = None
         self._retries = Retries()
         self._throttled: dict[str, int] = {}  # refusals in a row that did not say for how long
 
@@ -116,6 +126,12 @@ class Limiter:
         trial = self._trial(request, replays=replays)
         async with AsyncExitStack() as stack:
             yield await self._exchanged(trial, stack)
+
+    async def close(self) -> None:
+        """Probe the upstream no more."""
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
 
     def low(self, partition: str) -> bool:
         """Whether the budget that *partition* calls from runs low."""
@@ -172,12 +188,16 @@ class Limiter:
                 self._breaker = self._breaker.abandoned(now=self._clock())
                 raise
             except ProxyError as error:
+                self._failed_with_status = False
                 self._failed(str(error))
                 raise
             if call.failed:
+                self._failed_with_status = True
                 self._failed(call.failed)
-            else:
+            elif call.closes:
                 self._succeeded()
+            else:
+                self._breaker = self._breaker.half_opened(now=self._clock())
         finally:
             self._ended(turn, call)
 
@@ -197,12 +217,36 @@ class Limiter:
     def _failed(self, reason: str) -> None:
         before, self._breaker = self._breaker, self._breaker.failed(now=self._clock())
         if self._breaker.opened and not before.opened:
-            event("upstream-left-alone", level=logging.WARNING, server=self._url, reason=reason)
+            event("circuit_open", level=logging.WARNING, dependency="upstream", server=self._url, reason=reason)
+        if self._breaker.opened and (self._probing is None or self._probing.done()):
+            self._probing = asyncio.create_task(self._probe_until_it_replies())
+
+    async def _probe_until_it_replies(self) -> None:
+        """Ask the upstream after each pause, whether or not callers do, until it replies.
+
+        Where calls failed for lack of a reply, the breaker closes then. Where they were answered 5xx the next caller's
+        call is the probe: the versions document may well be there when lists are not.
+        """
+        claimant = Claimant(Priority.REVALIDATION, partition=_PROBE, patient=False)
+        request = Request("GET", "/", _PROBE_FIELDS, request_id="", claimant=claimant)
+        while True:
+            await asyncio.sleep(max(_LEAST_PAUSE_S, self._breaker.open_until - self._clock()))
+            if not self._breaker.opened:
+                return
+            if self._breaker.open_until > self._clock():
+                continue  # a caller was the probe
+            with suppress(ProxyError):
+                async with self._called(self._trial(request, replays=False)) as call:
+                    call.closes = not self._failed_with_status
+                    response = await self._upstream.fetch(request)
+                    self._answered(call, response.status, response.fields, b"")
+                if call.failed is None:
+                    return
 
     def _succeeded(self) -> None:
         before, self._breaker = self._breaker, self._breaker.succeeded()
         if before.opened:
-            event("upstream-back", server=self._url)
+            event("circuit_closed", dependency="upstream", server=self._url)
 
     def _ended(self, turn: Turn, call: _Call) -> None:
         if turn.permitted:

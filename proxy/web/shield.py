@@ -59,6 +59,7 @@ class Shield:
         self._all = _ALL if budget.scope == "upstream" else None
         self._turns = self._queue(self.metrics)
         self.metrics.gates.set_function(lambda: self._turns.queues().closed)
+        self._iam_limiter: Limiter | None = None
         self._iam_turns = self._queue(ShieldMetrics(CollectorRegistry()))
         self.limiter = self._limiter(
             upstream, self._turns, url=settings.upstream.url, scope=self._all, max_wait_s=budget.max_wait_s
@@ -76,7 +77,8 @@ class Shield:
         """
         wait_s = min(_IAM_WAIT_S, self._settings.budget.max_wait_s)
         url = self._settings.identity.iam_url
-        return self._limiter(iam, self._iam_turns, url=url, scope=self._all or _IAM, max_wait_s=wait_s)
+        self._iam_limiter = self._limiter(iam, self._iam_turns, url=url, scope=self._all or _IAM, max_wait_s=wait_s)
+        return self._iam_limiter
 
     def _queue(self, metrics: ShieldMetrics) -> Turns:
         most = self._settings.upstream.max_connections
@@ -140,6 +142,9 @@ class Shield:
 
     async def close(self) -> None:
         """Give no more turns, and close the books."""
+        await self.limiter.close()
+        if self._iam_limiter is not None:
+            await self._iam_limiter.close()
         await self._turns.close()
         await self._iam_turns.close()
         await self.ledger.close()

@@ -15,6 +15,7 @@ from proxy.core.resilience import Breaker
 from proxy.errors import TooManyCallsError, UnauthorizedError, UpstreamFailingError, UpstreamUnreachableError
 from tests.budget.shielded import OK, THROTTLED, Shielded, turns_pass
 from tests.budget.windows import most_in_a_window
+from tests.harness.waiting import until
 
 BROKEN = UpstreamUnreachableError("upstream: broke off in the middle of its answer")
 
@@ -26,6 +27,7 @@ async def closed(shielded: Shielded) -> None:
     for priority in Priority:
         assert shielded.metric("waiting_calls", priority=priority.label) == 0
     await shielded.turns.close()
+    await shielded.limiter.close()
 
 
 async def test_classes_go_by_rank_and_callers_in_turn() -> None:
@@ -201,9 +203,47 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(caplog: pytes
     said = [(each.getMessage(), each.__dict__["event_fields"]) for each in caplog.records]
     server = "http://image.test"
     assert said == [
-        ("upstream-left-alone", {"server": server, "reason": "status 503"}),
-        ("upstream-back", {"server": server}),
+        ("circuit_open", {"dependency": "upstream", "server": server, "reason": "status 503"}),
+        ("circuit_closed", {"dependency": "upstream", "server": server}),
     ]
+    await closed(shielded)
+
+
+async def test_upstream_that_is_back_is_noticed_without_callers() -> None:
+    shielded = Shielded(breaker=Breaker(tolerated=2), retries=0)
+    shielded.upstream.script = [BROKEN, BROKEN, BROKEN, OK]
+    for _ in range(2):
+        await asyncio.gather(shielded.get(), return_exceptions=True)
+    assert shielded.limiter.left_alone_s() is not None
+    await until(lambda: shielded.limiter.left_alone_s() is None)
+    assert shielded.upstream.asked[2:] == ["/"] * 2
+    await closed(shielded)
+
+
+async def test_upstream_that_answers_5xx_is_called_again_by_the_next_caller_once_it_replies_to_a_probe() -> None:
+    failing = Response(503, Fields(), b"")
+    shielded = Shielded(breaker=Breaker(tolerated=2), retries=0)
+    shielded.upstream.script = [failing, failing, OK, failing, OK]
+    for _ in range(2):
+        await shielded.get()
+    await until(lambda: len(shielded.upstream.asked) == 3)
+    await until(lambda: shielded.limiter.left_alone_s() == 0)
+    assert await shielded.get() is failing
+    with pytest.raises(UpstreamFailingError):
+        await shielded.get()
+    await until(lambda: len(shielded.upstream.asked) == 5)
+    assert await shielded.get() is OK
+    assert shielded.limiter.left_alone_s() is None
+    await closed(shielded)
+
+
+async def test_probe_counts_towards_the_budget() -> None:
+    shielded = Shielded(Allowance(2, 600.0), breaker=Breaker(tolerated=2), retries=0)
+    shielded.upstream.script = [BROKEN, BROKEN]
+    for _ in range(2):
+        await asyncio.gather(shielded.get(priority=Priority.WRITE), return_exceptions=True)
+    await asyncio.sleep(1.5)  # longer than the first pause
+    assert len(shielded.upstream.asked) == 2
     await closed(shielded)
 
 

@@ -57,9 +57,9 @@ def test_one_probe_at_a_time_and_a_longer_pause_after_each_that_fails() -> None:
 
 
 def test_the_pause_has_an_end() -> None:
-    """However long the upstream fails, it is asked every half minute, and after a step back of the clock at once."""
+    """However long the upstream fails, it is asked every four seconds, and after a step back of the clock at once."""
     breaker = opened(failures=60)
-    assert breaker.asked(probe_s=9, now=100.0)[0] == 30.0
+    assert breaker.asked(probe_s=9, now=100.0)[0] == 4.0
     assert breaker.asked(probe_s=9, now=50.0)[0] == 0
 
 
