@@ -32,6 +32,7 @@ from proxy.web.operators import Runner
 from proxy.web.parts import Parts, put_together
 from proxy.web.statistics import Statistics
 
+BACKLOG: Final = 4096  # connections that wait to be accepted; with fewer a burst of callers waits for a second or more
 _QUIET_S: Final = 0.25  # in which a request that was on its way when the proxy was told to stop still comes
 _REPEATED_SHARE: Final = 0.125  # of `store.max_bytes`: answers repeated as they are, mostly rendered pages
 _HEADS_BYTES: Final = 4 << 20  # where that is 0, for heads without bodies
@@ -207,10 +208,12 @@ async def _listening(
     """Listen on *address*, HOST:PORT, or on what is *bound* to it, and return the URL; port 0 takes a free one."""
     host, _, port = address.rpartition(":")
     for each in bound:
-        await web.SockSite(runner, each, ssl_context=context).start()
+        await web.SockSite(runner, each, ssl_context=context, backlog=BACKLOG).start()
     if not bound:
         try:
-            await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context).start()
+            await web.TCPSite(
+                runner, host.strip("[]"), int(port), ssl_context=context, backlog=BACKLOG
+            ).start()
         except OSError as error:
             raise not_listened(address, error) from error
     return url_of(host, runner.addresses[0][1], secure=context is not None)

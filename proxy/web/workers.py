@@ -22,10 +22,9 @@ from proxy.config import Settings
 from proxy.supervision import Child, Supervisor
 from proxy.telemetry import event
 from proxy.web import together
-from proxy.web.app import Place, not_listened, running, stop_signal, url_of
+from proxy.web.app import BACKLOG, Place, not_listened, running, stop_signal, url_of
 from proxy.web.operators import Runner
 
-_BACKLOG = 1024
 _STOP_S = 10.0  # what an operators' process may take to stop, half of it for what it is asked
 
 
@@ -75,7 +74,7 @@ def listening(address: str) -> list[socket.socket]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, _, _, _, where in dict.fromkeys(found):
-            bound.append(socket.create_server(where[:2], family=family, backlog=_BACKLOG))
+            bound.append(socket.create_server(where[:2], family=family, backlog=BACKLOG))
     except OSError as error:
         _close(bound)
         raise not_listened(address, error) from error
