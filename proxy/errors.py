@@ -73,6 +73,13 @@ class TooManyCallsError(ProxyError):
     code = "PROXY.0429"
 
 
+class UpstreamBusyError(TooManyCallsError):
+    """As many calls are under way as there may be, and more wait than can be made in time."""
+
+    status = 503
+    code = "PROXY.0503"
+
+
 class TooManyRequestsError(ProxyError):
     """The caller asked for more than one caller may."""
 

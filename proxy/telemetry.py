@@ -17,7 +17,7 @@ from proxy.seen import Requests, Seen
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-_NOT_MADE: Final = frozenset({TooManyCallsError.code, UpstreamFailingError.code})
+_NOT_MADE: Final = frozenset({TooManyCallsError.code, UpstreamFailingError.code})  # UpstreamBusyError has the second
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, that nobody asks for
 

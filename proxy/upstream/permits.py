@@ -13,6 +13,11 @@ class Permits:
         self.under_way = 0
         self._freed = freed
 
+    @property
+    def is_free(self) -> bool:
+        """Whether there is one to take."""
+        return self.under_way < self.limit
+
     def take(self) -> bool:
         """Take a permit, if there is one."""
         if self.under_way >= self.limit:

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from proxy.core.budget import Allowance, Taken, Told, Wait
 from proxy.core.claimant import Claimant, Priority
-from proxy.errors import TooManyCallsError
+from proxy.errors import TooManyCallsError, UpstreamBusyError
 from proxy.upstream.lines import Line, Lines, Queues, Ticket, Turn
 from proxy.upstream.metrics import ShieldMetrics
 from proxy.upstream.permits import Permits
@@ -25,6 +25,7 @@ from proxy.upstream.permits import Permits
 _POLL_S: Final = 0.25  # another replica's call may have ended, or its probe opened the gate
 _MOST_WAITING: Final = 10_000
 _MOST_TOGETHER: Final = 16
+_WEIGHT: Final = 0.1  # of the latest call in the moving average of how long calls take
 _LOW: Final = 0.25
 _LOW_S: Final = 5.0
 # While the budget's log is away nobody knows whether there is a call. Who waits is refused only once it is clear that
@@ -58,23 +59,30 @@ class Turns:
         self._lines = Lines()
         self._wanting: dict[str, Line] = {}  # those that lack a permit, the one that has lacked it longest first
         self._waiting_count = 0
+        self._under_way: dict[Turn, None] = {}  # oldest first
+        self._call_s = 0.0  # how long a call takes, a moving average
         self.permits = Permits(most, freed=self._freed)
 
     async def turn(self, scope: str, claimant: Claimant, *, deadline: float) -> Turn:
         """Return leave to make one call, once there is any.
 
-        Raises `TooManyCallsError` as soon as it is clear that there will be none before *deadline*, by the clock.
+        Raises `TooManyCallsError` as soon as it is clear that there will be none before *deadline*, by the clock;
+        `UpstreamBusyError` where that is for lack of connections, not of budget.
         """
         began = self._clock()
         while True:
             turn = await self._waited(scope, claimant, deadline)
             if self._clock() - turn.given_at < self._hold_s / 2:
                 self.metrics.waited(claimant.priority, self._clock() - began)
+                self._under_way[turn] = None
                 return turn
             self._unused(turn)  # this process stood still: the call might arrive when it no longer counts
 
     def over(self, turn: Turn, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
         """The call was answered, or given up; see `Ledger.report`."""
+        if turn in self._under_way:
+            del self._under_way[turn]
+            self._call_s += _WEIGHT * (self._clock() - turn.given_at - self._call_s)
         self._books.report(turn.scope, turn.lease, told=told, closed_s=closed_s)
         line = self._lines.known(turn.scope)
         if line is not None:
@@ -120,7 +128,10 @@ class Turns:
             used = True
             return ticket.turn.result()
         except TimeoutError:
-            raise self._refusal(claimant, "waited", line.wait_s(claimant.priority, self._clock())) from None
+            wait_s = line.wait_s(claimant.priority, self._clock())
+            if wait_s <= 0 and not self.permits.is_free:
+                raise self._busy(claimant, self._busy_s()) from None
+            raise self._refusal(claimant, "waited", wait_s) from None
         finally:
             self._counted(claimant, -1)
             line.leave(ticket, served=False)
@@ -159,7 +170,9 @@ class Turns:
         if not claimant.patient and wait_s > 0:
             raise self._refusal(claimant, "impatient", wait_s)
         if self._waiting_count >= _MOST_WAITING:
-            raise self._refusal(claimant, "queue", 1.0)
+            raise self._busy(claimant, max(1.0, self._busy_s()))
+        if claimant.priority is not Priority.WRITE and now + (busy_s := self._busy_s()) > deadline:
+            raise self._busy(claimant, busy_s)
         if line.tickets:
             ahead = line.waiting.ahead(claimant)
             rounds_s = [ahead // max(1, each.calls) * each.counted_s for each in self._books.allowances(scope)]
@@ -259,6 +272,22 @@ class Turns:
         line.leave(ticket, served=False)
         if not ticket.turn.done():
             ticket.turn.set_exception(self._refusal(ticket.claimant, reason, wait_s))
+
+    def _busy_s(self) -> float:
+        """Return how long a caller who comes now waits for a permit, as calls have lately gone; 0 while one is free."""
+        if self.permits.is_free:
+            return 0.0
+        oldest = next(iter(self._under_way), None)
+        hanging_s = 0.0 if oldest is None else self._clock() - oldest.given_at
+        return (self._waiting_count + 1) * max(self._call_s, hanging_s) / self.permits.limit
+
+    def _busy(self, claimant: Claimant, wait_s: float) -> UpstreamBusyError:
+        self.metrics.refused.labels(claimant.priority.label, "queue").inc()
+        return UpstreamBusyError(
+            f"upstream: {self.permits.under_way} calls under way and {self._waiting_count} waiting, "
+            f"the next could begin in {wait_s:.0f}s",
+            retry_after_s=max(1.0, wait_s),
+        )
 
     def _refusal(self, claimant: Claimant, reason: str, wait_s: float) -> TooManyCallsError:
         self.metrics.refused.labels(claimant.priority.label, reason).inc()

@@ -211,9 +211,7 @@ async def _listening(
         await web.SockSite(runner, each, ssl_context=context, backlog=BACKLOG).start()
     if not bound:
         try:
-            await web.TCPSite(
-                runner, host.strip("[]"), int(port), ssl_context=context, backlog=BACKLOG
-            ).start()
+            await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context, backlog=BACKLOG).start()
         except OSError as error:
             raise not_listened(address, error) from error
     return url_of(host, runner.addresses[0][1], secure=context is not None)

@@ -12,7 +12,13 @@ from proxy.core.budget import Allowance
 from proxy.core.claimant import Priority
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.resilience import Breaker
-from proxy.errors import TooManyCallsError, UnauthorizedError, UpstreamFailingError, UpstreamUnreachableError
+from proxy.errors import (
+    TooManyCallsError,
+    UnauthorizedError,
+    UpstreamBusyError,
+    UpstreamFailingError,
+    UpstreamUnreachableError,
+)
 from tests.budget.shielded import OK, THROTTLED, Shielded, turns_pass
 from tests.budget.windows import most_in_a_window
 from tests.harness.waiting import until
@@ -388,4 +394,39 @@ async def test_what_may_not_be_sent_any_more_takes_nothing_from_others() -> None
     assert [type(each) for each in got] == [Response, *[UnauthorizedError] * 3, Response]
     assert shielded.upstream.asked == ["first", "last"]
     assert shielded.limiter.left_alone_s() is None
+    await closed(shielded)
+
+
+async def test_caller_who_could_not_be_served_in_time_by_a_slow_upstream_is_told_so_at_once() -> None:
+    """503 and not 429: no budget is spent, but as many calls are under way as there may be, and they take long."""
+    now = [0.0]
+    shielded = Shielded(most=2, max_wait_s=5.0, clock=lambda: now[0])
+    shielded.upstream.gate.clear()
+    under_way = [shielded.start(f"slow {number}") for number in range(2)]
+    await turns_pass()
+    now[0] += 4.0
+    waiting = [shielded.start("waits", caller=str(number)) for number in range(2)]
+    await turns_pass()
+    with pytest.raises(UpstreamBusyError) as refused:
+        await shielded.get("in vain")
+    assert refused.value.status == 503
+    assert refused.value.retry_after_s == pytest.approx((2 + 1) * 4.0 / 2)
+    assert "2 calls under way and 2 waiting" in refused.value.message
+    shielded.upstream.gate.set()
+    assert await asyncio.gather(*under_way, *waiting) == [OK] * 4
+    assert await shielded.get("later") is OK
+    await closed(shielded)
+
+
+async def test_write_is_not_refused_for_reads_that_wait() -> None:
+    now = [0.0]
+    shielded = Shielded(most=1, max_wait_s=5.0, clock=lambda: now[0])
+    shielded.upstream.gate.clear()
+    under_way = shielded.start("slow")
+    await turns_pass()
+    now[0] += 60.0
+    write = shielded.start("write", Priority.WRITE)
+    await turns_pass()
+    shielded.upstream.gate.set()
+    assert await asyncio.gather(under_way, write) == [OK, OK]
     await closed(shielded)
