@@ -19,10 +19,11 @@ ALLOWED: Final = (
 _OPTIONS: Final = frozenset({"client_name", "db", "password", "username"})
 _TLS_OPTIONS: Final = frozenset(
     {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_ciphers"}
-    | {"ssl_keyfile", "ssl_password"}
+    | {"ssl_exclude_verify_flags", "ssl_keyfile", "ssl_password"}
 )
 _SENTINEL_OPTIONS: Final = frozenset({"sentinel_password", "sentinel_username"})
 _VERIFIES: Final = ("none", "optional", "required")
+_MAY_NOT_VERIFY: Final = "VERIFY_X509_STRICT"  # the extensions that RFC 5280 requires
 # Scheme, authority, path and query (RFC 3986, appendix B). `urllib.parse.urlsplit` can't be used: the authority here is
 # a list of hosts, and newer Pythons refuse brackets anywhere but around a single host.
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.ASCII)
@@ -102,6 +103,8 @@ def _checked(options: dict[str, str], *, kind: str, tls: bool) -> None:
         raise ValueError("db as a number, which a cluster has not")
     if options.get("ssl_cert_reqs", "none") not in _VERIFIES:
         raise ValueError(f"ssl_cert_reqs as one of {', '.join(_VERIFIES)}")
+    if options.get("ssl_exclude_verify_flags", _MAY_NOT_VERIFY) != _MAY_NOT_VERIFY:
+        raise ValueError(f"ssl_exclude_verify_flags as {_MAY_NOT_VERIFY}")
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:

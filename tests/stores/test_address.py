@@ -69,6 +69,7 @@ def test_what_says_too_little_is_refused(url: str) -> None:
         ("redis://h?db=lists", "db"),
         ("redis+cluster://h?db=1", "db"),
         ("rediss://h?ssl_cert_reqs=perhaps", "ssl_cert_reqs"),
+        ("rediss://h?ssl_exclude_verify_flags=VERIFY_CRL_CHECK_LEAF", "ssl_exclude_verify_flags"),
     ],
 )
 def test_an_option_that_would_not_do_is_refused(url: str, name: str) -> None:
