@@ -1,8 +1,9 @@
 # Each target sets up what it needs first, in $(VENV); `make` alone lists the targets.
 # ARGS are further words for the program behind a target: make test ARGS="tests/core -x", make run ARGS="--images 5000".
+# PYTHON names the interpreter, a name on PATH or a path; each has an environment of its own: make test PYTHON=python3.14.
 # JOBS is over how many processes the tests are spread, as many as there are cores and 4 at most; 0 keeps them in one, for a debugger.
 
-VENV ?= .venv
+VENV ?= .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
 JOBS ?= auto
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip --quiet --disable-pip-version-check --no-input
@@ -10,7 +11,7 @@ pip := $(bin)/python -m pip --quiet --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint check bench soak conformance format clean gone
+.PHONY: help run test lint check bench soak conformance format clean force
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +52,7 @@ format: $(VENV)/.installed-dev ## put the code into its standard form
 	$(bin)/ruff format .
 
 clean: ## remove what these targets made
-	rm -rf $(VENV) .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .venv .venv-* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # To run takes the package alone; to work on it takes the tools too.
@@ -65,6 +66,11 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/pyvenv.cfg
 	@$(pip) install --editable '.[dev]'
 	@touch $(VENV)/.installed $@
 
-# An environment whose interpreter has gone (the system moved on to another Python) is made anew.
-$(VENV)/pyvenv.cfg: $(if $(realpath $(bin)/python),,gone)
-	@python=$$(tests/provision python) && echo "making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)
+# An environment is made anew whose interpreter has gone (the system moved on to another Python), or is not the one that
+# PYTHON names. This is looked at each time, and what depends on it is made anew only if it was.
+$(VENV)/pyvenv.cfg: force
+	@made=$$($(bin)/python -c 'import os, sys; print(os.path.realpath(sys._base_executable))' 2>/dev/null); \
+	if [ -n "$$made" ] && [ -z "$(PYTHON)" ]; then exit; fi; \
+	python=$$(tests/provision python) || exit; \
+	if [ "$$made" = "$$python" ]; then exit; fi; \
+	echo "making $(VENV) with $$python" && "$$python" -m venv --clear $(VENV)

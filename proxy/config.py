@@ -88,6 +88,11 @@ class UpstreamSection(Section):
     tls_min_version: Literal["1.2", "1.3"] = Field(
         "1.2", description="the least version of TLS that the upstream and IAM may speak"
     )
+    tls_strict: bool = Field(
+        True,
+        description="whether certificates of the upstream and IAM need the extensions that RFC 5280 requires, "
+        "such as an Authority Key Identifier",
+    )
     connect_timeout_s: Wait = Field(3.0, description="longest wait for a connection")
     read_timeout_s: Wait = Field(30.0, description="longest wait for the next bytes of an answer")
     max_connections: int = Field(

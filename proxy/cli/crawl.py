@@ -107,7 +107,7 @@ class Crawler:
             except TimeoutError as error:
                 raise CrawlError(f"{self._url}: no answer within {_WAIT_S:g} s") from error
             except aiohttp.ClientConnectorError as error:
-                raise CrawlError(f"{self._url}: {why_unconnected(error)}") from error
+                raise CrawlError(f"{self._url}: {why_unconnected(error, tolerate='give --no-tls-strict')}") from error
             except aiohttp.ClientError as error:
                 raise CrawlError(f"{self._url}: {_said(error)}") from error
             if status == 200:
@@ -120,9 +120,9 @@ class Crawler:
             await asyncio.sleep(pause.wait_s)
 
 
-def session(trusted: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
-    """Return what a crawler asks with; over TLS it trusts what *trusted* does, else what the system does."""
-    connector = aiohttp.TCPConnector(ssl=trusted or True)
+def session(trusted: ssl.SSLContext) -> aiohttp.ClientSession:
+    """Return what a crawler asks with; over TLS it trusts what *trusted* does."""
+    connector = aiohttp.TCPConnector(ssl=trusted)
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_WAIT_S))
 
 

@@ -70,6 +70,11 @@ class Warmed:
     metavar="FILE",
     help="Certificates to trust instead of the system's, PEM.",
 )
+@click.option(
+    "--tls-strict/--no-tls-strict",
+    default=True,
+    help="Whether the proxy's certificate needs the extensions that RFC 5280 requires.",
+)
 @click.option("--refresh", is_flag=True, help="Fetch anew what is stored already.")
 @click.option("--without-proxy", is_flag=True, help="Fill the Redis of the settings without a running proxy.")
 @config_option
@@ -79,6 +84,7 @@ def warm(
     token_file: Path | None,
     key_file: Path | None,
     ca_file: Path | None,
+    tls_strict: bool,
     refresh: bool,
     without_proxy: bool,
     config: Path | None,
@@ -109,7 +115,7 @@ def warm(
         raise click.UsageError("--without-proxy: store.url is memory://, which ends with the command; Redis is needed")
     fields = _fields(token_file, key_file) | ({"Cache-Control": "no-cache"} if refresh else {})
     through = None if without_proxy else _origin(url or _address(settings))
-    trusted = _trusted(ca_file)
+    trusted = _trusted(ca_file, strict=tls_strict)
     if not run_once(lambda: asyncio.run(_warm(wanted, settings, through, fields, trusted))):
         sys.exit(FAILED)
 
@@ -126,12 +132,14 @@ def _fields(token_file: Path | None, key_file: Path | None) -> dict[str, str]:
     return fields
 
 
-def _trusted(ca_file: Path | None) -> ssl.SSLContext | None:
-    """Return what trusts the certificates in *ca_file*, None where that is left to the system."""
+def _trusted(ca_file: Path | None, *, strict: bool) -> ssl.SSLContext:
+    """Return what trusts the certificates in *ca_file*, or those of the system where there is none."""
     import ssl
 
+    from proxy.tls import verifying
+
     try:
-        return ssl.create_default_context(cafile=ca_file) if ca_file else None
+        return verifying(ca_file, strict=strict)
     except OSError as error:  # which errors of TLS are, too
         failed(f"{ca_file}: {'no certificates' if isinstance(error, ssl.SSLError) else error.strerror}")
 
@@ -159,7 +167,7 @@ async def _warm(
     settings: Settings,
     url: str | None,
     fields: Mapping[str, str],
-    trusted: ssl.SSLContext | None,
+    trusted: ssl.SSLContext,
 ) -> bool:
     """Crawl what is *wanted* and say what came of each; return whether all is stored now."""
     from rich.console import Console

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from proxy.core.values import immutable
 from proxy.core.wellformed import is_host
@@ -17,10 +19,15 @@ ALLOWED: Final = (
 _OPTIONS: Final = frozenset({"client_name", "db", "password", "username"})
 _TLS_OPTIONS: Final = frozenset(
     {"ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_ciphers"}
-    | {"ssl_keyfile", "ssl_password"}
+    | {"ssl_exclude_verify_flags", "ssl_keyfile", "ssl_password"}
 )
 _SENTINEL_OPTIONS: Final = frozenset({"sentinel_password", "sentinel_username"})
 _VERIFIES: Final = ("none", "optional", "required")
+_MAY_NOT_VERIFY: Final = "VERIFY_X509_STRICT"  # the extensions that RFC 5280 requires
+# Scheme, authority, path and query (RFC 3986, appendix B). `urllib.parse.urlsplit` can't be used: the authority here is
+# a list of hosts, and newer Pythons refuse brackets anywhere but around a single host.
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.ASCII)
+_HOSTS: Final = "HOST:PORT,… with at least one host, an IPv6 host in brackets"
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 
@@ -40,25 +47,24 @@ class Address:
 
 def address(url: str) -> Address:
     """Return what *url* says; raises `ValueError`, which says what is allowed."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        raise ValueError(ALLOWED) from None
-    scheme, _, kind = parts.scheme.partition("+")
+    name, authority, path, query = _split(url)
+    scheme, _, kind = name.partition("+")
     if scheme == "memory" and not kind:
         return Address("memory", url)
     if scheme not in ("redis", "rediss") or kind not in ("", "sentinel", "cluster"):
         raise ValueError(ALLOWED)
-    user, at, listed = parts.netloc.rpartition("@")
+    user, at, listed = authority.rpartition("@")
+    if set(user) & set("[]"):
+        raise ValueError("HOST:PORT after a user and a password in which [ and ] are written %5B and %5D")
     _checked(options_of(url), kind=kind, tls=scheme == "rediss")
     if not kind:
-        if not parts.path.removeprefix("/").isdecimal() and parts.path not in ("", "/"):
+        if not path.removeprefix("/").isdecimal() and path not in ("", "/"):
             raise ValueError("redis://HOST:PORT/DB, where DB is a number")
         _host(listed, _REDIS_PORT)
         return Address("single", url)
     hosts = tuple(_host(each, _SENTINEL_PORT if kind == "sentinel" else _REDIS_PORT) for each in listed.split(","))
-    path = parts.path.strip("/")
-    options = f"?{parts.query}" if parts.query else ""
+    path = path.strip("/")
+    options = f"?{query}" if query else ""
     if kind == "cluster":
         if path:
             raise ValueError("redis+cluster://HOST:PORT,… without a path: a cluster has one database")
@@ -71,7 +77,17 @@ def address(url: str) -> Address:
 
 def options_of(url: str) -> dict[str, str]:
     """Return the options in the query of *url*."""
-    return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True))
+    _, _, _, query = _split(url)
+    return dict(parse_qsl(query, keep_blank_values=True))
+
+
+def _split(url: str) -> tuple[str, str, str, str]:
+    """Return scheme, authority, path and query of *url*; raises `ValueError`, which says what is allowed."""
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise ValueError(ALLOWED)
+    scheme, authority, path, query = found.groups(default="")
+    return scheme.lower(), authority, path, query
 
 
 def _checked(options: dict[str, str], *, kind: str, tls: bool) -> None:
@@ -87,13 +103,23 @@ def _checked(options: dict[str, str], *, kind: str, tls: bool) -> None:
         raise ValueError("db as a number, which a cluster has not")
     if options.get("ssl_cert_reqs", "none") not in _VERIFIES:
         raise ValueError(f"ssl_cert_reqs as one of {', '.join(_VERIFIES)}")
+    if options.get("ssl_exclude_verify_flags", _MAY_NOT_VERIFY) != _MAY_NOT_VERIFY:
+        raise ValueError(f"ssl_exclude_verify_flags as {_MAY_NOT_VERIFY}")
 
 
 def _host(text: str, default_port: int) -> tuple[str, int]:
+    """Return host and port of *text*, one of the list; raises `ValueError`, which says what is allowed."""
     if not is_host(text):
-        raise ValueError("HOST:PORT,… with at least one host, an IPv6 host in brackets")
-    parts = urlsplit(f"//{text}")
-    return parts.hostname or "", parts.port or default_port
+        raise ValueError(_HOSTS)
+    if not text.startswith("["):
+        name, _, port = text.partition(":")
+        return name.lower(), int(port or 0) or default_port
+    name, _, port = text[1:].partition("]")
+    try:
+        ipaddress.IPv6Address(name)
+    except ValueError:
+        raise ValueError(_HOSTS) from None
+    return name.lower(), int(port.removeprefix(":") or 0) or default_port
 
 
 def _written(host: tuple[str, int]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -21,6 +22,7 @@ from proxy.stores.base import State
 from proxy.stores.lane import Lane, Word, Words
 from proxy.stores.names import Names
 from proxy.stores.servers import Servers
+from proxy.tls import why_unverified
 
 _NAMES: Final = ("chain", "put", "hold", "draw", "claim", "settle", "budget", "beat", "tell", "run")
 _LAYOUT: Final = frozenset({"chain", "put"})  # what reads spans and the index, by `layout.lua`
@@ -146,7 +148,17 @@ class Commands:
         if isinstance(error, (RedisTimeoutError, TimeoutError)):
             return StoreSilentError("redis: no reply in time")
         await self.servers.doubted()
-        return StoreUnavailableError(f"redis: {type(error).__name__}")
+        return StoreUnavailableError(f"redis: {_why_unavailable(error)}")
+
+
+def _why_unavailable(error: Exception) -> str:
+    """Return what *error* is in a few words. redis-py raises one of its own for that of a certificate."""
+    cause: BaseException | None = error
+    for _ in range(8):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return why_unverified(cause, tolerate="add ssl_exclude_verify_flags=VERIFY_X509_STRICT to store.url")
+        cause = cause and (cause.__cause__ or cause.__context__)
+    return type(error).__name__
 
 
 @immutable

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
 from proxy.stores.address import Address, address
+from proxy.tls import STRICT_FLAGS
 
 _MAX_CONNECTIONS: Final = 256
 _OF_SENTINELS: Final = "sentinel_"
@@ -140,7 +141,7 @@ def servers(url: str, *, timeout_s: float) -> Servers:
             startup_nodes=nodes, require_full_coverage=False, max_connections=_MAX_CONNECTIONS, **options
         )
         return ClusterServers(cluster, options)
-    return Servers(Redis.from_url(url, max_connections=_MAX_CONNECTIONS, **bounds))
+    return Servers(Redis.from_url(url, max_connections=_MAX_CONNECTIONS, **_verified(url), **bounds))
 
 
 def _by_sentinel(where: Address, bounds: dict[str, Any]) -> Servers:
@@ -160,4 +161,9 @@ def _options(where: Address) -> dict[str, Any]:
     del options["host"], options["port"]
     if options.pop("connection_class", None) is not None:
         options["ssl"] = True
-    return options
+    return options | _verified(where.server)
+
+
+def _verified(url: str) -> dict[str, Any]:
+    """Return what makes redis-py verify certificates alike on every Python, less what the URL itself takes away."""
+    return {"ssl_include_verify_flags": list(STRICT_FLAGS)} if url.startswith("rediss:") else {}

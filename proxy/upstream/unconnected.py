@@ -8,12 +8,17 @@ import socket
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
+from proxy.tls import why_unverified
 
-def why_unconnected(error: aiohttp.ClientConnectorError) -> str:
-    """Return why *error* kept us from connecting; what it says itself may name an address."""
+
+def why_unconnected(error: aiohttp.ClientConnectorError, *, tolerate: str = "set upstream.tls_strict = false") -> str:
+    """Return why *error* kept us from connecting; what it says itself may name an address.
+
+    *tolerate* is what to do to accept certificates that lack what RFC 5280 requires.
+    """
     match error:
         case aiohttp.ClientConnectorCertificateError():
-            return "certificate not accepted"
+            return why_unverified(error.certificate_error, tolerate=tolerate)
         case aiohttp.ClientConnectorSSLError():  # whose number is one of TLS, not of the system
             return f"no TLS connection, {getattr(error.os_error, 'reason', None) or 'failed'}"
         case _:

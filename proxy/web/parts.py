@@ -106,7 +106,7 @@ def _client(origin: str, upstream: UpstreamSection) -> UpstreamClient:
 
 def _asking(upstream: UpstreamSection) -> Callable[[], ssl.SSLContext]:
     pair = (upstream.client_cert, upstream.client_key) if upstream.client_cert and upstream.client_key else None
-    return tls.asking(upstream.ca_file, pair, minimum=upstream.tls_min_version)
+    return tls.asking(upstream.ca_file, pair, minimum=upstream.tls_min_version, strict=upstream.tls_strict)
 
 
 def _store(

@@ -4,10 +4,12 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PROVISION = ROOT / "tests" / "provision"
@@ -17,6 +19,7 @@ WHOLE = 'echo "python3.12-venv whole /usr/bin/python3.12"'
 PARTIAL = 'echo "python3.12-venv partial /usr/bin/python3.12"'
 FOREIGN = 'echo "- partial /opt/python/bin/python3.12"'
 NOT_ROOT = "echo 1000"
+NOT_CHOSEN = "echo 'pyenv: python3.13: command not found' >&2; exit 127"  # of a version that is there
 
 Provision = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -26,14 +29,14 @@ def provision(tmp_path: Path) -> Provision:
     """Return what runs `tests/provision` where the only programs are bash and the given ones, with their scripts."""
     (tmp_path / "bash").symlink_to(shutil.which("bash") or "/bin/bash")
 
-    def run(word: str, **programs: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, chosen: str = "", **programs: str) -> subprocess.CompletedProcess[str]:
         for name, script in programs.items():
             program = tmp_path / name.replace("python3_", "python3.").replace("_", "-")
             program.write_text(f"#!{tmp_path}/bash\n{script}\n")
             program.chmod(0o755)
         return subprocess.run(
-            [str(PROVISION), word],
-            env={"PATH": str(tmp_path)},
+            [str(PROVISION), *words],
+            env={"PATH": str(tmp_path), "PYTHON": chosen},
             capture_output=True,
             text=True,
             timeout=60,
@@ -59,6 +62,126 @@ def test_a_whole_python_goes_before_an_installation(provision: Provision) -> Non
     """Nothing is installed for one interpreter while another needs nothing."""
     done = provision("python", python3=PARTIAL, python3_12=WHOLE)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Callable[[str, str], dict[str, str]]:
+    """Return what makes an interpreter that pyenv keeps, and returns pyenv's own program for the test."""
+
+    def keep(version: str, script: str) -> dict[str, str]:
+        program = tmp_path / "pyenv-root" / "versions" / version / "bin" / f"python{version.rpartition('.')[0]}"
+        program.parent.mkdir(parents=True)
+        program.write_text(f"#!{tmp_path}/bash\n{script}\n")
+        program.chmod(0o755)
+        return {"pyenv": f"echo {tmp_path}/pyenv-root"}
+
+    return keep
+
+
+def test_a_python_that_pyenv_keeps_is_found(provision: Provision, kept: Callable[[str, str], dict[str, str]]) -> None:
+    """By its name, although what pyenv has put on PATH under that name works for chosen versions only."""
+    pyenv = kept("3.13.5", 'echo "- whole /opt/python3.13"')
+    programs = {"python3": WHOLE, "python3_13": NOT_CHOSEN} | pyenv
+    done = provision("python", chosen="python3.13", **programs)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/opt/python3.13\n", "")
+    assert provision("python", **programs).stdout == "/usr/bin/python3.12\n"
+
+
+def test_the_python_that_is_named_is_taken_or_none(provision: Provision) -> None:
+    """Another one in its place would go unnoticed."""
+    done = provision("python", chosen="python3.13", python3=WHOLE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "missing: Python 3.11 or newer (python3.13 is not there)\n"
+
+
+def whole(version: str) -> str:
+    """Return the script of an interpreter that needs nothing, and says its name when asked."""
+    return f'case $1 in -c) echo python{version} ;; *) echo "- whole /usr/bin/python{version}" ;; esac'
+
+
+@pytest.mark.parametrize(
+    ("first", "versions", "taken"),
+    [
+        ("3.11", ["3.11", "3.12", "3.13"], "3.13"),
+        ("3.12", ["3.11", "3.12"], "3.11"),
+        ("3.13", ["3.11", "3.12", "3.13"], "3.11"),
+        ("3.12", ["3.11", "3.12", "3.14"], "3.14"),
+    ],
+    ids=["newest", "oldest", "oldest of several", "newer before older"],
+)
+def test_the_second_python_is_the_newest_or_else_the_oldest(
+    provision: Provision, first: str, versions: list[str], taken: str
+) -> None:
+    """So that together the two are as far apart as this machine has them."""
+    programs = {f"python{each.replace('.', '_')}": whole(each) for each in versions}
+    done = provision("second", f"python{first}", **programs)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"/usr/bin/python{taken}\n", "")
+
+
+def test_a_second_python_that_makes_no_environments_is_passed_over_aloud(provision: Provision) -> None:
+    """One line says what it lacks, and where none is left another says that."""
+    partial = 'echo "- partial /opt/python3.13"'
+    programs = {"python3_11": whole("3.11"), "python3_13": partial}
+    lacks = "missing: the modules venv and ensurepip of python3.13, which was built without them\n"
+    done = provision("second", "python3.11", **programs)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"{lacks}no second Python is here that could be taken, so python3.11 is the only one\n"
+    done = provision("second", "python3.11", **programs, python3_12=whole("3.12"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/usr/bin/python3.12\n", lacks)
+
+
+def test_an_environment_belongs_to_one_python(tmp_path: Path) -> None:
+    """Another one that PYTHON names makes it anew; the same one, or none named, leaves it."""
+    bash = shutil.which("bash")
+    for name in ("one", "two"):
+        path = tmp_path / name
+        path.write_text(
+            f"#!{bash}\n"
+            f'case $1 in -) echo "- whole {path}" ;; -c) echo {path} ;; '
+            f'-m) mkdir -p "$4/bin"; cp {path} "$4/bin/python"; echo x >"$4/pyvenv.cfg" ;; esac\n'
+        )
+        path.chmod(0o755)
+
+    def make(*words: str) -> str:
+        argv = ["make", "--no-print-directory", "--silent", f"VENV={tmp_path}/venv", *words]
+        env = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS")}
+        done = subprocess.run(
+            [*argv, f"{tmp_path}/venv/pyvenv.cfg"], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    for name in ("one", "two"):
+        assert make(f"PYTHON={tmp_path}/{name}") == f"making {tmp_path}/venv with {tmp_path}/{name}\n"
+        assert make(f"PYTHON={tmp_path}/{name}") == ""
+        assert make() == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "environment"),
+    [((), ".venv"), (("PYTHON=python3.14",), ".venv-python3.14"), (("PYTHON=/opt/bin/python3",), ".venv-python3")],
+    ids=["none named", "a name", "a path"],
+)
+def test_each_python_has_an_environment_of_its_own(words: tuple[str, ...], environment: str) -> None:
+    """So that `make test` with one and then with another install nothing twice."""
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "VENV", "MAKEFLAGS")}
+    done = subprocess.run(
+        ["make", "--dry-run", "test", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
+    assert f"\n{environment}/bin/python -m pytest " in done.stdout
+
+
+def test_the_workflow_runs_on_the_oldest_and_the_newest_python() -> None:
+    """And on that of the image."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    found = [re.fullmatch(r"Programming Language :: Python :: 3\.(\d+)", each) for each in project["classifiers"]]
+    versions = sorted(int(each[1]) for each in found if each)
+    image = re.search(r"^FROM python:(3\.\d+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert project["requires-python"] == f">=3.{versions[0]}"
+    assert image is not None
+    tested = workflow["jobs"]["check"]["strategy"]["matrix"]["python"]
+    assert tested == [f"3.{versions[0]}", image[1], f"3.{versions[-1]}"]
+    assert f'"python3.{versions[-1]} ' in PROVISION.read_text()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +259,7 @@ def test_another_word_is_wrong_usage(provision: Provision) -> None:
     """A word that it doesn't know ends with 2 and the usage."""
     done = provision("kubectl")
     assert done.returncode == 2
-    assert re.fullmatch(r"usage: tests/provision python\|redis\S*\n", done.stderr)
+    assert re.fullmatch(r"usage: tests/provision python\|second\|redis\S*\n", done.stderr)
 
 
 def test_make_alone_lists_every_target() -> None:
@@ -144,7 +267,7 @@ def test_make_alone_lists_every_target() -> None:
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     said = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"^  make (\w+) +\S", said, re.MULTILINE)) == set(phony[1].split()) - {"gone"}
+    assert set(re.findall(r"^  make (\w+) +\S", said, re.MULTILINE)) == set(phony[1].split()) - {"force"}
 
 
 @pytest.mark.parametrize("program", [".ci/run", "tests/provision", "deploy/probe.py"])

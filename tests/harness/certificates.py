@@ -10,6 +10,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+_SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 _DAY = datetime.timedelta(days=1)
 
 
@@ -22,13 +33,21 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates; its own is in *file*, and what it makes goes into its *directory*."""
+    """Signs certificates; its own is in *file*, and what it makes goes into its *directory*.
 
-    def __init__(self, directory: Path, name: str = "authority") -> None:
+    Its own has the extensions that RFC 5280 requires of one (sections 4.2.1.1 to 4.2.1.3 and 4.2.1.9); what it signs
+    has them only with *key_identifiers*.
+    """
+
+    def __init__(self, directory: Path, name: str = "authority", *, key_identifiers: bool = True) -> None:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
-        made = self._certificate(self._name, self._key).add_extension(x509.BasicConstraints(True, 0), critical=True)
+        self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        self._key_identifiers = key_identifiers
+        made = self._certificate(self._name, self._key)
+        made = made.add_extension(x509.BasicConstraints(True, 0), critical=True)
+        made = made.add_extension(_SIGNS, critical=True).add_extension(self._identifier, critical=False)
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
@@ -36,6 +55,9 @@ class Authority:
         """Return a certificate called *name*, for *hosts*, and its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         made = self._certificate(_named(name), key)
+        if self._key_identifiers:
+            identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._identifier)
+            made = made.add_extension(identifier, critical=False)
         if hosts:
             made = made.add_extension(x509.SubjectAlternativeName([_host(each) for each in hosts]), critical=False)
         pair = Pair(self._directory / f"{name}.pem", self._directory / f"{name}.key")

@@ -22,6 +22,11 @@ from proxy.stores.servers import ClusterServers, LedServers, Servers, servers
             Address("cluster", "rediss://p%40@one:6379", (("one", 6379), ("two", 2))),
         ),
         ("redis+cluster://[::1]", Address("cluster", "redis://[::1]:6379", (("::1", 6379),))),
+        (
+            "redis+cluster://[2001:DB8::1]:7,[::1],ONE",
+            Address("cluster", "redis://[2001:db8::1]:7", (("2001:db8::1", 7), ("::1", 6379), ("one", 6379))),
+        ),
+        ("REDIS://[::1]:6380/2", Address("single", "REDIS://[::1]:6380/2")),
     ],
 )
 def test_a_url_says_where_redis_is(url: str, expected: Address) -> None:
@@ -36,6 +41,14 @@ def test_a_url_says_where_redis_is(url: str, expected: Address) -> None:
         *("redis+sentinel://h", "redis+sentinel://h/", "redis+sentinel://h/lists/x", "redis+sentinel://h:x/lists"),
         *("redis+cluster://h,,g", "redis+sentinel:///lists"),
         *("redis://", "redis://:6379", "redis://h,g", "redis://h:x", "redis://h/lists", "redis://[::1", "redis://h i"),
+        *(
+            "redis://[1.2.3.4]",
+            "redis://[::1::]",
+            "redis://x[::1]",
+            "redis+cluster://h,[h]",
+            "redis+cluster://[::1],g[",
+        ),
+        *("redis://u:p[1]@h", "redis+sentinel://u:[::1]@h/lists", " redis://h", "redis://h\n", "redis:h", "//h"),
     ],
 )
 def test_what_says_too_little_is_refused(url: str) -> None:
@@ -56,6 +69,7 @@ def test_what_says_too_little_is_refused(url: str) -> None:
         ("redis://h?db=lists", "db"),
         ("redis+cluster://h?db=1", "db"),
         ("rediss://h?ssl_cert_reqs=perhaps", "ssl_cert_reqs"),
+        ("rediss://h?ssl_exclude_verify_flags=VERIFY_CRL_CHECK_LEAF", "ssl_exclude_verify_flags"),
     ],
 )
 def test_an_option_that_would_not_do_is_refused(url: str, name: str) -> None:

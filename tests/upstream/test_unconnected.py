@@ -16,6 +16,17 @@ from proxy.upstream.unconnected import why_unanswered, why_unconnected
 KEY = ConnectionKey("ims.example", 443, True, True, None, None, None)
 TLS = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1000)")
 TLS.reason = "WRONG_VERSION_NUMBER"
+LACKS_KEY_USAGE = (
+    "CA cert does not include key usage extension (RFC 5280): "
+    "renew it or its authority's, or set upstream.tls_strict = false"
+)
+
+
+def unverified(code: int, message: str) -> aiohttp.ClientConnectorCertificateError:
+    """Return what aiohttp raises where OpenSSL's verification ends with *code*."""
+    error = ssl.SSLCertVerificationError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed")
+    error.verify_code, error.verify_message = code, message
+    return aiohttp.ClientConnectorCertificateError(KEY, error)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +44,18 @@ TLS.reason = "WRONG_VERSION_NUMBER"
         (aiohttp.ClientConnectorError(KEY, OSError()), "no connection, broken off before it stood"),
         (aiohttp.ClientConnectorSSLError(KEY, TLS), "no TLS connection, WRONG_VERSION_NUMBER"),
         (aiohttp.ClientConnectorCertificateError(KEY, ssl.CertificateError("192.0.2.1")), "certificate not accepted"),
+        (unverified(10, "certificate has expired"), "certificate not accepted, certificate has expired"),
+        (unverified(62, "not valid for 'ims.example'"), "certificate not accepted, it is another host's"),
+        (unverified(64, "not valid for '192.0.2.1'"), "certificate not accepted, it is another host's"),
+        (
+            unverified(92, "CA cert does not include key usage extension"),
+            "certificate not accepted, " + LACKS_KEY_USAGE,
+        ),
     ],
-    ids=["refused", "no such name", "no name, no words", "broken off", "no TLS", "certificate"],
+    ids=[
+        *("refused", "no such name", "no name, no words", "broken off", "no TLS", "certificate"),
+        *("expired", "another name", "another address", "not strict"),
+    ],
 )
 def test_it_is_told_by_whose_number_it_is(error: aiohttp.ClientConnectorError, said: str) -> None:
     """The system's, the resolver's and OpenSSL's are numbers of different lists; no address is quoted."""

@@ -239,7 +239,18 @@ async def test_the_upstream_is_trusted_by_its_authority(authority: Authority, pa
         assert upstream.names == ["localhost"]
         async with a_proxy(upstream.url) as proxy:
             refused = await proxy.client.ask("/a")
-        assert (refused.status, refused.json()["error_msg"]) == (502, "localhost: certificate not accepted")
+        assert (refused.status, refused.json()["error_msg"]) == (
+            502,
+            "localhost: certificate not accepted, unable to get local issuer certificate",
+        )
+
+
+async def test_a_chain_may_end_at_any_certificate_that_is_trusted(pair: Pair) -> None:
+    """On every Python: `ca_file` may hold the certificate of the server alone, without its authority's."""
+    async with an_upstream(pair) as upstream:
+        section = {"url": upstream.url, "ca_file": str(pair.cert)}
+        async with a_proxy(upstream.url, upstream=section) as proxy:
+            assert (await proxy.client.ask("/a")).body == b"ok"
 
 
 async def test_the_command_trusts_whom_the_system_trusts(
@@ -273,7 +284,35 @@ async def test_a_certificate_of_another_host_is_not_accepted(authority: Authorit
     async with an_upstream(authority.pair("other", "other.example")) as upstream:
         section = {"url": upstream.url, "ca_file": str(authority.file)}
         async with a_proxy(upstream.url, upstream=section) as proxy:
-            assert (await proxy.client.ask("/a")).json()["error_msg"] == "localhost: certificate not accepted"
+            refused = await proxy.client.ask("/a")
+        assert refused.json()["error_msg"] == "localhost: certificate not accepted, it is another host's"
+
+
+@pytest.mark.parametrize("of_iam", [False, True], ids=["upstream", "IAM"])
+async def test_a_certificate_without_key_identifier_is_accepted_on_request(
+    upstream: Lookalike, tmp_path: Path, caplog: pytest.LogCaptureFixture, of_iam: bool
+) -> None:
+    """With `tls_strict` the log names what it lacks and the setting, on every Python; without it is believed."""
+    authority = Authority(tmp_path, key_identifiers=False)
+    async with an_upstream(authority.pair("server", "localhost")) as strange:
+        url = upstream.base_url if of_iam else strange.url
+        identity = {"mode": "project", "iam_url": strange.url} if of_iam else {}
+        for strict in (True, False):
+            section = {"url": url, "ca_file": str(authority.file), "tls_strict": strict, "tolerated_failures": 1}
+            caplog.clear()
+            async with a_proxy(url, upstream=section, identity=identity) as proxy:
+                answer = await proxy.client.ask("/v2/images")
+            reasons = [
+                each.__dict__["event_fields"]["reason"] for each in caplog.records if each.msg == "upstream-left-alone"
+            ]
+            lacks = (
+                "localhost: certificate not accepted, Missing Authority Key Identifier (RFC 5280): "
+                "renew it or its authority's, or set upstream.tls_strict = false"
+            )
+            assert reasons == ([lacks] if strict else [])
+            if not of_iam:
+                assert (answer.status, lacks.encode() in answer.body) == ((502, True) if strict else (200, False))
+            assert bool(strange.shown) == (not strict)
 
 
 async def test_an_upstream_that_speaks_too_old_a_version_is_not_asked(authority: Authority, pair: Pair) -> None:

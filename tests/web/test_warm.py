@@ -15,6 +15,7 @@ from proxy.cli.crawl import Crawler, CrawlError, Listing, Page, listing, session
 from proxy.cli.options import failed
 from proxy.demo.server import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
+from proxy.tls import verifying
 from proxy.web.app import running
 from tests.harness.certificates import Authority
 from tests.harness.redis import RedisServer
@@ -105,6 +106,25 @@ async def test_it_fills_redis_without_a_running_proxy(upstream: Lookalike, tmp_p
         assert not upstream.calls
 
 
+@pytest.mark.parametrize(("words", "status"), [((), 1), (("--no-tls-strict",), 0)], ids=["strict", "tolerant"])
+async def test_a_certificate_without_key_identifier_is_believed_on_request(
+    upstream: Lookalike, tmp_path: Path, words: tuple[str, ...], status: int
+) -> None:
+    """Without that the line names what it lacks, and the option."""
+    authority = Authority(tmp_path, key_identifiers=False)
+    pair = authority.pair("server", "127.0.0.1")
+    server = {"listen": "127.0.0.1:0", "tls_cert": pair.cert, "tls_key": pair.key}
+    async with (
+        running(settings_for(upstream.base_url, server=server)) as started,
+        command(
+            "warm", "--proxy", started.url, *TOKEN_FILE, "--ca-file", str(authority.file), *words, at=tmp_path
+        ) as warming,
+    ):
+        assert await warming.ended() == status, warming.errors
+        said = b"Missing Authority Key Identifier (RFC 5280): renew it or its authority's, or give --no-tls-strict"
+        assert (said in warming.errors) == (status == 1)
+
+
 async def test_it_asks_by_tls(upstream: Lookalike, tmp_path: Path) -> None:
     """A proxy with a certificate of an authority that the system doesn't know is believed where a file names that."""
     authority = Authority(tmp_path)
@@ -181,7 +201,7 @@ def answering(*answers: tuple[str, Any]) -> Callable[[Call], Awaitable[web.Strea
 
 async def crawled(url: str, query: str = "") -> list[Page]:
     """Return the pages of a crawl."""
-    async with session() as asking:
+    async with session(verifying(None)) as asking:
         crawler = Crawler(asking, url, fields={}, rows=2)
         return [step async for step in crawler.crawl(listing(query)) if isinstance(step, Page)]
 
