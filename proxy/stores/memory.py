@@ -16,6 +16,7 @@ from proxy.stores.base import Claim, Found, Health, State
 from proxy.stores.homes import Homes
 
 _MAX_GENERATIONS: Final = 10_000
+_MOST_BEFORE: Final = 4  # a Redis that comes back empty has none for a scope at first, and then draws one
 
 
 @immutable
@@ -35,6 +36,7 @@ class MemoryStore:
         self._scoped: Counter[str] = Counter()  # how many spans each scope touches
         self._homes: dict[str, Homes] = {}  # of a listing
         self._generations: dict[str, str] = {}
+        self._before: dict[str, tuple[str, ...]] = {}  # generations that were replaced though nothing was heard of the scope
         self._joined: dict[tuple[str, ...], str] = {}  # the generations of a listing, by its scopes
         self._invalidations = counted(1)
         self._fences = counted(1)
@@ -172,16 +174,37 @@ class MemoryStore:
     def learn(self, generations: Mapping[str, str]) -> None:
         """Take over the *generations* of scopes. Too many of them, and everything kept counts as invalidated."""
         self._joined.clear()
+        for scope, generation in generations.items():
+            before = self._generations.get(scope, self._era)
+            if before != generation:
+                self._before[scope] = (before, *self._before.get(scope, ()))[:_MOST_BEFORE]
         self._generations |= generations
         if len(self._generations) > _MAX_GENERATIONS:
             self._generations.clear()
+            self._before.clear()
             self._era = f"e{next(self._invalidations)}"
             self._epoch += 1
 
     def forget(self, scopes: Iterable[str]) -> None:
         """Let nothing that is kept under *scopes* be of the generation that they have from now on."""
         self._epoch += 1
-        self.learn({scope: f"m{next(self._invalidations)}" for scope in scopes})
+        forgotten = {scope: f"m{next(self._invalidations)}" for scope in scopes}
+        self.learn(forgotten)
+        for scope in forgotten:
+            self._before.pop(scope, None)
+
+    def is_not_known_to_be_invalid(self, key: ListingKey, generation: str) -> bool:
+        """Whether no invalidation of *key* was heard since *generation*, though its generation may be another by now.
+
+        It is another after Redis was restarted, for then nobody knows what was missed.
+        """
+        given = generation.split(".")
+        if len(given) != len(key.scopes):
+            return False
+        return all(
+            each in (self._generations.get(scope, self._era), *self._before.get(scope, ()))
+            for scope, each in zip(key.scopes, given, strict=True)
+        )
 
     def unsettle(self, until: float) -> None:
         """Count every listing as unsettled *until* then, epoch seconds."""

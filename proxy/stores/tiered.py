@@ -21,7 +21,7 @@ from proxy.core.keys import ListingKey
 from proxy.core.listing import Mark, Piece, Span
 from proxy.errors import StoreUnavailableError
 from proxy.event_loop import LoopClock
-from proxy.stores.base import Claim, Found, Health
+from proxy.stores.base import Claim, Found, Health, State
 from proxy.stores.circuit_breaker import CircuitBreaker
 from proxy.stores.debts import Debts, Unsettled
 from proxy.stores.generations import Generations
@@ -142,13 +142,13 @@ class TieredStore:
         except StoreUnavailableError:
             now += time.monotonic() - began
             near = self._near.chain_now(key, after, count, joinable=joinable, now=now)
-            return near if self._believes_memory_of(key) else self._in_outage(near, now=now)
+            return near if self._believes_memory_of(key) else self._in_outage(key, near, now=now)
         self._generations.learn(key, far.state.generation, asked_at=asked_at)
         for piece in far.pieces:
             if piece.span.generation == far.state.generation:
                 left_s = piece.span.lifetime_s - current_age(piece.span.fetched_at, now=now)
                 self._near.put_now(key, piece.span, keep_s=left_s + self._stale_s, now=now)
-        return far
+        return far if far.pieces else replace(far, unconfirmed=self._unconfirmed(key, near, far.state))
 
     async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
         """See `SpanStore.bodies`: from Redis, for only a proxy whose memory keeps no bodies asks for them."""
@@ -311,7 +311,7 @@ class TieredStore:
         if not writes:
             del self._writes[listing]
 
-    def _in_outage(self, near: Found, *, now: float) -> Found:
+    def _in_outage(self, key: ListingKey, near: Found, *, now: float) -> Found:
         """Return what *near*, found in memory, is good for while invalidations by other replicas can't arrive.
 
         Each writer waits for `near_ttl_s` before it is answered. So a fetch may be joined if it began within that time,
@@ -319,16 +319,25 @@ class TieredStore:
         """
         if self._bus.alone and (self._bus.session is None or self._bus.trusted):
             return near
-        pieces = near.pieces
+        pieces, unconfirmed = near.pieces, self._unconfirmed(key, near, near.state)
         if self._outage_mode is OutageMode.AVAILABLE:
             usable = list(takewhile(lambda piece: _is_fresh(piece.span, now=now), pieces))
-            return replace(near, pieces=tuple(usable), unconfirmed=pieces)
+            return replace(near, pieces=tuple(usable), unconfirmed=unconfirmed)
         return replace(
             near,
             pieces=pieces if self._just_fetched(near, now=now) else (),
             doubt=f"~{now // self._near_ttl_s:.0f}",
             join_after=asyncio.get_running_loop().time() - self._near_ttl_s,
-            unconfirmed=pieces,
+            unconfirmed=unconfirmed,
+        )
+
+    def _unconfirmed(self, key: ListingKey, near: Found, state: State) -> tuple[Piece, ...]:
+        """Return what memory has of a window and Redis does not confirm, as for *state*, unless it was invalidated."""
+        return tuple(
+            Piece(replace(piece.span, generation=state.generation), piece.start)
+            for piece in takewhile(
+                lambda piece: self._near.is_not_known_to_be_invalid(key, piece.span.generation), near.pieces
+            )
         )
 
     def _is_lone_in_outage(self) -> bool:

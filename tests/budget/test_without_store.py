@@ -263,3 +263,40 @@ async def test_replicas_in_processes_name_it_and_count_together_again(tmp_path: 
     for number in range(2):
         log = (tmp_path / str(number) / "proxy.log").read_text()
         assert log.count('"budget_without_store"') == log.count('"budget_store_back"') == 1
+
+
+@pytest.mark.parametrize("mode", ["share", "hold"])
+async def test_cached_lists_are_answered_though_no_call_may_be_made(tmp_path: Path, mode: str) -> None:
+    """With the budget spent and Redis gone, what memory has within its stale windows is given, and no 429.
+
+    The memory is older than it is believed without invalidations, and then older than its lifetime.
+    """
+    with RedisServer(tmp_path) as redis:
+        async with upstream() as lookalike:
+            base = settings(lookalike.base_url, store=redis.url, ttl_s=4.0)
+            each = budgeted(base, max_wait_s=1.0, calls=6, per_s=600, without_store=mode)
+            async with replicas(2, each) as proxies, asking(lookalike, proxies) as asked:
+
+                async def ask_for_cached() -> list[tuple[int, str]]:
+                    answers = []
+                    for proxy in proxies:
+                        url = f"{proxy.url}/v2/images?limit=5&name=cached"
+                        async with asked.client.get(url, headers={"X-Auth-Token": TOKEN}) as answer:
+                            answers.append((answer.status, answer.headers["Cache-Status"]))
+                    return answers
+
+                await ask_for_cached()
+                while await asked.miss() != 429:
+                    assert len(asked.statuses) < 20
+                redis.kill()
+                given = []
+                for _ in range(6):  # longer than its lifetime
+                    given += await ask_for_cached()
+                    await asyncio.sleep(1.0)
+                assert await asked.miss() == 429
+                await asyncio.to_thread(redis.start)
+                for _ in range(3):
+                    given += await ask_for_cached()
+                    await asyncio.sleep(1.0)
+    assert [status for status, _ in given] == [200] * len(given), given
+    assert any("stale" in cache_status for _, cache_status in given)
