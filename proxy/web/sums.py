@@ -15,7 +15,7 @@ from proxy.web.kept import Families
 _LEAST: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio"})
 _MOST: Final = frozenset(
     {"ims_proxy_breaker_open", "ims_proxy_build_info", "ims_proxy_gates_closed"}
-    | {"ims_proxy_learnt_calls", "ims_proxy_learnt_seconds"}
+    | {"ims_proxy_learnt_calls", "ims_proxy_learnt_seconds", "ims_proxy_event_loop_lag_seconds"}
 )
 
 
