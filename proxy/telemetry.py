@@ -64,6 +64,11 @@ class Telemetry:
             registry=self.registry,
         )
         self._invalidation_bus_up.set(1)
+        self._event_loop_lag = Gauge(
+            "ims_proxy_event_loop_lag_seconds",
+            "The longest that the event loop was late within the last 10 seconds",
+            registry=self.registry,
+        )
         self._collapsed = Counter(
             "ims_proxy_collapsed_requests", "Requests that waited for another's fetch", registry=self.registry
         )
@@ -128,6 +133,10 @@ class Telemetry:
         """Show how the shared store is."""
         self._store_circuit_open.set_function(circuit_open)
         self._invalidation_bus_up.set_function(bus_up)
+
+    def watch_event_loop(self, lag_s: Callable[[], float]) -> None:
+        """Show how late the event loop is, *lag_s* at the most lately."""
+        self._event_loop_lag.set_function(lag_s)
 
     def exposition(self) -> bytes:
         """Return the metrics in Prometheus' text format."""

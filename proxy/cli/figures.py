@@ -16,6 +16,7 @@ FIGURES: Final[Mapping[str, type]] = {
     "budget": dict,
     "breaker": dict,
     "concurrency": dict,
+    "event_loop": dict,
     "store": dict,
 }
 
@@ -23,6 +24,7 @@ _BYTES: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _PERIODS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _BAR: Final = 20
 _NOTHING: Final = "-"
+_LATE_S: Final = 0.1  # as in deploy/prometheus/alerts.yaml
 
 
 class Mood(Enum):
@@ -53,6 +55,8 @@ def lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
     concurrency = now["concurrency"]
     yield "under way", f"{concurrency['under_way']} of at most {concurrency['limit']} calls", Mood.PLAIN
     yield "latency", ", ".join(_latency(requests["seconds"])), Mood.PLAIN
+    lag_s = now["event_loop"]["lag_s"]
+    yield "loop lag", f"{seconds(lag_s)} at most in the last 10 s", Mood.WARN if lag_s > _LATE_S else Mood.GOOD
     taken = f"{size(store['bytes'])} of {size(store['max_bytes'])}"
     yield "store", f"{taken}, {many(store['listings'], 'listing')}, {many(store['spans'], 'span')}", Mood.PLAIN
     for part, said in store["parts"].items():

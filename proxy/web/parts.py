@@ -65,6 +65,7 @@ async def put_together(settings: Settings, telemetry: Telemetry, candidate: byte
 
     loop_clock = LoopClock()
     loop_clock.start()
+    telemetry.watch_event_loop(lambda: loop_clock.lag_s)
     store = _store(settings, telemetry, loop_clock, heard)
     client = _client(settings.upstream.url, settings.upstream)
     shield = Shield(settings, client, store, telemetry)

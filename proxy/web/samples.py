@@ -27,6 +27,10 @@ class Samples:
         alike = (value for labels, value in self._samples[name] if all(labels[at] in having[at] for at in having))
         return int(sum(alike))
 
+    def largest(self, name: str) -> float:
+        """Return the largest of the samples of *name*, 0 where there is none."""
+        return max((value for _, value in self._samples[name]), default=0.0)
+
     def by(self, name: str, label: str) -> dict[str, int]:
         """Return the sums of the samples of *name*, the largest first, by *label*."""
         sums: dict[str, float] = defaultdict(float)

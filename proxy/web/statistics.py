@@ -82,7 +82,8 @@ class Statistics:
 
 def counted(samples: Samples) -> Figures:
     """Return what can be told from the metrics alone, so of several processes too."""
-    return {"requests": _requests(samples), "upstream": _upstream(samples)}
+    lag_s = round(samples.largest("ims_proxy_event_loop_lag_seconds"), 4)
+    return {"requests": _requests(samples), "upstream": _upstream(samples), "event_loop": {"lag_s": lag_s}}
 
 
 def _requests(samples: Samples) -> Figures:

@@ -12,10 +12,11 @@ from prometheus_client.registry import Collector
 from proxy.web.kept import Families
 
 # What can't be added: of these gauges the least counts, or the most.
-_LEAST: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio"})
+_LEAST: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio", "ims_proxy_invalidation_bus_up"})
 _MOST: Final = frozenset(
     {"ims_proxy_breaker_open", "ims_proxy_build_info", "ims_proxy_gates_closed"}
     | {"ims_proxy_learnt_calls", "ims_proxy_learnt_seconds", "ims_proxy_budget_without_store"}
+    | {"ims_proxy_event_loop_lag_seconds", "ims_proxy_store_circuit_open"}
 )
 
 

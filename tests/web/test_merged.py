@@ -8,6 +8,7 @@ from typing import Any
 from proxy.telemetry import Telemetry
 from proxy.web.merged import merged
 from proxy.web.samples import Samples
+from proxy.web.sums import parsed, summed
 
 ONE: dict[str, Any] = {
     "version": "1",
@@ -83,6 +84,16 @@ def test_how_each_stands_is_put_together() -> None:
     for each in ([ONE, another()], [another(), ONE]):
         assert merged(Samples([]), each)["store"]["parts"] == {"memory": "ok", "redis": "left alone"}
     assert (told["store"]["bytes"], told["store"]["replicas"], told["store"]["errors"]) == (200, 2, {"chain": 2})
+
+
+def test_event_loop_lag_of_several_workers_is_that_of_the_latest() -> None:
+    """One worker that is late delays its callers, however many others are in time."""
+    late, in_time = Telemetry(), Telemetry()
+    late.watch_event_loop(lambda: 0.25)
+    in_time.watch_event_loop(lambda: 0.003)
+    for workers in ([late, in_time], [in_time, late]):
+        families = summed([parsed(each.exposition().decode()) for each in workers])
+        assert merged(Samples(families), [ONE, another()])["event_loop"] == {"lag_s": 0.25}
 
 
 def test_one_process_stays_as_it_is() -> None:

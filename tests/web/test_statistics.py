@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -33,6 +34,16 @@ async def test_a_proxy_that_was_asked_nothing_says_so(proxy: Proxy) -> None:
     assert told["budget"]["allowance"] is told["budget"]["used"] is told["budget"]["closed_for_s"] is None
     assert told["breaker"] == {"open": False, "retry_in_s": None, "refused": 0}
     assert told["store"]["parts"] == {"memory": "ok"}
+    assert told["event_loop"]["lag_s"] >= 0
+
+
+async def test_event_loop_that_was_blocked_is_shown_in_stats_and_metrics(proxy: Proxy) -> None:
+    """Whatever held the loop for 0.3 s made every request of that moment wait, and both say so."""
+    time.sleep(0.3)  # noqa: ASYNC251 - blocks the loop that the proxy runs on
+    assert (await figures(proxy))["event_loop"]["lag_s"] >= 0.2
+    text = (await proxy.admin.ask("/metrics", token=None)).body.decode()
+    (line,) = [line for line in text.splitlines() if line.startswith("ims_proxy_event_loop_lag_seconds ")]
+    assert float(line.split()[1]) >= 0.2
 
 
 async def test_what_is_saved_is_what_clients_asked_less_what_the_upstream_was_asked(

@@ -47,6 +47,7 @@ QUIET: dict[str, Any] = {
     },
     "breaker": {"open": False, "retry_in_s": None, "refused": 0},
     "concurrency": {"limit": 8, "under_way": 0},
+    "event_loop": {"lag_s": 0.003},
     "store": {"parts": {"memory": "ok"}, "listings": 1, "spans": 2, "bytes": 2048, "max_bytes": 1 << 20, "errors": {}},
 }
 
@@ -67,6 +68,7 @@ def test_a_quiet_proxy_is_shown_as_such() -> None:
     assert told["upstream"][0] == "8 calls: list 6, readahead 2"
     assert told["budget"][0].endswith("10 of 200 in 1 min")
     assert told["latency"][0] == "stored 200 µs, 99 % 4.0 ms, fetched 50 ms, 99 % 1.2 s"
+    assert told["loop lag"][0] == "3.0 ms at most in the last 10 s"
     assert told["store"][0] == "2.0 KiB of 1.0 MiB, 1 listing, 2 spans"
     assert {mood for _, mood in told.values()} <= {Mood.PLAIN, Mood.GOOD}
 
@@ -96,6 +98,7 @@ def test_a_quiet_proxy_is_shown_as_such() -> None:
         ({"breaker__open": True, "breaker__retry_in_s": 2.0}, "breaker", "open, the upstream is tried again", Mood.BAD),
         ({"breaker__refused": 1}, "breaker", "closed; 1 call not made while the upstream failed", Mood.GOOD),
         ({"store__parts": {"redis": "left alone"}}, "redis", "left alone", Mood.BAD),
+        ({"event_loop__lag_s": 0.25}, "loop lag", "250 ms at most", Mood.WARN),
         ({"store__errors": {"chain": 7}}, "failed", "chain 7", Mood.WARN),
         ({"upstream__throttled": 2}, "", "2 refused as too many", Mood.WARN),
         ({"requests__hit_ratio": None}, "hits", "90 of 100 requests, -", Mood.PLAIN),

@@ -41,6 +41,7 @@ asked("stats").then((answer) => answer.json()).then((stats) => {
   stats.budget.without_store = { mode: "hold", share: "1/256", no_calls_for_s: 86399 };
   stats.budget.thrift = { readahead: 1234567 };
   stats.breaker = { open: true, retry_in_s: 29.9, refused: 1234567 };
+  stats.event_loop = { lag_s: 129.9 };
   stats.concurrency = { limit: 10000, under_way: 10000 };
   Object.assign(stats.store, { bytes: 274877906900, max_bytes: 274877906944, listings: 1234567, spans: 12345678 });
   Object.assign(stats.store, { replicas: 1000, errors: { shared_secret: 1234567 } });
@@ -88,6 +89,7 @@ async def test_the_page_shows_what_the_proxy_saves(browser: Browser, proxy: Prox
         assert shown["hit-ratio"] == "90 %"
         assert shown["calls"].split()[0] == "1"
         assert shown["budget"] == "no limit known"
+        assert "event loop late by" in await tab.text("#latency-pills")
         assert await tab.text("#state") == "live"
         assert "list" in await tab.text("#routes")
         assert tab.errors == []

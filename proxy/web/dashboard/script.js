@@ -2,6 +2,7 @@
 
 const POLL_MS = 2000;
 const WAIT_MS = 10000;
+const LATE_S = 0.1; // as in deploy/prometheus/alerts.yaml
 const KEPT = 90; // readings, three minutes of them
 const BYTES = ["B", "KiB", "MiB", "GiB", "TiB"];
 
@@ -131,9 +132,10 @@ function row(name, cells) {
   return made;
 }
 
-function showLatency(told) {
+function showLatency(told, loop) {
   const rows = [["stored", told.hit], ["fetched", told.forwarded]];
   at("latency").replaceChildren(...rows.map(([name, each]) => row(name, [seconds(each.p50_s), seconds(each.p99_s)])));
+  pills("latency-pills", [[`event loop late by ${seconds(loop.lag_s)}`, loop.lag_s > LATE_S ? "warn" : "good"]]);
 }
 
 function showStore(store) {
@@ -167,7 +169,7 @@ function show(stats) {
   showTrend(stats);
   showBudget(stats.budget);
   showUpstream(stats);
-  showLatency(stats.requests.seconds);
+  showLatency(stats.requests.seconds, stats.event_loop);
   showStore(stats.store);
   showRoutes(stats.requests.by_route);
   at("door").hidden = true;
