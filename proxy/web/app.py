@@ -9,8 +9,8 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from aiohttp import web
@@ -57,9 +57,12 @@ class Place:
 
 
 @asynccontextmanager
-async def running(settings: Settings, place: Place | None = None) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, place: Place | None = None, *, skip_delay: asyncio.Event | None = None
+) -> AsyncIterator[Running]:
     """Run a proxy for as long as the context lasts, on its own or as a worker at its *place*; on leaving it drains.
 
+    Setting *skip_delay* skips `server.drain_delay_s`, or what is left of it.
     Raises `OSError` where an address can't be listened on.
     """
     telemetry = Telemetry(access_log=settings.log.access)
@@ -68,7 +71,7 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     try:
         yield await listeners.start()
     finally:
-        await listeners.stop()
+        await listeners.stop(skip_delay or asyncio.Event())
 
 
 class _Listeners:
@@ -107,14 +110,20 @@ class _Listeners:
         )
         return Running(url, admin_url)
 
-    async def stop(self) -> None:
-        """Let nobody new in, finish what is under way, and close the parts; also after a start that failed."""
-        drain_s = self._settings.server.drain_s
+    async def stop(self, skip_delay: asyncio.Event) -> None:
+        """Drain: serve on during the delay, let nobody new in, finish what is under way, and close the parts.
+
+        It also cleans up after a start that failed.
+        """
+        delay_s, drain_s = self._settings.server.drain_delay_s, self._settings.server.drain_s
         self._draining.set()
+        self._server.draining = True  # each answer from now on closes its connection
         self._parts.telemetry.ready.set(0)
-        self._memo.close()
+        self._memo.close()  # what it would repeat does not say so
         if self._started:
-            event("draining", at_most_s=drain_s)
+            event("draining", delay_s=delay_s, at_most_s=drain_s)
+            await _wait(skip_delay, at_most_s=delay_s)
+        await asyncio.sleep(0)  # The loop accepts whoever has connected: closing the listener would reset them.
         for site in self._callers.sites:
             await site.stop()
         await self._server.drain(min(_QUIET_S, drain_s))
@@ -135,33 +144,46 @@ def _memo(settings: Settings, parts: Parts) -> HeadMemo:
 
 async def serve(settings: Settings) -> signal.Signals:
     """Run a proxy until SIGTERM, SIGINT or SIGHUP, and return which it was."""
-    stopped = stop_signal()
-    async with running(settings):
-        return await stopped
+    signals = StopSignals()
+    async with running(settings, skip_delay=signals.skip_delay):
+        return await signals.first
 
 
-def stop_signal(life: int | None = None) -> asyncio.Future[signal.Signals]:
-    """Return a future for the first signal that arrives from now on and ends the proxy.
+class StopSignals:
+    """The signals that end the proxy, from now on: *first* is the one that arrived first.
 
-    The end of the pipe *life* counts as SIGTERM.
+    *skip_delay* is set by SIGINT, and by any signal after the first: nobody wants to wait for `server.drain_delay_s`.
+
+    A child of the supervisor is given the pipe *life*, whose end says that the supervisor is gone; it counts as SIGINT.
+    Only SIGINT ends the delay of a child. Process managers send SIGTERM to a whole group, and the supervisor passes on
+    its own, so a child often gets two for one.
     """
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[signal.Signals] = loop.create_future()
 
-    def arrived(number: signal.Signals) -> None:
-        if not stopped.done():
-            stopped.set_result(number)
+    def __init__(self, life: int | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.first: asyncio.Future[signal.Signals] = loop.create_future()
+        self.skip_delay = asyncio.Event()
+        self._supervised = life is not None
+        for number in ending_signals():
+            loop.add_signal_handler(number, self._receive, number)
+        if life is not None:
+            loop.add_reader(life, self._notice_end_of_supervisor, life)
 
-    for number in ending_signals():
-        loop.add_signal_handler(number, arrived, number)
-    if life is not None:
-        loop.add_reader(life, _died, life, arrived)
-    return stopped
+    def _receive(self, number: signal.Signals) -> None:
+        if number is signal.SIGINT or (self.first.done() and not self._supervised):
+            self.skip_delay.set()
+        if not self.first.done():
+            self.first.set_result(number)
+
+    def _notice_end_of_supervisor(self, life: int) -> None:
+        asyncio.get_running_loop().remove_reader(life)
+        self._receive(signal.SIGINT)
 
 
-def _died(life: int, arrived: Callable[[signal.Signals], None]) -> None:
-    asyncio.get_running_loop().remove_reader(life)
-    arrived(signal.SIGTERM)
+async def _wait(event: asyncio.Event, *, at_most_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
 
 
 def _operating(settings: Settings, parts: Parts, draining: asyncio.Event) -> web.Application:
@@ -187,13 +209,23 @@ def _serving(server: ServerSection) -> ssl.SSLContext | None:
 
 
 async def _readiness(store: SpanStore, draining: asyncio.Event) -> Mapping[str, str]:
-    """Return how each part is. A store that is away makes the proxy slower, not unready."""
+    """Return how each part is. A store that is unavailable makes the proxy slower, not unready."""
+    parts = await _store_parts(store, ping=not draining.is_set())
+    return {"listener": admin.DRAINING if draining.is_set() else "ok"} | parts
+
+
+async def _store_parts(store: SpanStore, *, ping: bool) -> dict[str, str]:
+    """Return how the store and its parts are; without *ping* as far as it is known, which takes no time."""
+    said = "ok"
     try:
-        await store.ping()
-        said = "ok"
+        if ping:
+            await store.ping()
     except StoreUnavailableError:
-        said = "away, answers come from the upstream"
-    return {"listener": "not ready, draining" if draining.is_set() else "ok", "store": said}
+        said = "unavailable, answers come from the upstream"
+    parts = dict(store.health().parts)
+    parts.pop("memory", None)
+    redis = parts.pop("redis", "ok")
+    return {"store": said if redis == "ok" else redis} | parts
 
 
 async def _listening(
