@@ -66,8 +66,13 @@ class ServerSection(Section):
     trusted_proxies: Networks = Field(
         (), description="networks whose `Forwarded` and `X-Forwarded-*` fields are believed for absolute links"
     )
+    drain_delay_s: Seconds = Field(
+        0.0,
+        description="on SIGTERM: not ready at once, but for so long callers are still accepted and answered, "
+        "until load balancers have noticed; SIGINT or a second SIGTERM skips it",
+    )
     drain_s: Seconds = Field(
-        30.0, description="on SIGTERM: not ready at once, then this long to finish what is running"
+        30.0, description="after `drain_delay_s` nobody new is accepted, and what is running has this long to finish"
     )
     max_concurrent: int = Field(
         10_000, ge=1, le=1_000_000, description="requests under way at once, 503 beyond; repeated hits don't count"

@@ -10,7 +10,7 @@ from proxy.config import Settings
 from proxy.demo.seed import TOKENS, demo_catalogue
 from proxy.demo.server import Lookalike
 from proxy.demo.throttle import DEMO_POLICY
-from proxy.web.app import Running, stop_signal
+from proxy.web.app import Running, StopSignals
 from proxy.web.app import running as proxy_running
 
 _ALPHA: Final = "demo-token-alpha"
@@ -34,14 +34,14 @@ Ctrl-C stops it.
 
 async def demonstrate(settings: Settings, *, images: int, say: Callable[[str], object]) -> signal.Signals:
     """Run the demonstration until SIGTERM or SIGINT, and return which it was."""
-    stopped = stop_signal()
+    signals = StopSignals()
     async with Lookalike(demo_catalogue(images), TOKENS, throttle=DEMO_POLICY) as upstream:
         before = settings.model_copy(
             update={"upstream": settings.upstream.model_copy(update={"url": upstream.base_url})}
         )
-        async with proxy_running(before) as proxy:
+        async with proxy_running(before, skip_delay=signals.skip_delay) as proxy:
             say(_told(proxy, upstream.base_url, images))
-            return await stopped
+            return await signals.first
 
 
 def _told(proxy: Running, upstream: str, images: int) -> str:

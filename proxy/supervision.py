@@ -36,7 +36,10 @@ def ending_signals() -> frozenset[signal.Signals]:
 
 @dataclass(slots=True)
 class Child:
-    """One of the processes: *stop_s* is how long it may take to stop. The *last* are stopped after the others."""
+    """One of the processes: *stop_s* is how long it may take to stop. The *last* are ended after the others.
+
+    SIGTERM tells a child to drain and end, SIGINT to do so without a delay; one of the *last* may wait for SIGINT.
+    """
 
     name: str
     main: Main
@@ -50,7 +53,7 @@ class Child:
 class Supervisor:
     """Keeps *children* running until SIGTERM, SIGINT or SIGHUP, or until one can't be.
 
-    *stopping* is called before they end.
+    *stopping* is called before they end. SIGINT, or any further signal while they end, is passed on as SIGINT.
     """
 
     def __init__(self, children: Sequence[Child], *, stopping: Callable[[], None]) -> None:
@@ -63,10 +66,12 @@ class Supervisor:
     def run(self) -> signal.Signals | None:
         """Return the signal that ended it, None where a child had to be given up."""
         self._mask = {int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)}
+        got: signal.Signals | None = None
         try:
-            return self._watched()
+            got = self._watched()
+            return got
         finally:
-            self._stop()
+            self._stop(got)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             os.close(self._life)
             os.close(self._held)
@@ -131,17 +136,22 @@ class Supervisor:
                     gone.append(child)
         return gone
 
-    def _stop(self) -> None:
+    def _stop(self, got: signal.Signals | None) -> None:
+        """Tell all children at once, so that the last can say that the others drain, and end the last after those."""
         self._stopping()
-        for last in (False, True):
-            self._stopped([child for child in self._children if child.last is last])
+        first, last = ([child for child in self._children if child.last is each] for each in (False, True))
+        _tell(last, signal.SIGTERM)
+        _tell(first, signal.SIGINT if got is signal.SIGINT else signal.SIGTERM)
+        self._await_end(first)
+        _tell(last, signal.SIGINT)
+        self._await_end(last)
 
-    def _stopped(self, children: Sequence[Child]) -> None:
-        """Tell *children* to stop, and make those that take too long."""
-        _tell(children, signal.SIGTERM)
+    def _await_end(self, children: Sequence[Child]) -> None:
+        """Return when *children*, which were told to stop, have ended; kill those that take too long."""
         until = time.monotonic() + max((child.stop_s for child in children), default=0.0) + _GRACE_S
         while any(child.pid for child in children) and (left_s := until - time.monotonic()) > 0:
-            self._signalled(left_s)
+            if self._signalled(left_s) not in (None, signal.SIGCHLD):
+                _tell(children, signal.SIGINT)
             self._reaped()
         _tell(children, signal.SIGKILL)
         for child in children:
@@ -161,3 +171,4 @@ def _tell(children: Sequence[Child], number: signal.Signals) -> None:
     for child in children:
         if child.pid:
             os.kill(child.pid, number)
+            os.kill(child.pid, signal.SIGCONT)  # a child that was stopped (SIGSTOP) takes no other signal until then

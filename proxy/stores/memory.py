@@ -36,7 +36,7 @@ class MemoryStore:
         self._scoped: Counter[str] = Counter()  # how many spans each scope touches
         self._homes: dict[str, Homes] = {}  # of a listing
         self._generations: dict[str, str] = {}
-        self._before: dict[str, tuple[str, ...]] = {}  # generations that were replaced though nothing was heard of the scope
+        self._before: dict[str, tuple[str, ...]] = {}  # generations replaced though nothing was heard of the scope
         self._joined: dict[tuple[str, ...], str] = {}  # the generations of a listing, by its scopes
         self._invalidations = counted(1)
         self._fences = counted(1)

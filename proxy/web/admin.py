@@ -20,6 +20,7 @@ Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 Purging = Callable[[Purge], Awaitable[Purged]]
 Explanation = Iterable[tuple[str, str]]
 
+DRAINING: Final = "not ready, draining"  # what `/readyz` says of the listener of a process that was told to stop
 _TARGET: Final = "target="
 _MANY: Final = "normalised"  # the one label that may stand more than once
 

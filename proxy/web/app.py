@@ -9,8 +9,8 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from aiohttp import web
@@ -26,6 +26,7 @@ from proxy.stores.ledger import WithoutStore
 from proxy.supervision import ending_signals
 from proxy.telemetry import Telemetry, event
 from proxy.web import admin
+from proxy.web.acceptor import Acceptor
 from proxy.web.front import Front
 from proxy.web.memo import HeadMemo
 from proxy.web.operators import Runner
@@ -59,9 +60,12 @@ class Place:
 
 
 @asynccontextmanager
-async def running(settings: Settings, place: Place | None = None) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, place: Place | None = None, *, skip_delay: asyncio.Event | None = None
+) -> AsyncIterator[Running]:
     """Run a proxy for as long as the context lasts, on its own or as a worker at its *place*; on leaving it drains.
 
+    Setting *skip_delay* skips `server.drain_delay_s`, or what is left of it.
     Raises `OSError` where an address can't be listened on.
     """
     telemetry = Telemetry(access_log=settings.log.access)
@@ -70,7 +74,7 @@ async def running(settings: Settings, place: Place | None = None) -> AsyncIterat
     try:
         yield await listeners.start()
     finally:
-        await listeners.stop()
+        await listeners.stop(skip_delay or asyncio.Event())
 
 
 class _Listeners:
@@ -85,6 +89,7 @@ class _Listeners:
         front = Front(parts.answers.gateway, parts.telemetry, memo=None if parts.admission.counts else self._memo)
         self._server = front.server(most=left_to_callers(raised(), upstream=settings.upstream.max_connections))
         self._callers = web.ServerRunner(self._server, shutdown_timeout=settings.server.drain_s)
+        self._acceptor: Acceptor | None = None
         self._draining = asyncio.Event()
         self._operators = Runner(_operating(settings, parts, self._draining))
         self._started = False
@@ -95,10 +100,16 @@ class _Listeners:
         await self._parts.shield.start()
         await self._operators.setup()
         await self._callers.setup()
-        bound = place.callers if place else ()
-        url = await _listening(self._callers, settings.server.listen, bound, _serving(settings.server))
+        context = _serving(settings.server)
+        bound = place.callers if place else listening(settings.server.listen)
+        self._acceptor = Acceptor(bound, self._server, context=context)
+        self._acceptor.start()
+        url = _url(settings.server.listen, bound, secure=context is not None)
         # Only now: a client that reads here that the proxy is ready may call it at once.
-        admin_url = await _listening(self._operators, settings.admin.listen, place.operators if place else ())
+        bound = place.operators if place else listening(settings.admin.listen)
+        for each in bound:
+            await web.SockSite(self._operators, each).start()
+        admin_url = _url(settings.admin.listen, bound)
         self._started = True
         self._parts.telemetry.ready.set(1)
         event(
@@ -109,16 +120,21 @@ class _Listeners:
         )
         return Running(url, admin_url)
 
-    async def stop(self) -> None:
-        """Let nobody new in, finish what is under way, and close the parts; also after a start that failed."""
-        drain_s = self._settings.server.drain_s
+    async def stop(self, skip_delay: asyncio.Event) -> None:
+        """Drain: serve on during the delay, let nobody new in, finish what is under way, and close the parts.
+
+        It also cleans up after a start that failed.
+        """
+        delay_s, drain_s = self._settings.server.drain_delay_s, self._settings.server.drain_s
         self._draining.set()
+        self._server.draining = True  # each answer from now on closes its connection
         self._parts.telemetry.ready.set(0)
-        self._memo.close()
+        self._memo.close()  # what it would repeat does not say so
         if self._started:
-            event("draining", at_most_s=drain_s)
-        for site in self._callers.sites:
-            await site.stop()
+            event("draining", delay_s=delay_s, at_most_s=drain_s)
+            await _wait(skip_delay, at_most_s=delay_s)
+        if self._acceptor is not None:
+            await self._acceptor.stop()
         await self._server.drain(min(_QUIET_S, drain_s))
         await self._callers.cleanup()
         await self._parts.close()
@@ -137,33 +153,46 @@ def _memo(settings: Settings, parts: Parts) -> HeadMemo:
 
 async def serve(settings: Settings) -> signal.Signals:
     """Run a proxy until SIGTERM, SIGINT or SIGHUP, and return which it was."""
-    stopped = stop_signal()
-    async with running(settings):
-        return await stopped
+    signals = StopSignals()
+    async with running(settings, skip_delay=signals.skip_delay):
+        return await signals.first
 
 
-def stop_signal(life: int | None = None) -> asyncio.Future[signal.Signals]:
-    """Return a future for the first signal that arrives from now on and ends the proxy.
+class StopSignals:
+    """The signals that end the proxy, from now on: *first* is the one that arrived first.
 
-    The end of the pipe *life* counts as SIGTERM.
+    *skip_delay* is set by SIGINT, and by any signal after the first: nobody wants to wait for `server.drain_delay_s`.
+
+    A child of the supervisor is given the pipe *life*, whose end says that the supervisor is gone; it counts as SIGINT.
+    Only SIGINT ends the delay of a child. Process managers send SIGTERM to a whole group, and the supervisor passes on
+    its own, so a child often gets two for one.
     """
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[signal.Signals] = loop.create_future()
 
-    def arrived(number: signal.Signals) -> None:
-        if not stopped.done():
-            stopped.set_result(number)
+    def __init__(self, life: int | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.first: asyncio.Future[signal.Signals] = loop.create_future()
+        self.skip_delay = asyncio.Event()
+        self._supervised = life is not None
+        for number in ending_signals():
+            loop.add_signal_handler(number, self._receive, number)
+        if life is not None:
+            loop.add_reader(life, self._notice_end_of_supervisor, life)
 
-    for number in ending_signals():
-        loop.add_signal_handler(number, arrived, number)
-    if life is not None:
-        loop.add_reader(life, _died, life, arrived)
-    return stopped
+    def _receive(self, number: signal.Signals) -> None:
+        if number is signal.SIGINT or (self.first.done() and not self._supervised):
+            self.skip_delay.set()
+        if not self.first.done():
+            self.first.set_result(number)
+
+    def _notice_end_of_supervisor(self, life: int) -> None:
+        asyncio.get_running_loop().remove_reader(life)
+        self._receive(signal.SIGINT)
 
 
-def _died(life: int, arrived: Callable[[signal.Signals], None]) -> None:
-    asyncio.get_running_loop().remove_reader(life)
-    arrived(signal.SIGTERM)
+async def _wait(event: asyncio.Event, *, at_most_s: float) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
 
 
 def _operating(settings: Settings, parts: Parts, draining: asyncio.Event) -> web.Application:
@@ -189,38 +218,55 @@ def _serving(server: ServerSection) -> ssl.SSLContext | None:
 
 
 async def _readiness(store: SpanStore, draining: asyncio.Event, without: WithoutStore | None) -> Mapping[str, str]:
-    """Return how each part is. A store that is away makes the proxy slower, not unready."""
-    try:
-        await store.ping()
-        said = "ok"
-    except StoreUnavailableError:
-        said = "away, answers come from the upstream"
-    parts = {"listener": "not ready, draining" if draining.is_set() else "ok", "store": said}
+    """Return how each part is. A store that is unavailable makes the proxy slower, not unready."""
+    parts = {"listener": admin.DRAINING if draining.is_set() else "ok"}
+    parts |= await _store_parts(store, ping=not draining.is_set())
     if without is not None:
         wait = f", no calls for {without.no_calls_for_s:.0f} s" if without.no_calls_for_s else ""
         parts["budget"] = f"without the store: mode {without.mode}, share {without.share}{wait}"
     return parts
 
 
-async def _listening(
-    runner: web.BaseRunner, address: str, bound: Sequence[socket.socket], context: ssl.SSLContext | None = None
-) -> str:
-    """Listen on *address*, HOST:PORT, or on what is *bound* to it, and return the URL; port 0 takes a free one."""
+async def _store_parts(store: SpanStore, *, ping: bool) -> dict[str, str]:
+    """Return how the store and its parts are; without *ping* as far as it is known, which takes no time."""
+    said = "ok"
+    try:
+        if ping:
+            await store.ping()
+    except StoreUnavailableError:
+        said = "unavailable, answers come from the upstream"
+    parts = dict(store.health().parts)
+    parts.pop("memory", None)
+    redis = parts.pop("redis", "ok")
+    return {"store": said if redis == "ok" else redis} | parts
+
+
+def listening(address: str) -> list[socket.socket]:
+    """Return sockets that listen at *address*, HOST:PORT, on each address that its host has; port 0 is a free one.
+
+    Raises `OSError` where that can't be done.
+    """
     host, _, port = address.rpartition(":")
-    for each in bound:
-        await web.SockSite(runner, each, ssl_context=context, backlog=BACKLOG).start()
-    if not bound:
-        try:
-            await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=context, backlog=BACKLOG).start()
-        except OSError as error:
-            raise not_listened(address, error) from error
-    return url_of(host, runner.addresses[0][1], secure=context is not None)
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, _, _, _, where in dict.fromkeys(found):
+            bound.append(socket.create_server(where[:2], family=family, backlog=BACKLOG))
+    except OSError as error:
+        for each in bound:
+            each.close()
+        raise not_listened(address, error) from error
+    return bound
 
 
 def not_listened(address: str, error: OSError) -> OSError:
     """Return *error*, which kept us from listening there, with the *address* in what it says."""
     number = error.errno or 0
     return OSError(number, f"{address}: {os.strerror(number) if number > 0 else error.strerror}")
+
+
+def _url(address: str, bound: Sequence[socket.socket], *, secure: bool = False) -> str:
+    return url_of(address.rpartition(":")[0], bound[0].getsockname()[1], secure=secure)
 
 
 def url_of(host: str, port: int, *, secure: bool = False) -> str:

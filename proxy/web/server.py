@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from math import ceil
 from typing import Any, Final
 
 from aiohttp import web
@@ -117,10 +118,14 @@ class Server(web.Server):
 
         A connection without a request under way may have one on its way: it was sent before anyone could know that the
         server stops. It is answered if it comes within that time.
+
+        The time is counted in turns of the event loop, and is longer where the loop lags: a request that arrived during
+        a long turn has to be read before its connection is closed.
         """
         self.draining = True
-        until = self._loop.time() + wait_s
-        while self.connections and self._loop.time() < until:  # noqa: ASYNC110 - aiohttp tells nobody of the last one
+        for _ in range(ceil(wait_s / _LOOK_S)):
+            if not self.connections:
+                return
             await asyncio.sleep(_LOOK_S)
 
 

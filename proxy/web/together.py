@@ -3,7 +3,7 @@
 | path | answer |
 |---|---|
 | `/healthz` | this process's own |
-| `/readyz` | 200 when every worker is ready; what each says, part by part |
+| `/readyz` | 200 when every worker is ready; what each says, part by part; 503 at once when all are told to stop |
 | `/metrics` | sums over the workers; of what can't be added, the least or the most |
 | `/stats` | the same for its figures |
 | any other | that of a worker that lives: what it is told of the store, all of them hear |
@@ -14,7 +14,7 @@ A worker guards its own port too, which is on loopback: it is asked with the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import aiohttp
@@ -22,7 +22,7 @@ import orjson
 from aiohttp import web
 
 from proxy.core.values import immutable
-from proxy.web.admin import healthz
+from proxy.web.admin import DRAINING, healthz
 from proxy.web.guard import RefusedError, guard
 from proxy.web.kept import Families, Kept
 from proxy.web.merged import merged
@@ -51,6 +51,11 @@ class Workers:
     def __init__(self, urls: Sequence[str], session: aiohttp.ClientSession) -> None:
         self._urls = urls
         self._session = session
+
+    @property
+    def numbers(self) -> range:
+        """What operators know the workers by."""
+        return range(1, len(self._urls) + 1)
 
     async def all(self, path: str, request: web.Request | None = None) -> list[Said | None]:
         """Return what each worker answers to a GET of *path*, None for one that does not answer."""
@@ -91,9 +96,12 @@ class Workers:
             return None
 
 
-def application(workers: Workers, *, token: str | None) -> web.Application:
-    """Return the admin application over *workers*; with a *token* it is for whoever sends that."""
-    asked = _Asked(workers)
+def application(workers: Workers, *, token: str | None, is_stopping: Callable[[], bool]) -> web.Application:
+    """Return the admin application over *workers*; with a *token* it is for whoever sends that.
+
+    From when *is_stopping* on, `/readyz` asks no worker: one that hangs would delay the answer.
+    """
+    asked = _Asked(workers, is_stopping)
     app = web.Application(middlewares=[guard(token)])
     own = {"/healthz": healthz, "/readyz": asked.readyz, "/metrics": asked.metrics, "/stats": asked.stats}
     app.add_routes([web.get(path, handler) for path, handler in own.items()])
@@ -104,14 +112,18 @@ def application(workers: Workers, *, token: str | None) -> web.Application:
 class _Asked:
     """What operators ask of all *workers* together."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, is_stopping: Callable[[], bool]) -> None:
         self._workers = workers
+        self._is_stopping = is_stopping
         self._kept = Kept(summed)
         self._turn = asyncio.Lock()
 
     async def readyz(self, _: web.Request) -> web.Response:
         """Answer 200 while every worker is ready, 503 else, with what each says of its parts."""
-        ready, parts = readiness(await self._workers.all("/readyz"))
+        if self._is_stopping():
+            ready, parts = False, {f"worker {number}: listener": DRAINING for number in self._workers.numbers}
+        else:
+            ready, parts = readiness(await self._workers.all("/readyz"))
         body = orjson.dumps({"ready": ready, "parts": parts})
         return web.Response(status=200 if ready else 503, body=body, content_type="application/json")
 

@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 import aiohttp
@@ -22,7 +22,7 @@ from proxy.config import Settings
 from proxy.supervision import Child, Supervisor
 from proxy.telemetry import event
 from proxy.web import together
-from proxy.web.app import BACKLOG, Place, not_listened, running, stop_signal, url_of
+from proxy.web.app import Place, StopSignals, listening, running, url_of
 from proxy.web.operators import Runner
 
 _STOP_S = 10.0  # what an operators' process may take to stop, half of it for what it is asked
@@ -44,13 +44,14 @@ def supervised(settings: Settings) -> signal.Signals | None:
             Child(
                 f"worker {number}",
                 partial(_serve, part, Place(callers, inside, secret)),
-                stop_s=settings.server.drain_s,
+                stop_s=settings.server.drain_delay_s + settings.server.drain_s,
             )
             for number, inside in enumerate(each, 1)
         ]
         urls = [url_of("127.0.0.1", inside[0].getsockname()[1]) for inside in each]
         admin = Child("operators", partial(_administer, settings, callers, operators, urls), stop_s=_STOP_S, last=True)
-        # From then on nobody is accepted whom no worker will answer.
+        # The workers have the sockets too, and accept during `server.drain_delay_s`. Behind that nobody may be accepted
+        # whom no worker will answer, so the supervisor closes its own.
         return Supervisor([*workers, admin], stopping=lambda: _close(callers)).run()
 
 
@@ -67,27 +68,13 @@ def part_of(settings: Settings) -> Settings:
     )
 
 
-def listening(address: str) -> list[socket.socket]:
-    """Return sockets that listen at *address*, HOST:PORT, on each address that its host has; port 0 is a free one."""
-    host, _, port = address.rpartition(":")
-    bound: list[socket.socket] = []
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, _, _, _, where in dict.fromkeys(found):
-            bound.append(socket.create_server(where[:2], family=family, backlog=BACKLOG))
-    except OSError as error:
-        _close(bound)
-        raise not_listened(address, error) from error
-    return bound
-
-
 def _serve(settings: Settings, place: Place, life: int) -> None:
     """Be a worker until a signal, or until the supervisor is gone."""
 
     async def serving() -> None:
-        stopped = stop_signal(life)
-        async with running(settings, place):
-            await stopped
+        signals = StopSignals(life)
+        async with running(settings, place, skip_delay=signals.skip_delay):
+            await signals.first
 
     uvloop.run(serving())
 
@@ -99,7 +86,10 @@ def _administer(
     urls: Sequence[str],
     life: int,
 ) -> None:
-    """Answer operators until a signal, or until the supervisor is gone."""
+    """Answer operators until SIGINT, or until the supervisor is gone. After SIGTERM `/readyz` says 503.
+
+    The supervisor sends SIGTERM when the workers begin to drain, and SIGINT when they have ended.
+    """
     where = tuple(
         url_of(address.rpartition(":")[0], bound[0].getsockname()[1], secure=secure)
         for address, bound, secure in (
@@ -111,17 +101,21 @@ def _administer(
     _close(callers)
 
     async def administering() -> None:
-        stopped = stop_signal(life)
+        signals = StopSignals(life)
         async with aiohttp.ClientSession() as session:
             workers = together.Workers(urls, session)
-            runner = Runner(together.application(workers, token=token), shutdown_timeout=_STOP_S / 2)
+            application = together.application(workers, token=token, is_stopping=signals.first.done)
+            runner = Runner(application, shutdown_timeout=_STOP_S / 2)
             await runner.setup()
             for each in operators:
                 await web.SockSite(runner, each).start()
             telling = asyncio.create_task(_told_when_ready(workers, where, settings.upstream.url))
-            await stopped
+            await signals.first
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
+            with suppress(TimeoutError):  # SIGTERM may have come from elsewhere, and the supervisor goes on
+                async with asyncio.timeout(settings.server.drain_delay_s + settings.server.drain_s + _STOP_S):
+                    await signals.skip_delay.wait()
             await runner.cleanup()
 
     uvloop.run(administering())

@@ -428,5 +428,5 @@ async def test_write_is_not_refused_for_reads_that_wait() -> None:
     write = shielded.start("write", Priority.WRITE)
     await turns_pass()
     shielded.upstream.gate.set()
-    assert await asyncio.gather(under_way, write) == [OK, OK]
+    assert list(await asyncio.gather(under_way, write)) == [OK, OK]
     await closed(shielded)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import socket
 
 import orjson
 import pytest
-from aiohttp import web
 
 from proxy.demo.server import Lookalike
 from proxy.web import app
@@ -37,16 +36,16 @@ async def test_nobody_is_told_that_it_is_ready_before_callers_can_come(
     upstream: Lookalike, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The port of operators opens behind the callers'."""
-    listening, opened = app._listening, []
+    listening, opened = app.listening, []
 
-    async def noted(runner: web.BaseRunner, *rest: Any) -> str:
-        url = await listening(runner, *rest)
-        opened.append(url)
-        return url
+    def noted(address: str) -> list[socket.socket]:
+        bound = listening(address)
+        opened.append(bound[0].getsockname()[1])
+        return bound
 
-    monkeypatch.setattr(app, "_listening", noted)
+    monkeypatch.setattr(app, "listening", noted)
     async with app.running(settings_for(upstream.base_url)) as proxy:
-        assert opened == [proxy.url, proxy.admin_url]
+        assert [f"http://127.0.0.1:{port}" for port in opened] == [proxy.url, proxy.admin_url]
 
 
 async def test_a_token_is_asked_for_on_all_but_the_health_checks(upstream: Lookalike) -> None:

@@ -130,7 +130,7 @@ async def test_a_proxy_starts_without_its_redis(upstream: Lookalike, server: Red
         await seconds_for(proxy, targets(5))
         ready = await proxy.admin.ask("/readyz", token=None)
         assert ready.status == 200
-        assert ready.json()["parts"]["store"].startswith("away")
+        assert ready.json()["parts"]["store"].startswith("unavailable")
         assert await proxy.metric("ims_proxy_store_errors_total") > 0
 
 
