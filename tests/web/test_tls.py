@@ -303,7 +303,7 @@ async def test_a_certificate_without_key_identifier_is_accepted_on_request(
             async with a_proxy(url, upstream=section, identity=identity) as proxy:
                 answer = await proxy.client.ask("/v2/images")
             reasons = [
-                each.__dict__["event_fields"]["reason"] for each in caplog.records if each.msg == "upstream-left-alone"
+                each.__dict__["event_fields"]["reason"] for each in caplog.records if each.msg == "circuit_open"
             ]
             lacks = (
                 "localhost: certificate not accepted, Missing Authority Key Identifier (RFC 5280): "
