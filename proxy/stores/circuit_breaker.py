@@ -202,7 +202,9 @@ class CircuitBreaker:
     async def _probe_until_back(self, hanging: list[asyncio.Task[Any]]) -> None:
         """Ask the store until it replies, and close the breaker. What is *hanging* is given up first."""
         opened_s = self._loop_clock.heard_s
-        await ended(hanging)
+        if hanging:
+            await ended(hanging)
+            await self._reset()
         pause_s = 0.0
         while not await self._replies():
             await self._reset()

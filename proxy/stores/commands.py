@@ -67,9 +67,18 @@ class Commands:
         self._slots = asyncio.Semaphore(_MAX_COMMANDS)
 
     async def run(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
-        """Return what *script* returns."""
+        """Return what *script* returns, by a connection of its own: no other command holds it up."""
         async with self.translated() as redis:
             return await redis.eval(SCRIPTS[script], len(keys), *keys, *words)
+
+    async def send(
+        self, commands: Sequence[Words], read: Callable[[list[Any]], Result], *, needed: int | None = None
+    ) -> Result:
+        """Return what *read* makes of the replies to *commands*, sent together with others'; see `Lane.sent`."""
+        try:
+            return await self._lane.sent(commands, read, needed=needed)
+        except _THEIRS as error:
+            raise await self._ours(error) from error
 
     async def stated(
         self,
@@ -85,11 +94,9 @@ class Commands:
         Scopes that have no generation get one first, for as long as it is not used.
         """
         scopes = [self.names.generation(scope) for scope in key.scopes]
-        async with self.translated() as redis, redis.pipeline(transaction=False) as pipe:
-            drawn = [secrets.token_hex(8) for _ in scopes]
-            pipe.eval(SCRIPTS["draw"], len(scopes) + 1, *scopes, self.names.unsettled, UNUSED_MS, *drawn)
-            pipe.eval(SCRIPTS[script], len(keys), *keys, *words)
-            states, returned = await pipe.execute()
+        drawn = [secrets.token_hex(8) for _ in scopes]
+        drawing = evaluating("draw", [*scopes, self.names.unsettled], [UNUSED_MS, *drawn])
+        states, returned = await self.send([drawing, evaluating(script, keys, words)], tuple)
         return _states(states).at(now), returned
 
     async def told(
@@ -120,6 +127,11 @@ class Commands:
         except _THEIRS as error:
             raise await self._ours(error) from error
         return states.at(now), made
+
+    async def reset(self) -> None:
+        """Give up commands that may never be answered, and connections that may be dead."""
+        await self._lane.reset()
+        await self.servers.drop_idle()
 
     async def close(self) -> None:
         """End what is under way."""

@@ -14,7 +14,7 @@ from typing import Final
 from proxy.core.keys import ListingKey
 from proxy.errors import StoreUnavailableError
 from proxy.stores.base import Claim
-from proxy.stores.commands import SCRIPTS, UNUSED_MS, Commands
+from proxy.stores.commands import UNUSED_MS, Commands, evaluating
 from proxy.stores.ending import ended
 from proxy.stores.lane import Word
 
@@ -54,9 +54,8 @@ class FetchLocks:
         """Give the lock back, if it is still held, and wake its waiters."""
         if claim.fence:
             self.abandon(key, after, claim.fence)
-            await self._commands.run(
-                "settle", [self._names.claim(key, after)], self._releasing(key.digest, after, claim.fence)
-            )
+            words = self._releasing(key.digest, after, claim.fence)
+            await self._commands.send([evaluating("settle", [self._names.claim(key, after)], words)], len)
 
     def abandon(self, key: ListingKey, after: str, fence: int | None = None) -> None:
         """Renew the lock no more: others may take it over soon. With a *fence*, only that lock."""
@@ -89,14 +88,11 @@ class FetchLocks:
                     await self._renew_all(held)
 
     async def _renew_all(self, held: list[tuple[tuple[str, str], tuple[str, int]]]) -> None:
-        async with self._commands.translated() as redis, redis.pipeline(transaction=False) as pipe:
-            for _, (name, fence) in held:
-                pipe.eval(SCRIPTS["settle"], 1, name, fence, LOCK_MS, "", "")
-            renewed = await pipe.execute(raise_on_error=False)
-        lost = [at for (at, _), kept in zip(held, renewed, strict=True) if kept == 0]
-        for at in lost:
-            name, fence = self._held.pop(at, ("", 0))
-            if name:
+        renewing = [evaluating("settle", [name], [fence, LOCK_MS, "", ""]) for _, (name, fence) in held]
+        renewed = await self._commands.send(renewing, list, needed=0)
+        for (at, lock), kept in zip(held, renewed, strict=True):
+            if kept == 0 and self._held.get(at) == lock:
+                del self._held[at]
                 # Redis has lost it, or gave it to another. Who still waits for this replica asks anew.
                 async with self._commands.translated() as redis:
                     await redis.publish(self._names.channel, self._names.woken(*at))

@@ -1,10 +1,10 @@
-"""Questions to Redis, sent together: what is asked while others are under way goes in one pipeline, each thing once.
+"""Commands to Redis, sent together: what is asked while others are under way goes in one pipeline.
 
-To the client, a pipeline of one command costs nearly as much as one of thirty. So questions are gathered until the
+To the client, a pipeline of one command costs nearly as much as one of thirty. So commands are gathered until the
 event loop's next turn, or, while as many pipelines as may be are under way, until one of those is answered.
 
-Equal questions that have not been sent yet are sent once, and share the answer. A question that has been sent is not
-shared: its answer may be from before a write that the later caller knows of.
+Equal questions, which change nothing, are sent once and share the answer, unless they have been sent already: then the
+answer may be from before a write that the later caller knows of.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ _MOST_UNDER_WAY: Final = 4
 _MOST_TOGETHER: Final = 64
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Question:
     """*commands*, what is *read* from their replies, and who waits for it."""
 
     commands: Sequence[Words]
     read: Callable[[list[Any]], Any]
     waiting: list[asyncio.Future[Any]] = field(default_factory=list)
+    needed: int | None = None
 
     def answer(self, replies: list[Any]) -> None:
-        """Give *replies* to who waits, or what was raised in their place."""
-        refused = next((each for each in replies if isinstance(each, Exception)), None)
+        """Give *replies* to who waits, or what was raised in place of the first *needed* ones, of all by default."""
+        refused = next((each for each in replies[: self.needed] if isinstance(each, Exception)), None)
         if refused is not None:
             self.fail(refused)
             return
@@ -74,7 +75,23 @@ class Lane:
         unsent = self._unsent.get(question)
         if unsent is None:
             unsent = self._unsent[question] = _Question(commands(), read)
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        result: Result = await self._replied(unsent)
+        return result
+
+    async def sent(
+        self, commands: Sequence[Words], read: Callable[[list[Any]], Result], *, needed: int | None = None
+    ) -> Result:
+        """Return what *read* makes of the replies to *commands*, which may change something.
+
+        Raises what the client raises in place of one of the first *needed* replies, of all by default.
+        """
+        question = _Question(commands, read, needed=needed)
+        self._unsent[question] = question
+        result: Result = await self._replied(question)
+        return result
+
+    async def _replied(self, unsent: _Question) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         unsent.waiting.append(future)
         # One that has ended is still among them until the loop comes to say so, and takes nothing any more.
         if not self._beginning and sum(not each.done() for each in self._under_way) < _MOST_UNDER_WAY:
@@ -84,11 +101,16 @@ class Lane:
             task.add_done_callback(self._under_way.discard)
         return await future
 
+    async def reset(self) -> None:
+        """Give up what is under way and what was not sent yet, and tell those who wait."""
+        unsent = list(self._unsent.values())
+        self._unsent.clear()
+        _fail(unsent, ConnectionError("store: given up"))
+        await ended(self._under_way)
+
     async def close(self) -> None:
         """End what is under way, and tell those who still wait, for what was never sent too."""
-        await ended(self._under_way)
-        _fail(list(self._unsent.values()), ConnectionError("store: closed"))
-        self._unsent.clear()
+        await self.reset()
 
     async def _send(self) -> None:
         self._beginning = False

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Mark, Piece, Span
 from proxy.errors import StoreRefusedError
 from proxy.stores import codec
 from proxy.stores.base import Claim, Found, Health
-from proxy.stores.commands import SCRIPTS, UNUSED_MS, Commands, evaluating
+from proxy.stores.commands import UNUSED_MS, Commands, evaluating
 from proxy.stores.fetch_locks import FetchLocks
 from proxy.stores.lane import Word
 from proxy.stores.names import Names
@@ -139,13 +138,11 @@ class RedisStore:
         of_listing = [name, self.names.index(key), self.names.claims(key)]
         words: list[Word] = [value, fence, keep_ms, span.after, _MAX_INDEX, int(now * 1000), hold_ms, *span.ids]
         of_scopes = [each(scope) for scope in key.scopes for each in (self.names.generation, self.names.listings)]
-        async with self.commands.translated() as redis, redis.pipeline(transaction=False) as pipe:
-            pipe.eval(SCRIPTS["put"], len(of_listing), *of_listing, *words)
-            pipe.eval(SCRIPTS["hold"], len(of_scopes), *of_scopes, key.digest, now + keep_s, now, hold_ms)
-            # Where the rest fails the span is kept all the same: it is of no use once its generation is gone.
-            kept, *_ = await pipe.execute(raise_on_error=False)
-            if isinstance(kept, RedisError):
-                raise kept
+        holding: list[Word] = [key.digest, now + keep_s, now, hold_ms]
+        # Where the rest fails the span is kept all the same: it is of no use once its generation is gone.
+        await self.commands.send(
+            [evaluating("put", of_listing, words), evaluating("hold", of_scopes, holding)], len, needed=1
+        )
 
     def used(self, key: ListingKey, starts: Sequence[str]) -> None:
         """See `SpanStore.used`: what goes first is for Redis to say."""
@@ -166,8 +163,7 @@ class RedisStore:
         Where it is another than the *known* one, nothing was done and nothing is said.
         """
         names = (*self.names.budget(scope), self.names.budgets, self.names.budget_replicas)
-        async with self.commands.translated() as redis:
-            kept, *said = await redis.eval(SCRIPTS["budget"], len(names), *names, order, life, known)
+        (kept, *said), *_ = await self.commands.send([evaluating("budget", names, [order, life, known])], list)
         return kept, said
 
     async def count(self, scope: str, *, now: float) -> int:

@@ -78,7 +78,7 @@ class TieredStore:
             timeout_s=timeout_s,
             loop_clock=loop_clock,
             probe=far.commands.probe,
-            reset=far.servers.drop_idle,
+            reset=far.commands.reset,
             failed=failed,
         )
         self._bus = InvalidationBus(far, trust_s=near_ttl_s, loop_clock=loop_clock, apply=self._apply, lost=self._lost)
