@@ -1,4 +1,4 @@
-"""The event loop's own delay, measured, so that it is never taken for somebody else's silence.
+"""The event loop's own delay: measured, so that it is never taken for somebody else's silence, and kept short.
 
 A wait of 250 ms by the clock says nothing about a server if this process stood still for 240 of them: the answer may
 have arrived long ago and not have been read. `LoopClock.heard_s` counts only time in which the loop turned, and so
@@ -10,12 +10,36 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+Result = TypeVar("Result")
 
 TICK_S: Final = 0.02
 _LEAST_TICK_S: Final = 0.004  # what a tick counts for however late it is
 _RECENT_S: Final = 10.0
+_THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="short-work")
+
+
+async def run_in_slices(steps: Generator[None, None, Result]) -> Result:
+    """Run *steps* to their end, let the loop turn wherever they yield, and return their result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        await asyncio.sleep(0)
+
+
+async def run_in_thread(work: Callable[[], Result]) -> Result:
+    """Return what *work* returns: some milliseconds of hashing, decompression or encryption.
+
+    It has threads of its own. In the loop's default ones it would wait behind pages that are being compressed, and a
+    reply of Redis that waits so long would pass for silence.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, work)
 
 
 class LoopClock:

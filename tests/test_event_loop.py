@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from proxy.event_loop import TICK_S, LoopClock
+from proxy.core.slices import Steps
+from proxy.event_loop import TICK_S, LoopClock, run_in_slices, run_in_thread
 
 LIMIT_S = 0.1
 
@@ -61,3 +64,39 @@ async def test_each_tick_is_observed() -> None:
             await seen.wait()
     finally:
         clock.stop()
+
+
+async def test_short_work_does_not_wait_behind_a_queue_of_long_work() -> None:
+    """While every default thread of the loop compresses pages, a reply of Redis is read all the same."""
+    done = threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    compressing = [asyncio.create_task(asyncio.to_thread(done.wait, 60)) for _ in range(3)]
+    try:
+        async with asyncio.timeout(30):
+            thread = await run_in_thread(threading.current_thread)
+    finally:
+        done.set()
+        await asyncio.gather(*compressing)
+    assert thread is not threading.current_thread()
+
+
+async def test_work_in_slices_lets_the_loop_turn_between_them() -> None:
+    """What was due runs between two slices, and the result comes at the end."""
+    order: list[str] = []
+
+    def steps() -> Steps[int]:
+        for number in range(3):
+            order.append(f"slice {number}")
+            yield
+        return 7
+
+    async def another() -> None:
+        for _ in range(2):
+            order.append("another")
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(another())
+    assert await run_in_slices(steps()) == 7
+    await task
+    assert order == ["slice 0", "another", "slice 1", "another", "slice 2"]

@@ -18,7 +18,8 @@ import msgspec
 import orjson
 
 from proxy.core.listing import Span
-from proxy.core.scan import Image, ScanError, scanned
+from proxy.core.scan import Image, ScanError, scan_in_slices
+from proxy.core.slices import SLICE, Limits, Steps, cut_slices, run_to_end
 from proxy.core.values import immutable
 
 # An image in one of these is about to change (IMS API reference, "Image Attributes"; Glance image statuses).
@@ -85,8 +86,15 @@ def listed(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) 
 
     Where all have to be *public*, one image that is not makes it no list to keep.
     """
+    return run_to_end(read_list_in_slices(body, sort_keys=sort_keys, public=public))
+
+
+def read_list_in_slices(
+    body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False, limits: Limits = SLICE
+) -> Steps[Listed | NotAList]:
+    """Do what `listed` does, and yield between slices of the images; never for a body that is one slice."""
     try:
-        answer = scanned(body, full=public or bool(sort_keys))
+        answer = yield from scan_in_slices(body, full=public or bool(sort_keys), limits=limits)
     except ScanError:
         return NotAList("not-a-list")
     images = answer.images
@@ -103,10 +111,11 @@ def listed(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) 
     changing = [
         at for at, image in enumerate(images) if image.status != "active" and image.status in TRANSIENT_STATUSES
     ]
-    transient_since = max([_changed_at(run[starts[at] : ends[at]]) for at in changing], default=None)
+    transient_since = yield from _latest_change([run[starts[at] : ends[at]] for at in changing], limits)
     if not _all_links_home(images, ids):
         try:
-            pieces = [_homeward(run[start:end]) for start, end in zip(starts, ends, strict=True)]
+            pieces = [run[start:end] for start, end in zip(starts, ends, strict=True)]
+            pieces = yield from _bring_links_home(pieces, limits)
         except orjson.JSONDecodeError:
             return NotAList("not-a-list")
         run = b",".join(pieces)
@@ -127,6 +136,27 @@ def _bounds(sizes: Sequence[int], between: int) -> tuple[array[int], array[int]]
     starts = array("I", accumulate([size + between for size in sizes], initial=0))
     starts.pop()
     return starts, array("I", map(add, starts, sizes))
+
+
+def _latest_change(pieces: Sequence[bytes], limits: Limits) -> Steps[float | None]:
+    """Return when the latest of the images *pieces* changed, epoch seconds, None where there is none."""
+    latest: float | None = None
+    for number, each in enumerate(cut_slices(list(map(len, pieces)), limits)):
+        if number:
+            yield
+        changed_at = max(map(_changed_at, pieces[each.start : each.stop]))
+        latest = changed_at if latest is None else max(latest, changed_at)
+    return latest
+
+
+def _bring_links_home(pieces: Sequence[bytes], limits: Limits) -> Steps[list[bytes]]:
+    """Return the images *pieces* with links that lead nowhere else, see `_homeward`."""
+    home: list[bytes] = []
+    for number, each in enumerate(cut_slices(list(map(len, pieces)), limits)):
+        if number:
+            yield
+        home += map(_homeward, pieces[each.start : each.stop])
+    return home
 
 
 def _changed_at(image: bytes) -> float:

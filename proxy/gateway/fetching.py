@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
-from proxy.core.answer import NotAList, listed
+from proxy.core.answer import NotAList, read_list_in_slices
 from proxy.core.coding import READABLE
 from proxy.core.freshness import Standing, standing
 from proxy.core.links import page_link
@@ -15,6 +15,7 @@ from proxy.core.messages import Fields, Request, Response
 from proxy.core.query import Window
 from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
+from proxy.event_loop import run_in_slices
 from proxy.gateway.asked import ListAsk
 from proxy.gateway.sharing import PERSONAL, Sharing, without_its_call
 from proxy.stores.base import Claim, SpanStore, State
@@ -119,7 +120,8 @@ class Fetcher:
         response = await self._called(ask, wanted, purpose)
         if response.status != 200:
             return Fetched(response.status, answer=response, accept=ask.accept)
-        holding = listed(response.body, sort_keys=ask.sort.nullable, public=ask.public)
+        reading = read_list_in_slices(response.body, sort_keys=ask.sort.nullable, public=ask.public)
+        holding = await run_in_slices(reading)
         if isinstance(holding, NotAList):
             return Fetched(200, answer=response, detail=holding.reason, accept=ask.accept)
         fresh_s = ask.lifetimes.fresh_s(

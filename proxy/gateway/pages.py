@@ -10,12 +10,15 @@ from typing import Final
 from proxy.core.coding import WORTH_CODING
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Page
-from proxy.core.page import rendered
+from proxy.core.page import extent, rendered
 from proxy.core.query import Window
 from proxy.core.validators import entity_tag
+from proxy.event_loop import run_in_thread
+from proxy.gateway.coalescer import Coalescer
 from proxy.gateway.codings import Coder
 
 _MOST_TAGS: Final = 4096
+_HASH_OFF_LOOP_BYTES: Final = 256 * 1024  # less is hashed sooner than a thread begins
 
 
 @dataclass(slots=True)
@@ -52,9 +55,11 @@ class PageRenderer:
         self._bytes = 0
         self._tags: dict[Hashable, str] = {}
         self._coder = Coder()
+        self._hashing: Coalescer[tuple[bytes, str]] = Coalescer()
 
     async def close(self) -> None:
         """End what is under way."""
+        await self._hashing.close()
         await self._coder.close()
 
     async def representation(
@@ -64,9 +69,7 @@ class PageRenderer:
         at = (key.digest, window, base)
         kept = self._rendered.get(at)
         if kept is None or kept.page != page:
-            self._forget(at)
-            body = rendered(page, key, window, base)
-            kept = RenderedPage(page, {None: Representation(body, self._tag(body, page, at))})
+            kept = await self._render(page, key, window, base, at)
             self._remember(at, kept)
         else:
             self._rendered.move_to_end(at)
@@ -78,7 +81,7 @@ class PageRenderer:
         body = await self._coder.coded((at, plain.tag, coding), plain.body, coding)
         made = Representation(body, f'{plain.tag[:-1]}-{coding}"', coding)
         if self._rendered.get(at) is kept:  # and not a later page, nor none for want of room
-            self._forget(at)
+            self._forget(at)  # before it grows: its size is subtracted
             kept.representations[coding] = made
             self._remember(at, kept)
         return made
@@ -89,23 +92,35 @@ class PageRenderer:
             return body
         return await self._coder.coded(at, body, coding)
 
-    def _tag(self, body: bytes, page: Page, at: tuple[str, Window, str]) -> str:
-        """Return the entity tag of *body*, quoted.
+    async def _render(
+        self, page: Page, key: ListingKey, window: Window, base: str, at: tuple[str, Window, str]
+    ) -> RenderedPage:
+        """Return *page* rendered and tagged. A long body is hashed in a thread, once for all who ask meanwhile.
 
-        It is remembered under everything that *body* is made from, spans by their digests, so it is never taken for the
-        tag of other bytes. Without a digest for each span it is not remembered.
+        The tag is remembered under everything that the body is made from, spans by their digests, so it is never taken
+        for the tag of other bytes. Without a digest for each span it is not remembered.
         """
-        if not all(part.span.known_as for part in page.parts):
-            return f'"{entity_tag(body)}"'
-        made_from = (*at, page.next_marker, *((part.span.known_as, part.start, part.stop) for part in page.parts))
+        known = all(part.span.known_as for part in page.parts)
+        parts = tuple((part.span.known_as, part.start, part.stop) for part in page.parts)
+        made_from = (*at, page.next_marker, *parts) if known else None
         tag = self._tags.get(made_from)
-        if tag is None:
+        if tag is not None or _images_bytes(page) < _HASH_OFF_LOOP_BYTES:
+            body = rendered(page, key, window, base)
+            tag = tag or f'"{entity_tag(body)}"'
+        else:
+            # The flight keeps the page, and so its spans: until it ends no other span has their ids.
+            spans = tuple((id(part.span), part.start, part.stop) for part in page.parts)
+            body, tag = await self._hashing.join(
+                (at, page.next_marker, spans), lambda: _render_and_hash(page, key, window, base)
+            )
+        if made_from is not None:
             if len(self._tags) >= _MOST_TAGS:
                 self._tags.clear()
-            tag = self._tags[made_from] = f'"{entity_tag(body)}"'
-        return tag
+            self._tags[made_from] = tag
+        return RenderedPage(page, {None: Representation(body, tag)})
 
     def _remember(self, at: tuple[str, Window, str], kept: RenderedPage) -> None:
+        self._forget(at)
         size_bytes = kept.size_bytes
         if size_bytes > self._max_bytes:
             return
@@ -118,3 +133,12 @@ class PageRenderer:
         kept = self._rendered.pop(at, None)
         if kept is not None:
             self._bytes -= kept.size_bytes
+
+
+async def _render_and_hash(page: Page, key: ListingKey, window: Window, base: str) -> tuple[bytes, str]:
+    body = rendered(page, key, window, base)
+    return body, f'"{await run_in_thread(lambda: entity_tag(body))}"'
+
+
+def _images_bytes(page: Page) -> int:
+    return sum(stop - start for start, stop in map(extent, page.parts))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from proxy.event_loop import run_in_thread
 from proxy.stores.ending import ended
 from proxy.stores.servers import Servers
 
@@ -23,6 +24,7 @@ Words = Sequence[Word]
 
 _MOST_UNDER_WAY: Final = 4
 _MOST_TOGETHER: Final = 64
+OFF_LOOP_BYTES: Final = 256 * 1024  # values from this size on are sealed, checked and opened in a thread
 
 
 @dataclass(slots=True, eq=False)
@@ -34,14 +36,20 @@ class _Question:
     waiting: list[asyncio.Future[Any]] = field(default_factory=list)
     needed: int | None = None
 
-    def answer(self, replies: list[Any]) -> None:
-        """Give *replies* to who waits, or what was raised in place of the first *needed* ones, of all by default."""
+    async def answer(self, replies: list[Any]) -> None:
+        """Give *replies* to who waits, or what was raised in place of the first *needed* ones, of all by default.
+
+        Large replies are read in a thread.
+        """
         refused = next((each for each in replies[: self.needed] if isinstance(each, Exception)), None)
         if refused is not None:
             self.fail(refused)
             return
         try:
-            result = self.read(replies)
+            if _size_bytes(replies) < OFF_LOOP_BYTES:
+                result = self.read(replies)
+            else:
+                result = await run_in_thread(lambda: self.read(replies))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who asked this, and for nobody else
             self.fail(error)
             return
@@ -129,7 +137,7 @@ class Lane:
                 replies = await pipe.execute(raise_on_error=False)
             at = 0
             for each in together:
-                each.answer(replies[at : at + len(each.commands)])
+                await each.answer(replies[at : at + len(each.commands)])
                 at += len(each.commands)
         except asyncio.CancelledError:
             _fail(together, ConnectionError("store: closed"))
@@ -141,3 +149,9 @@ class Lane:
 def _fail(together: Sequence[_Question], error: Exception) -> None:
     for each in together:
         each.fail(error)
+
+
+def _size_bytes(reply: Any) -> int:
+    if isinstance(reply, list):
+        return sum(map(_size_bytes, reply))
+    return len(reply) if isinstance(reply, bytes) else 0

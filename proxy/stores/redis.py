@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -13,11 +14,12 @@ from redis.asyncio import Redis
 from proxy.core.keys import ListingKey
 from proxy.core.listing import Mark, Piece, Span
 from proxy.errors import StoreRefusedError
+from proxy.event_loop import run_in_thread
 from proxy.stores import codec
 from proxy.stores.base import Claim, Found, Health
 from proxy.stores.commands import UNUSED_MS, Commands, evaluating
 from proxy.stores.fetch_locks import FetchLocks
-from proxy.stores.lane import Word
+from proxy.stores.lane import OFF_LOOP_BYTES, Word
 from proxy.stores.names import Names
 from proxy.stores.seal import Seal
 from proxy.stores.servers import Servers, servers
@@ -133,7 +135,8 @@ class RedisStore:
         if keep_ms <= 0:
             return
         name = self.names.spans(key) + span.after
-        value = codec.encode(span, key=name.encode(), fence=fence, seal=self._seal)
+        encode = partial(codec.encode, span, key=name.encode(), fence=fence, seal=self._seal)
+        value = encode() if len(span.body) < OFF_LOOP_BYTES else await run_in_thread(encode)
         hold_ms = keep_ms + UNUSED_MS
         of_listing = [name, self.names.index(key), self.names.claims(key)]
         words: list[Word] = [value, fence, keep_ms, span.after, _MAX_INDEX, int(now * 1000), hold_ms, *span.ids]

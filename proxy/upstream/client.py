@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -26,6 +27,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
+from proxy.event_loop import run_in_thread
 from proxy.upstream.base import Exchange
 from proxy.upstream.connections import Connector
 from proxy.upstream.interim import Awaiting, received_fields
@@ -35,6 +37,7 @@ from proxy.upstream.unconnected import why_unanswered, why_unconnected
 FIELD_BYTES: Final = 64 * 1024
 CONTINUE_S: Final = 1.0  # the wait for a 100 before a body is sent all the same
 _READ_BYTES: Final = 256 * 1024
+_DECODE_OFF_LOOP_BYTES: Final = 16 * 1024  # coded; lists shrink to a tenth
 # aiohttp adds these to what the caller sent unless told not to.
 _UNASKED: Final = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
 
@@ -136,7 +139,8 @@ class UpstreamClient:
         if coding is None:
             return answer
         try:
-            plain = decoded(answer.body, coding.lower(), at_most=self._fetch_bytes)
+            decode = partial(decoded, answer.body, coding.lower(), at_most=self._fetch_bytes)
+            plain = decode() if len(answer.body) < _DECODE_OFF_LOOP_BYTES else await run_in_thread(decode)
         except CodingError as error:
             raise UpstreamUnreachableError(f"{self._host}: {error}") from error
         if plain is None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.answer import Listed, NotAList, listed
+from proxy.core.answer import Listed, NotAList, listed, read_list_in_slices
+from proxy.core.slices import Limits, run_to_end
 
 
 def a_list(*images: object, **around: object) -> bytes:
@@ -258,3 +259,46 @@ def test_any_json_is_a_list_or_says_why_not(document: object) -> None:
     """No JSON makes the reading fail."""
     made = listed(orjson.dumps(document), sort_keys=("name",))
     assert isinstance(made, Listed | NotAList)
+
+
+_LINKS = st.sampled_from(["/v2/images/x", "https://evil.example/x", None])
+_STATUSES = st.sampled_from(["active", "queued", "saving", None, 7])
+_IMAGES = st.lists(
+    st.fixed_dictionaries(
+        {"id": st.text("ab", min_size=1, max_size=3) | st.none()},
+        optional={
+            "status": _STATUSES,
+            "self": _LINKS,
+            "file": _LINKS,
+            "name": st.text(max_size=2) | st.none(),
+            "visibility": st.sampled_from(["public", "private"]),
+            "updated_at": st.sampled_from(["1970-01-01T00:01:00Z", "1970-01-01T00:00:05Z", "yesterday"]),
+        },
+    ),
+    max_size=6,
+    unique_by=lambda image: image["id"],
+)
+
+
+@given(_IMAGES, st.integers(1, 200), st.integers(1, 3), st.booleans(), st.sampled_from([(), ("name",)]))
+def test_reading_in_slices_gives_the_same_list(
+    images: list[object], max_bytes: int, max_items: int, public: bool, sort_keys: tuple[str, ...]
+) -> None:
+    """Foreign links, images about to change, nulls and refusals: the result is that of one go, whatever the slices."""
+    body = a_list(*images, next="/v2/images?marker=m")
+    sliced = read_list_in_slices(body, sort_keys=sort_keys, public=public, limits=Limits(max_bytes, max_items))
+    assert run_to_end(sliced) == listed(body, sort_keys=sort_keys, public=public)
+
+
+@pytest.mark.parametrize(
+    ("image", "steps"),
+    [
+        pytest.param({}, 4, id="as published"),
+        pytest.param({"status": "queued"}, 4 + 3, id="all about to change"),
+        pytest.param({"file": "https://evil.example/x"}, 4 + 3, id="links that lead elsewhere"),
+    ],
+)
+def test_thousand_images_are_read_in_slices_and_a_default_page_in_one_go(image: dict[str, str], steps: int) -> None:
+    """No step reads more than 250 images; of 25 there is no step at all, so nobody waits for a turn of the loop."""
+    bodies = [a_list(*({"id": f"i{number}", **image} for number in range(count))) for count in (25, 1_000)]
+    assert [sum(1 for _ in read_list_in_slices(body)) for body in bodies] == [0, steps]

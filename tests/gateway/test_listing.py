@@ -225,3 +225,26 @@ async def test_a_token_counts_as_accepted_from_when_it_was_sent(make_world: Make
     assert (await world.get("limit=5")).cache_status.fwd is None
     world.passes(1)
     assert (await world.get("limit=5")).cache_status.fwd is Fwd.STALE
+
+
+async def test_loop_turns_while_a_page_of_thousand_images_is_read(make_world: MakeWorld) -> None:
+    """Others get their turn between slices of a large answer; a small one is read without a pause."""
+    rows = tuple(f"i{number:04}" for number in range(1_000))
+
+    async def turns(limit: int) -> int:
+        """Return how often the loop turned from the upstream's answer to the page."""
+        world = make_world(Model(rows))
+        world.upstream.gate.clear()
+        asking = asyncio.create_task(world.ids(f"limit={limit}"))
+        await world.upstream.asked.wait()
+        world.upstream.gate.set()
+        turned = 0
+        while not asking.done() and turned < 1_000:
+            await asyncio.sleep(0)
+            turned += 1
+        assert await asking == rows[:limit]
+        return turned
+
+    few = await turns(1)
+    assert await turns(25) == few
+    assert await turns(1_000) >= few + 4

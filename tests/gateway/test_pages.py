@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import zlib
+from dataclasses import dataclass, field
 
 import pytest
 
+from proxy.core import validators
 from proxy.core.identity import Partition
 from proxy.core.keys import ListingKey
 from proxy.core.listing import HEAD, Page, Part
 from proxy.core.query import Window
-from proxy.gateway import codings
+from proxy.gateway import codings, pages
 from proxy.gateway.pages import PageRenderer
 from tests.model import Model
 
@@ -51,4 +53,56 @@ async def test_a_page_is_coded_once_for_all_who_want_it(monkeypatch: pytest.Monk
     assert len(made) == 2
     assert await ask(5_000) == bodies[5]
     assert len(made) == 2
+    await renderer.close()
+
+
+@dataclass
+class Hashing:
+    """Hashes bodies once *opened*; *threads* are those that did."""
+
+    opened: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def __call__(self, body: bytes) -> str:
+        assert self.opened.wait(20)
+        self.threads.append(threading.current_thread())
+        return validators.entity_tag(body)
+
+
+async def test_long_page_is_hashed_off_the_loop_once_for_all_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop goes on meanwhile; another page in its place is hashed by itself, and the latest is remembered."""
+    hashing = Hashing()
+    monkeypatch.setattr(pages, "entity_tag", hashing)
+    monkeypatch.setattr(pages, "_HASH_OFF_LOOP_BYTES", 50_000)
+    renderer = PageRenderer(1 << 24)
+
+    async def ask(asked: Page) -> tuple[bytes, str]:
+        got = await renderer.representation(asked, KEY, Window(), base="", coding=None)
+        return got.body, got.tag
+
+    async def open_up() -> None:
+        hashing.opened.set()
+
+    span = Model(ROWS).span(HEAD, 5_000)
+    first, second = (Page((Part(span, 0, count),), ROWS[count - 1]) for count in (4_000, 5_000))
+    asking = [asyncio.create_task(ask(each)) for each in (first, first, second, first)]
+    await asyncio.create_task(open_up())  # begun after them, so that all of them wait by then
+    answers = await asyncio.gather(*asking)
+    assert answers[0] == answers[1] == answers[3] != answers[2]
+    assert all(tag == f'"{validators.entity_tag(body)}"' for body, tag in answers)
+    assert len(hashing.threads) == 2
+    assert threading.main_thread() not in hashing.threads
+    assert [await ask(first), await ask(first)] == [answers[0]] * 2
+    assert len(hashing.threads) <= 3, "one of both is remembered, the latest"
+    await renderer.close()
+
+
+async def test_page_of_ordinary_size_is_hashed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To hand a small body to a thread would take longer than to hash it."""
+    hashing = Hashing()
+    hashing.opened.set()
+    monkeypatch.setattr(pages, "entity_tag", hashing)
+    renderer = PageRenderer(1 << 24)
+    await renderer.representation(page(200), KEY, Window(), base="", coding=None)
+    assert hashing.threads == [threading.main_thread()]
     await renderer.close()

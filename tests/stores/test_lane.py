@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any, Self, cast
 
@@ -11,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from proxy.stores.lane import Lane
+from proxy.stores.lane import OFF_LOOP_BYTES, Lane
 from proxy.stores.servers import Servers
 
 
@@ -205,3 +206,33 @@ async def test_closed_before_it_was_sent(client: Client, lane: Lane) -> None:
         with pytest.raises(ConnectionError):
             await unsent
     assert not client.sent
+
+
+async def test_large_replies_are_read_in_a_thread_and_small_ones_at_once(lane: Lane) -> None:
+    """To check and parse a large value takes milliseconds, which nobody else should wait for."""
+    threads: dict[int, threading.Thread] = {}
+
+    def read(replies: list[Any]) -> bytes:
+        (_, value) = replies[0]
+        threads[len(value)] = threading.current_thread()
+        return bytes(value)
+
+    async def ask(size_bytes: int) -> bytes:
+        return await lane.asked(size_bytes, lambda: [("GET", bytes(size_bytes))], read)
+
+    sizes = [100, OFF_LOOP_BYTES, OFF_LOOP_BYTES - 1]
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*map(ask, sizes)) == list(map(bytes, sizes))
+    assert [threads[size] is threading.main_thread() for size in sizes] == [True, False, True]
+
+
+async def test_error_in_reading_a_large_reply_is_for_who_asked(lane: Lane) -> None:
+    """It is raised where the answer is waited for, and the next question is answered."""
+
+    def read(replies: list[Any]) -> bytes:
+        raise ValueError(len(replies))
+
+    async with asyncio.timeout(60):
+        with pytest.raises(ValueError, match="1"):
+            await lane.asked("large", lambda: [("GET", bytes(OFF_LOOP_BYTES))], read)
+        assert await asking(lane, "another") == ["another"]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from proxy.core.keys import EVERYTHING
 from proxy.core.listing import HEAD
+from proxy.stores import codec
 from proxy.stores.commands import UNUSED_MS
+from proxy.stores.lane import OFF_LOOP_BYTES
 from proxy.stores.names import of_upstream
 from proxy.stores.redis import RedisStore
 from tests.stores.builders import BETA, KEY, MODEL, NOW, a_span, chained, keep
@@ -363,3 +367,22 @@ def test_an_upstream_is_known_however_it_is_spelt(origin: str) -> None:
     assert of_upstream(PREFIX, origin) == same
     for other in ("http://ims.example", "https://ims.example:8443", "https://ims2.example", "http://ims.example:443"):
         assert of_upstream(PREFIX, other) != same
+
+
+async def test_large_span_is_sealed_in_a_thread(redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one must not hold the loop, a small one is sealed sooner than a thread begins; both come back whole."""
+    threads: list[threading.Thread] = []
+    encode = codec.encode
+
+    def noting(*words: Any, **named: Any) -> bytes:
+        threads.append(threading.current_thread())
+        return encode(*words, **named)
+
+    monkeypatch.setattr(codec, "encode", noting)
+    small = a_span()
+    large = replace(small, body=small.body + b" " * OFF_LOOP_BYTES)
+    for span in (small, large):
+        await keep(redis_store, span)
+        (piece,) = (await redis_store.chain(KEY, HEAD, 4, now=NOW)).pieces
+        assert (piece.span.body, piece.span.ids) == (span.body, span.ids)
+    assert [each is threading.main_thread() for each in threads] == [True, False]

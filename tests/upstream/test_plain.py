@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from proxy.core.coding import decoded, encoded
 from proxy.core.messages import Fields, Request, Response
 from proxy.errors import ProxyError
 from proxy.upstream.client import UpstreamClient
@@ -140,3 +143,27 @@ async def test_who_no_longer_waits_leaves_no_connection_behind(origin: Origin) -
         with pytest.raises(asyncio.CancelledError):
             await fetch
         assert await end.rest() == b""
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+async def test_large_coded_answer_is_decoded_in_a_thread(
+    origin: Origin, coding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small one is decoded at once; a damaged one is the same error either way."""
+    threads: list[threading.Thread] = []
+
+    def noting(body: bytes, coding: str, *, at_most: int) -> bytes | None:
+        threads.append(threading.current_thread())
+        return decoded(body, coding, at_most=at_most)
+
+    monkeypatch.setattr("proxy.upstream.client.decoded", noting)
+    async with a_client(origin.url) as client:
+        end = await connected(client, origin)
+        for plain in (b"small" * 200, random.Random(7).randbytes(20_000)):
+            coded = encoded(plain, coding)
+            head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {len(coded)}\r\n\r\n".encode()
+            _, answer = await asked(client, end, a_request(), head + coded)
+            assert answer.body == plain
+            with pytest.raises(ProxyError):
+                await asked(client, end, a_request(), head + bytes(len(coded)))
+    assert [each is threading.main_thread() for each in threads] == [True, True, False, False]
