@@ -115,6 +115,7 @@ class Lane:
         self._unsent.clear()
         _fail(unsent, ConnectionError("store: given up"))
         await ended(self._under_way)
+        self._beginning = False  # one of them may never have begun
 
     async def close(self) -> None:
         """End what is under way, and tell those who still wait, for what was never sent too."""
