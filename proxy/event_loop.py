@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 
 TICK_S: Final = 0.02
 _LEAST_TICK_S: Final = 0.004  # what a tick counts for however late it is
+_PENALTY: Final = 3.0  # by how much a late tick counts for less than its lag
 _RECENT_S: Final = 10.0
 _THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="short-work")
 
@@ -45,9 +46,9 @@ async def run_in_thread(work: Callable[[], Result]) -> Result:
 class LoopClock:
     """Counts the time in which the event loop listens, and how late it is.
 
-    A timer is due every `TICK_S`, and counts for so long less what it is late. A reply that has arrived is taken step
-    by step, one a turn of the loop, so while turns are long a tick counts for little. *observe* is told the lag at each
-    tick, seconds.
+    A timer is due every `TICK_S`, and counts for so long less three times what it is late. A reply that has arrived is
+    taken step by step, one a turn of the loop, so while turns are long a tick counts for little. *observe* is told the
+    lag at each tick, seconds.
     """
 
     def __init__(
@@ -118,4 +119,4 @@ def _counted_s(passed_s: float) -> float:
     """Return what *passed_s* since the latest tick count for."""
     if passed_s <= TICK_S:
         return passed_s
-    return max(_LEAST_TICK_S, 2 * TICK_S - passed_s)
+    return max(_LEAST_TICK_S, TICK_S - _PENALTY * (passed_s - TICK_S))

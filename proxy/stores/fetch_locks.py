@@ -2,12 +2,14 @@
 
 A lock says that its holder works by being renewed every `RENEW_S`. One that was not renewed for `SILENT_S` may be taken
 over: its holder died, stands still, or has lost Redis. So a waiter needs no channel to notice, and waits no longer than
-that. The lock itself lives for much longer: a holder that is late for a second keeps it as long as nobody else asks.
+that. The lock itself lives for much longer: a holder that is late for a second keeps it as long as nobody else asks,
+and one that has lately been late asks for more time.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -22,6 +24,7 @@ LOCK_MS: Final = 5_000
 RENEW_S: Final = 0.2
 SILENT_S: Final = 0.8
 POLL_S: Final = 0.1  # how often a waiter asks whether it may have the lock
+_MOST_LATE_MS: Final = 3_000
 _RENEWAL_S: Final = 2.0  # the longest wait for Redis to renew
 
 
@@ -29,6 +32,7 @@ class FetchLocks:
     """The locks that this replica holds, renewed together by one task, and the way to those of others."""
 
     def __init__(self, commands: Commands) -> None:
+        self.lag_s: Callable[[], float] = lambda: 0.0  # how late this process has lately been
         self._commands = commands
         self._names = commands.names
         self._held: dict[tuple[str, str], tuple[str, int]] = {}  # (listing, marker) -> (name in Redis, fence)
@@ -41,7 +45,7 @@ class FetchLocks:
         and what was fetched before must not look current again.
         """
         names = [self._names.claim(key, after), self._names.claims(key), self._names.spans(key) + after]
-        words = [LOCK_MS, UNUSED_MS, LOCK_MS - int(SILENT_S * 1000)]
+        words = [self._lives_ms(), UNUSED_MS, LOCK_MS - int(SILENT_S * 1000)]
         state, (fence, there) = await self._commands.stated(key, "claim", names, words, now=now)
         if not fence:
             return Claim(state, None)
@@ -76,6 +80,10 @@ class FetchLocks:
     def _releasing(self, listing: str, after: str, fence: int) -> list[Word]:
         return [fence, 0, self._names.channel, self._names.woken(listing, after)]
 
+    def _lives_ms(self) -> int:
+        """Return for how long to ask for a lock: a holder that is late itself is given more time to renew it."""
+        return LOCK_MS + min(_MOST_LATE_MS, int(3000 * self.lag_s()))
+
     async def _renew(self) -> None:
         """Renew all locks that are held; a renewal that fails is tried again long before they expire."""
         while self._held:
@@ -88,7 +96,7 @@ class FetchLocks:
                     await self._renew_all(held)
 
     async def _renew_all(self, held: list[tuple[tuple[str, str], tuple[str, int]]]) -> None:
-        renewing = [evaluating("settle", [name], [fence, LOCK_MS, "", ""]) for _, (name, fence) in held]
+        renewing = [evaluating("settle", [name], [fence, self._lives_ms(), "", ""]) for _, (name, fence) in held]
         renewed = await self._commands.send(renewing, list, needed=0)
         for (at, lock), kept in zip(held, renewed, strict=True):
             if kept == 0 and self._held.get(at) == lock:

@@ -82,6 +82,7 @@ class TieredStore:
             failed=failed,
         )
         self._bus = InvalidationBus(far, trust_s=near_ttl_s, loop_clock=loop_clock, apply=self._apply, lost=self._lost)
+        far.locks.lag_s = lambda: loop_clock.lag_s
         self._generations = Generations(near)
         self._debts = Debts(self._told)
         self._writes: dict[str, set[asyncio.Task[None]]] = {}  # under way, by listing

@@ -140,7 +140,9 @@ class Rig:
     def count_store_errors(self) -> int:
         """Return how many calls to the store have failed, by the proxies' metrics."""
         samples = [sample for proxy in self.proxies for sample in proxy.metrics().items()]
-        return round(sum(value for name, value in samples if name.startswith("ims_proxy_store_errors_total")))
+        failed = {name: value for name, value in samples if name.startswith("ims_proxy_store_errors_total") and value}
+        print(failed, file=sys.stderr)
+        return round(sum(failed.values()))
 
 
 def find_breaker_events(proxies: Iterable[ProxyProcess]) -> list[str]:
