@@ -32,6 +32,7 @@ from proxy.web.parts import Parts, put_together
 from proxy.web.statistics import Statistics
 
 _QUIET_S: Final = 0.25  # in which a request that was on its way when the proxy was told to stop still comes
+_ACCEPT_S: Final = 0.01  # one turn of the event loop at least: who has connected by then is accepted, not reset
 _REPEATED_SHARE: Final = 0.125  # of `store.max_bytes`: answers repeated as they are, mostly rendered pages
 _HEADS_BYTES: Final = 4 << 20  # where that is 0, for heads without bodies
 
@@ -123,7 +124,7 @@ class _Listeners:
         if self._started:
             event("draining", delay_s=delay_s, at_most_s=drain_s)
             await _wait(skip_delay, at_most_s=delay_s)
-        await asyncio.sleep(0)  # The loop accepts whoever has connected: closing the listener would reset them.
+        await asyncio.sleep(_ACCEPT_S)
         for site in self._callers.sites:
             await site.stop()
         await self._server.drain(min(_QUIET_S, drain_s))
