@@ -81,6 +81,29 @@ async def test_sigterm_drains(upstream: Lookalike, tmp_path: Path) -> None:
         assert await started.ended() == 0
 
 
+@pytest.mark.parametrize(
+    ("signals", "status"),
+    [([signal.SIGTERM, signal.SIGTERM], 0), ([signal.SIGTERM, signal.SIGINT], 0), ([signal.SIGINT], 130)],
+)
+async def test_a_second_signal_or_sigint_skips_the_delay(
+    upstream: Lookalike, tmp_path: Path, signals: list[signal.Signals], status: int
+) -> None:
+    words = ("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS)
+    async with command(*words, at=tmp_path, SERVER__DRAIN_DELAY_S="3600") as started:
+        url, admin = await started.listening()
+        for number in signals[:-1]:
+            started.child.send_signal(number)
+            async with a_client(url) as client, a_client(admin) as operator:
+
+                async def not_ready(operator: Client = operator) -> bool:
+                    return (await operator.ask("/readyz")).status == 503
+
+                await until(not_ready)
+                assert (await client.ask(LIST)).status == 200
+        assert await started.ended(by=signals[-1]) == status
+        assert len(started.events("stopped")) == 1
+
+
 async def test_draining_ends_though_a_request_does_not(upstream: Lookalike, tmp_path: Path) -> None:
     """What runs longer than the time to drain is given up."""
     arrived, gate = asyncio.Event(), asyncio.Event()

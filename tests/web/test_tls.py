@@ -302,9 +302,7 @@ async def test_a_certificate_without_key_identifier_is_accepted_on_request(
             caplog.clear()
             async with a_proxy(url, upstream=section, identity=identity) as proxy:
                 answer = await proxy.client.ask("/v2/images")
-            reasons = [
-                each.__dict__["event_fields"]["reason"] for each in caplog.records if each.msg == "circuit_open"
-            ]
+            reasons = [each.__dict__["event_fields"]["reason"] for each in caplog.records if each.msg == "circuit_open"]
             lacks = (
                 "localhost: certificate not accepted, Missing Authority Key Identifier (RFC 5280): "
                 "renew it or its authority's, or set upstream.tls_strict = false"

@@ -10,10 +10,12 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import orjson
 import pytest
+from redis.asyncio import Redis
 
 from proxy.demo.server import Lookalike
 from tests.harness.redis import RedisServer
@@ -70,11 +72,18 @@ async def a_pair(upstream: Lookalike, at: Path, store: str, **settings: str) -> 
         yield Pair(started, *await started.listening())
 
 
+async def stores_a_span(redis: RedisServer) -> bool:
+    """Return whether Redis has a span: it is written behind the answer."""
+    async with Redis.from_url(redis.url) as client:
+        return bool([name async for name in client.scan_iter("*:s:*")])
+
+
 async def test_one_store(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
     """What one worker fetched the other gives; what was written through one, neither gives as it was."""
     async with a_pair(upstream, tmp_path, redis.url) as pair:
         before = await pair.ask(LIST, worker=0)
         assert not before.hit
+        await until(partial(stores_a_span, redis))
         again = await pair.ask(LIST, worker=1)
         assert again.hit
         assert again.body == before.body
@@ -87,8 +96,9 @@ async def test_one_store(upstream: Lookalike, tmp_path: Path, redis: RedisServer
 async def test_operators(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
     """One admin port speaks of both: sums, readiness, and a purge that both obey."""
     async with a_pair(upstream, tmp_path, redis.url, ADMIN__TOKEN="operators-only") as pair:
-        for worker in (0, 1):
-            await pair.ask(LIST, worker=worker)
+        await pair.ask(LIST, worker=0)
+        await until(partial(stores_a_span, redis))
+        await pair.ask(LIST, worker=1)
         async with a_client(pair.admin_url) as operator:
             told = (await operator.ask("/readyz", token=None)).json()
             assert told["ready"]
@@ -197,12 +207,62 @@ async def test_drain(upstream: Lookalike, tmp_path: Path, redis: RedisServer) ->
                 return told.status == 503 and sum(each.startswith("not ready") for each in said) == 2
 
             await until(both_told)
-            async with a_client(pair.url) as late:
-                with pytest.raises(OSError, match="connect"):
-                    await late.ask("/v2/schemas/images")
+
+            async def refused() -> bool:
+                try:
+                    async with a_client(pair.url) as late:
+                        await late.ask("/v2/schemas/images")
+                except OSError:
+                    return True
+                return False
+
+            await until(refused)
             gate.set()
             assert (await asking).status == 200
         assert await pair.started.ended() == 0
+
+
+async def ask_while_draining(pair: Pair) -> None:
+    """Return when operators are told that the pair drains; its workers still accept, and close each connection."""
+
+    async def told() -> bool:
+        async with a_client(pair.admin_url) as operator:
+            return (await operator.ask("/readyz", token=None)).status == 503
+
+    await until(told)
+    for _ in range(10):
+        async with a_client(pair.url) as client:
+            answer = await client.ask(LIST)
+            assert (answer.status, answer.fields["Connection"]) == (200, "close")
+
+
+async def test_workers_accept_during_the_delay_until_a_second_signal(
+    upstream: Lookalike, tmp_path: Path, redis: RedisServer
+) -> None:
+    """A worker that is sent SIGTERM itself as well, as process managers do, does not take that for the second."""
+    async with a_pair(upstream, tmp_path, redis.url, SERVER__DRAIN_DELAY_S="3600") as pair:
+        pair.started.child.send_signal(signal.SIGTERM)
+        await ask_while_draining(pair)
+        for pid in pair.pids:
+            os.kill(pid, signal.SIGTERM)
+        await ask_while_draining(pair)
+        assert len(pair.pids) == 3
+        assert await pair.started.ended(by=signal.SIGTERM) == 0
+        assert len(pair.started.events("stopped")) == 2
+
+
+async def test_sigint_skips_the_delay_of_workers(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+    async with a_pair(upstream, tmp_path, redis.url, SERVER__DRAIN_DELAY_S="3600") as pair:
+        assert await pair.started.ended(by=signal.SIGINT) == 130
+        assert len(pair.started.events("stopped")) == 2
+
+
+async def test_a_stopped_worker_is_continued_to_end(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+    """A worker in SIGSTOP would take no SIGTERM, and the supervisor would wait for it as long as a drain may take."""
+    async with a_pair(upstream, tmp_path, redis.url, SERVER__DRAIN_S="3600") as pair:
+        os.kill(pair.pids[0], signal.SIGSTOP)
+        assert await pair.started.ended(by=signal.SIGTERM) == 0
+        assert len(pair.started.events("stopped")) == 2
 
 
 async def test_an_address_in_use_is_told_in_one_line(upstream: Lookalike, tmp_path: Path) -> None:
