@@ -29,6 +29,7 @@ _ARRIVAL_S = 2.0  # beyond the time that connecting may take
 _ALL = "all"
 _IAM = "iam"
 _LEAST_TIMEOUT_S = 0.25  # a call that waits for its turn can wait for Redis too
+_LEDGER_S = 0.25  # beside what a request waits for stored answers; then its replica goes by its share
 _IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, uncached
 
 
@@ -166,7 +167,7 @@ class Shield:
             in_touch=lambda: store.bus.trusted,
             notice_s=2 * self._settings.store.near_ttl_s,
             hold_s=self._hold_s,
-            timeout_s=self._settings.store.timeout_ms / 1000,
+            timeout_s=min(_LEDGER_S, self._settings.store.timeout_ms / 1000),
             breaker=store.breaker,
             without_store=self._settings.budget.without_store,
             watched=(_ALL,) if self._settings.budget.scope == "upstream" else (),
