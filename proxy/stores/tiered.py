@@ -24,6 +24,7 @@ from proxy.event_loop import LoopClock
 from proxy.stores.base import Claim, Found, Health, State
 from proxy.stores.circuit_breaker import CircuitBreaker
 from proxy.stores.debts import Debts, Unsettled
+from proxy.stores.ending import ended
 from proxy.stores.generations import Generations
 from proxy.stores.invalidation_bus import InvalidationBus
 from proxy.stores.memory import MemoryStore
@@ -239,6 +240,7 @@ class TieredStore:
                 await self.written()
         await self._bus.close()
         await self._breaker.close()
+        await ended([task for writes in self._writes.values() for task in writes])
         await self._far.close()
 
     async def _told(self, owed: Mapping[str, Unsettled]) -> None:
