@@ -25,6 +25,7 @@ from proxy.stores.base import SpanStore
 from proxy.supervision import ending_signals
 from proxy.telemetry import Telemetry, event
 from proxy.web import admin
+from proxy.web.balanced_site import BalancedSite, ConnectionTable, WorkerLoad
 from proxy.web.front import Front
 from proxy.web.memo import HeadMemo
 from proxy.web.operators import Runner
@@ -48,12 +49,15 @@ class Running:
 class Place:
     """What the supervisor gives a worker: sockets that listen for *callers* and for *operators*, and a *secret*.
 
-    Partitions are made with the *secret*, the same for all workers, where no other is configured or shared.
+    Partitions are made with the *secret*, the same for all workers, where no other is configured or shared. In
+    *connections* the workers see how many connections each has; this one has the given *number*, from 0.
     """
 
     callers: Sequence[socket.socket]
     operators: Sequence[socket.socket]
     secret: bytes
+    connections: ConnectionTable
+    number: int
 
 
 @asynccontextmanager
@@ -93,8 +97,10 @@ class _Listeners:
         await self._parts.shield.start()
         await self._operators.setup()
         await self._callers.setup()
-        bound = place.callers if place else ()
-        url = await _listening(self._callers, settings.server.listen, bound, _serving(settings.server))
+        if place:
+            url = await self._accept_fairly(place, _serving(settings.server))
+        else:
+            url = await _listening(self._callers, settings.server.listen, (), _serving(settings.server))
         # Only now: a client that reads here that the proxy is ready may call it at once.
         admin_url = await _listening(self._operators, settings.admin.listen, place.operators if place else ())
         self._started = True
@@ -106,6 +112,14 @@ class _Listeners:
             upstream=settings.upstream.url,
         )
         return Running(url, admin_url)
+
+    async def _accept_fairly(self, place: Place, context: ssl.SSLContext | None) -> str:
+        """Accept callers' connections side by side with the other workers, and return the URL."""
+        load = self._server.load = WorkerLoad(place.connections, place.number)
+        for listener in place.callers:
+            await BalancedSite(self._callers, self._server, listener, load, ssl_context=context).start()
+        host = self._settings.server.listen.rpartition(":")[0]
+        return url_of(host, place.callers[0].getsockname()[1], secure=context is not None)
 
     async def stop(self) -> None:
         """Let nobody new in, finish what is under way, and close the parts; also after a start that failed."""
