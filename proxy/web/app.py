@@ -32,6 +32,7 @@ from proxy.web.memo import HeadMemo
 from proxy.web.operators import Runner
 from proxy.web.parts import Parts, put_together
 from proxy.web.statistics import Statistics
+from proxy.web.worker_load import ConnectionTable, WorkerLoad
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; with fewer a burst of callers waits for a second or more
 _QUIET_S: Final = 0.25  # in which a request that was on its way when the proxy was told to stop still comes
@@ -51,12 +52,15 @@ class Running:
 class Place:
     """What the supervisor gives a worker: sockets that listen for *callers* and for *operators*, and a *secret*.
 
-    Partitions are made with the *secret*, the same for all workers, where no other is configured or shared.
+    Partitions are made with the *secret*, the same for all workers, where no other is configured or shared. In
+    *connections* the workers see how many connections each has; this one has the given *number*, from 0.
     """
 
     callers: Sequence[socket.socket]
     operators: Sequence[socket.socket]
     secret: bytes
+    connections: ConnectionTable
+    number: int
 
 
 @asynccontextmanager
@@ -102,7 +106,8 @@ class _Listeners:
         await self._callers.setup()
         context = _serving(settings.server)
         bound = place.callers if place else listening(settings.server.listen)
-        self._acceptor = Acceptor(bound, self._server, context=context)
+        load = self._server.load = WorkerLoad(place.connections, place.number) if place else None
+        self._acceptor = Acceptor(bound, self._server, context=context, load=load)
         self._acceptor.start()
         url = _url(settings.server.listen, bound, secure=context is not None)
         # Only now: a client that reads here that the proxy is ready may call it at once.

@@ -19,6 +19,7 @@ from proxy.telemetry import event
 from proxy.web import adapter
 from proxy.web.memo import HeadMemo, Known
 from proxy.web.repeating import Repeating
+from proxy.web.worker_load import WorkerLoad
 
 Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 Unread = Callable[[int, str], None]
@@ -87,6 +88,7 @@ class Server(web.Server):
     """Makes a `Connection` for each caller, *most* of them at once.
 
     *unread* is told the status and the request id of each answer to what could not be read, which no handler sees.
+    `load`, where there are several workers, counts the connections.
     """
 
     def __init__(self, handler: Handler, memo: HeadMemo | None, *, most: int, unread: Unread, **settings: Any) -> None:
@@ -94,6 +96,7 @@ class Server(web.Server):
         self.memo = memo
         self.unread = unread
         self.draining = False
+        self.load: WorkerLoad | None = None
         self._most = most
         self._told_at = -_TOLD_S
 
@@ -104,6 +107,8 @@ class Server(web.Server):
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Take a connection in; where there are too many, the first come of those that are idle makes room."""
         super().connection_made(handler, transport)
+        if self.load:
+            self.load.opened()
         if len(self._connections) <= self._most:
             return
         known = (each for each in self._connections if isinstance(each, Connection))
@@ -112,6 +117,12 @@ class Server(web.Server):
         if now - self._told_at >= _TOLD_S:
             self._told_at = now
             event("connections-full", level=logging.WARNING, most=self._most)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """Note that a connection is closed."""
+        if self.load:
+            self.load.closed()
+        super().connection_lost(handler, exc)
 
     async def drain(self, wait_s: float) -> None:
         """Make every answer from now on the last of its connection; return once nobody is connected, or after *wait_s*.

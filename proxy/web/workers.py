@@ -1,7 +1,7 @@
 """`server.workers`: as many processes, one port for callers, one for operators.
 
-All accept from the same listening socket, so a connection goes to a worker that is free to take it. Each is a replica
-like those on other machines: what they share is in Redis.
+All accept from the same listening socket, each its share. Each is a replica like those on other machines: what they
+share is in Redis.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from proxy.telemetry import event
 from proxy.web import together
 from proxy.web.app import Place, StopSignals, listening, running, url_of
 from proxy.web.operators import Runner
+from proxy.web.worker_load import ConnectionTable
 
 _STOP_S = 10.0  # what an operators' process may take to stop, half of it for what it is asked
 
@@ -40,10 +41,11 @@ def supervised(settings: Settings) -> signal.Signals | None:
             for address in (settings.server.listen, settings.admin.listen, *["127.0.0.1:0"] * count)
         )
         part, secret = part_of(settings), secrets.token_bytes(32)
+        connections = ConnectionTable(count)
         workers = [
             Child(
                 f"worker {number}",
-                partial(_serve, part, Place(callers, inside, secret)),
+                partial(_serve, part, Place(callers, inside, secret, connections, number - 1)),
                 stop_s=settings.server.drain_delay_s + settings.server.drain_s,
             )
             for number, inside in enumerate(each, 1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,18 @@ class Pair:
         """The children, in the order they were started."""
         pid = self.started.child.pid
         return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def connections(self) -> list[int]:
+        """Return how many callers' connections each child has accepted and not closed."""
+        port, established = f"{urlsplit(self.url).port:04X}", set()
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[1].endswith(f":{port}") and words[3] == "01":
+                established.add(f"socket:[{words[9]}]")
+        return [
+            sum(descriptor.readlink().name in established for descriptor in Path(f"/proc/{pid}/fd").iterdir())
+            for pid in self.pids  # who serves operators has none
+        ]
 
     async def ask(self, target: str, *, worker: int) -> Answer:
         """Return what *worker* answers on a new connection: the other one is frozen meanwhile."""
@@ -264,6 +277,84 @@ async def test_a_stopped_worker_is_continued_to_end(upstream: Lookalike, tmp_pat
         os.kill(pair.pids[0], signal.SIGSTOP)
         assert await pair.started.ended(by=signal.SIGTERM) == 0
         assert len(pair.started.events("stopped")) == 2
+
+
+@pytest.mark.parametrize(("count", "least"), [(16, 5), (64, 20), (256, 80)])
+async def test_connections_opened_at_once_are_shared_by_all_workers(
+    upstream: Lookalike, tmp_path: Path, redis: RedisServer, count: int, least: int
+) -> None:
+    """Both were idle before, and are again between the rounds."""
+    async with a_pair(upstream, tmp_path, redis.url) as pair:
+        shares: list[list[int]] = []
+        for _ in range(5):
+            async with opened(pair.url, count):
+                await until(lambda: sum(pair.connections()) == count)
+                shares.append(pair.connections()[:2])
+            await until(lambda: sum(pair.connections()) == 0)
+    # In one round the machine may have kept a worker from running while the other one was.
+    assert sorted(map(min, shares))[1] >= least, shares
+
+
+async def test_connections_opened_one_after_another_are_shared_by_all_workers(
+    upstream: Lookalike, tmp_path: Path, redis: RedisServer
+) -> None:
+    """Callers that come by and by, and keep their connections, do not end up with one worker."""
+    async with a_pair(upstream, tmp_path, redis.url) as pair, AsyncExitStack() as stack:
+        for number in range(1, 33):
+            client = await stack.enter_async_context(a_client(pair.url))
+            assert (await client.ask(LIST)).status == 200
+            assert sum(pair.connections()) == number
+        assert min(pair.connections()[:2]) >= 10
+
+
+async def test_one_worker_serves_all_connections_while_the_other_is_stopped(
+    upstream: Lookalike, tmp_path: Path, redis: RedisServer
+) -> None:
+    """No connection waits for the stopped worker, which takes its share again when it goes on."""
+    async with a_pair(upstream, tmp_path, redis.url) as pair:
+        await pair.ask(LIST, worker=0)
+        os.kill(pair.pids[1], signal.SIGSTOP)
+        try:
+            async with AsyncExitStack() as stack:
+                clients = [await stack.enter_async_context(a_client(pair.url)) for _ in range(64)]
+                answers = await asyncio.gather(*(client.ask(LIST) for client in clients))
+                assert [answer.status for answer in answers] == [200] * 64
+                assert pair.connections() == [64, 0, 0]
+                os.kill(pair.pids[1], signal.SIGCONT)
+                async with opened(pair.url, 32):
+                    await until(lambda: sum(pair.connections()) == 96)
+                    assert pair.connections()[1] >= 20
+        finally:
+            os.kill(pair.pids[1], signal.SIGCONT)
+
+
+async def test_a_replaced_worker_gets_its_share_of_connections(
+    upstream: Lookalike, tmp_path: Path, redis: RedisServer
+) -> None:
+    """What the dead one had does not count for its successor."""
+    async with a_pair(upstream, tmp_path, redis.url) as pair, opened(pair.url, 32):
+        await until(lambda: sum(pair.connections()) == 32)
+        os.kill(pair.pids[0], signal.SIGKILL)
+        await until(lambda: len(pair.started.events("worker-listening")) == 3)
+        before = sum(pair.connections())
+        async with opened(pair.url, 32):
+            await until(lambda: sum(pair.connections()) == before + 32)
+            shares = sorted(pair.connections())[1:]
+        # The one that lived is ahead by what it had, and leaves as many to its new peer first.
+        assert min(shares) >= 10
+
+
+@asynccontextmanager
+async def opened(url: str, count: int) -> AsyncIterator[None]:
+    """Hold *count* connections, all opened in the same moment."""
+    where = urlsplit(url)
+    with ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(socket.socket())
+            connection.setblocking(False)
+            with suppress(BlockingIOError):
+                connection.connect((where.hostname, where.port))
+        yield
 
 
 async def test_an_address_in_use_is_told_in_one_line(upstream: Lookalike, tmp_path: Path) -> None:
