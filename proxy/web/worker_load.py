@@ -16,7 +16,8 @@ import mmap
 from dataclasses import dataclass
 from typing import Final
 
-MARGIN: Final = 1  # connections that a worker may have more than another one before it waits
+MARGIN: Final = 1  # connections that a worker may have more than another one before it waits,
+MARGIN_SHARE: Final = 8  # and one for each so many that the other one has: short connections come and go
 PATIENCE_S: Final = 0.005  # longest wait of a connection for a worker that has fewer
 
 
@@ -85,17 +86,18 @@ class WorkerLoad:
 
     def is_ahead(self) -> bool:
         """Whether to leave the next connection to a peer, which has fewer."""
-        return any(not self._may_overtake(peer) for peer in self._behind())
+        return any(self._is_behind(peer) and not self._may_overtake(peer) for peer in self._peers)
 
     def overtake(self) -> None:
         """Allow connections to be accepted before the peers that have fewer and left one waiting: each time more."""
-        for peer in self._behind():
+        for peer in filter(self._is_behind, self._peers):
             accepted, before = self._table.accepted(peer), self._allowances.get(peer)
             size = before.size * 2 if before and before.accepted == accepted else 1
             self._allowances[peer] = _Allowance(accepted, size, size)
 
-    def _behind(self) -> list[int]:
-        return [peer for peer in self._peers if self._open > self._table.open(peer) + MARGIN]
+    def _is_behind(self, peer: int) -> bool:
+        has = self._table.open(peer)
+        return self._open > has + MARGIN + has // MARGIN_SHARE
 
     def _may_overtake(self, peer: int) -> bool:
         allowance = self._allowances.get(peer)
