@@ -31,6 +31,7 @@ Result = TypeVar("Result")
 SILENT_WAITS: Final = 3  # waits in a row without any reply, after which the breaker opens
 PROBE_S: Final = 1.0  # the longest wait for a probe's reply
 _FIRST_PAUSE_S: Final = 0.05
+_LEAST_WAIT_S: Final = 0.001  # what is left of a time limit that was used up, for want of precision
 LONGEST_PAUSE_S: Final = 0.5
 
 
@@ -105,7 +106,7 @@ class CircuitBreaker:
         patience = _patience.get() if timeout_s is None else None
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         left_s = limit_s - patience.spent_s if patience else limit_s
-        if left_s <= 0 and not must_run:
+        if left_s < _LEAST_WAIT_S and not must_run:
             raise StoreUnavailableError("store: this request has waited for it long enough")
         task = asyncio.create_task(self._run(operation, command))
         self._commands.add(task)
@@ -123,7 +124,7 @@ class CircuitBreaker:
             if task.cancelled():
                 raise StoreUnavailableError(f"store: {operation} was given up")
             return task.result()
-        if left_s > 0:
+        if left_s >= _LEAST_WAIT_S:
             self._failed(operation)
             self._note_silent_wait(began_s)
         raise StoreUnavailableError(f"store: no reply to {operation} in time")

@@ -87,9 +87,11 @@ async def a_pair(upstream: Lookalike, at: Path, store: str, **settings: str) -> 
 
 
 async def stores_a_span(redis: RedisServer) -> bool:
-    """Return whether Redis has a span: it is written behind the answer."""
+    """Return whether Redis has a span, and the lock of its fetch was released: that is done behind the answer."""
     async with Redis.from_url(redis.url) as client:
-        return bool([name async for name in client.scan_iter("*:s:*")])
+        spans = [name async for name in client.scan_iter("*:s:*")]
+        locks = [name async for name in client.scan_iter("*:c:*")]
+        return bool(spans) and not locks
 
 
 async def test_one_store(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
@@ -138,6 +140,7 @@ async def test_operators(upstream: Lookalike, tmp_path: Path, redis: RedisServer
             assert page.fields["Content-Type"].startswith("text/html")
             assert "Content-Security-Policy" in page.fields
         assert not (await pair.ask(LIST, worker=1)).hit
+        await until(partial(stores_a_span, redis))
         await pair.ask(LIST, worker=0)
         assert upstream.counts == {"GET /v2/images": 2}
 
