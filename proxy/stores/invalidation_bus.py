@@ -125,9 +125,10 @@ class InvalidationBus:
     def peers(self) -> frozenset[str]:
         """The replicas that listened lately, as long as Redis could be asked, this one included.
 
-        One that goes away is still counted for a while: a Redis that comes back empty knows of nobody.
+        One that goes away without saying goodbye is still counted for a while: a Redis that comes back empty knows of
+        nobody.
         """
-        return frozenset(self._seen)
+        return frozenset(self._seen.keys() - self._left)
 
     def start(self) -> None:
         """Begin to listen."""
