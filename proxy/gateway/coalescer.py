@@ -2,9 +2,9 @@
 
 A flight belongs to the table, not to the caller that began it. Two callers, A and B, and the same key:
 
-1. A finds no flight, starts one, and awaits it under a shield.
-2. B finds A's flight and awaits it under a shield of its own.
-3. A hangs up: its await is cancelled, the flight is not. B gets the answer.
+1. A finds no flight, starts one, and waits for it.
+2. B finds A's flight and waits for it too.
+3. A hangs up: its wait is cancelled, the flight is not. B gets the answer.
 4. The flight ends, with a result, an error or a cancellation: the table forgets it before anyone who waited runs, so
    that a caller who comes now starts another.
 """
@@ -41,7 +41,8 @@ class Coalescer(Generic[Result]):
             flight = asyncio.create_task(fetch())
             self._flights[key] = flight
             flight.add_done_callback(lambda done: self._landed(key, done))
-        return await asyncio.shield(flight)
+        await asyncio.wait((flight,))  # not `shield`, which since Python 3.14 logs an error that nobody waits for
+        return flight.result()
 
     def _landed(self, key: Hashable, flight: asyncio.Task[Result]) -> None:
         del self._flights[key]
