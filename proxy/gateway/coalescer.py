@@ -2,9 +2,9 @@
 
 A flight belongs to the table, not to the caller that began it. Two callers, A and B, and the same key:
 
-1. A finds no flight, starts one, and awaits it under a shield.
-2. B finds A's flight and awaits it under a shield of its own.
-3. A hangs up: its await is cancelled, the flight is not. B gets the answer.
+1. A finds no flight, starts one, and waits for it.
+2. B finds A's flight and waits for it too.
+3. A hangs up: its wait is cancelled, the flight is not. B gets the answer.
 4. The flight ends, with a result, an error or a cancellation: the table forgets it before anyone who waited runs, so
    that a caller who comes now starts another.
 """
@@ -58,7 +58,8 @@ class Coalescer(Generic[Result]):
             self._flights[key] = flight
             self._tasks.add(flight.task)
             flight.task.add_done_callback(partial(self._landed, key))
-        return await asyncio.shield(flight.task)
+        await asyncio.wait((flight.task,))  # not `shield`, which since Python 3.14 logs an error that nobody waits for
+        return flight.task.result()
 
     def _landed(self, key: Hashable, task: asyncio.Task[Result]) -> None:
         self._tasks.discard(task)
