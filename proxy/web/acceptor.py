@@ -16,6 +16,7 @@ from typing import Final
 
 _MOST_AT_ONCE: Final = 64
 _PAUSE_S: Final = 1.0
+_HANDSHAKES_S: Final = 1.0  # how long those who are connecting when it stops may still take
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -43,17 +44,23 @@ class Acceptor:
             self._resume(each)
 
     async def stop(self) -> None:
-        """Accept what already waits, and then nobody any more. The sockets are closed."""
+        """Accept what already waits, and then nobody any more. The sockets are closed.
+
+        Who is slow to begin TLS is not waited for: one who connects and says nothing would keep the proxy from ending.
+        """
         for each in self._sockets:
-            if pause := self._paused.pop(each, None):
-                pause.cancel()
             asyncio.get_running_loop().remove_reader(each)
             self._at_once[each] = _MOST_AT_ONCE
             while self._accept(each):
                 pass
+            if pause := self._paused.pop(each, None):
+                pause.cancel()
             each.close()
         if self._connecting:
-            await asyncio.wait(self._connecting)
+            _, late = await asyncio.wait(self._connecting, timeout=_HANDSHAKES_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def _resume(self, listening: socket.socket) -> None:
         self._paused.pop(listening, None)
@@ -94,5 +101,5 @@ class Acceptor:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(self._factory, connection, ssl=self._context)
-        except (OSError, ssl.SSLError):
-            connection.close()  # it went away, or its TLS handshake failed
+        except (OSError, ssl.SSLError, asyncio.CancelledError):
+            connection.close()  # it went away, its TLS handshake failed, or the proxy stops
