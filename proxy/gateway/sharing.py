@@ -24,6 +24,7 @@ from proxy.core.messages import Response
 from proxy.errors import ProxyError, StoreUnavailableError, TooManyCallsError
 from proxy.gateway.coalescer import Coalescer
 from proxy.stores.base import Claim, SpanStore, State
+from proxy.stores.circuit_breaker import begin_request
 from proxy.telemetry import Telemetry
 
 PERSONAL: Final = frozenset({401, 403})  # answers that are about who asks
@@ -115,6 +116,7 @@ class Sharing(Generic[Result]):
             if claim.fence is not None:
                 break
             waited = True
+            begin_request()  # the store has just answered, so what was waited for it until now counts no more
             if await self._settled(key, after) and (result := await elsewhere()):
                 return result
             claim = await self._claim(key, after, generation)

@@ -1,12 +1,14 @@
 """Invalidations that Redis and the other replicas have yet to be told of.
 
 A debt is recorded before anything is awaited, so it survives a caller that hangs up. It is tried again, with growing
-pauses, until it is paid: other replicas may reach Redis while this one can't, and don't know of the write.
+pauses, until it is paid, whatever is raised meanwhile: other replicas may reach Redis while this one can't, and don't
+know of the write.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Final
 
 from proxy.errors import StoreUnavailableError
 from proxy.stores.ending import ended
+from proxy.telemetry import event
 
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 2.0
@@ -93,7 +96,9 @@ class Debts:
             self._hurry.clear()
             try:
                 await self._told(self._telling)
-            except (StoreUnavailableError, TimeoutError):
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others have yet to be told
+                if not isinstance(error, (StoreUnavailableError, TimeoutError)):
+                    event("failed", level=logging.ERROR, error=type(error).__name__)
                 self._failing = True
                 await _waited(self._hurry, pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

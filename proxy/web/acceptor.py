@@ -52,13 +52,16 @@ class Acceptor:
             self._resume(each)
 
     async def stop(self) -> None:
-        """Accept what already waits, and then nobody any more. The sockets are closed."""
+        """Accept what already waits, and then nobody any more. The sockets are closed.
+
+        Who is slow to begin TLS is not waited for: one who connects and says nothing would keep the proxy from ending.
+        """
         for each in self._sockets:
-            if pause := self._paused.pop(each, None):
-                pause.cancel()
             asyncio.get_running_loop().remove_reader(each)
             while self._accept_one(each):
                 pass
+            if pause := self._paused.pop(each, None):
+                pause.cancel()
             each.close()
         if self._connecting:
             _, unfinished = await asyncio.wait(self._connecting, timeout=_HANDSHAKES_S)
@@ -129,7 +132,7 @@ class Acceptor:
             self._load.opened()  # the server counts it too, once it is connected; for a moment it counts twice
         try:
             await loop.connect_accepted_socket(self._factory, connection, ssl=self._context)
-        except OSError:
+        except OSError:  # `ssl.SSLError` among them
             connection.close()  # it went away, or its TLS handshake failed
         except asyncio.CancelledError:
             connection.close()

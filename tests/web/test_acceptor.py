@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from proxy.web.acceptor import Acceptor
+from tests.harness.certificates import Authority
 from tests.harness.waiting import until
 
 
@@ -121,3 +124,41 @@ async def test_without_descriptors_callers_wait_and_are_let_in_later(
     acceptor.start()
     assert await greeting(connect(listening)) == b"hello"
     await acceptor.stop()
+
+
+async def test_caller_who_never_begins_tls_does_not_keep_it_from_stopping(
+    listening: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.web.acceptor._HANDSHAKES_S", 0.01)
+    pair = Authority(tmp_path).pair("server", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    acceptor = Acceptor([listening], Greeting, context=context)
+    silent = connect(listening)
+    acceptor.start()
+    async with asyncio.timeout(30):  # the event loop gives up a handshake after 60
+        await acceptor.stop()
+    assert await greeting(silent) == b"", "its connection is closed"
+
+
+async def test_stopping_without_descriptors_leaves_nothing_to_be_resumed(listening: socket.socket) -> None:
+    class Exhausted:
+        """A listening socket whose process has no descriptor left."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(listening, name)
+
+        def accept(self) -> tuple[socket.socket, object]:
+            raise OSError(errno.EMFILE, "no descriptor")
+
+    failures: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("proxy.web.acceptor._PAUSE_S", 0.0)
+        acceptor = Acceptor([Exhausted()], Greeting)  # type: ignore[list-item]
+        acceptor.start()
+        await acceptor.stop()
+        for _ in range(9):
+            await asyncio.sleep(0)
+    assert not failures

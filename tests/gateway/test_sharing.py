@@ -1,0 +1,63 @@
+"""Who waits for another replica's fetch, for however long that takes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy.core.keys import ListingKey
+from proxy.core.listing import HEAD
+from proxy.event_loop import LoopClock
+from proxy.gateway.sharing import Sharing
+from proxy.stores.base import Claim, State
+from proxy.stores.circuit_breaker import CircuitBreaker, begin_request
+from proxy.stores.memory import MemoryStore
+from proxy.telemetry import Telemetry
+from tests.stores.builders import KEY, NOW
+
+TIMEOUT_S = 0.3
+REPLY_S = 0.02
+HELD_FOR = 40  # claims in all take much longer than one request may wait for the store
+FENCE = 7
+
+
+async def nothing() -> None:
+    return None
+
+
+class Held(MemoryStore):
+    """A store that answers each claim after a moment; another replica holds the claim until it was asked often."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.asked = 0
+        self.loop_clock = LoopClock()
+        self.breaker = CircuitBreaker(
+            timeout_s=TIMEOUT_S, loop_clock=self.loop_clock, probe=nothing, reset=nothing, failed=lambda _: None
+        )
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
+        """See `SpanStore.claim`."""
+        return await self.breaker.call("claim", self._answer)
+
+    async def _answer(self) -> Claim:
+        await asyncio.sleep(REPLY_S)
+        self.asked += 1
+        return Claim(State("0"), FENCE if self.asked > HELD_FOR else None)
+
+
+async def test_long_fetch_of_another_replica_is_waited_for_however_often_the_store_is_asked() -> None:
+    """What each look at the lock takes does not add up until the store counts as away, and the fetch is made twice."""
+    store = Held()
+    sharing: Sharing[int] = Sharing(store, telemetry=Telemetry(), clock=lambda: NOW)
+
+    async def fetch(claim: Claim) -> int:
+        assert claim.fence is not None
+        return claim.fence
+
+    begin_request()
+    try:
+        async with asyncio.timeout(60):
+            assert await sharing.claimed(KEY, HEAD, fetch, elsewhere=nothing, generation="0") == FENCE
+    finally:
+        await store.breaker.close()
+        store.loop_clock.stop()
