@@ -99,7 +99,8 @@ class CircuitBreaker:
         that *must_run* is begun even where its request has no time left to wait. *late* is called with its result where
         nobody waits any more when that comes.
 
-        Raises `StoreUnavailableError` where it fails, takes too long, or is not begun.
+        Raises `StoreUnavailableError` where it fails, takes too long, or is not begun; whatever *command* raises, for
+        what can't make sense of a reply is no reason to fail a request.
         """
         if self.open_reason or self._closing:
             raise StoreUnavailableError(f"store: circuit breaker open: {self.open_reason or 'closing'}")
@@ -160,6 +161,11 @@ class CircuitBreaker:
             self._failed(operation)
             self._open(str(error))
             raise
+        except Exception as error:
+            self._note_reply()
+            self._failed(operation)
+            event("store_reply_not_understood", level=logging.ERROR, operation=operation, error=type(error).__name__)
+            raise StoreRefusedError(f"store: a reply to {operation} that makes no sense") from error
         self._note_reply()
         return result
 

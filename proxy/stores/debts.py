@@ -98,7 +98,12 @@ class Debts:
                 await self._told(self._telling)
             except Exception as error:  # noqa: BLE001 - whatever it is, the others have yet to be told
                 if not isinstance(error, (StoreUnavailableError, TimeoutError)):
-                    event("failed", level=logging.ERROR, error=type(error).__name__)
+                    event(
+                        "store_reply_not_understood",
+                        level=logging.ERROR,
+                        operation="tell",
+                        error=type(error).__name__,
+                    )
                 self._failing = True
                 await _waited(self._hurry, pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -72,6 +72,7 @@ class Lane:
         self._unsent: dict[Hashable, _Question] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._beginning = False  # whether one of them has yet to take what is unsent
+        self._closed = False
 
     async def asked(
         self, question: Hashable, commands: Callable[[], Sequence[Words]], read: Callable[[list[Any]], Result]
@@ -99,27 +100,40 @@ class Lane:
         return result
 
     async def _replied(self, unsent: _Question) -> Any:
+        if self._closed:
+            self._unsent.clear()
+            raise ConnectionError("store: closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         unsent.waiting.append(future)
+        self._begin()
+        return await future
+
+    def _begin(self) -> None:
+        """Send what is unsent, unless somebody is about to take it, or as many pipelines as may be are under way."""
         # One that has ended is still among them until the loop comes to say so, and takes nothing any more.
         if not self._beginning and sum(not each.done() for each in self._under_way) < _MOST_UNDER_WAY:
             self._beginning = True
             task = asyncio.create_task(self._send())
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
-        return await future
 
     async def reset(self) -> None:
         """Give up what is under way and what was not sent yet, and tell those who wait."""
-        unsent = list(self._unsent.values())
-        self._unsent.clear()
-        _fail(unsent, ConnectionError("store: given up"))
-        await ended(self._under_way)
-        self._beginning = False  # one of them may never have begun
+        await self._give_up()
+        if self._unsent:  # asked meanwhile, when those that ended were to take it
+            self._begin()
 
     async def close(self) -> None:
         """End what is under way, and tell those who still wait, for what was never sent too."""
-        await self.reset()
+        self._closed = True
+        await self._give_up()
+
+    async def _give_up(self) -> None:
+        unsent = list(self._unsent.values())
+        self._unsent.clear()
+        _fail(unsent, ConnectionError("store: given up"))
+        self._beginning = False  # one of those that end may never have begun
+        await ended(self._under_way)
 
     async def _send(self) -> None:
         self._beginning = False

@@ -360,9 +360,13 @@ class SharedLedger:
             self._lose()
             raise
         self._life = life
-        if not self._settling(scope):
-            self._state(scope, said, number=number, sent_at=sent_at)
-        return self._read(scope, str(taking[0]) if taking else "", said)
+        try:
+            if not self._settling(scope):
+                self._state(scope, said, number=number, sent_at=sent_at)
+            return self._read(scope, str(taking[0]) if taking else "", said)
+        except Exception as error:
+            self._lose()  # nobody knows what it granted, so what this replica called is told once more
+            raise StoreUnavailableError("redis: a reply of the budget that makes no sense") from error
 
     async def _send(
         self, scope: str, unsent: _Unsent, taking: list[object], *, known: bytes

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final, Protocol
 
 from proxy.core.budget import Allowance, Taken, Told, Wait
@@ -25,6 +26,7 @@ from proxy.upstream.permits import Permits
 _POLL_S: Final = 0.25  # another replica's call may have ended, or its probe opened the gate
 _MOST_WAITING: Final = 10_000
 _MOST_TOGETHER: Final = 16
+_MOST_LOOKED_AT: Final = 64  # calls under way, when it is estimated how soon one of them ends
 _WEIGHT: Final = 0.1  # of the latest call in the moving average of how long calls take
 _LOW: Final = 0.25
 _LOW_S: Final = 5.0
@@ -277,9 +279,17 @@ class Turns:
         """Return how long a caller who comes now waits for a permit, as calls have lately gone; 0 while one is free."""
         if self.permits.is_free:
             return 0.0
-        oldest = next(iter(self._under_way), None)
-        hanging_s = 0.0 if oldest is None else self._clock() - oldest.given_at
-        return (self._waiting_count + 1) * max(self._call_s, hanging_s) / self.permits.limit
+        now, ending_per_s, looked_at_s = self._clock(), 0.0, 0.0
+        calls = [turn for turn in islice(self._under_way, _MOST_LOOKED_AT) if turn.permitted]
+        for turn in calls:  # one that hangs says nothing of the others
+            looked_at_s = max(self._call_s, now - turn.given_at)
+            if looked_at_s <= 0:
+                return 0.0
+            ending_per_s += 1 / looked_at_s
+        if not calls:
+            return 0.0
+        ending_per_s += (self.permits.limit - len(calls)) / looked_at_s  # those are younger than the last of these
+        return (self._waiting_count + 1) / ending_per_s
 
     def _busy(self, claimant: Claimant, wait_s: float) -> UpstreamBusyError:
         self.metrics.refused.labels(claimant.priority.label, "queue").inc()

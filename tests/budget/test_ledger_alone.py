@@ -9,7 +9,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -319,3 +319,26 @@ async def test_with_hold_who_asked_nothing_while_redis_was_away_stays_within_its
     fleet.now += NOTICED_S + HOLD_S + 61.0
     assert await fleet.taken(idle) > 3
     assert most_in_a_window(fleet.granted, 60.0) <= 10
+
+
+async def test_reply_that_makes_no_sense_is_taken_for_an_outage_that_ends(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call is granted from the replica's own part, and Redis grants the next once it knows what was called."""
+    ledger = await fleet.replica("r0", frozenset({"r0"}))
+    budgeted, altered = fleet.store.budgeted, 0
+
+    async def short(scope: str, order: bytes, *, life: bytes, known: bytes = b"") -> tuple[bytes, Any]:
+        nonlocal altered
+        kept, said = await budgeted(scope, order, life=life, known=known)
+        altered += 1
+        return kept, said[:3]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet.store, "budgeted", short)
+        assert isinstance(await ledger.take("s", Priority.INTERACTIVE), Taken)
+        assert altered
+        assert ledger.without_store() is not None
+    await ledger.maintain()
+    assert ledger.without_store() is None
+    assert isinstance(await ledger.take("s", Priority.INTERACTIVE), Taken)

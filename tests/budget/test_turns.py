@@ -95,6 +95,31 @@ async def test_nobody_overtakes_who_waits() -> None:
     assert order == ["waits", "comes late"]
 
 
+async def test_one_call_that_hangs_does_not_turn_callers_away_who_others_make_room_for() -> None:
+    """Three of four calls under way end within 50 ms, as ever, while the fourth has hung for a minute."""
+    now = 0.0
+    turns = queue(most=4, clock=lambda: now)
+
+    async def turn() -> Turn:
+        return await turns.turn("s", SOMEBODY, deadline=now + 10.0)
+
+    async with asyncio.timeout(LONG_S):
+        await turn()
+        for _ in range(100):
+            quick = await turn()
+            now += 0.05
+            turns.permits.give_back()
+            turns.over(quick)
+        now += 60.0
+        under_way = [await turn() for _ in range(3)]
+        waiting = asyncio.create_task(turn())
+        await asyncio.sleep(0)
+        assert not waiting.done(), "it waits for its turn"
+        turns.permits.give_back()
+        turns.over(under_way[0])
+        assert (await waiting).permitted
+
+
 class Unknown(MemoryLedger):
     """Books that can't be reached, so that nobody knows of a call for *unknown_s*; until they *are_back*."""
 

@@ -80,6 +80,21 @@ async def test_replies_pass_through(store: Store) -> None:
     assert store.failed == []
 
 
+async def test_reply_that_makes_no_sense_is_no_reason_to_fail_a_request(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request goes on without the store, which is there."""
+
+    async def misread() -> str:
+        return str({}["granted"])
+
+    await store.fails(misread)
+    assert store.failed == ["get"]
+    assert not store.breaker.is_open
+    assert "store_reply_not_understood" in caplog.text
+    assert await store.breaker.call("get", store.reply) == "reply"
+
+
 async def test_one_silent_wait_ends_one_call_and_condemns_nothing(store: Store) -> None:
     await store.fails(store.hang)
     assert store.failed == ["get"]

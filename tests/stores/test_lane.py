@@ -236,3 +236,33 @@ async def test_error_in_reading_a_large_reply_is_for_who_asked(lane: Lane) -> No
         with pytest.raises(ValueError, match="1"):
             await lane.asked("large", lambda: [("GET", bytes(OFF_LOOP_BYTES))], read)
         assert await asking(lane, "another") == ["another"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_question_that_is_asked_while_others_are_given_up_is_sent(
+    lane: Lane, client: Client, *, begun: bool
+) -> None:
+    """Those that end take it no more, whether they wait for replies or have never begun."""
+    client.gate.clear()
+    given_up = [asyncio.create_task(lane.sent([(f"old-{number}",)], len)) for number in range(4)]
+    if begun:
+        async with asyncio.timeout(60):
+            await client.arrived.wait()
+    else:
+        await asyncio.sleep(0)
+    late = asyncio.create_task(lane.sent([("late",)], len))
+    await lane.reset()
+    client.gate.set()
+    async with asyncio.timeout(60):
+        assert await late == 1
+        await asyncio.gather(*given_up, return_exceptions=True)
+
+
+async def test_question_that_is_asked_while_the_lane_closes_is_answered(lane: Lane) -> None:
+    given_up = asyncio.create_task(lane.sent([("old",)], len))
+    await asyncio.sleep(0)
+    late = asyncio.create_task(lane.sent([("late",)], len))
+    await lane.close()
+    async with asyncio.timeout(60):
+        outcomes = await asyncio.gather(given_up, late, return_exceptions=True)
+    assert all(isinstance(each, ConnectionError) for each in outcomes)
