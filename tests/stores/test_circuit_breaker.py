@@ -86,7 +86,7 @@ async def test_reply_that_makes_no_sense_is_no_reason_to_fail_a_request(
     """The request goes on without the store, which is there."""
 
     async def misread() -> str:
-        return str({}["granted"])
+        raise KeyError("granted")
 
     await store.fails(misread)
     assert store.failed == ["get"]
