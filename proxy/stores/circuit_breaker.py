@@ -211,15 +211,22 @@ class CircuitBreaker:
         opened_s = self._loop_clock.heard_s
         if hanging:
             await ended(hanging)
-            await self._reset()
+            await self._drop_connections()
         pause_s = 0.0
         while not await self._replies():
-            await self._reset()
+            await self._drop_connections()
             pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s)
         self.open_reason = ""
         self._note_reply()
         event("circuit_closed", dependency="store", open_s=round(self._loop_clock.heard_s - opened_s, 3))
+
+    async def _drop_connections(self) -> None:
+        """Drop connections that may be dead. Where that fails, the store is asked all the same."""
+        try:
+            await self._reset()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would find out that the store is back
+            event("failed", level=logging.ERROR, error=type(error).__name__)
 
     async def _replies(self) -> bool:
         probe = asyncio.create_task(self._probe())

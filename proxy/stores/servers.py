@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, cast
 
 from redis.asyncio import Redis, RedisCluster
@@ -22,6 +23,7 @@ _MAX_CONNECTIONS: Final = 256
 _OF_SENTINELS: Final = "sentinel_"
 _HANGS_S: Final = 5.0
 _SENTINEL_S: Final = 1.0  # the next Sentinel is asked after this
+_CLOSING_S: Final = 0.2  # how long a server may take to take leave; a connection by TLS waits for it
 
 
 class Servers:
@@ -45,11 +47,11 @@ class Servers:
 
     async def drop_idle(self) -> None:
         """Close connections that nobody uses: after an outage each of them may be dead without saying so."""
-        await self.redis.connection_pool.disconnect(inuse_connections=False)
+        await _closed(self.redis.connection_pool.disconnect(inuse_connections=False))
 
     async def close(self) -> None:
         """Let go of connections."""
-        await self.redis.aclose()
+        await _closed(self.redis.aclose())
 
 
 class LedServers(Servers):
@@ -107,13 +109,20 @@ class ClusterServers(Servers):
 
     async def doubted(self) -> None:
         """See `Servers.doubted`: the client itself does so only where it may retry."""
-        await self._cluster.aclose()
+        await _closed(self._cluster.aclose())
 
     def _node(self, name: str) -> ClusterNode | None:
         try:
             return self._cluster.get_node_from_key(name)
         except RedisClusterException:
             return None
+
+
+async def _closed(closing: Awaitable[object]) -> None:
+    """Wait for *closing* connections, but not for a server that says nothing more: those are closed all the same."""
+    with suppress(RedisError, OSError):
+        async with asyncio.timeout(_CLOSING_S):
+            await closing
 
 
 def servers(url: str, *, timeout_s: float) -> Servers:

@@ -27,6 +27,7 @@ class Store:
         self.probes = 0
         self.resets = 0
         self.up = True
+        self.reset_error: Exception | None = None
         self.gate = asyncio.Event()
         self.loop_clock = LoopClock()
         self.breaker = CircuitBreaker(
@@ -64,6 +65,8 @@ class Store:
 
     async def _reset(self) -> None:
         self.resets += 1
+        if self.reset_error is not None:
+            raise self.reset_error
 
 
 @pytest.fixture
@@ -256,3 +259,19 @@ async def test_commands_that_hang_are_given_up_when_silence_opens_it(store: Stor
     async with asyncio.timeout(WITHIN_S):
         with pytest.raises(StoreUnavailableError):
             await waiting
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_store_is_found_back_although_its_dead_connections_could_not_be_closed(
+    store: Store, *, hangs: bool
+) -> None:
+    """The client raises where a connection by TLS takes too long to close."""
+    store.up, store.reset_error = False, TimeoutError()
+    if hangs:
+        while not store.breaker.is_open:
+            await store.fails(store.hang)
+    else:
+        await store.fails(store.reset_connection)
+    await until(lambda: store.resets > 1)
+    store.up = True
+    await until(lambda: not store.breaker.is_open)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,10 @@ import pytest
 from proxy.errors import StoreUnavailableError
 from proxy.stores.redis import connected
 from tests.harness.certificates import Authority, Pair
+from tests.harness.ports import free_port
+from tests.harness.processes import LOOPBACK
+from tests.harness.redis import RedisServer
+from tests.stores.test_tiered import a_replica
 
 LACKS = (
     "redis: certificate not accepted, Missing Authority Key Identifier (RFC 5280): renew it or its authority's, "
@@ -61,3 +65,29 @@ async def test_a_certificate_without_key_identifier_is_accepted_on_request(
         assert bool(came) == accepted
         if kind == "rediss":
             assert (str(failed.value) == LACKS) == (not accepted)
+
+
+async def test_redis_that_hangs_behind_tls_is_found_back(tmp_path: Path) -> None:
+    """To close a connection by TLS takes an answer: what does not come ends neither the wait nor the search."""
+    authority, port = Authority(tmp_path), free_port()
+    pair = authority.pair("redis", LOOPBACK)
+    by_tls = {
+        "tls-port": port,
+        "tls-cert-file": pair.cert,
+        "tls-key-file": pair.key,
+        "tls-ca-cert-file": authority.file,
+    }
+    words = [word for name, value in by_tls.items() for word in (f"--{name}", str(value))]
+    with RedisServer(tmp_path, options=(*words, "--tls-auth-clients", "no")) as server:
+        async with a_replica(f"rediss://{LOOPBACK}:{port}/0?ssl_ca_certs={authority.file}") as store:
+            await asyncio.gather(*(store.ping() for _ in range(40)))
+            server.pause()
+            async with asyncio.timeout(60):
+                while not store.breaker.is_open:
+                    with suppress(StoreUnavailableError):
+                        await store.ping()
+            server.resume()
+            async with asyncio.timeout(60):
+                while store.breaker.is_open:
+                    await asyncio.sleep(0.01)
+            await store.ping()
