@@ -113,8 +113,11 @@ class InvalidationBus:
 
     @property
     def alone(self) -> bool:
-        """Whether no other replica was seen lately; False until Redis could be asked."""
-        return self._has_beaten and not self._seen.keys() - self._left - {self._name}
+        """Whether no other replica was seen lately; False until Redis could be asked.
+
+        One that said goodbye was seen: its successor may start when Redis is away, and nobody hears of that one.
+        """
+        return self._has_beaten and self._seen.keys() == {self._name}
 
     @property
     def name(self) -> str:

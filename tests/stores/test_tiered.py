@@ -345,6 +345,18 @@ async def test_replica_that_never_reached_redis_is_not_taken_to_be_alone(own_ser
         assert not await fresh_at(store, NOW + 2 * NEAR_TTL_S)
 
 
+async def test_replica_whose_peer_has_just_gone_is_not_taken_to_be_alone(own_server: RedisServer) -> None:
+    """Redis dies in the middle of a rolling restart: a write through the successor hides what was before it."""
+    async with a_replica(own_server.url) as store:
+        async with a_replica(own_server.url) as other:
+            await until(lambda: {store.bus.name, other.bus.name} <= (store.bus.peers & other.bus.peers))
+        await keep_for_long(store)
+        await lose_redis(own_server, store)
+        async with a_replica(own_server.url, listens_first=False) as successor:
+            await successor.invalidate([EVERYTHING], now=NOW + 2 * NEAR_TTL_S)
+            assert not await fresh_at(store, NOW + 2 * NEAR_TTL_S)
+
+
 async def keep_for_long(store: TieredStore) -> None:
     """Keep a span for long after its lifetime, in memory at least."""
     claim = await store.claim(KEY, HEAD, now=NOW)
