@@ -177,12 +177,9 @@ class CircuitBreaker:
     def _call_late(self, task: asyncio.Task[Result], late: Callable[[Result], Coroutine[Any, Any, object]]) -> None:
         if task.cancelled() or task.exception() is not None or self._closing:
             return
-        following = asyncio.create_task(self._run_late(late(task.result())))
+        following = asyncio.create_task(late(task.result()))
         self._commands.add(following)
         following.add_done_callback(self._ended)
-
-    async def _run_late(self, work: Coroutine[Any, Any, object]) -> None:
-        await work
 
     def _note_reply(self) -> None:
         self._replied_at_s = self._loop_clock.heard_s
