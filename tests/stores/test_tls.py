@@ -67,6 +67,8 @@ async def test_a_certificate_without_key_identifier_is_accepted_on_request(
             assert (str(failed.value) == LACKS) == (not accepted)
 
 
+# An SSL error ends a connection without its writer being told, and asyncio warns of that when the writer is dropped.
+@pytest.mark.filterwarnings("ignore:.*StreamWriter.__del__:pytest.PytestUnraisableExceptionWarning")
 async def test_redis_that_hangs_behind_tls_is_found_back(tmp_path: Path) -> None:
     """To close a connection by TLS takes an answer: what does not come ends neither the wait nor the search."""
     authority, port = Authority(tmp_path), free_port()
