@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from proxy.config import Settings
 from proxy.core.identity import Partition, Partitioner, Scope, Unshared, Who
+from proxy.core.list_api import EXTENSION_PATH
 from proxy.core.messages import Fields, Request
-from proxy.core.page import EXTENSION_PATH
 from proxy.core.query import ListQuery, Sort, normalised, parsed
 from proxy.core.routes import Route, route
 from proxy.gateway.asked import ListAsk, asked, shared_by_all

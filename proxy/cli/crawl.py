@@ -13,7 +13,7 @@ import orjson
 from yarl import URL
 
 from proxy.core.links import page_link
-from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
+from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.query import Unclear, Window, parsed
 from proxy.core.values import immutable
 from proxy.upstream.unconnected import why_unconnected

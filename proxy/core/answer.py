@@ -17,13 +17,11 @@ from urllib.parse import unquote_plus
 import msgspec
 import orjson
 
+from proxy.core.list_api import TRANSIENT_STATUSES
 from proxy.core.listing import Span
 from proxy.core.scan import Image, ScanError, scan_in_slices
 from proxy.core.slices import SLICE, Limits, Steps, cut_slices, run_to_end
 from proxy.core.values import immutable
-
-# An image in one of these is about to change (IMS API reference, "Image Attributes"; Glance image statuses).
-TRANSIENT_STATUSES: Final = ("queued", "saving", "importing", "uploading", "pending_delete")
 
 _IMAGE_LINKS: Final = ("self", "file", "schema")
 _MARKER: Final = "marker="

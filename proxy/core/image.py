@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from proxy.core.answer import TRANSIENT_STATUSES
+from proxy.core.list_api import TRANSIENT_STATUSES
 
 
 def about_to_change(body: bytes) -> bool:

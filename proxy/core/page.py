@@ -9,11 +9,10 @@ import orjson
 
 from proxy.core.keys import ListingKey
 from proxy.core.links import page_link
+from proxy.core.list_api import EXTENSION_PATH
 from proxy.core.listing import Page, Part
 from proxy.core.query import Window
 
-NATIVE_PATH: Final = "/v2/images"
-EXTENSION_PATH: Final = "/v2/cloudimages"
 Extent: TypeAlias = tuple[int, int]  # from its first byte to behind its last
 
 

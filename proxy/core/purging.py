@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from proxy.core.keys import EVERYTHING, listing_scope
-from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
+from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.query import Unclear, parsed
 from proxy.core.values import immutable
 

@@ -10,8 +10,8 @@ import re
 from enum import Enum
 from typing import Final
 
+from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.messages import Request
-from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
 
 
 class Route(Enum):

@@ -10,9 +10,9 @@ from proxy.core.directives import Directives, directives
 from proxy.core.freshness import Lifetimes
 from proxy.core.identity import Partition, Partitioner, Unshared, Who, variant
 from proxy.core.keys import ListingKey
+from proxy.core.list_api import EXTENSION_PATH
 from proxy.core.listing import HEAD
 from proxy.core.messages import Fields, Request
-from proxy.core.page import EXTENSION_PATH
 from proxy.core.query import ListQuery, Sort, Unclear, Window, parsed
 from proxy.core.routes import bypass
 from proxy.core.rules import Rules

@@ -12,9 +12,9 @@ from typing import Final
 from proxy.core.freshness import Standing, standing
 from proxy.core.identity import Partition
 from proxy.core.image import about_to_change
+from proxy.core.list_api import NATIVE_PATH
 from proxy.core.listing import Piece
 from proxy.core.messages import Fields
-from proxy.core.page import NATIVE_PATH
 from proxy.core.rfc9111.stored import StoredAnswer
 from proxy.errors import StoreUnavailableError
 from proxy.gateway.asked import ListAsk

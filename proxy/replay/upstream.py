@@ -8,8 +8,8 @@ from typing import Final
 
 import orjson
 
+from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.query import ListQuery, parsed
 from proxy.gateway.asked import PageSizes
 from proxy.replay.entries import Entry

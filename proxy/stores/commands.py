@@ -16,13 +16,13 @@ from redis.exceptions import ClusterError, RedisClusterException, RedisError, Re
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.core.keys import ListingKey
+from proxy.core.tls_verification import why_unverified
 from proxy.core.values import immutable
 from proxy.errors import StoreRefusedError, StoreSilentError, StoreUnavailableError
 from proxy.stores.base import State
 from proxy.stores.lane import Lane, Word, Words
 from proxy.stores.names import Names
 from proxy.stores.servers import Servers
-from proxy.tls import why_unverified
 
 _NAMES: Final = ("chain", "put", "hold", "draw", "claim", "settle", "budget", "beat", "tell", "run")
 _LAYOUT: Final = frozenset({"chain", "put"})  # what reads spans and the index, by `layout.lua`

@@ -16,8 +16,8 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
+from proxy.core.tls_verification import STRICT_FLAGS
 from proxy.stores.address import Address, address
-from proxy.tls import STRICT_FLAGS
 
 _MAX_CONNECTIONS: Final = 256
 _OF_SENTINELS: Final = "sentinel_"

@@ -14,10 +14,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from proxy.core.budget import Usage
 from proxy.core.claimant import Claimant, Priority
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.resilience import CLOSED, TRANSIENT, Breaker, Retries, backoff_s
 from proxy.core.throttling import Heard, heard
+from proxy.core.values import immutable
 from proxy.core.writes import SAFE
 from proxy.errors import (
     BrokenBodyError,
@@ -26,10 +28,11 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
+from proxy.stores.ledger import WithoutStore
 from proxy.telemetry import event
 from proxy.upstream.base import USER_AGENT, Exchange, Upstream
 from proxy.upstream.bodies import beginning, replayable
-from proxy.upstream.lines import Turn
+from proxy.upstream.lines import Queues, Turn
 from proxy.upstream.metrics import ShieldMetrics
 from proxy.upstream.turns import Turns
 
@@ -64,6 +67,21 @@ class _Call:
     heard: Heard = field(default_factory=Heard)
     failed: str | None = "no answer"
     closes: bool = True
+
+
+@immutable
+class ShieldState:
+    """How the shield stands: the tightest budget, the lines before the upstream, the breaker, the calls under way.
+
+    *left_alone_s* is None while the breaker is closed, *without_store* while replicas count together.
+    """
+
+    usage: Usage | None
+    queues: Queues
+    left_alone_s: float | None
+    concurrency_limit: int
+    under_way: int
+    without_store: WithoutStore | None
 
 
 class Limiter:

@@ -8,7 +8,7 @@ import socket
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
-from proxy.tls import why_unverified
+from proxy.core.tls_verification import why_unverified
 
 
 def why_unconnected(error: aiohttp.ClientConnectorError, *, tolerate: str = "set upstream.tls_strict = false") -> str:

@@ -208,7 +208,7 @@ def _operating(settings: Settings, parts: Parts, draining: asyncio.Event) -> web
         readiness=lambda: _readiness(store, draining, parts.shield.ledger.without_store()),
         purging=parts.answers.gateway.purge,
         stored_bytes=lambda: store.stored_bytes,
-        statistics=Statistics(parts.telemetry.registry, store, parts.shield, max_bytes=settings.store.max_bytes),
+        statistics=Statistics(parts.telemetry.registry, store, parts.shield.state, max_bytes=settings.store.max_bytes),
         explain=lambda target: assumed_explanation(target, settings),
     )
     return admin.application(

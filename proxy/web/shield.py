@@ -8,20 +8,18 @@ from random import random
 from prometheus_client import CollectorRegistry
 
 from proxy.config import Settings
-from proxy.core.budget import Allowance, Usage
+from proxy.core.budget import Allowance
 from proxy.core.claimant import Priority
 from proxy.core.identity import Partitioner
 from proxy.core.resilience import Breaker
-from proxy.core.values import immutable
 from proxy.gateway.admission import Admission
 from proxy.gateway.claimants import Claimants
 from proxy.gateway.thrift import Thrift
 from proxy.stores.base import SpanStore
-from proxy.stores.ledger import Ledger, MemoryLedger, WithoutStore
+from proxy.stores.ledger import Ledger, MemoryLedger
 from proxy.telemetry import Telemetry
 from proxy.upstream.base import Upstream
-from proxy.upstream.limiter import Limiter
-from proxy.upstream.lines import Queues
+from proxy.upstream.limiter import Limiter, ShieldState
 from proxy.upstream.metrics import ShieldMetrics
 from proxy.upstream.turns import Turns
 
@@ -31,21 +29,6 @@ _IAM = "iam"
 _LEAST_TIMEOUT_S = 0.25  # a call that waits for its turn can wait for Redis too
 _LEDGER_S = 0.25  # beside what a request waits for stored answers; then its replica goes by its share
 _IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, uncached
-
-
-@immutable
-class ShieldState:
-    """How the shield stands: the tightest budget, the lines before the upstream, the breaker, the calls under way.
-
-    *left_alone_s* is None while the breaker is closed, *without_store* while replicas count together.
-    """
-
-    usage: Usage | None
-    queues: Queues
-    left_alone_s: float | None
-    concurrency_limit: int
-    under_way: int
-    without_store: WithoutStore | None
 
 
 class Shield:

@@ -13,8 +13,8 @@ from proxy.core.budget import Allowance
 from proxy.core.policy import Fwd
 from proxy.stores.base import SpanStore
 from proxy.stores.ledger import WithoutStore
+from proxy.upstream.limiter import ShieldState
 from proxy.web.samples import Samples
-from proxy.web.shield import Shield, ShieldState
 
 # Requests that are answered from the store, or could have been (RFC 9211): not those that only pass through.
 _MISSES: Final = frozenset({Fwd.URI_MISS, Fwd.MISS, Fwd.REQUEST, Fwd.STALE, Fwd.PARTIAL})
@@ -34,14 +34,14 @@ class Statistics:
         self,
         registry: CollectorRegistry,
         store: SpanStore,
-        shield: Shield,
+        shield_state: Callable[[], ShieldState],
         *,
         max_bytes: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._store = store
-        self._shield = shield
+        self._shield_state = shield_state
         self._max_bytes = max_bytes
         self._clock = clock
         self._started_at = clock()
@@ -50,7 +50,7 @@ class Statistics:
         """Return all figures, fit for JSON."""
         samples = Samples(self._registry.collect())
         now = self._clock()
-        state = self._shield.state()
+        state = self._shield_state()
         return {
             "version": __version__,
             "at": round(now, 3),

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
+from proxy.core.list_api import EXTENSION_PATH
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.page import EXTENSION_PATH
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.errors import RefusedError
 from proxy.demo.image import Image, stamp

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Final
 
-from proxy.core.page import EXTENSION_PATH, NATIVE_PATH
+from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.rfc9111.stored import Policy
 from proxy.core.values import immutable
 
