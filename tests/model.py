@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from proxy.core.answer import Listed, listed
-from proxy.core.listing import Page, Span
+from proxy.core.span import Page, Span
+from proxy.listing.response_parser import Listed, listed
 
 
 @dataclass(frozen=True, slots=True)

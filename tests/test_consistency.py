@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.configuration import ConfigurationError, loaded
+from proxy.config.loading import ConfigurationError, loaded
 
 SIGNING = {"MODE": "gateway", "ACCESS_KEY": "AK", "SECRET_KEY": "a made-up secret"}
 EXCHANGED = {"KEY_USE": "token", "PROJECT_ID": "p", "IAM_URL": "http://iam"}
@@ -89,7 +89,7 @@ def test_a_seal_needs_its_key(seal: str) -> None:
 
 def test_encryption_needs_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where `cryptography` is missing, `check` names what to install."""
-    monkeypatch.setattr("proxy.consistency.find_spec", lambda _: None)
+    monkeypatch.setattr("proxy.config.checks.find_spec", lambda _: None)
     assert problems({}, STORE__SEAL="encrypt", STORE__KEY="sixteen letters and more") == ["store.seal"]
 
 

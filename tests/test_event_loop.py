@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from proxy.core.slices import Steps
-from proxy.event_loop import TICK_S, LoopClock, run_in_slices, run_in_thread
+from proxy.observability.event_loop import TICK_S, LoopClock, run_in_slices, run_in_thread
 
 LIMIT_S = 0.1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.watched import LOOK_S, Renewed, Watched, line
+from proxy.config.reload import LOOK_S, Renewed, Watched, line
 
 
 def test_a_file_is_read_again_when_it_changed(tmp_path: Path) -> None:

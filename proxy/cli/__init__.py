@@ -8,13 +8,13 @@ import sys
 import click
 
 from proxy import __version__
-from proxy.cli.checking import check, explain
+from proxy.cli.check import check, explain
 from proxy.cli.options import INTERRUPTED, failed
-from proxy.cli.purging import purge
-from proxy.cli.replaying import replay
-from proxy.cli.serving import demo, serve
-from proxy.cli.warming import warm
-from proxy.cli.watching import stats
+from proxy.cli.purge import purge
+from proxy.cli.replay import replay
+from proxy.cli.serve import demo, serve
+from proxy.cli.stats import stats
+from proxy.cli.warm import warm
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

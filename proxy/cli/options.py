@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from proxy.files import text
+from proxy.config.files import text
 
 if TYPE_CHECKING:
-    from proxy.cli.administration import AdminPort
-    from proxy.configuration import Configuration
-    from proxy.sources import Setting
+    from proxy.cli.admin_client import AdminPort
+    from proxy.config.loading import Configuration
+    from proxy.config.sources import Setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")
@@ -86,7 +86,7 @@ def configuration(
     store: str | None = None,
 ) -> Configuration:
     """Return the settings, or end with every problem on a line of its own."""
-    from proxy.configuration import ConfigurationError, loaded
+    from proxy.config.loading import ConfigurationError, loaded
 
     given: dict[Setting, object] = {
         at: value
@@ -116,8 +116,8 @@ def admin_port(config: Path | None, *, admin: str | None, token_file: Path | Non
     """Return the admin port of a running proxy, its token from *token_file* or the settings: never from an argument."""
     from pydantic import SecretStr, TypeAdapter, ValidationError
 
-    from proxy.cli.administration import AdminPort
-    from proxy.kinds import Address
+    from proxy.cli.admin_client import AdminPort
+    from proxy.config.types import Address
 
     section = configuration_offline(config).settings.admin
     if admin is not None:
@@ -172,7 +172,7 @@ def run(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> NoReturn:
 
 def run_until(main: Callable[[], signal.Signals | None]) -> NoReturn:
     """Run *main* until the signal that it returns, and end as that says; what went wrong ends in one line."""
-    from proxy.descriptors import standard
+    from proxy.runtime.rlimits import standard
 
     standard()
     ended = run_once(main)

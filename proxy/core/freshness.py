@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from proxy.core.listing import Span
+from proxy.core.span import Span
 from proxy.core.values import immutable
 
 JITTER: Final = 0.1
@@ -42,7 +42,7 @@ class Lifetimes:
         """Return the lifetime of a span fetched at *now*; *dice*, from 0 to 1, takes up to a tenth off it.
 
         Spans that were filled together would otherwise expire together. *unsettled* says that a job was begun lately
-        which will change lists; *transient_since* see `proxy.core.answer.Listed`.
+        which will change lists; *transient_since* see `proxy.listing.response_parser.Listed`.
         """
         ttl_s = self.ttl_s
         if unsettled:

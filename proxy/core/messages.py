@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from dataclasses import field
 
-from proxy.core.claimant import ANYBODY, Claimant
+from proxy.core.call_context import ANYBODY, Claimant
 from proxy.core.values import immutable
 
 # RFC 9110 §7.6.1, and the two that old agents still send.

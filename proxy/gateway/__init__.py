@@ -1,1 +1,1 @@
-"""From question to answer, one request each. Knows neither aiohttp nor redis."""
+"""Routes a request to the engine that answers it; admission, writes, re-authorization."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
-from proxy.core.budget import Allowance, Log, Wait, take
-from proxy.core.claimant import Priority
+from proxy.core.call_context import Priority
 from proxy.errors import OverloadedError, TooManyRequestsError
+from proxy.ratelimit.sliding_window import Allowance, Log, Wait, take
 
 _MOST_CALLERS: Final = 10_000
 

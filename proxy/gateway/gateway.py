@@ -7,36 +7,36 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from proxy.core.decisive import decisive
-from proxy.core.hops import ends_here, options
-from proxy.core.identity import Unshared, Who
-from proxy.core.keys import partition_scope
-from proxy.core.links import LinkStyle
+from proxy.auth.authenticators import Door, TokenDoor
+from proxy.core.base import Exchange
+from proxy.core.cache_key import partition_scope
+from proxy.core.cache_status import CacheStatus, Fwd
 from proxy.core.messages import Request, Response
-from proxy.core.policy import CacheStatus, Fwd
-from proxy.core.purging import Purge, Purged
-from proxy.core.rfc9111.routes import NO_RESOURCES, ResourceRoutes
+from proxy.core.partition import Unshared, Who
+from proxy.core.purge import Purge, Purged
 from proxy.core.routes import Route, route
 from proxy.core.values import immutable
-from proxy.core.versions import homeward
 from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
-from proxy.gateway.again import Again
-from proxy.gateway.asked import Asking, ListAsk, asked, shared_by_all
-from proxy.gateway.claimants import Claimants
-from proxy.gateway.doors import Door, TokenDoor
-from proxy.gateway.forward import Forwarder
 from proxy.gateway.learning import LearningForwarder
-from proxy.gateway.listed import Repeatable
-from proxy.gateway.listing import ListingGateway
-from proxy.gateway.page_answers import PageAnswers
-from proxy.gateway.pages import PageRenderer
-from proxy.gateway.resource import ResourceGateway
-from proxy.gateway.resource_asking import resource_asked
-from proxy.gateway.waited import as_one, believed_no_longer
-from proxy.stores.base import SpanStore
-from proxy.stores.circuit_breaker import begin_request
-from proxy.upstream.base import Exchange
+from proxy.gateway.reauthorization import as_one, believed_no_longer
+from proxy.gateway.relevant_headers import decisive
+from proxy.gateway.versions import homeward
+from proxy.listing.again import Again
+from proxy.listing.links import LinkStyle
+from proxy.listing.listed import Repeatable
+from proxy.listing.page_answers import PageAnswers
+from proxy.listing.page_cache import PageRenderer
+from proxy.listing.request import Asking, ListAsk, asked, shared_by_all
+from proxy.listing.service import ListingGateway
+from proxy.ratelimit.priority import Claimants
+from proxy.resources.request import resource_asked
+from proxy.resources.routes import NO_RESOURCES, ResourceRoutes
+from proxy.resources.service import ResourceGateway
+from proxy.storage.base import SpanStore
+from proxy.storage.circuit_breaker import begin_request
+from proxy.upstream.forward import Forwarder
+from proxy.upstream.hops import ends_here, options
 
 _OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
 

@@ -10,20 +10,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from proxy.core.directives import directives
-from proxy.core.identity import Partition, Partitioner
-from proxy.core.keys import EVERYTHING
+from proxy.auth.authenticators import Door
+from proxy.auth.token_acceptance import Credentials
+from proxy.core.base import Exchange
+from proxy.core.cache_key import EVERYTHING
 from proxy.core.messages import Fields, Request
-from proxy.core.rfc9111.invalidation import changed_resources
-from proxy.core.rfc9111.routes import ResourceRoutes
-from proxy.core.tokens import TOKENS_PATH
-from proxy.core.writes import Touch, taken_for, touch
+from proxy.core.partition import Partition, Partitioner
+from proxy.core.write_effect import Touch, taken_for, touch
 from proxy.errors import NotInStoreError, ProxyError
-from proxy.gateway.credentials import Credentials
-from proxy.gateway.doors import Door
-from proxy.gateway.forward import Forwarder
-from proxy.stores.base import SpanStore
-from proxy.upstream.base import Exchange
+from proxy.gateway.invalidation import changed_resources
+from proxy.http.cache_control import directives
+from proxy.resources.routes import ResourceRoutes
+from proxy.storage.base import SpanStore
+from proxy.upstream.forward import Forwarder
+from proxy.upstream.tokens import TOKENS_PATH
 
 # How long lists live shortly after a write that began a job, seconds: what IMS's image jobs take, and some more.
 UNSETTLED_S: Final = 120.0

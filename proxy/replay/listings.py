@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy.core.query import ListQuery, parsed
+from proxy.core.list_query import ListQuery, parsed
 from proxy.core.routes import Route, route
-from proxy.gateway.asked import PageSizes
+from proxy.listing.request import PageSizes
 from proxy.replay.entries import Entry
 
 _LISTED: Final = frozenset({200, 304, 429, 500, 502, 503, 504})  # answered with a list, or would have been by now

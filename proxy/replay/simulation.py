@@ -12,22 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from proxy.config import Settings
-from proxy.core.identity import Partition, Partitioner, Unshared, Who
-from proxy.core.links import page_link
+from proxy.auth.authenticators import TokenDoor
+from proxy.config.model import Settings
+from proxy.config.policies import asking, page_sizes
 from proxy.core.messages import Fields, Request
+from proxy.core.partition import Partition, Partitioner, Unshared, Who
 from proxy.core.routes import route
 from proxy.errors import ProxyError
-from proxy.gateway.doors import TokenDoor
 from proxy.gateway.gateway import Arrival
-from proxy.gateway.listed import Repeatable
+from proxy.listing.links import page_link
+from proxy.listing.listed import Repeatable
+from proxy.observability.logging import Telemetry
 from proxy.replay.entries import Entry
 from proxy.replay.listings import Listings, Name, listed
 from proxy.replay.upstream import RecordedUpstream
-from proxy.stores.memory import MemoryStore
-from proxy.telemetry import Telemetry
-from proxy.web.answering import Answering, answering
-from proxy.web.asking import asking, page_sizes
+from proxy.runtime.answering import Answering, answering
+from proxy.storage.memory import MemoryStore
 
 _SECRET: Final = b"nothing is kept of a replay"
 _DICE: Final = 0.5  # lifetimes vary by up to a tenth; this is the mean
@@ -118,7 +118,7 @@ class Simulation:
         await self._answering.close()
 
     def _repeated(self, who: str, entry: Entry) -> bool:
-        """Whether the same was answered before and may be answered again, as `proxy.web.memo` does."""
+        """Whether the same was answered before and may be answered again, as `proxy.server.fast_path` does."""
         kept = self._given.get((who, entry.target)) if entry.method == "GET" else None
         return kept is not None and self._now < kept[0].until and kept[1] == self._answering.listings.epoch
 

@@ -8,13 +8,13 @@ from typing import Final
 
 import orjson
 
+from proxy.core.base import Exchange
 from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
+from proxy.core.list_query import ListQuery, parsed
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.query import ListQuery, parsed
-from proxy.gateway.asked import PageSizes
+from proxy.listing.request import PageSizes
 from proxy.replay.entries import Entry
 from proxy.replay.listings import Listings, Name
-from proxy.upstream.base import Exchange
 
 _LISTS: Final = (NATIVE_PATH, EXTENSION_PATH)
 # What was refused for the request's own sake would be refused again; what failed or was throttled was for the moment's.

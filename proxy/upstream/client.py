@@ -17,9 +17,8 @@ from aiohttp.http_writer import StreamWriter
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
-from proxy.core.coding import CodingError, decoded
+from proxy.core.base import Exchange
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.wellformed import LENGTH_DIGITS
 from proxy.errors import (
     BrokenBodyError,
     ConnectTimeoutError,
@@ -27,9 +26,10 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
-from proxy.event_loop import run_in_thread
-from proxy.upstream.base import Exchange
-from proxy.upstream.connections import Connector
+from proxy.http.coding import CodingError, decoded
+from proxy.http.validation import LENGTH_DIGITS
+from proxy.observability.event_loop import run_in_thread
+from proxy.upstream.connector import Connector
 from proxy.upstream.interim import Awaiting, received_fields
 from proxy.upstream.plain import PlainRequests
 from proxy.upstream.unconnected import why_unanswered, why_unconnected

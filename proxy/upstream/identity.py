@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import field
 
-from proxy.core.identity import Partition, Partitioner
 from proxy.core.messages import Request
+from proxy.core.partition import Partition, Partitioner
 from proxy.core.signing import SigningKey
 from proxy.core.values import immutable
 from proxy.errors import IdentityChangedError

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 import orjson
 
 from proxy.errors import StoreUnavailableError
-from proxy.upstream.iam import Issued
+from proxy.upstream.keystone import Issued
 
 _LOOKS: Final = 50
 _LOOK_S: Final = 0.1

@@ -19,7 +19,7 @@ from aiohttp.streams import StreamReader
 from yarl import URL
 
 from proxy.core.messages import Request
-from proxy.core.wellformed import written
+from proxy.http.validation import written
 
 _SWITCHING: Final = 101  # is final: what comes behind it is no HTTP
 

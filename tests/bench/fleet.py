@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.demo.app import Lookalike
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.server import Lookalike
 from proxy.demo.throttle import ThrottlePolicy
 from tests.bench.load import OURS
 from tests.bench.section import Bench, Figure, Section, Taken, table

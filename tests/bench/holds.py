@@ -17,8 +17,8 @@ from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 
-from proxy.configuration import loaded
-from proxy.web.app import running
+from proxy.config.loading import loaded
+from proxy.runtime.app import running
 from tests.bench.servers import upstream
 from tests.harness.processes import LOOPBACK
 from tests.harness.redis import RedisServer

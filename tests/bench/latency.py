@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from proxy import __file__ as package
-from proxy.core.answer import Listed, listed
-from proxy.core.identity import Partition
-from proxy.core.keys import ListingKey
-from proxy.core.listing import HEAD
+from proxy.core.cache_key import ListingKey
+from proxy.core.partition import Partition
+from proxy.core.span import HEAD
 from proxy.demo.seed import GOLD, images
-from proxy.stores.memory import MemoryStore
+from proxy.listing.response_parser import Listed, listed
+from proxy.storage.memory import MemoryStore
 from tests.bench import load
 from tests.bench.load import OURS
 from tests.bench.section import Bench, Figure, Section, Taken, of_figures, table
@@ -229,7 +229,7 @@ bare client GETs one value, runs on the server's core, with as many tasks as wrk
         """\
 A process that has answered one list. Its modules were compiled before, as they are where pip has installed them. It
 takes its time for loading them: the proxy's own, aiohttp's and pydantic's above all
-(`python -X importtime -c 'import proxy.web.app'`).""",
+(`python -X importtime -c 'import proxy.runtime.app'`).""",
     ),
     Section(
         "Memory of what is stored",

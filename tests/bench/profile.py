@@ -15,8 +15,8 @@ from collections import Counter
 
 import uvloop
 
-from proxy.configuration import loaded
-from proxy.web.app import running
+from proxy.config.loading import loaded
+from proxy.runtime.app import running
 from tests.bench.load import TOKEN
 from tests.harness.processes import LOOPBACK
 

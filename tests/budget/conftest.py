@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 
-from proxy.core.budget import Allowance
 from proxy.errors import StoreUnavailableError
-from proxy.stores.ledger import Ledger, MemoryLedger
-from proxy.stores.redis import RedisStore, connected
-from proxy.stores.shared_ledger import SharedLedger
+from proxy.ratelimit.memory_store import Ledger, MemoryLedger
+from proxy.ratelimit.redis_store import SharedLedger
+from proxy.ratelimit.sliding_window import Allowance
+from proxy.storage.redis import RedisStore, connected
 from tests.harness.redis import RedisServer
 from tests.harness.redis_fleet import RedisCluster
 

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
-from proxy.core.budget import Allowance
-from proxy.core.claimant import Claimant, Priority
+from proxy.core.base import Exchange
+from proxy.core.call_context import Claimant, Priority
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.resilience import CLOSED, Breaker
-from proxy.stores.ledger import MemoryLedger
-from proxy.upstream.base import Exchange
-from proxy.upstream.limiter import Limiter
-from proxy.upstream.metrics import ShieldMetrics
-from proxy.upstream.turns import Turns
+from proxy.ratelimit.limiter import Limiter
+from proxy.ratelimit.memory_store import MemoryLedger
+from proxy.ratelimit.metrics import ShieldMetrics
+from proxy.ratelimit.queue import Turns
+from proxy.ratelimit.resilience import CLOSED, Breaker
+from proxy.ratelimit.sliding_window import Allowance
 
 OK = Response(200, Fields(), b"{}")
 THROTTLED = Response(

@@ -6,16 +6,16 @@ from contextlib import ExitStack
 
 import pytest
 
-from proxy.configuration import ConfigurationError, loaded
-from proxy.core.budget import Allowance
-from proxy.core.claimant import Priority
+from proxy.config.loading import ConfigurationError, loaded
+from proxy.core.call_context import Priority
 from proxy.core.freshness import Lifetimes
-from proxy.core.identity import Partitioner, Unshared, Who
 from proxy.core.messages import Fields, Request
+from proxy.core.partition import Partitioner, Unshared, Who
 from proxy.errors import OverloadedError, TooManyCallsError, TooManyRequestsError
 from proxy.gateway.admission import Admission
-from proxy.gateway.claimants import Claimants
-from proxy.gateway.thrift import Thrift
+from proxy.listing.thrift import Thrift
+from proxy.ratelimit.priority import Claimants
+from proxy.ratelimit.sliding_window import Allowance
 from tests.gateway.conftest import SECRET, MakeWorld, make_world
 
 __all__ = ["make_world"]

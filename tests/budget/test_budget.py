@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from proxy.core.budget import Allowance, Log, Taken, Told, Wait, closed, corrected, ended, left_share, take
-from proxy.core.claimant import Priority
+from proxy.core.call_context import Priority
+from proxy.ratelimit.sliding_window import Allowance, Log, Taken, Told, Wait, closed, corrected, ended, left_share, take
 
 TWENTY = Allowance(20, 1.0)
 HOLD_S = 5.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.budget import Allowance, Log, Taken, closed, corrected, ended, take
-from proxy.core.budget import Told as Limit
-from proxy.core.claimant import Priority
+from proxy.core.call_context import Priority
+from proxy.ratelimit.sliding_window import Allowance, Log, Taken, closed, corrected, ended, take
+from proxy.ratelimit.sliding_window import Told as Limit
 from tests.budget.windows import most_in_a_window
 
 HOLD_S = 2.0

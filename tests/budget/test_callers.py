@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
+from proxy.demo.app import Call, Lookalike
 from proxy.demo.seed import TOKENS, demo_catalogue
-from proxy.demo.server import Call, Lookalike
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, BETA, Answer, Proxy, a_proxy
 

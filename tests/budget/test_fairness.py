@@ -8,8 +8,8 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from proxy.config import CacheSection, Settings
-from proxy.demo.server import Call
+from proxy.config.model import CacheSection, Settings
+from proxy.demo.app import Call
 from tests.budget.upstreams import budgeted, upstream
 from tests.conftest import Say
 from tests.fleet import trace

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.demo.server import Lookalike
+from proxy.demo.app import Lookalike
 from proxy.demo.throttle import ThrottlePolicy
-from proxy.web.app import Running
+from proxy.runtime.app import Running
 from tests.budget.upstreams import budgeted, provoked, upstream
 from tests.conftest import Say
 from tests.fleet import trace

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from proxy.core.budget import Allowance, Taken, Told, Usage, Wait
-from proxy.core.claimant import Priority
-from proxy.stores.ledger import Ledger
-from proxy.stores.redis import connected
+from proxy.core.call_context import Priority
+from proxy.ratelimit.memory_store import Ledger
+from proxy.ratelimit.sliding_window import Allowance, Taken, Told, Usage, Wait
+from proxy.storage.redis import connected
 from tests.budget.conftest import PREFIX, MakeLedger, shared
 from tests.harness.redis import RedisServer
 

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 import pytest
 
-from proxy.core.budget import Allowance, Taken, Told, Wait
-from proxy.core.claimant import Priority
-from proxy.stores.ledger import MemoryLedger, WithoutStore
-from proxy.stores.redis import RedisStore, connected
-from proxy.stores.shared_ledger import NOTICED_S, SharedLedger
+from proxy.core.call_context import Priority
+from proxy.ratelimit.memory_store import MemoryLedger, WithoutStore
+from proxy.ratelimit.redis_store import NOTICED_S, SharedLedger
+from proxy.ratelimit.sliding_window import Allowance, Taken, Told, Wait
+from proxy.storage.redis import RedisStore, connected
 from tests.budget.conftest import PREFIX, Unguarded
 from tests.budget.windows import most_in_a_window
 from tests.harness.redis import RedisServer

@@ -8,10 +8,8 @@ import time
 
 import pytest
 
-from proxy.core.budget import Allowance
-from proxy.core.claimant import Priority
+from proxy.core.call_context import Priority
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.resilience import Breaker
 from proxy.errors import (
     TooManyCallsError,
     UnauthorizedError,
@@ -19,6 +17,8 @@ from proxy.errors import (
     UpstreamFailingError,
     UpstreamUnreachableError,
 )
+from proxy.ratelimit.resilience import Breaker
+from proxy.ratelimit.sliding_window import Allowance
 from tests.budget.shielded import OK, THROTTLED, Shielded, turns_pass
 from tests.budget.windows import most_in_a_window
 from tests.harness.waiting import until

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 import aiohttp
 from aiohttp import web
 
-from proxy.config import CacheSection
-from proxy.demo.server import Call, Lookalike
-from proxy.web.app import Running
+from proxy.config.model import CacheSection
+from proxy.demo.app import Call, Lookalike
+from proxy.runtime.app import Running
 from tests.budget.upstreams import budgeted, upstream
 from tests.conftest import Say
 from tests.fleet import trace

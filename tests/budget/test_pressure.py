@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.budget.upstreams import budgeted, upstream
 from tests.budget.windows import most_in_a_window
 from tests.conftest import Say

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.claimant import Claimant, Priority
-from proxy.core.resilience import Breaker, Retries, backoff_s
-from proxy.core.waiting import Waiting
+from proxy.core.call_context import Claimant, Priority
+from proxy.ratelimit.resilience import Breaker, Retries, backoff_s
+from proxy.ratelimit.waiting import Waiting
 
 
 @given(attempt=st.integers(1, 10_000), dice=st.floats(0, 1))

@@ -17,11 +17,11 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from proxy.core.budget import Allowance, Taken
-from proxy.core.claimant import Priority
-from proxy.stores.ledger import MemoryLedger
-from proxy.stores.redis import RedisStore
-from proxy.stores.shared_ledger import NOTICED_S, SharedLedger
+from proxy.core.call_context import Priority
+from proxy.ratelimit.memory_store import MemoryLedger
+from proxy.ratelimit.redis_store import NOTICED_S, SharedLedger
+from proxy.ratelimit.sliding_window import Allowance, Taken
+from proxy.storage.redis import RedisStore
 from tests.budget.conftest import PREFIX, Unguarded
 from tests.budget.windows import most_in_a_window
 

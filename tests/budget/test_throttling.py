@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.budget import Allowance, Told
 from proxy.core.messages import Fields
-from proxy.core.throttling import Heard, heard
+from proxy.ratelimit.sliding_window import Allowance, Told
+from proxy.ratelimit.upstream_limits import Heard, heard
 
 NOW = 1_767_225_600.0  # Thu, 01 Jan 2026 00:00:00 GMT
 APIG = b'{"error_msg":"The throttling threshold has been reached: policy %s","error_code":"APIGW.0308"}'

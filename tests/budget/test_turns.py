@@ -9,13 +9,13 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from proxy.core.budget import Allowance, Taken, Wait
-from proxy.core.claimant import Claimant, Priority
+from proxy.core.call_context import Claimant, Priority
 from proxy.errors import TooManyCallsError
-from proxy.stores.ledger import MemoryLedger
-from proxy.upstream.lines import Turn
-from proxy.upstream.metrics import ShieldMetrics
-from proxy.upstream.turns import Turns
+from proxy.ratelimit.lines import Turn
+from proxy.ratelimit.memory_store import MemoryLedger
+from proxy.ratelimit.metrics import ShieldMetrics
+from proxy.ratelimit.queue import Turns
+from proxy.ratelimit.sliding_window import Allowance, Taken, Wait
 
 SOMEBODY = Claimant(caller="a")
 LONG_S = 60.0

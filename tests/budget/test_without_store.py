@@ -19,8 +19,8 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from proxy.config import Settings
-from proxy.demo.server import Call, Lookalike
+from proxy.config.model import Settings
+from proxy.demo.app import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
 from tests.budget.upstreams import budgeted, upstream
 from tests.budget.windows import most_in_a_window

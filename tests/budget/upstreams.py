@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 
-from proxy.config import BudgetSection, Settings
+from proxy.config.model import BudgetSection, Settings
+from proxy.demo.app import Lookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.image import Image
-from proxy.demo.server import Lookalike
 from proxy.demo.throttle import ThrottlePolicy
 from tests.fleet import trace
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.answer import Listed, NotAList, listed, read_list_in_slices
 from proxy.core.slices import Limits, run_to_end
+from proxy.listing.response_parser import Listed, NotAList, listed, read_list_in_slices
 
 
 def a_list(*images: object, **around: object) -> bytes:

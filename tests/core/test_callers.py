@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.callers import CallersError, callers, recognised
+from proxy.auth.api_keys import CallersError, callers, recognised
 from proxy.core.messages import Fields
 
 KEY = "a-key-of-16-or-more"

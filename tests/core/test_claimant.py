@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.claimant import Claimant, Priority
+from proxy.core.call_context import Claimant, Priority
 
 WAITING = Claimant(Priority.BATCH, caller="a", partition="p")
 

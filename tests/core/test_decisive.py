@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.decisive import DECISIVE, decisive
 from proxy.core.messages import Fields, Request
+from proxy.gateway.relevant_headers import DECISIVE, decisive
 
 names = st.sampled_from([*sorted(DECISIVE - {"authorization"}), "user-agent", "x-trace", "host", "x-project-id"])
 

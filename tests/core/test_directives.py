@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.directives import NONE, Directives, directives
 from proxy.core.messages import Fields
+from proxy.http.cache_control import NONE, Directives, directives
 
 
 def said(*lines: str) -> Directives:

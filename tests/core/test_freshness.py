@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.freshness import Lifetimes, Standing, Verdicts, current_age, standing
-from proxy.core.listing import HEAD
+from proxy.core.span import HEAD
 from tests.model import Model
 
 LIFETIMES = Lifetimes(60.0, 2.0, stale_while_revalidate_s=30.0, stale_if_error_s=300.0)

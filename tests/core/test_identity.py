@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.identity import Partition, Partitioner, Unshared, variant
 from proxy.core.messages import Fields
+from proxy.core.partition import Partition, Partitioner, Unshared, variant
 
 SECRET = b"sixteen bytes or more"
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="%"), min_size=1, max_size=40)

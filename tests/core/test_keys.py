@@ -5,9 +5,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.identity import Partition
-from proxy.core.keys import EVERYTHING, ListingKey, digest, listing_scope, partition_scope
-from proxy.core.query import Window
+from proxy.core.cache_key import EVERYTHING, ListingKey, digest, listing_scope, partition_scope
+from proxy.core.list_query import Window
+from proxy.core.partition import Partition
 
 _PARTS = st.lists(st.text(st.sampled_from("01:;,\0ab%&é\udcff"), max_size=6), max_size=5).map(tuple)
 _KEY = ListingKey(Partition("token", "aa" * 16), "Q", "/v2/images", "name=n")

@@ -10,16 +10,16 @@ import time
 
 import pytest
 
-from proxy.core.coding import chosen
-from proxy.core.directives import Directives, directives
-from proxy.core.links import LinkStyle
 from proxy.core.messages import Fields, Request
-from proxy.core.refusals import told
-from proxy.core.rfc9111.control import Control, control
-from proxy.core.rfc9111.routes import ResourceRoute, ResourceRoutes
-from proxy.core.rfc9111.stored import Policy
-from proxy.core.throttling import Heard, heard
-from proxy.core.validators import none_match
+from proxy.http.cache_control import Directives, directives
+from proxy.http.coding import chosen
+from proxy.http.control import Control, control
+from proxy.http.refusals import told
+from proxy.http.stored_response import Policy
+from proxy.http.validators import none_match
+from proxy.listing.links import LinkStyle
+from proxy.ratelimit.upstream_limits import Heard, heard
+from proxy.resources.routes import ResourceRoute, ResourceRoutes
 
 LONG = 64_000
 AT_MOST_S = 10.0

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.core.listing import HEAD, Gap, Page, Piece, Span, chain, cover
+from proxy.core.span import HEAD, Gap, Page, Piece, Span, chain, cover
 from tests.model import Model, ids_of
 
 ROWS = tuple("abcdefghij")

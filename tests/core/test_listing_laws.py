@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.listing import HEAD, Gap, Page, Piece, Span, chain, cover
+from proxy.core.span import HEAD, Gap, Page, Piece, Span, chain, cover
 from tests.model import Model, ids_of
 
 _ROWS = st.integers(0, 24).map(lambda count: tuple(f"i{number:02}" for number in range(count)))

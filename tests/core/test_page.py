@@ -3,11 +3,11 @@
 import orjson
 import pytest
 
-from proxy.core.identity import Partition
-from proxy.core.keys import ListingKey
-from proxy.core.listing import HEAD, Page, Part, Span
-from proxy.core.page import rendered
-from proxy.core.query import ListQuery, Window, parsed
+from proxy.core.cache_key import ListingKey
+from proxy.core.list_query import ListQuery, Window, parsed
+from proxy.core.partition import Partition
+from proxy.core.span import HEAD, Page, Part, Span
+from proxy.listing.rendering import rendered
 from tests.model import Model
 
 MODEL = Model(tuple("abcde"))

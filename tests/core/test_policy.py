@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.policy import CacheStatus, Fwd
+from proxy.core.cache_status import CacheStatus, Fwd
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.query import ListQuery, Sort, Unclear, Window, normalised, parsed
+from proxy.core.list_query import ListQuery, Sort, Unclear, Window, normalised, parsed
 
 
 def clear(raw: str) -> ListQuery:

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, quote
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.core.query import ListQuery, parsed
+from proxy.core.list_query import ListQuery, parsed
 
 Pairs = list[tuple[str, str]]
 

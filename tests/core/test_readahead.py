@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.readahead import Readahead
+from proxy.listing.prefetch import Readahead
 
 READAHEAD = Readahead(longest=1000)
 ROWS = st.integers(1, 1000)

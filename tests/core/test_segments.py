@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.segments import Segments
+from proxy.storage.segmented_lru import Segments
 
 KEYS = st.integers(0, 12)
 STEPS = st.lists(

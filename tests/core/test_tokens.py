@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.core.identity import Partitioner, Scope
-from proxy.core.tokens import Verdict, password_order, verdict
+from proxy.core.partition import Partitioner, Scope
+from proxy.upstream.tokens import Verdict, password_order, verdict
 
 PROJECT = {"id": "p", "name": "p", "domain": {"id": "d", "name": "d"}}
 

@@ -3,8 +3,8 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.core.listing import HEAD, Piece
-from proxy.core.vanished import continued, footholds
+from proxy.core.span import HEAD, Piece
+from proxy.listing.marker_recovery import continued, footholds
 from tests.model import Model
 
 

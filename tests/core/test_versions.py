@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from proxy.core.versions import homeward
+from proxy.gateway.versions import homeward
 
 BASE = "https://proxy.example"
 

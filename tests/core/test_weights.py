@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.weights import weights
+from proxy.http.negotiation import weights
 
 
 @pytest.mark.parametrize(

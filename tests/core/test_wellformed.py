@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.wellformed import SERVER, Malformed, is_host, malformed, origin_form, written
+from proxy.http.validation import SERVER, Malformed, is_host, malformed, origin_form, written
 
 
 @pytest.mark.parametrize(

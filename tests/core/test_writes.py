@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.writes import Touch, touch
+from proxy.core.write_effect import Touch, touch
 
 
 @pytest.mark.parametrize(

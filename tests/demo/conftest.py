@@ -7,8 +7,8 @@ import orjson
 import pytest
 from yarl import URL
 
+from proxy.demo.app import Lookalike
 from proxy.demo.seed import TOKENS, demo_catalogue
-from proxy.demo.server import Lookalike
 from tests.demo.builders import Ask
 
 

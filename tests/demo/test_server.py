@@ -6,9 +6,9 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.demo import server
+from proxy.demo import app as server
+from proxy.demo.app import Lookalike
 from proxy.demo.seed import ALPHA, BETA, TOKENS
-from proxy.demo.server import Lookalike
 from tests.demo.builders import Ask
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}

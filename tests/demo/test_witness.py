@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from proxy.demo.app import Call, Lookalike
 from proxy.demo.seed import TOKENS, demo_catalogue
-from proxy.demo.server import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
 from tests.demo.builders import Ask
 

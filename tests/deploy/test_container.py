@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from proxy import __version__
-from proxy.config import ServerSection
+from proxy.config.model import ServerSection
 from tests.deploy.kustomize import Document, read
 from tests.deploy.settings import accepted
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from proxy.shown import as_toml
-from proxy.sources import sections
+from proxy.config.shown import as_toml
+from proxy.config.sources import sections
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config" / "ims-proxy.toml"

@@ -3,7 +3,7 @@
 import re
 import tomllib
 
-from proxy.configuration import loaded
+from proxy.config.loading import loaded
 from tests.documents import generated
 
 

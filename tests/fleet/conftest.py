@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.demo.app import Lookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.image import Image
-from proxy.demo.server import Lookalike
 from tests.fleet.trace import TOKENS, Crawl, catalogue, crawls
 from tests.harness.redis import RedisServer
 

@@ -9,11 +9,11 @@ from typing import Protocol
 
 import aiohttp
 
-from proxy.config import AdminSection as Admin
-from proxy.config import CacheSection, IdentitySection, Settings, StoreSection, UpstreamSection
-from proxy.config import ServerSection as Server
-from proxy.demo.server import Call, Lookalike
-from proxy.web.app import Running, running
+from proxy.config.model import AdminSection as Admin
+from proxy.config.model import CacheSection, IdentitySection, Settings, StoreSection, UpstreamSection
+from proxy.config.model import ServerSection as Server
+from proxy.demo.app import Call, Lookalike
+from proxy.runtime.app import Running, running
 from tests.fleet.trace import Origin
 
 ANYWHERE = "127.0.0.1:0"

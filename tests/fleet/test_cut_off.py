@@ -10,18 +10,18 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.core.keys import EVERYTHING, ListingKey
-from proxy.core.listing import HEAD
+from proxy.core.cache_key import EVERYTHING, ListingKey
+from proxy.core.span import HEAD
+from proxy.demo.app import Lookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.seed import images
-from proxy.demo.server import Lookalike
 from proxy.errors import StoreUnavailableError
-from proxy.event_loop import LoopClock
-from proxy.stores.base import Claim
-from proxy.stores.memory import MemoryStore
-from proxy.stores.redis import connected
-from proxy.stores.tiered import TieredStore
-from proxy.web.app import running
+from proxy.observability.event_loop import LoopClock
+from proxy.runtime.app import running
+from proxy.storage.base import Claim
+from proxy.storage.memory import MemoryStore
+from proxy.storage.redis import connected
+from proxy.storage.tiered import TieredStore
 from tests.fleet.replicas import settings
 from tests.fleet.trace import PROJECTS, TOKENS
 from tests.harness.processes import LOOPBACK

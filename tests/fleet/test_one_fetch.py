@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.conftest import Say
 from tests.fleet.replicas import SECRET, collapsed, list_calls, replicas, settings
 from tests.harness.proxy import ProxyProcess

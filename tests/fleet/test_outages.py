@@ -9,9 +9,9 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.demo.server import Lookalike
-from proxy.stores.circuit_breaker import SILENT_WAITS
-from proxy.web.app import Running
+from proxy.demo.app import Lookalike
+from proxy.runtime.app import Running
+from proxy.storage.circuit_breaker import SILENT_WAITS
 from tests.conftest import Say
 from tests.fleet.replicas import list_calls, metric, replicas, round_robin, settings
 from tests.fleet.trace import Crawl, run

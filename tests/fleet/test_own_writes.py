@@ -12,10 +12,10 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from proxy.demo.app import Lookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.seed import images
-from proxy.demo.server import Lookalike
-from proxy.web.app import Running
+from proxy.runtime.app import Running
 from tests.fleet.replicas import replicas, settings
 from tests.fleet.trace import PROJECTS, TOKENS
 from tests.harness.redis import RedisServer

@@ -8,10 +8,10 @@ import aiohttp
 import orjson
 import pytest
 
+from proxy.demo.app import Call, Lookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.seed import images
-from proxy.demo.server import Call, Lookalike
-from proxy.web.app import Running
+from proxy.runtime.app import Running
 from tests.bounded import bounded
 from tests.fleet.replicas import replicas, settings
 from tests.fleet.trace import PROJECTS, TOKENS

@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
-from proxy.config import CacheSection
-from proxy.demo.server import Lookalike
-from proxy.stores.commands import UNUSED_MS
+from proxy.config.model import CacheSection
+from proxy.demo.app import Lookalike
+from proxy.storage.redis_scripts import UNUSED_MS
 from tests.conftest import Say
 from tests.fleet.replicas import replicas, settings
 from tests.harness.redis import RedisServer

@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 import pytest
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.conftest import Say
 from tests.fleet.replicas import SECRET, metric
 from tests.harness.processes import LOOPBACK

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from proxy.config import Settings
-from proxy.demo.server import Lookalike
-from proxy.web.app import Running
+from proxy.config.model import Settings
+from proxy.demo.app import Lookalike
+from proxy.runtime.app import Running
 from tests.conftest import Say
 from tests.fleet.replicas import list_calls, replicas, round_robin, settings
 from tests.fleet.trace import FILTERS, PROJECTS, TOKENS, Crawl, Figures, Origin, run

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from proxy.demo.server import Lookalike
+from proxy.demo.app import Lookalike
 from tests.conftest import Say
 from tests.fleet.replicas import SECRET, list_calls
 from tests.fleet.trace import TOKENS, Crawl, Figures, crawls, run

@@ -18,10 +18,10 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from proxy.demo.app import Call
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.query import list_query
 from proxy.demo.seed import ALPHA, BETA, GOLD, images
-from proxy.demo.server import Call
 from proxy.demo.visibility import Caller
 
 Pairs = tuple[tuple[str, str], ...]

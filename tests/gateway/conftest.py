@@ -10,20 +10,20 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from proxy.core.base import Exchange
 from proxy.core.freshness import Lifetimes, Verdicts
-from proxy.core.identity import Partitioner
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.readahead import Readahead
-from proxy.core.rules import Rules
+from proxy.core.partition import Partitioner
 from proxy.errors import UpstreamTimeoutError
-from proxy.gateway.asked import Asking, ListAsk, PageSizes, asked
-from proxy.gateway.fetching import Fetcher
-from proxy.gateway.listed import Listed
-from proxy.gateway.listing import ListingGateway
-from proxy.gateway.thrift import Thrift
-from proxy.stores.memory import MemoryStore
-from proxy.telemetry import Telemetry
-from proxy.upstream.base import Exchange
+from proxy.listing.fetcher import Fetcher
+from proxy.listing.listed import Listed
+from proxy.listing.prefetch import Readahead
+from proxy.listing.request import Asking, ListAsk, PageSizes, asked
+from proxy.listing.rules import Rules
+from proxy.listing.service import ListingGateway
+from proxy.listing.thrift import Thrift
+from proxy.observability.logging import Telemetry
+from proxy.storage.memory import MemoryStore
 from tests.bounded import bounded
 from tests.model import Model, body, ids_of
 

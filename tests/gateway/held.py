@@ -10,12 +10,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from proxy.core.keys import ListingKey
+from proxy.core.base import Exchange
+from proxy.core.cache_key import ListingKey
 from proxy.core.messages import Fields, Request, Response
 from proxy.core.signing import signature
-from proxy.stores.base import Claim
-from proxy.stores.memory import MemoryStore
-from proxy.upstream.base import Exchange
+from proxy.storage.base import Claim
+from proxy.storage.memory import MemoryStore
 
 
 class HeldStore(MemoryStore):

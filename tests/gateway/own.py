@@ -12,13 +12,13 @@ from typing import Any
 import orjson
 import pytest
 
+from proxy.config.policies import asking
 from proxy.core.messages import Fields, Request
 from proxy.gateway.gateway import Arrival
-from proxy.telemetry import Telemetry
-from proxy.web.answering import Answering, answering
-from proxy.web.asking import asking
-from proxy.web.entrance import Entrance
-from proxy.web.shield import Shield
+from proxy.observability.logging import Telemetry
+from proxy.runtime.answering import Answering, answering
+from proxy.runtime.entrance import Entrance
+from proxy.runtime.shield import Shield
 from tests.gateway.conftest import SECRET, Hand
 from tests.gateway.held import HeldStore, TellingWho
 from tests.web.conftest import settings_for
@@ -135,7 +135,7 @@ MakeOwn = Callable[..., Own]
 @pytest.fixture
 async def make_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeOwn]:
     """Make a gateway, whose files count as soon as they change; it ends with the test."""
-    monkeypatch.setattr("proxy.watched.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
     made: list[Own] = []
 
     def one(**sections: dict[str, Any]) -> Own:

@@ -7,20 +7,20 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from proxy.auth.token_acceptance import Credentials
+from proxy.core.base import Exchange, Upstream
 from proxy.core.freshness import Verdicts
-from proxy.core.identity import Partition, Partitioner, Who
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.rfc9111.routes import IMAGES, ResourceRoute, ResourceRoutes
-from proxy.core.rfc9111.stored import Policy
-from proxy.gateway.credentials import Credentials
-from proxy.gateway.forward import Forwarder
-from proxy.gateway.resource import Resourced, ResourceGateway
-from proxy.gateway.resource_asking import ResourceAsk, resource_asked
-from proxy.gateway.resource_fetching import ResourceFetcher
-from proxy.gateway.thrift import Thrift
-from proxy.stores.memory import MemoryStore
-from proxy.telemetry import Telemetry
-from proxy.upstream.base import Exchange, Upstream
+from proxy.core.partition import Partition, Partitioner, Who
+from proxy.http.stored_response import Policy
+from proxy.listing.thrift import Thrift
+from proxy.observability.logging import Telemetry
+from proxy.resources.fetcher import ResourceFetcher
+from proxy.resources.request import ResourceAsk, resource_asked
+from proxy.resources.routes import IMAGES, ResourceRoute, ResourceRoutes
+from proxy.resources.service import Resourced, ResourceGateway
+from proxy.storage.memory import MemoryStore
+from proxy.upstream.forward import Forwarder
 from tests.gateway.conftest import SECRET, Hand
 
 MOST_BYTES = 1000

@@ -7,10 +7,10 @@ from itertools import product
 import pytest
 
 from proxy.core.freshness import Lifetimes
-from proxy.core.identity import Partitioner, Scope, Who
 from proxy.core.messages import Fields, Request
-from proxy.core.rules import Rules
-from proxy.gateway.asked import Asking, ListAsk, PageSizes, asked
+from proxy.core.partition import Partitioner, Scope, Who
+from proxy.listing.request import Asking, ListAsk, PageSizes, asked
+from proxy.listing.rules import Rules
 
 PARTITIONS = Partitioner(b"0123456789abcdef")
 TARGETS = ("/v2/images", "/v2/images?limit=5", "/v2/images?limit=5&marker=a", "/v2/cloudimages", "/v2/images?name=a")

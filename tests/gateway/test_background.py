@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from proxy.gateway.background import Background
+from proxy.caching.background import Background
 
 
 async def test_work_that_never_began_is_ended_too() -> None:

@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from proxy.gateway.coalescer import Coalescer
+from proxy.caching.collapsing import Coalescer
 
 
 class Gated:

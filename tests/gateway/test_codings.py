@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
-from proxy.gateway import codings
-from proxy.gateway.codings import CodedBodies
+from proxy.caching import codings
+from proxy.caching.codings import CodedBodies
 
 BODY = b"0123456789" * 200
 

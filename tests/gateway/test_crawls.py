@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.core.listing import Page
+from proxy.core.span import Page
 from tests.gateway.conftest import MakeWorld, World
 from tests.model import Model, ids_of
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.auth import token_acceptance as credentials
+from proxy.auth.token_acceptance import Credentials
 from proxy.core.freshness import Verdicts
-from proxy.core.identity import Partition, Who
-from proxy.gateway import credentials
-from proxy.gateway.credentials import Credentials
-from proxy.stores.memory import MemoryStore
+from proxy.core.partition import Partition, Who
+from proxy.storage.memory import MemoryStore
 
 NOW = 1_767_225_600.0
 

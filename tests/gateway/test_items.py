@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import orjson
 
+from proxy.core.cache_key import EVERYTHING, ListingKey
 from proxy.core.freshness import Lifetimes
-from proxy.core.keys import EVERYTHING, ListingKey
-from proxy.core.listing import Piece
 from proxy.core.messages import Response
+from proxy.core.span import Piece
 from proxy.errors import StoreUnavailableError
-from proxy.gateway.items import ListItems
-from proxy.stores.base import Found
-from proxy.stores.memory import MemoryStore
+from proxy.resources.items import ListItems
+from proxy.storage.base import Found
+from proxy.storage.memory import MemoryStore
 from tests.gateway.conftest import ROWS, MakeWorld, World
 
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from proxy.core.cache_status import Fwd
 from proxy.core.freshness import Lifetimes
-from proxy.core.listing import Page
-from proxy.core.policy import Fwd
+from proxy.core.span import Page
 from tests.gateway.conftest import ROWS, MakeWorld, World
 from tests.model import Model
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.core import validators
-from proxy.core.identity import Partition
-from proxy.core.keys import ListingKey
-from proxy.core.listing import HEAD, Page, Part
-from proxy.core.query import Window
-from proxy.gateway import codings, pages
-from proxy.gateway.pages import PageRenderer
+from proxy.caching import codings
+from proxy.core.cache_key import ListingKey
+from proxy.core.list_query import Window
+from proxy.core.partition import Partition
+from proxy.core.span import HEAD, Page, Part
+from proxy.http import validators
+from proxy.listing import page_cache as pages
+from proxy.listing.page_cache import PageRenderer
 from tests.model import Model
 
 KEY = ListingKey(Partition("token", "0" * 32), "", "/v2/images", "")

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.core.keys import EVERYTHING, ListingKey
-from proxy.core.policy import Fwd
+from proxy.core.cache_key import EVERYTHING, ListingKey
+from proxy.core.cache_status import Fwd
 from proxy.errors import NotInStoreError, TooManyCallsError, UpstreamTimeoutError, UpstreamUnreachableError
-from proxy.gateway.resource_asking import ResourceAsk
-from proxy.stores.base import Claim
+from proxy.resources.request import ResourceAsk
+from proxy.storage.base import Claim
 from tests.gateway.conftest import unreachable
 from tests.gateway.resources import IMAGE, MOST_BYTES, Resources, says
 

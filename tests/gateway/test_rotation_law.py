@@ -75,5 +75,5 @@ def test_an_answer_is_of_who_the_proxy_is(steps: list[tuple[tuple[str, object], 
         finally:
             await own.close()
 
-    with TemporaryDirectory() as directory, patch("proxy.watched.LOOK_S", 0.0):
+    with TemporaryDirectory() as directory, patch("proxy.config.reload.LOOK_S", 0.0):
         asyncio.run(lived())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from proxy.core.keys import ListingKey
-from proxy.core.listing import HEAD
-from proxy.event_loop import LoopClock
-from proxy.gateway.sharing import Sharing
-from proxy.stores.base import Claim, State
-from proxy.stores.circuit_breaker import CircuitBreaker, begin_request
-from proxy.stores.memory import MemoryStore
-from proxy.telemetry import Telemetry
+from proxy.caching.sharing import Sharing
+from proxy.core.cache_key import ListingKey
+from proxy.core.span import HEAD
+from proxy.observability.event_loop import LoopClock
+from proxy.observability.logging import Telemetry
+from proxy.storage.base import Claim, State
+from proxy.storage.circuit_breaker import CircuitBreaker, begin_request
+from proxy.storage.memory import MemoryStore
 from tests.stores.builders import KEY, NOW
 
 TIMEOUT_S = 0.3

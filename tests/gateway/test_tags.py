@@ -7,13 +7,13 @@ from itertools import product
 
 import pytest
 
-from proxy.core.identity import Partitioner
-from proxy.core.keys import ListingKey
-from proxy.core.listing import Page, Part, Span
-from proxy.core.query import Window
-from proxy.core.validators import entity_tag
-from proxy.gateway.pages import PageRenderer
-from proxy.stores import codec
+from proxy.core.cache_key import ListingKey
+from proxy.core.list_query import Window
+from proxy.core.partition import Partitioner
+from proxy.core.span import Page, Part, Span
+from proxy.http.validators import entity_tag
+from proxy.listing.page_cache import PageRenderer
+from proxy.storage import serialization as codec
 from tests.stores.builders import a_span
 
 PARTITION = Partitioner(b"0123456789abcdef").token("t")
@@ -55,7 +55,7 @@ async def test_a_tag_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(body)
         return entity_tag(body)
 
-    monkeypatch.setattr("proxy.gateway.pages.entity_tag", counted)
+    monkeypatch.setattr("proxy.listing.page_cache.entity_tag", counted)
     renderer, kept = PageRenderer(0), a_span()
     for _ in range(3):
         await tag(renderer, Page((Part(read(kept), 0, 3),), None), KEY, Window())

@@ -6,17 +6,17 @@ import asyncio
 
 import pytest
 
+from proxy.auth.authenticators import ProjectDoor
+from proxy.auth.token_verifier import TokenVerifier
+from proxy.config.policies import asking
 from proxy.core.freshness import Verdicts
-from proxy.core.identity import Scope
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.tokens import Verdict
-from proxy.gateway.doors import ProjectDoor
+from proxy.core.partition import Scope
 from proxy.gateway.gateway import Answer, Arrival
-from proxy.gateway.verifier import TokenVerifier
-from proxy.stores.memory import MemoryStore
-from proxy.telemetry import Telemetry
-from proxy.web.answering import answering
-from proxy.web.asking import asking
+from proxy.observability.logging import Telemetry
+from proxy.runtime.answering import answering
+from proxy.storage.memory import MemoryStore
+from proxy.upstream.tokens import Verdict
 from tests.gateway.conftest import SECRET, Hand
 from tests.gateway.held import Whole
 from tests.model import Model, body
@@ -40,7 +40,7 @@ class Cloud(Whole):
         self.called = asyncio.Event()
 
     async def verdict(self, token: str) -> Verdict | None:
-        """See `proxy.gateway.verifier.Judge`."""
+        """See `proxy.auth.token_verifier.Judge`."""
         self.judged.append(token)
         roles = self.tokens.get(token)
         return Verdict(Scope("project", "a domain", "a project", roles, token), 1e12) if roles else None

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from proxy.auth.token_verifier import REFUSED_S, TokenVerifier
 from proxy.core.freshness import Verdicts
-from proxy.core.identity import Scope
-from proxy.core.tokens import Verdict
+from proxy.core.partition import Scope
 from proxy.errors import UpstreamUnreachableError
-from proxy.gateway.verifier import REFUSED_S, TokenVerifier
+from proxy.upstream.tokens import Verdict
 
 NOW = 1_777_593_600.0
 SCOPE = Scope("project", "d", "p", (), "u")

@@ -16,12 +16,12 @@ import orjson
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from proxy.core.keys import EVERYTHING
+from proxy.core.base import Exchange
+from proxy.core.cache_key import EVERYTHING
 from proxy.core.messages import Fields, Request
 from proxy.errors import NotInStoreError, ProxyError, UpstreamUnreachableError
-from proxy.gateway.resource import Resourced
-from proxy.gateway.resource_asking import ResourceAsk
-from proxy.upstream.base import Exchange
+from proxy.resources.request import ResourceAsk
+from proxy.resources.service import Resourced
 from tests.gateway.resources import TTL, Resources
 from tests.laws.test_state_machine import bounds
 

@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from proxy.core.keys import EVERYTHING, listing_scope
-from proxy.core.listing import Part
+from proxy.core.cache_key import EVERYTHING, listing_scope
 from proxy.core.messages import Fields, Response
-from proxy.core.page import rendered
+from proxy.core.span import Part
 from proxy.demo.image import Image
 from proxy.errors import ProxyError, UpstreamTimeoutError
-from proxy.gateway.listed import Listed
-from proxy.stores.memory import MemoryStore
+from proxy.listing.listed import Listed
+from proxy.listing.rendering import rendered
+from proxy.storage.memory import MemoryStore
 from tests.laws.history import LONGEST, START, Hand, History, Upstream, an_image
 from tests.laws.world import LIFETIMES, NEGATIVE_S, Replica, replica
 
@@ -339,7 +339,7 @@ def _rendered(images: list[Image]) -> list[bytes]:
 
 
 def _window(one: Asked) -> Any:
-    from proxy.core.query import Window
+    from proxy.core.list_query import Window
 
     return Window(one.rows, one.marker or None)
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from proxy.event_loop import LoopClock
-from proxy.stores.memory import MemoryStore
-from proxy.stores.redis import connected
-from proxy.stores.tiered import TieredStore
+from proxy.observability.event_loop import LoopClock
+from proxy.storage.memory import MemoryStore
+from proxy.storage.redis import connected
+from proxy.storage.tiered import TieredStore
 from tests.harness.processes import LOOPBACK
 from tests.harness.redis import RedisServer
 from tests.harness.relay import Relay

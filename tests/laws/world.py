@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.core.freshness import Lifetimes, Verdicts
-from proxy.core.identity import Partitioner
 from proxy.core.messages import Fields, Request
-from proxy.core.readahead import Readahead
-from proxy.core.rules import Rule, Rules
-from proxy.gateway.asked import Asking, ListAsk, PageSizes, asked
-from proxy.gateway.fetching import Fetcher
-from proxy.gateway.listing import ListingGateway
-from proxy.stores.base import SpanStore
-from proxy.telemetry import Telemetry
+from proxy.core.partition import Partitioner
+from proxy.listing.fetcher import Fetcher
+from proxy.listing.prefetch import Readahead
+from proxy.listing.request import Asking, ListAsk, PageSizes, asked
+from proxy.listing.rules import Rule, Rules
+from proxy.listing.service import ListingGateway
+from proxy.observability.logging import Telemetry
+from proxy.storage.base import SpanStore
 from tests.laws.history import LONGEST, Hand, Upstream
 
 SECRET = b"a secret of the laws"

@@ -12,14 +12,14 @@ from urllib.parse import urlencode
 
 import pytest
 
-from proxy.config import Settings
+from proxy.config.model import Settings
+from proxy.config.policies import page_sizes
+from proxy.demo.app import Lookalike
 from proxy.demo.seed import TOKENS, demo_catalogue
-from proxy.demo.server import Lookalike
 from proxy.replay.entries import Entry, entry
 from proxy.replay.listings import Listings
 from proxy.replay.report import rows, total
 from proxy.replay.simulation import Simulation, sharer
-from proxy.web.asking import page_sizes
 from tests.harness.clock import Clock, clock
 from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy, settings_for
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.gateway.asked import PageSizes
+from proxy.listing.request import PageSizes
 from proxy.replay.entries import Entry
 from proxy.replay.listings import Listings
 

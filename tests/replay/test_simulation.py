@@ -7,11 +7,11 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.config.policies import page_sizes
 from proxy.replay.entries import Entry
 from proxy.replay.listings import Listings
 from proxy.replay.report import Read, as_json, rows, total
 from proxy.replay.simulation import Replayed, Simulation, sharer
-from proxy.web.asking import page_sizes
 from tests.web.conftest import settings_for
 
 SETTINGS = settings_for("http://127.0.0.1", cache={"readahead": True})

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
+from proxy.demo.app import Lookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.image import Image
 from proxy.demo.seed import ALPHA, BETA, EMPTY, GOLD, TOKENS, demo_catalogue
-from proxy.demo.server import Lookalike
 from tests.harness.iam import IamLookalike, of_project
 from tests.harness.redis import RedisServer
 

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.harness.redis import RedisServer
 from tests.security.conftest import private_to
 from tests.web.conftest import Proxy, a_proxy

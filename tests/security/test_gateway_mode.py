@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import flaw, signature
+from proxy.demo.app import Call, Lookalike
 from proxy.demo.seed import ALPHA as PROJECT
 from proxy.demo.seed import BETA as OTHER_PROJECT
-from proxy.demo.server import Call, Lookalike
 from proxy.demo.visibility import Caller
 from tests.harness.iam import PASSWORD, IamLookalike
 from tests.harness.redis import RedisServer
@@ -163,7 +163,7 @@ async def test_a_caller_whose_key_is_taken_while_it_waits_is_told_so(
     upstream: Lookalike, callers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for the fetch that another began, and hears what it would have heard had it come later."""
-    monkeypatch.setattr("proxy.watched.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
     by_signature(upstream, {"AKOWN": SECRET_KEY})
     authorise, asked, go_on = upstream.script, asyncio.Event(), asyncio.Event()
 
@@ -198,7 +198,7 @@ async def test_keys_that_rotate_are_read_again(
     upstream: Lookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Temporary keys are taken from their files as they change, and what the old identity saw is not the new one's."""
-    monkeypatch.setattr("proxy.watched.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
     by_signature(upstream, {"AK1": "first secret", "AK2": "second secret"})
     files = {name: tmp_path / name for name in ("access_key", "secret_key", "security_token")}
 
@@ -318,7 +318,7 @@ async def test_replicas_that_rotate_one_after_the_other_share_no_answers_meanwhi
     upstream: Lookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, redis: Redis
 ) -> None:
     """On one Redis each gives what its own identity sees: who has the new key already, and who still has the old."""
-    monkeypatch.setattr("proxy.watched.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
     projects = {"AK1": PROJECT, "AK2": OTHER_PROJECT}
     by_signature(upstream, dict.fromkeys(projects, SECRET_KEY))
 

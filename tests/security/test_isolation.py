@@ -17,9 +17,9 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proxy.demo.app import Call, Lookalike
 from proxy.demo.seed import TOKENS as DEMO_TOKENS
 from proxy.demo.seed import demo_catalogue
-from proxy.demo.server import Call, Lookalike
 from tests.harness.iam import IamLookalike, Token, of_project
 from tests.harness.redis import RedisServer
 from tests.web.conftest import Answer, Proxy, a_proxy

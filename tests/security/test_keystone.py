@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from proxy.demo.server import Lookalike
+from proxy.demo.app import Lookalike
 from tests.harness.keystone.server import PASSWORD, Keystone, keystone, of_project
 from tests.web.conftest import Proxy, a_proxy
 

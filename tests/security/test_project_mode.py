@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.harness.clock import Clock, clock
 from tests.harness.iam import IamLookalike, Token, of_project
 from tests.harness.redis import RedisServer

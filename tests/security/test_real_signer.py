@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.demo.server import Lookalike
+from proxy.demo.app import Lookalike
 from tests.harness.clients.client import Client, Listing
 from tests.harness.environment import environment
 from tests.security.test_signed_requests import PROJECTS, SECRETS, proxy, signing_upstream

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.harness.iam import IamLookalike
 from tests.harness.redis import RedisServer
 from tests.web.conftest import Client, Proxy, a_proxy

@@ -20,9 +20,9 @@ from redis.asyncio import Redis
 from proxy.cli import cli
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import Signing, SigningKey
-from proxy.demo.server import Call, Lookalike
-from proxy.telemetry import JsonFormatter
-from proxy.upstream.iam import Issued
+from proxy.demo.app import Call, Lookalike
+from proxy.observability.logging import JsonFormatter
+from proxy.upstream.keystone import Issued
 from tests.harness.iam import PASSWORD, SECRET_KEY, IamLookalike
 from tests.harness.redis import RedisServer
 from tests.security.test_attacks import everything

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from proxy.core.identity import Partition
-from proxy.core.keys import ListingKey
-from proxy.core.listing import HEAD, Span
-from proxy.stores.base import SpanStore
-from proxy.stores.tiered import TieredStore
+from proxy.core.cache_key import ListingKey
+from proxy.core.partition import Partition
+from proxy.core.span import HEAD, Span
+from proxy.storage.base import SpanStore
+from proxy.storage.tiered import TieredStore
 from tests.model import Model
 
 ROWS = tuple("abcdefghijkl")

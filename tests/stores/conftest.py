@@ -8,11 +8,11 @@ import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
-from proxy.event_loop import LoopClock
-from proxy.stores.base import SpanStore
-from proxy.stores.memory import MemoryStore
-from proxy.stores.redis import RedisStore, connected
-from proxy.stores.tiered import TieredStore
+from proxy.observability.event_loop import LoopClock
+from proxy.storage.base import SpanStore
+from proxy.storage.memory import MemoryStore
+from proxy.storage.redis import RedisStore, connected
+from proxy.storage.tiered import TieredStore
 from tests.bounded import bounded
 from tests.harness.redis import RedisServer
 from tests.harness.redis_fleet import RedisCluster

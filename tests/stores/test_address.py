@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.stores.address import Address, address
-from proxy.stores.servers import ClusterServers, LedServers, Servers, servers
+from proxy.storage.address import Address, address
+from proxy.storage.redis_connection import ClusterServers, LedServers, Servers, servers
 
 
 @pytest.mark.parametrize(

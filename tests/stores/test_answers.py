@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.core.keys import EVERYTHING, ListingKey, listing_scope, partition_scope
-from proxy.core.listing import HEAD
+from proxy.core.cache_key import EVERYTHING, ListingKey, listing_scope, partition_scope
 from proxy.core.messages import Fields
-from proxy.core.rfc9111.stored import StoredAnswer
+from proxy.core.span import HEAD
 from proxy.errors import StoreUnavailableError
-from proxy.stores.answers import Answers
-from proxy.stores.base import Found, SpanStore
-from proxy.stores.memory import MemoryStore
+from proxy.http.stored_response import StoredAnswer
+from proxy.storage.answers import Answers
+from proxy.storage.base import Found, SpanStore
+from proxy.storage.memory import MemoryStore
 from tests.stores.builders import ALPHA, BETA, NOW, a_span
 
 KEY = ListingKey(ALPHA, "", "/v2/images/a", "")

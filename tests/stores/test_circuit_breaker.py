@@ -11,8 +11,8 @@ from contextvars import copy_context
 import pytest
 
 from proxy.errors import StoreRefusedError, StoreSilentError, StoreUnavailableError
-from proxy.event_loop import LoopClock
-from proxy.stores.circuit_breaker import SILENT_WAITS, CircuitBreaker, begin_request
+from proxy.observability.event_loop import LoopClock
+from proxy.storage.circuit_breaker import SILENT_WAITS, CircuitBreaker, begin_request
 from tests.harness.waiting import until
 
 TIMEOUT_S = 0.1

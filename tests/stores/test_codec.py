@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.listing import Span
-from proxy.stores.codec import decode, encode
+from proxy.core.span import Span
+from proxy.storage.serialization import decode, encode
 from tests.stores.builders import a_span
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=12)

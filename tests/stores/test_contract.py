@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.core.keys import EVERYTHING, ListingKey, listing_scope, partition_scope
-from proxy.core.listing import HEAD, Mark, Span
-from proxy.core.query import Window
-from proxy.stores.base import SpanStore
-from proxy.stores.memory import MemoryStore
+from proxy.core.cache_key import EVERYTHING, ListingKey, listing_scope, partition_scope
+from proxy.core.list_query import Window
+from proxy.core.span import HEAD, Mark, Span
+from proxy.storage.base import SpanStore
+from proxy.storage.memory import MemoryStore
 from tests.harness.waiting import until
 from tests.model import Model
 from tests.stores.builders import ALPHA, BETA, KEY, MODEL, NOW, ROWS, a_span, chained, keep

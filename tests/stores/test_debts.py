@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from proxy.errors import StoreUnavailableError
-from proxy.stores.debts import Debts, Unsettled
+from proxy.storage.invalidation_outbox import Debts, Unsettled
 
 WITHIN_S = 30.0
 

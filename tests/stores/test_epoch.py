@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from proxy.core.keys import EVERYTHING
-from proxy.stores.memory import MemoryStore
-from proxy.stores.redis import RedisStore
-from proxy.stores.tiered import TieredStore
+from proxy.core.cache_key import EVERYTHING
+from proxy.storage.memory import MemoryStore
+from proxy.storage.redis import RedisStore
+from proxy.storage.tiered import TieredStore
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW, a_span

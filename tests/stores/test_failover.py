@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from proxy.core.keys import EVERYTHING
-from proxy.core.listing import HEAD
+from proxy.core.cache_key import EVERYTHING
+from proxy.core.span import HEAD
 from proxy.errors import StoreUnavailableError
-from proxy.stores.base import SpanStore
-from proxy.stores.names import Names
-from proxy.stores.tiered import TieredStore
+from proxy.storage.base import SpanStore
+from proxy.storage.names import Names
+from proxy.storage.tiered import TieredStore
 from tests.harness.redis_fleet import RedisCluster, SentinelService
 from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW, a_span, keep

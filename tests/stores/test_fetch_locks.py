@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.core.listing import HEAD
-from proxy.stores.fetch_locks import LOCK_MS, SILENT_S
-from proxy.stores.redis import RedisStore, connected
+from proxy.core.span import HEAD
+from proxy.storage.fetch_locks import LOCK_MS, SILENT_S
+from proxy.storage.redis import RedisStore, connected
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW

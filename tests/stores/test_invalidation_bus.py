@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.core.keys import EVERYTHING
-from proxy.core.listing import HEAD
-from proxy.stores.tiered import TieredStore
+from proxy.core.cache_key import EVERYTHING
+from proxy.core.span import HEAD
+from proxy.storage.tiered import TieredStore
 from tests.harness.processes import LOOPBACK
 from tests.harness.redis import RedisServer
 from tests.harness.relay import Relay

@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from proxy.stores.lane import OFF_LOOP_BYTES, Lane
-from proxy.stores.servers import Servers
+from proxy.storage.redis_connection import Servers
+from proxy.storage.redis_pipeline import OFF_LOOP_BYTES, Lane
 
 
 class Pipeline:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from proxy.core.keys import ListingKey
-from proxy.core.listing import HEAD
-from proxy.stores.memory import MemoryStore
+from proxy.core.cache_key import ListingKey
+from proxy.core.span import HEAD
+from proxy.storage.memory import MemoryStore
 from tests.model import Model
 from tests.stores.builders import BETA, KEY, NOW, a_span, chained, keep
 

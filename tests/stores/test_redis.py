@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from proxy.core.keys import EVERYTHING
-from proxy.core.listing import HEAD
-from proxy.stores import codec
-from proxy.stores.commands import UNUSED_MS
-from proxy.stores.lane import OFF_LOOP_BYTES
-from proxy.stores.names import of_upstream
-from proxy.stores.redis import RedisStore
+from proxy.core.cache_key import EVERYTHING
+from proxy.core.span import HEAD
+from proxy.storage import serialization as codec
+from proxy.storage.names import of_upstream
+from proxy.storage.redis import RedisStore
+from proxy.storage.redis_pipeline import OFF_LOOP_BYTES
+from proxy.storage.redis_scripts import UNUSED_MS
 from tests.stores.builders import BETA, KEY, MODEL, NOW, a_span, chained, keep
 from tests.stores.conftest import KEEP_S, PREFIX
 

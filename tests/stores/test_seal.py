@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.stores.codec import body, decode, encode
-from proxy.stores.seal import Seal, sealing
+from proxy.storage.sealing import Seal, sealing
+from proxy.storage.serialization import body, decode, encode
 from tests.stores.builders import a_span
 
 KEY, OTHER = "a key of the tests' own", "another key of theirs"

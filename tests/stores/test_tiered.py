@@ -13,14 +13,14 @@ import orjson
 import pytest
 from redis.asyncio.client import PubSub
 
-from proxy.core.keys import EVERYTHING
-from proxy.core.listing import HEAD
+from proxy.core.cache_key import EVERYTHING
+from proxy.core.span import HEAD
 from proxy.errors import StoreUnavailableError
-from proxy.event_loop import LoopClock
-from proxy.stores.circuit_breaker import SILENT_WAITS
-from proxy.stores.memory import MemoryStore
-from proxy.stores.redis import connected
-from proxy.stores.tiered import OutageMode, TieredStore
+from proxy.observability.event_loop import LoopClock
+from proxy.storage.circuit_breaker import SILENT_WAITS
+from proxy.storage.memory import MemoryStore
+from proxy.storage.redis import connected
+from proxy.storage.tiered import OutageMode, TieredStore
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.stores.builders import KEY, NOW, a_span, chained, keep

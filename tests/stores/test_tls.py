@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import StoreUnavailableError
-from proxy.stores.redis import connected
+from proxy.storage.redis import connected
 from tests.harness.certificates import Authority, Pair
 from tests.harness.ports import free_port
 from tests.harness.processes import LOOPBACK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from proxy.upstream.iam import Issued
+from proxy.upstream.keystone import Issued
 from proxy.upstream.login import SharedLogin
 
 

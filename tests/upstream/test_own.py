@@ -7,15 +7,15 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 import pytest
 
-from proxy.core.claimant import ANYBODY, Claimant
-from proxy.core.identity import Partitioner
+from proxy.core.base import Exchange
+from proxy.core.call_context import ANYBODY, Claimant
 from proxy.core.messages import Fields, Request, Response
+from proxy.core.partition import Partitioner
 from proxy.core.signing import SigningKey
 from proxy.errors import IdentityChangedError, ProxyError, UpstreamUnreachableError
-from proxy.upstream.base import Exchange
-from proxy.upstream.iam import Issued
+from proxy.upstream.auth import KeyCredential, OwnUpstream, TokenCredential
 from proxy.upstream.identity import Identity, OwnIdentity
-from proxy.upstream.own import KeyCredential, OwnUpstream, TokenCredential
+from proxy.upstream.keystone import Issued
 
 NOW = 1_777_593_600.0
 PARTITIONER = Partitioner(b"sixteen bytes or more")

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.core.coding import decoded, encoded
 from proxy.core.messages import Fields, Request, Response
 from proxy.errors import ProxyError
+from proxy.http.coding import decoded, encoded
 from proxy.upstream.client import UpstreamClient
 from tests.web.origin import End, Origin, an_origin
 

@@ -15,10 +15,10 @@ import pytest
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from proxy.config import Settings
+from proxy.config.model import Settings
+from proxy.demo.app import Lookalike
 from proxy.demo.seed import TOKENS, demo_catalogue
-from proxy.demo.server import Lookalike
-from proxy.web.app import running
+from proxy.runtime.app import running
 from tests.bounded import bounded
 from tests.harness.waiting import WITHIN_S
 from tests.web.origin import Origin, an_origin

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.web.acceptor import Acceptor
+from proxy.server.acceptor import Acceptor
 from tests.harness.certificates import Authority
 from tests.harness.waiting import until
 
@@ -119,7 +119,7 @@ async def test_without_descriptors_callers_wait_and_are_let_in_later(
                 raise OSError(errno.EMFILE, "no descriptor")
             return listening.accept()
 
-    monkeypatch.setattr("proxy.web.acceptor._PAUSE_S", 0.01)
+    monkeypatch.setattr("proxy.server.acceptor._PAUSE_S", 0.01)
     acceptor = Acceptor([Exhausted()], Greeting)  # type: ignore[list-item]
     acceptor.start()
     assert await greeting(connect(listening)) == b"hello"
@@ -129,7 +129,7 @@ async def test_without_descriptors_callers_wait_and_are_let_in_later(
 async def test_caller_who_never_begins_tls_does_not_keep_it_from_stopping(
     listening: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.web.acceptor._HANDSHAKES_S", 0.01)
+    monkeypatch.setattr("proxy.server.acceptor._HANDSHAKES_S", 0.01)
     pair = Authority(tmp_path).pair("server", "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.cert, pair.key)
@@ -155,7 +155,7 @@ async def test_stopping_without_descriptors_leaves_nothing_to_be_resumed(listeni
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: failures.append(context))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("proxy.web.acceptor._PAUSE_S", 0.0)
+        patch.setattr("proxy.server.acceptor._PAUSE_S", 0.0)
         acceptor = Acceptor([Exhausted()], Greeting)  # type: ignore[list-item]
         acceptor.start()
         await acceptor.stop()

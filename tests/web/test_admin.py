@@ -7,8 +7,8 @@ import socket
 import orjson
 import pytest
 
-from proxy.demo.server import Lookalike
-from proxy.web import app
+from proxy.demo.app import Lookalike
+from proxy.runtime import app
 from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy, settings_for
 
 LIST = "/v2/images?limit=5"

@@ -11,11 +11,11 @@ from contextlib import suppress
 
 import pytest
 
-from proxy.core.keys import EVERYTHING
-from proxy.core.purging import Purge
+from proxy.caching import codings
+from proxy.core.cache_key import EVERYTHING
+from proxy.core.purge import Purge
 from proxy.errors import StoreUnavailableError
-from proxy.gateway import codings
-from proxy.web.repeating import Repeating
+from proxy.server.repeating import Repeating
 from tests.gateway.conftest import ROWS
 from tests.harness.waiting import until
 from tests.model import Model

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.harness.waiting import until
 from tests.web.conftest import BETA, Client, Proxy, a_proxy
 

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import cli
-from proxy.config import Section
-from proxy.configuration import ConfigurationError, loaded
-from proxy.shown import masked
-from proxy.sources import sections
+from proxy.config.loading import ConfigurationError, loaded
+from proxy.config.model import Section
+from proxy.config.shown import masked
+from proxy.config.sources import sections
 
 URL = "http://up.example"
 

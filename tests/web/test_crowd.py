@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
-from proxy.demo.server import Lookalike
-from proxy.descriptors import left_to_callers
-from proxy.web.server import Connection, Server
+from proxy.demo.app import Lookalike
+from proxy.runtime.rlimits import left_to_callers
+from proxy.server.connection import Connection, Server
 from tests.web.conftest import a_proxy
 
 ASKED = b"GET /v2/images?limit=5 HTTP/1.1\r\nHost: x\r\nX-Auth-Token: demo-token-alpha\r\n\r\n"
@@ -39,7 +39,7 @@ async def answered(line: Line) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.web.app.left_to_callers", lambda _limit, **_: 2)
+    monkeypatch.setattr("proxy.runtime.app.left_to_callers", lambda _limit, **_: 2)
 
 
 @pytest.mark.parametrize("begun", [b"", ASKED[:20]], ids=["silent", "half a head"])

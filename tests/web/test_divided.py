@@ -16,9 +16,9 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from proxy import tls
-from proxy.core.keys import ListingKey
-from proxy.core.listing import Mark
+from proxy.config import tls
+from proxy.core.cache_key import ListingKey
+from proxy.core.span import Mark
 from tests.harness.certificates import Authority
 from tests.harness.waiting import until
 from tests.web.world import Line, Used, World, a_world, head

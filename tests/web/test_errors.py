@@ -8,7 +8,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.web.conftest import ALPHA, BETA, Client, Proxy, a_proxy
 
 LIST = "/v2/images?limit=5"

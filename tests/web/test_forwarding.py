@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.web.conftest import ALPHA, Client, a_proxy
 
 SCHEMA = "/v2/schemas/image"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.web import half_closed
+from proxy.server import half_closed
 from tests.web.origin import End, Origin, a_caller
 
 PASSING = b"GET /v2/tasks HTTP/1.%d\r\nHost: x\r\nX-Auth-Token: made-up\r\n\r\n"

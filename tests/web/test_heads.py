@@ -11,8 +11,8 @@ from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.decisive import DECISIVE
-from proxy.web.heads import alone, compared
+from proxy.gateway.relevant_headers import DECISIVE
+from proxy.server.heads import alone, compared
 
 BEGIN = b"GET /v2/images?limit=3 HTTP/1.1\r\nHost: proxy.test\r\nX-Auth-Token: alpha\r\n"
 

@@ -7,7 +7,7 @@ import asyncio
 import orjson
 import pytest
 
-from proxy.demo.server import Lookalike
+from proxy.demo.app import Lookalike
 from tests.web.conftest import Client, Proxy
 
 SECRET = b"s3cr3t-token"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.demo.server import Lookalike
+from proxy.demo.app import Lookalike
 from tests.web.conftest import BETA, Client, Proxy, a_proxy
 
 LIST = "/v2/images?status=active&limit=5"

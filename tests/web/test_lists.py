@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 
-from proxy.core.coding import CODINGS, READABLE, decoded, encoded
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
+from proxy.http.coding import CODINGS, READABLE, decoded, encoded
 from tests.web.conftest import BETA, Client, Proxy, a_proxy
 
 LIST = "/v2/images?__isregistered=true&limit=5"

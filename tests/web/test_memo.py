@@ -9,10 +9,10 @@ from email.utils import formatdate
 
 import pytest
 
-from proxy.core.keys import EVERYTHING
+from proxy.core.cache_key import EVERYTHING
 from proxy.core.messages import Fields, Response
-from proxy.core.purging import Purge
-from proxy.web.memo import Peer
+from proxy.core.purge import Purge
+from proxy.server.fast_path import Peer
 from tests.gateway.conftest import ROWS
 from tests.model import Model
 from tests.web.world import LIFETIME_S, World, a_world, head

@@ -5,10 +5,10 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from proxy.telemetry import Telemetry
-from proxy.web.merged import merged
-from proxy.web.samples import Samples
-from proxy.web.sums import parsed, summed
+from proxy.admin.merged import merged
+from proxy.admin.samples import Samples
+from proxy.admin.sums import parsed, summed
+from proxy.observability.logging import Telemetry
 
 ONE: dict[str, Any] = {
     "version": "1",

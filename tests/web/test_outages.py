@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.demo.server import Lookalike
-from proxy.stores.circuit_breaker import SILENT_WAITS
+from proxy.demo.app import Lookalike
+from proxy.storage.circuit_breaker import SILENT_WAITS
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy

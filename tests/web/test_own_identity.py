@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config import IdentitySection
+from proxy.config.model import IdentitySection
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import flaw, signature
-from proxy.web.own import credential, own_identity
+from proxy.runtime.own import credential, own_identity
 
 SECRETS = {"AK-ONE": "the first secret", "AK-TWO": "the second secret"}
 
@@ -19,7 +19,7 @@ async def test_no_request_is_signed_by_a_key_with_the_secret_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rotation that writes file after file, and empties each first, makes no bad signature; five lock a key."""
-    monkeypatch.setattr("proxy.watched.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
     access, secret = tmp_path / "access", tmp_path / "secret"
     access.write_text("AK-ONE\n")
     secret.write_text(SECRETS["AK-ONE"])

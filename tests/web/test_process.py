@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from proxy.cli import cli
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.harness.ports import free_port
 from tests.harness.processes import LOOPBACK, tcp_open
 from tests.harness.waiting import until

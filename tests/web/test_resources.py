@@ -8,11 +8,11 @@ import orjson
 import pytest
 from aiohttp import web
 
-from proxy.config import CacheSection, RouteSection
-from proxy.core.coding import decoded
-from proxy.core.rfc9111.routes import IMAGES
-from proxy.demo.server import Call, Lookalike
-from proxy.web.resources import resource_routes
+from proxy.config.model import CacheSection, RouteSection
+from proxy.config.resources import resource_routes
+from proxy.demo.app import Call, Lookalike
+from proxy.http.coding import decoded
+from proxy.resources.routes import IMAGES
 from tests.web.conftest import BETA, Client, a_proxy
 
 SCHEMA = "/v2/schemas/image"

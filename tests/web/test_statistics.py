@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from proxy import __version__
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until

@@ -17,7 +17,7 @@ import pytest
 
 from proxy.cli.figures import Mood, lines, period, seconds, share, size
 from proxy.cli.options import admin_port
-from proxy.demo.server import Lookalike
+from proxy.demo.app import Lookalike
 from tests.web.conftest import Proxy, a_proxy
 from tests.web.origin import Origin
 from tests.web.processes import command

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import orjson
 import pytest
 
-from proxy.demo.server import Lookalike
+from proxy.demo.app import Lookalike
 from tests.harness.browser import Browser, Tab, a_browser
 from tests.web.conftest import Proxy, a_client, a_proxy
 

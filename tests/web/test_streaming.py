@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from proxy.demo.server import Call, Lookalike
-from proxy.web.app import running
+from proxy.demo.app import Call, Lookalike
+from proxy.runtime.app import running
 from tests.web.conftest import Client, Proxy, settings_for
 
 MB = 1024 * 1024

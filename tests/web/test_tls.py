@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 import orjson
 import pytest
 
-from proxy import tls, watched
-from proxy.demo.server import Lookalike
-from proxy.web.app import running
+from proxy.config import reload as watched
+from proxy.config import tls
+from proxy.demo.app import Lookalike
+from proxy.runtime.app import running
 from tests.harness.certificates import Authority, Pair
 from tests.web.conftest import ALPHA, a_client, a_proxy, settings_for
 from tests.web.processes import ON_FREE_PORTS, command

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import orjson
 
-from proxy.telemetry import Telemetry
-from proxy.web.kept import Families, Kept
-from proxy.web.sums import exposition, parsed, summed
-from proxy.web.together import Said, readiness
+from proxy.admin.aggregate import Said, readiness
+from proxy.admin.kept import Families, Kept
+from proxy.admin.sums import exposition, parsed, summed
+from proxy.observability.logging import Telemetry
 
 
 def ready(status: int = 200, **parts: str) -> Said:

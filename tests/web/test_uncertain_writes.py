@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from proxy.demo.server import Call, Lookalike
+from proxy.demo.app import Call, Lookalike
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, Proxy
 

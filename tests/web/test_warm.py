@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.cli.crawl import Crawler, CrawlError, Listing, Page, listing, session
+from proxy.cli.crawler import Crawler, CrawlError, Listing, Page, listing, session
 from proxy.cli.options import failed
-from proxy.demo.server import Call, Lookalike
+from proxy.config.tls import verifying
+from proxy.demo.app import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
-from proxy.tls import verifying
-from proxy.web.app import running
+from proxy.runtime.app import running
 from tests.harness.certificates import Authority
 from tests.harness.redis import RedisServer
 from tests.web.conftest import ALPHA, Proxy, a_proxy, settings_for

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.demo.app import Lookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.seed import TOKENS, images
-from proxy.demo.server import Lookalike
 from tests.web.conftest import ALPHA, BETA, Answer, a_client, a_proxy
 
 FILTERS = (

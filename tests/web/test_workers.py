@@ -19,7 +19,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from proxy.demo.server import Lookalike
+from proxy.demo.app import Lookalike
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.web.conftest import Answer, a_client
@@ -377,7 +377,7 @@ async def test_an_address_in_use_is_told_in_one_line(upstream: Lookalike, tmp_pa
 
 FAILING = """
 import sys
-from proxy.supervision import Child, Supervisor
+from proxy.runtime.supervision import Child, Supervisor
 
 def fails(life):
     raise OSError(13, "no leave")

@@ -12,28 +12,28 @@ from itertools import count
 
 from aiohttp import web
 
+from proxy.auth.authenticators import TokenDoor
+from proxy.core.base import Exchange
+from proxy.core.cache_key import ListingKey
 from proxy.core.freshness import Lifetimes, Verdicts
-from proxy.core.identity import Partitioner, Unshared, Who
-from proxy.core.keys import ListingKey
-from proxy.core.links import LinkStyle
-from proxy.core.listing import Mark, Span
 from proxy.core.messages import Fields, Request
-from proxy.core.readahead import Readahead
-from proxy.core.rules import Rules
-from proxy.gateway.again import Again
-from proxy.gateway.asked import Asking, PageSizes
-from proxy.gateway.doors import TokenDoor
-from proxy.gateway.fetching import Fetcher
-from proxy.gateway.forward import Forwarder
+from proxy.core.partition import Partitioner, Unshared, Who
+from proxy.core.span import Mark, Span
 from proxy.gateway.gateway import Answer, Arrival, Gateway
-from proxy.gateway.listing import ListingGateway
-from proxy.gateway.pages import PageRenderer
-from proxy.stores.memory import MemoryStore
-from proxy.telemetry import Telemetry
-from proxy.upstream.base import Exchange
-from proxy.web.front import Front
-from proxy.web.memo import HeadMemo
-from proxy.web.server import Server
+from proxy.listing.again import Again
+from proxy.listing.fetcher import Fetcher
+from proxy.listing.links import LinkStyle
+from proxy.listing.page_cache import PageRenderer
+from proxy.listing.prefetch import Readahead
+from proxy.listing.request import Asking, PageSizes
+from proxy.listing.rules import Rules
+from proxy.listing.service import ListingGateway
+from proxy.observability.logging import Telemetry
+from proxy.server.connection import Server
+from proxy.server.fast_path import HeadMemo
+from proxy.server.handler import Front
+from proxy.storage.memory import MemoryStore
+from proxy.upstream.forward import Forwarder
 from tests.gateway.conftest import ROWS, SECRET, Hand, ScriptedUpstream
 from tests.model import Model
 

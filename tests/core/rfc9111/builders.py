@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.core.messages import Fields
-from proxy.core.rfc9111.stored import Policy, StoredAnswer, freshness_lifetime_s
+from proxy.http.stored_response import Policy, StoredAnswer, freshness_lifetime_s
 
 NOW = 1_767_225_600.0  # Thu, 01 Jan 2026 00:00:00 GMT
 AT_NOW = ("Date", "Thu, 01 Jan 2026 00:00:00 GMT")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.messages import Fields
-from proxy.core.rfc9111.conditional import conditions, unmodified, updated, validated
+from proxy.http.conditional import conditions, unmodified, updated, validated
 from tests.core.rfc9111.builders import AT_NOW, NOW, an_answer
 
 EARLIER = "Wed, 31 Dec 2025 00:00:00 GMT"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.messages import Fields
-from proxy.core.rfc9111.dates import dated, http_date
+from proxy.http.dates import dated, http_date
 from tests.core.rfc9111.builders import NOW
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.keys import listing_scope
+from proxy.core.cache_key import listing_scope
 from proxy.core.messages import Fields, Request
-from proxy.core.rfc9111.invalidation import changed_resources
-from proxy.core.rfc9111.routes import ResourceRoute, ResourceRoutes
-from proxy.core.rfc9111.stored import Policy
+from proxy.gateway.invalidation import changed_resources
+from proxy.http.stored_response import Policy
+from proxy.resources.routes import ResourceRoute, ResourceRoutes
 
 ROUTES = ResourceRoutes((ResourceRoute("/a/**", Policy()),))
 

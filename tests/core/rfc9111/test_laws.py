@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from proxy.core.freshness import Standing
 from proxy.core.messages import Fields, Request
-from proxy.core.rfc9111.control import LONGEST_S, TARGETS, control
-from proxy.core.rfc9111.dates import http_date
-from proxy.core.rfc9111.presented import coding_for, presented
-from proxy.core.rfc9111.routes import ResourceRoute
-from proxy.core.rfc9111.stored import Policy, freshness_lifetime_s
-from proxy.core.rfc9111.storing import unstorable
-from proxy.core.rfc9111.structured import dictionary
-from proxy.core.rfc9111.vary import nominated, selects, varies
+from proxy.http.control import LONGEST_S, TARGETS, control
+from proxy.http.dates import http_date
+from proxy.http.stored_response import Policy, freshness_lifetime_s
+from proxy.http.structured import dictionary
+from proxy.resources.routes import ResourceRoute
+from proxy.resources.serving import coding_for, presented
+from proxy.resources.storability import unstorable
+from proxy.resources.vary import nominated, selects, varies
 from tests.core.rfc9111.builders import NOW, an_answer
 
 NAMES = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.messages import Fields, Request
-from proxy.core.rfc9111.presented import coding_for, presented
-from proxy.core.rfc9111.routes import ResourceRoute
-from proxy.core.rfc9111.stored import Policy
-from proxy.core.validators import entity_tag
+from proxy.http.stored_response import Policy
+from proxy.http.validators import entity_tag
+from proxy.resources.routes import ResourceRoute
+from proxy.resources.serving import coding_for, presented
 from tests.core.rfc9111.builders import NOW, an_answer
 
 OWN = ResourceRoute("/a", Policy(60.0))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.rfc9111.routes import IMAGES, ResourceRoute, ResourceRoutes
-from proxy.core.rfc9111.stored import Policy
+from proxy.http.stored_response import Policy
+from proxy.resources.routes import IMAGES, ResourceRoute, ResourceRoutes
 
 EVERYTHING = ResourceRoutes((ResourceRoute("/**", Policy(1.0)),))
 

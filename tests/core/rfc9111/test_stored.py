@@ -8,7 +8,7 @@ import pytest
 
 from proxy.core.freshness import Standing
 from proxy.core.messages import Fields
-from proxy.core.rfc9111.stored import Policy, freshness_lifetime_s, initial_age_s
+from proxy.http.stored_response import Policy, freshness_lifetime_s, initial_age_s
 from tests.core.rfc9111.builders import AT_NOW, NOW, an_answer
 
 Lines = list[tuple[str, str]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.messages import Fields
-from proxy.core.rfc9111.stored import Policy, freshness_lifetime_s
-from proxy.core.rfc9111.storing import unstorable
+from proxy.http.stored_response import Policy, freshness_lifetime_s
+from proxy.resources.storability import unstorable
 from tests.core.rfc9111.builders import NOW, an_answer
 
 LASTS = ("Cache-Control", "max-age=60")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.rfc9111.structured import Member, dictionary
+from proxy.http.structured import Member, dictionary
 
 
 @pytest.mark.parametrize(

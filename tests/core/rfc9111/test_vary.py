@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from proxy.core.messages import Fields
-from proxy.core.rfc9111.stored import StoredAnswer
-from proxy.core.rfc9111.vary import nominated, selected, varies
+from proxy.http.stored_response import StoredAnswer
+from proxy.resources.vary import nominated, selected, varies
 from tests.core.rfc9111.builders import an_answer
 
 Lines = list[tuple[str, str]]

@@ -1,0 +1,1 @@
+"""The admin server: health, metrics, statistics, explanations, purging, status page."""

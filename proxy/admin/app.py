@@ -1,0 +1,133 @@
+"""The operators' port: health, readiness, metrics, figures, explanations, purge, and a page that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote
+
+import orjson
+from aiohttp import web
+
+from proxy.admin.auth import RefusedError, guard
+from proxy.admin.dashboard import Page
+from proxy.core.purge import Purge, Purged, PurgeError, purge
+from proxy.http.validation import Malformed, origin_form
+from proxy.observability.logging import Telemetry
+
+Readiness = Callable[[], Awaitable[Mapping[str, str]]]
+Purging = Callable[[Purge], Awaitable[Purged]]
+Explanation = Iterable[tuple[str, str]]
+
+DRAINING: Final = "not ready, draining"  # what `/readyz` says of the listener of a process that was told to stop
+_TARGET: Final = "target="
+_MANY: Final = "normalised"  # the one label that may stand more than once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """What operators may ask for.
+
+    *readiness* says how each part is: `ok`, or what is wrong; the proxy is ready when no part says `not ready`.
+    *explain* tells what a GET of a target turns into.
+    """
+
+    telemetry: Telemetry
+    readiness: Readiness
+    purging: Purging
+    stored_bytes: Callable[[], int]
+    statistics: Callable[[], Mapping[str, Any]]
+    explain: Callable[[str], Explanation]
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        """Answer 200 while every part can do its work, 503 else, with what each says."""
+        parts = await self.readiness()
+        ready = not any(said.startswith("not ready") for said in parts.values())
+        return _json({"ready": ready, "parts": dict(parts)}, status=200 if ready else 503)
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """Answer with what Prometheus reads."""
+        self.telemetry.stored_bytes.set(self.stored_bytes())
+        return web.Response(
+            body=self.telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )
+
+    async def stats(self, _: web.Request) -> web.Response:
+        """Answer with the figures of the status page."""
+        return _json(self.statistics())
+
+    async def explained(self, request: web.Request) -> web.Response:
+        """Answer with what a request turns into, as JSON or as the lines of `ims-proxy explain`."""
+        told = list(self.explain(explained_target(request.raw_path.partition("?")[2])))
+        if "text/plain" in request.headers.get("Accept", ""):
+            return web.Response(text="".join(f"{label:<12} {text}\n" for label, text in told))
+        return _json(_tree(told))
+
+    async def purge(self, request: web.Request) -> web.Response:
+        """Drop what the body names, and answer with how many listings that were."""
+        try:
+            order = purge(orjson.loads(await request.read()))
+        except PurgeError as error:
+            raise RefusedError(400, str(error)) from error
+        except orjson.JSONDecodeError as error:
+            raise RefusedError(400, "purge: no JSON") from error
+        told = await self.purging(order)
+        return _json({"dropped": told.dropped} | ({"because": told.because} if told.because else {}))
+
+
+def application(operations: Operations, *, token: str | None) -> web.Application:
+    """Return the admin application; with a *token* it is for who sends that."""
+    page = Page()
+
+    async def status_page(_: web.Request) -> web.Response:
+        return web.Response(body=page.body, content_type="text/html", charset="utf-8", headers=page.headers)
+
+    app = web.Application(middlewares=[guard(token)])
+    app.add_routes(
+        [
+            web.get("/", status_page),
+            web.get("/healthz", healthz),
+            web.get("/readyz", operations.readyz),
+            web.get("/metrics", operations.metrics),
+            web.get("/stats", operations.stats),
+            web.get("/explain", operations.explained),
+            web.post("/purge", operations.purge),
+        ]
+    )
+    return app
+
+
+async def healthz(_: web.Request) -> web.Response:
+    """Answer that the process is alive."""
+    return web.Response(text="alive\n")
+
+
+def explained_target(query: str) -> str:
+    """Return the target that the raw *query* asks about: all that follows `target=`, so that its `&` stay its own.
+
+    One that was percent-encoded as a whole, as forms and scripts do, is decoded once. Raises `RefusedError`.
+    """
+    if not query.startswith(_TARGET):
+        raise RefusedError(400, "explain: no target, ?target=/v2/images?… is allowed")
+    raw = query.removeprefix(_TARGET)
+    target = raw if raw.startswith("/") else unquote(raw)
+    if not target.startswith("/") or isinstance(origin_form("GET", target, None), Malformed):
+        raise RefusedError(400, "explain: target: a path with a query, in visible ASCII characters, is allowed")
+    return target
+
+
+def _tree(told: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
+    tree: dict[str, str | list[str]] = {}
+    notes: list[str] = []
+    for label, text in told:
+        if label == _MANY:
+            notes.append(text)
+            tree[label] = notes
+        else:
+            tree[label.replace(" ", "_")] = text
+    return tree
+
+
+def _json(told: Mapping[str, Any], *, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(told), content_type="application/json")

@@ -1,0 +1,156 @@
+"""`GET /stats`: what the proxy does and saves, how its budget and its parts stand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+
+from proxy import __version__
+from proxy.admin.samples import Samples
+from proxy.core.cache_status import Fwd
+from proxy.ratelimit.limiter import ShieldState
+from proxy.ratelimit.memory_store import WithoutStore
+from proxy.ratelimit.sliding_window import Allowance
+from proxy.storage.base import SpanStore
+
+# Requests that are answered from the store, or could have been (RFC 9211): not those that only pass through.
+_MISSES: Final = frozenset({Fwd.URI_MISS, Fwd.MISS, Fwd.REQUEST, Fwd.STALE, Fwd.PARTIAL})
+_FORWARDED: Final = frozenset(fwd.value for fwd in Fwd)
+_ANSWERED: Final = _FORWARDED | {"hit"}
+_REFUSED: Final = "ims_proxy_refused_calls_total"
+_FAILING: Final = frozenset({"failing"})  # the reason that is the breaker's, and not the budget's
+_SHARES: Final = {"p50_s": 0.5, "p99_s": 0.99}
+
+Figures = dict[str, Any]
+
+
+class Statistics:
+    """The figures, made anew each time; *max_bytes* is the bound of process memory, *clock* gives epoch seconds."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        store: SpanStore,
+        shield_state: Callable[[], ShieldState],
+        *,
+        max_bytes: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._shield_state = shield_state
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._started_at = clock()
+
+    def __call__(self) -> Figures:
+        """Return all figures, fit for JSON."""
+        samples = Samples(self._registry.collect())
+        now = self._clock()
+        state = self._shield_state()
+        return {
+            "version": __version__,
+            "at": round(now, 3),
+            "uptime_s": round(max(0.0, now - self._started_at), 3),
+            **counted(samples),
+            "budget": _budget(samples, state),
+            "breaker": {
+                "open": state.left_alone_s is not None,
+                "retry_in_s": _rounded(state.left_alone_s),
+                "refused": samples.total(_REFUSED, reason=_FAILING),
+            },
+            "concurrency": {"limit": state.concurrency_limit, "under_way": state.under_way},
+            "store": self._stored(samples),
+            "processes": 1,
+        }
+
+    def _stored(self, samples: Samples) -> Figures:
+        health = self._store.health()
+        return {
+            "parts": dict(health.parts),
+            "listings": health.listings,
+            "spans": health.spans,
+            "bytes": self._store.stored_bytes,
+            "max_bytes": self._max_bytes,
+            "replicas": health.replicas,
+            "errors": samples.by("ims_proxy_store_errors_total", "operation"),
+        }
+
+
+def counted(samples: Samples) -> Figures:
+    """Return what can be told from the metrics alone, so of several processes too."""
+    lag_s = round(samples.largest("ims_proxy_event_loop_lag_seconds"), 4)
+    return {"requests": _requests(samples), "upstream": _upstream(samples), "event_loop": {"lag_s": lag_s}}
+
+
+def _requests(samples: Samples) -> Figures:
+    name = "ims_proxy_requests_total"
+    hits = samples.total(name, cache_status=["hit"])
+    misses = samples.total(name, cache_status=[fwd.value for fwd in _MISSES])
+    return {
+        "total": samples.total(name),
+        "hits": hits,
+        "hit_ratio": round(hits / (hits + misses), 4) if hits + misses else None,
+        "collapsed": samples.total("ims_proxy_collapsed_requests_total"),
+        "by_route": samples.table(name, "route", "cache_status"),
+        "by_status": samples.by(name, "status"),
+        "seconds": {"hit": _seconds(samples, ["hit"]), "forwarded": _seconds(samples, _FORWARDED)},
+    }
+
+
+def _seconds(samples: Samples, cache_status: Any) -> Figures:
+    told = samples.quantiles("ims_proxy_request_seconds", _SHARES.values(), cache_status=cache_status)
+    return {label: _rounded(value, 6) for label, value in zip(_SHARES, told, strict=True)}
+
+
+def _upstream(samples: Samples) -> Figures:
+    """Return the calls by purpose, and how many were saved: without the proxy each request would have been one."""
+    by_purpose = samples.by("ims_proxy_upstream_calls_total", "purpose")
+    retried = samples.total("ims_proxy_retried_calls_total")
+    calls = sum(by_purpose.values()) + retried
+    return {
+        "calls": calls,
+        "by_purpose": by_purpose,
+        "by_status": samples.by("ims_proxy_upstream_calls_total", "status"),
+        "retried": retried,
+        "throttled": samples.total("ims_proxy_throttled_calls_total"),
+        "saved": samples.total("ims_proxy_requests_total", cache_status=_ANSWERED) - calls,
+    }
+
+
+def _budget(samples: Samples, state: ShieldState) -> Figures:
+    """Return how the tightest budget stands, by what this process called; `None` where no limit is known."""
+    usage, queues = state.usage, state.queues
+    calls = samples.values("ims_proxy_learnt_calls", "policy")
+    per_s = samples.values("ims_proxy_learnt_seconds", "policy")
+    return {
+        "allowance": _allowance(usage.allowance) if usage else None,
+        "used": usage.used if usage else None,
+        "left_ratio": round(usage.left_share, 4) if usage else None,
+        "learnt": {policy: _allowance(Allowance(int(calls[policy]), per_s[policy])) for policy in calls},
+        "budgets": queues.budgets,
+        "low": queues.low,
+        "gates_closed": queues.closed,
+        "closed_for_s": _rounded(queues.closed_s) if queues.closed else None,
+        "waiting": queues.waiting,
+        "refused": samples.total(_REFUSED) - samples.total(_REFUSED, reason=_FAILING),
+        "thrift": samples.by("ims_proxy_thrift_total", "purpose"),
+        "without_store": _without_store(state.without_store),
+    }
+
+
+def _without_store(without: WithoutStore | None) -> Figures | None:
+    if without is None:
+        return None
+    return {"mode": without.mode, "share": without.share, "no_calls_for_s": _rounded(without.no_calls_for_s)}
+
+
+def _allowance(allowance: Allowance) -> Figures:
+    return {"calls": allowance.calls, "per_s": allowance.per_s}
+
+
+def _rounded(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else round(value, digits)

@@ -1,0 +1,1 @@
+"""Who is asking, and who may share an answer."""

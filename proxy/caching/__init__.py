@@ -1,0 +1,1 @@
+"""What both engines need: request collapsing, background tasks, bounded caches."""

@@ -1,0 +1,180 @@
+"""Listings asked for page by page, to the end, as a batch tool asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
+from proxy.core.list_query import Unclear, Window, parsed
+from proxy.core.values import immutable
+from proxy.listing.links import page_link
+from proxy.upstream.unconnected import why_unconnected
+
+_WAIT_S: Final = 150.0  # longer than a caller waits in the proxy for a call of the budget, and for it to be answered
+_LONGEST_PAUSE_S: Final = 600.0
+_REFUSALS: Final = 8
+_MOST_PAGES: Final = 100_000
+_LATER: Final = frozenset({429, 503})
+
+
+class CrawlError(Exception):
+    """A listing can't be crawled to its end; the message says why."""
+
+
+@immutable
+class Listing:
+    """What is crawled: a *path*, and its canonical *query*."""
+
+    path: str
+    query: str
+
+    def __str__(self) -> str:
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+@immutable
+class Page:
+    """A page that was answered: how many *images*, whether it was *fetched* for this request, and is *stored* now."""
+
+    images: int
+    fetched: bool
+    stored: bool
+
+
+@immutable
+class Pause:
+    """The proxy can't call at the moment, and says to come back in *wait_s*."""
+
+    wait_s: float
+
+
+def listing(text: str) -> Listing:
+    """Return the listing that *text* names: a query, or a path with one. Raises `CrawlError`."""
+    path, _, raw = text.partition("?") if text.startswith("/") else (NATIVE_PATH, "", text)
+    query = parsed(raw)
+    if path not in (NATIVE_PATH, EXTENSION_PATH):
+        raise CrawlError(f"{text}: a path is {NATIVE_PATH} or {EXTENSION_PATH}")
+    if isinstance(query, Unclear):
+        raise CrawlError(f"{text}: no list query ({query.reason})")
+    if query.window != Window():
+        raise CrawlError(f"{text}: limit and marker don't belong to a listing, all of it is crawled")
+    return Listing(path, query.canonical)
+
+
+class Crawler:
+    """Crawls through the proxy at *url*, with *fields* in each request and *rows* a page."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, *, fields: Mapping[str, str], rows: int) -> None:
+        self._session = session
+        self._url = url.rstrip("/")
+        self._fields = fields
+        self._rows = rows
+
+    async def crawl(self, wanted: Listing) -> AsyncIterator[Page | Pause]:
+        """Yield the pages of *wanted*, and the pauses between them. Raises `CrawlError`."""
+        window = Window(self._rows)
+        target: str | None = page_link("", wanted.path, wanted.query, window)
+        seen = set[str]()
+        while target is not None:
+            if target in seen or len(seen) >= _MOST_PAGES:
+                raise CrawlError("the listing does not end: a page leads back to one before it")
+            seen.add(target)
+            answered: Page | None = None
+            async for step in self._asked(target):
+                if isinstance(step, Pause):
+                    yield step
+                else:
+                    answered, told = step
+                    target = _following(told, wanted, window)
+            assert answered is not None
+            yield answered
+
+    async def _asked(self, target: str) -> AsyncIterator[Pause | tuple[Page, Any]]:
+        """Yield what *target* is answered, after the pauses that the proxy asks for."""
+        for refusal in range(_REFUSALS + 1):
+            try:
+                url = URL(self._url + target, encoded=True)
+                async with self._session.get(url, headers=self._fields, allow_redirects=False) as answer:
+                    status, fields, body = answer.status, answer.headers, await answer.read()
+            except TimeoutError as error:
+                raise CrawlError(f"{self._url}: no answer within {_WAIT_S:g} s") from error
+            except aiohttp.ClientConnectorError as error:
+                raise CrawlError(f"{self._url}: {why_unconnected(error, tolerate='give --no-tls-strict')}") from error
+            except aiohttp.ClientError as error:
+                raise CrawlError(f"{self._url}: {_said(error)}") from error
+            if status == 200:
+                yield _page(fields.get("Cache-Status", ""), body)
+                return
+            if status not in _LATER or refusal == _REFUSALS:
+                raise CrawlError(f"answered {status}{_reason(body)}")
+            pause = Pause(_retry_after_s(fields.get("Retry-After"), refusal))
+            yield pause
+            await asyncio.sleep(pause.wait_s)
+
+
+def session(trusted: ssl.SSLContext) -> aiohttp.ClientSession:
+    """Return what a crawler asks with; over TLS it trusts what *trusted* does."""
+    connector = aiohttp.TCPConnector(ssl=trusted)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_WAIT_S))
+
+
+def _page(cache_status: str, body: bytes) -> tuple[Page, Any]:
+    """Return the page and what it tells; `Cache-Status` says where it came from (RFC 9211)."""
+    try:
+        told = orjson.loads(body)
+        images = len(told["images"])
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise CrawlError("answered with no list") from error
+    words = [word.strip() for word in cache_status.split(";")]
+    if words[0] != "ims-proxy":
+        raise CrawlError("answered without Cache-Status, is this an ims-proxy?")
+    hit = "hit" in words
+    return Page(images, not hit and "collapsed" not in words, hit or bool({"stored", "collapsed"} & set(words))), told
+
+
+def _following(told: Any, wanted: Listing, window: Window) -> str | None:
+    """Return the target of the page after the one that *told* is, None after the last."""
+    if wanted.path == EXTENSION_PATH:  # without links: callers page by the last id, until nothing follows
+        last = told["images"][-1].get("id") if told["images"] else None
+        return page_link("", wanted.path, wanted.query, window, last) if last else None
+    link = told.get("next")
+    if link is None:
+        return None
+    try:
+        parts = urlsplit(link)
+    except (ValueError, AttributeError) as error:
+        raise CrawlError("answered with a `next` that is no link") from error
+    if not parts.path.endswith(wanted.path):
+        raise CrawlError("answered with a `next` that leads out of the listing")
+    return f"{wanted.path}?{parts.query}"  # asked of the proxy itself, whatever host the link names
+
+
+def _retry_after_s(value: str | None, refusal: int) -> float:
+    try:
+        return min(_LONGEST_PAUSE_S, max(0.0, float(value or "")))
+    except ValueError:
+        return min(_LONGEST_PAUSE_S, 2.0**refusal)
+
+
+def _said(error: aiohttp.ClientError) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _reason(body: bytes) -> str:
+    """Return what an error says, in the shape of the proxy's own or of IMS', made fit for one line."""
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return ""
+    inner = told.get("error") if isinstance(told, dict) else None
+    said = told.get("error_msg") if isinstance(told, dict) else None
+    said = said or (inner.get("message") if isinstance(inner, dict) else None)
+    return ": " + " ".join(said.split())[:200] if isinstance(said, str) else ""

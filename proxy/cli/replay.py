@@ -1,0 +1,149 @@
+"""`ims-proxy replay`: what the proxy would have made of an access log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxy.cli.options import Period, config_option, configuration_offline, failed, run_once
+
+if TYPE_CHECKING:
+    from proxy.cli.access_log import Log
+    from proxy.config.model import Settings
+    from proxy.replay.entries import Entry
+    from proxy.replay.report import Read, Row
+    from proxy.replay.simulation import Replayed
+
+
+@click.command()
+@click.argument("logs", metavar="LOG…", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--caller",
+    metavar="FIELD",
+    help="What tells callers apart: user, address, or a JSON log's own field. [default: a user, else the address]",
+)
+@click.option("--ttl", type=Period(), metavar="SECONDS", help="Instead of cache.ttl_s.")
+@click.option("--top", default=15, show_default=True, type=click.IntRange(1), help="How many listings are shown.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as one line of JSON.")
+@config_option
+def replay(
+    logs: tuple[Path, ...], caller: str | None, ttl: float | None, top: int, as_json: bool, config: Path | None
+) -> None:
+    """Predict hits, upstream calls and calls saved, from an access log.
+
+    Reads the combined format of nginx and Apache, or JSON lines; gzip or not; - is standard input. Several files are
+    one log, in the order given. The proxy's own decisions are asked the same requests at the same moments, without a
+    network, by the lifetimes and the identity mode of the settings. docs/operating.md says what is assumed where a log
+    says nothing. Lines that are no requests are counted and told.
+
+    \b
+    Examples:
+      ims-proxy replay /var/log/nginx/access.log.1.gz /var/log/nginx/access.log
+      ims-proxy replay --ttl 300 --json access.log | jq .total
+      zcat *.gz | ims-proxy replay --caller address -
+    """
+    import asyncio
+
+    from proxy.cli.access_log import Log, LogError
+    from proxy.replay.report import as_json as told
+
+    settings = configuration_offline(config).settings
+    if ttl is not None:
+        settings = settings.model_copy(update={"cache": settings.cache.model_copy(update={"ttl_s": ttl})})
+    try:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(closing(Log(log))) for log in logs]
+            read, replayed = run_once(lambda: asyncio.run(_replayed(opened, settings, caller)))
+    except LogError as error:
+        failed(error)
+    if caller and read.callers == {""}:  # all of them one caller: a prediction, but not of this log
+        raise click.UsageError(f"--caller: no line says {caller!r}")
+    if as_json:
+        import orjson
+
+        click.echo(orjson.dumps(told(read, replayed)))
+    else:
+        _show(read, replayed, top)
+
+
+async def _replayed(logs: Sequence[Log], settings: Settings, caller: str | None) -> tuple[Read, Replayed]:
+    """Read the log twice: to learn how long its listings were, and to ask what it asked."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from proxy.config.policies import page_sizes
+    from proxy.replay.listings import Listings
+    from proxy.replay.report import Read
+    from proxy.replay.simulation import Simulation, sharer
+
+    listings = Listings(page_sizes(settings), sharer=sharer(settings))
+    read = Read()
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+        whole = sum(log.size_bytes for log in logs)
+        task = bar.add_task("reading", total=2 * whole)
+        for entry in _entries(logs, caller, read, lambda at: bar.update(task, completed=at)):
+            listings.learn(entry)
+        bar.update(task, description="replaying", completed=whole)
+        simulation = Simulation(settings, listings)
+        for entry in _entries(logs, caller, Read(), lambda at: bar.update(task, completed=whole + at)):
+            await simulation.ask(entry)
+        await simulation.close()
+    return read, simulation.replayed()
+
+
+def _entries(logs: Sequence[Log], caller: str | None, read: Read, advance: Callable[[int], None]) -> Iterator[Entry]:
+    """Yield what was logged, line by line; *read* is told of every line, *advance* how many bytes were read."""
+    from proxy.replay.entries import Malformed, entry
+
+    before = 0
+    for log in logs:
+        for line in log.lines(lambda at: advance(before + at)):  # noqa: B023 - called while it is this log's turn
+            found = entry(line, caller=caller) if line else None
+            read.took(found)
+            if found is not None and not isinstance(found, Malformed):
+                yield found
+        before += log.size_bytes
+
+
+def _show(read: Read, replayed: Replayed, top: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from proxy.cli.figures import many, share
+    from proxy.replay.report import lines_read, rows, total
+
+    for line in lines_read(read):
+        click.echo(line)
+    if read.first is None:
+        return
+    begin, end = (datetime.fromtimestamp(at, UTC) for at in (read.first, read.last))
+    click.echo(f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC, {many(len(read.callers), 'caller')}\n")
+    each = rows(replayed)
+    shown = each[:top] if len(each) <= top + 1 else [*each[:top], total(each[top:], f"{len(each) - top} others")]
+    table = Table(box=None, pad_edge=False, header_style="")
+    table.add_column("listing", overflow="fold")
+    for name in ("requests", "hits", "calls", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+
+    def add(row: Row) -> None:
+        outcome = row.outcome
+        counts = (outcome.requests, outcome.hits, outcome.calls, row.saved)
+        table.add_row(Text(row.label), *(f"{count:,}" for count in counts))
+
+    for row in shown:
+        add(row)
+    add(total(each))
+    Console(highlight=False, soft_wrap=False).print(table)
+    everything = total(each)
+    part = everything.saved / everything.outcome.requests
+    click.echo(f"\n{everything.saved:,} of {everything.outcome.requests:,} calls saved, {share(part)}")
+    click.echo(
+        f"in the busiest minute {replayed.busiest[0]:,} calls without the proxy, {replayed.busiest[1]:,} with it"
+    )

@@ -1,0 +1,151 @@
+"""What is wrong with settings that are each right by themselves, and with the files that they name."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from proxy.auth.api_keys import CallersError, callers
+from proxy.config.files import text
+from proxy.config.model import IdentitySection, Settings, StoreSection
+from proxy.config.tls import no_authority, no_pair
+from proxy.storage.address import options_of
+
+_STORE_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+
+Setting = tuple[str, str]
+# A setting and what is wrong with it.
+Fact = tuple[Setting, str]
+
+
+def facts(settings: Settings) -> Iterator[Fact]:
+    """Yield what is wrong with *settings*' identity, seal, workers and certificates, setting by setting."""
+    identity = settings.identity
+    if settings.server.workers > 1 and settings.store.url.startswith("memory:"):
+        yield ("server", "workers"), f"{settings.server.workers}, more than one only with a store.url that they share"
+    if identity.mode == "project" and not identity.iam_url:
+        yield ("identity", "mode"), "'project', which needs identity.iam_url"
+    if identity.share_public and identity.mode == "token":
+        yield ("identity", "share_public"), "true, which needs identity.mode 'project' or 'gateway'"
+    if identity.mode == "gateway":
+        yield from _own(identity)
+        if identity.callers is None and not is_loopback(settings.server.listen):
+            fact = f"{settings.server.listen!r}, beyond loopback in mode 'gateway' only with identity.callers"
+            yield ("server", "listen"), fact
+    else:
+        yield from _without_gateway(identity)
+    yield from _files(identity)
+    yield from _store(settings.store)
+    yield from _tls(settings)
+
+
+def _tls(settings: Settings) -> Iterator[Fact]:
+    """Yield what is wrong with certificates and keys: one without the other, one that can't be used."""
+    server, upstream = settings.server, settings.upstream
+    yield from _pair(("server", "tls_cert"), server.tls_cert, ("server", "tls_key"), server.tls_key)
+    yield from _pair(("upstream", "client_cert"), upstream.client_cert, ("upstream", "client_key"), upstream.client_key)
+    if upstream.ca_file is not None and (fact := no_authority(upstream.ca_file)):
+        yield ("upstream", "ca_file"), f"{upstream.ca_file}: {fact}"
+    asked = [url for url in (upstream.url, settings.identity.iam_url) if url]
+    for name in ("ca_file", "client_cert"):
+        if getattr(upstream, name) is not None and not any(url.startswith("https:") for url in asked):
+            yield ("upstream", name), "given, which only an https upstream.url or identity.iam_url uses"
+
+
+def _pair(at: Setting, cert: Path | None, key_at: Setting, key: Path | None) -> Iterator[Fact]:
+    if cert is None and key is not None:
+        yield key_at, f"given without {'.'.join(at)}"
+    elif cert is not None and key is None:
+        yield at, f"given without {'.'.join(key_at)}"
+    elif cert is not None and key is not None and (fault := no_pair((cert, key))):
+        which, fact = fault
+        yield (at, key_at)[which], f"{(cert, key)[which]}: {fact}"
+
+
+def _own(identity: IdentitySection) -> Iterator[Fact]:
+    """Yield what lacks of the proxy's own credentials: an access key with its secret, or a user with a password."""
+    if (identity.access_key is None) == (identity.user is None):
+        yield ("identity", "mode"), "'gateway', which needs identity.access_key or identity.user, one of them"
+    elif identity.access_key is not None and identity.secret_key is None:
+        yield ("identity", "access_key"), "given without identity.secret_key"
+    elif identity.access_key is not None and identity.key_use == "token":
+        yield from _exchanged(identity)
+    elif identity.user is not None:
+        needed = {
+            "password": identity.password,
+            "domain": identity.domain,
+            "project_id": identity.project_id,
+            "iam_url": identity.iam_url,
+        }
+        lacking = [f"identity.{name}" for name, value in needed.items() if not value]
+        if lacking:
+            yield ("identity", "user"), f"given without {', '.join(lacking)}"
+    if identity.keys:
+        yield ("identity", "keys"), "given in mode 'gateway', where callers' signatures don't count"
+
+
+def _exchanged(identity: IdentitySection) -> Iterator[Fact]:
+    """Yield what lacks of a token by access key."""
+    lacking = [f"identity.{name}" for name in ("project_id", "iam_url") if not getattr(identity, name)]
+    if lacking:
+        yield ("identity", "key_use"), f"'token', given without {', '.join(lacking)}"
+    if identity.security_token is not None:
+        yield ("identity", "security_token"), "given, but IAM takes no temporary key for a token: only 'sign' does"
+
+
+def _without_gateway(identity: IdentitySection) -> Iterator[Fact]:
+    for name in ("access_key", "secret_key", "security_token", "user", "domain", "password", "project_id", "callers"):
+        if getattr(identity, name):
+            yield ("identity", name), "given, which only mode 'gateway' uses"
+    if identity.writes:
+        yield ("identity", "writes"), "true, which only mode 'gateway' uses"
+    if identity.key_use != "sign":
+        yield ("identity", "key_use"), f"{identity.key_use!r}, which only mode 'gateway' uses"
+
+
+def _files(identity: IdentitySection) -> Iterator[Fact]:
+    if identity.callers is not None:
+        try:
+            callers(text(identity.callers))
+        except (OSError, CallersError) as error:
+            yield ("identity", "callers"), f"{identity.callers}: {_reason(error)}"
+    for access, path in identity.keys.items():
+        reason = _unusable(path)
+        if reason:
+            yield ("identity", "keys"), f"{access}: {path}: {reason}"
+
+
+def _unusable(path: Path) -> str | None:
+    try:
+        return None if text(path).strip() else "is empty"
+    except OSError as error:
+        return _reason(error)
+
+
+def _reason(error: OSError | CallersError) -> str:
+    return (error.strerror or "can't be read") if isinstance(error, OSError) else str(error)
+
+
+def _store(store: StoreSection) -> Iterator[Fact]:
+    """Yield what is wrong with the seal, and with the files that the URL names."""
+    for name, file in options_of(store.url).items():
+        if name in _STORE_FILES and (reason := _unusable(Path(file))):
+            yield ("store", "url"), f"{name} {file}: {reason}"
+    if store.seal != "none" and store.key is None:
+        yield ("store", "seal"), f"{store.seal!r}, which needs store.key or store.key_file"
+    if store.key_previous is not None and store.key is None:
+        yield ("store", "key_previous"), "given without store.key"
+    if store.seal == "encrypt" and find_spec("cryptography") is None:
+        yield ("store", "seal"), "'encrypt', which needs the package cryptography: pip install 'ims-cache-proxy[seal]'"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether *address*, HOST:PORT, can be reached from this machine only."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

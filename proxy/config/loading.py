@@ -1,0 +1,176 @@
+"""Settings from one TOML file, the environment and flags; the later overrides the earlier.
+
+The sources are merged here and validated by pydantic. A library that merges as it validates can't say where a bad
+value came from, and passes over an environment variable whose section it doesn't know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from proxy.config.checks import facts, is_loopback
+from proxy.config.model import RouteSection, RuleSection, Settings
+from proxy.config.shown import as_toml, masked
+from proxy.config.sources import (
+    ENVIRONMENT_PREFIX,
+    Given,
+    Problem,
+    Setting,
+    from_environment,
+    from_file,
+    read_secret_files,
+    sections,
+)
+from proxy.core.values import immutable
+
+# What pydantic says before it says what is allowed.
+_PREFIX: Final = re.compile(r"Value error, |Input (?:should be|is not) ")
+_IN_OUR_WORDS: Final = {
+    "tuple_type": "an array",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "int_parsing_size": "an integer that is not so long",
+}
+_TABLES: Final = ("rules", "routes")
+
+
+class ConfigurationError(Exception):
+    """The configuration can't be used; *problems* are all that is wrong with it."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+@immutable
+class Configuration:
+    """Valid settings, and where each that isn't a default came from."""
+
+    settings: Settings
+    origins: Mapping[Setting, str]
+
+
+def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Setting, object]) -> Configuration:
+    """Return the settings from *file*, *environment* and *flags*.
+
+    Raises `ConfigurationError` that names every problem at once.
+    """
+    problems: list[Problem] = []
+    given: dict[Setting, Given] = {}
+    if file is not None:
+        given |= from_file(file, problems)
+    unread = any(problem.setting == str(file) for problem in problems)
+    given |= from_environment(environment, problems)
+    given |= {at: Given(value, f"flag --{at[1] if at[0] == 'server' else at[0]}") for at, value in flags.items()}
+    read_secret_files(given, problems)
+    tree: dict[str, dict[str, Any]] = {}
+    for (section, name), entry in given.items():
+        tree.setdefault(section, {})[name] = entry.value
+    tree.setdefault("upstream", {})
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)
+        # What lacks may stand in a file that could not be read.
+        told = [details for details in wrong if not (unread and details["type"] == "missing")]
+        problems += [_problem(list(same), given) for _, same in groupby(told, lambda details: details["loc"][:2])]
+        settings = _of_the_rest(tree, wrong)
+    problems += _contradictions(settings, given)
+    if problems:
+        raise ConfigurationError(problems)
+    return Configuration(settings, {at: entry.origin for at, entry in given.items()})
+
+
+def _problem(same: list[ErrorDetails], given: Mapping[Setting, Given]) -> Problem:
+    """Return what is wrong with one setting; a value that may be of several kinds is told all of them."""
+    location = same[0]["loc"]
+    section, name = str(location[0]), str(location[1]) if len(location) > 1 else ""
+    setting = f"{section}.{name}"
+    entry = given.get((section, name))
+    if same[0]["type"] == "missing" or entry is None:
+        return Problem(
+            setting,
+            "required and not given",
+            f"flag --{section}, {ENVIRONMENT_PREFIX}{section.upper()}__{name.upper()} or [{section}] in the file",
+        )
+    field = sections()[section].model_fields[name]
+    secret = _holds_a_secret(field.annotation)
+    shown = "***" if secret else repr(masked(entry.value) if isinstance(entry.value, str) else entry.value)
+    allowed = " or ".join(dict.fromkeys(map(_allowed, same)))
+    return Problem(setting, f"{shown}, allowed is {allowed}", entry.origin)
+
+
+def _holds_a_secret(annotation: object) -> bool:
+    return annotation is SecretStr or any(map(_holds_a_secret, get_args(annotation)))
+
+
+def _allowed(details: ErrorDetails) -> str:
+    match details["type"]:
+        case "too_short" | "string_too_short":
+            return f"at least {details['ctx']['min_length']} characters"
+        case "extra_forbidden":
+            table = RouteSection if details["loc"][1] == "routes" else RuleSection
+            return f"only {', '.join(table.model_fields)}, not {details['loc'][-1]}"
+        case "tuple_type" if details["loc"][1] in _TABLES:
+            return "an array, which only the file can hold"
+        case "string_pattern_mismatch":
+            return f"what matches {details['ctx']['pattern']}"
+        case kind:
+            return _IN_OUR_WORDS.get(kind) or _PREFIX.sub("", details["msg"])
+
+
+def _of_the_rest(tree: dict[str, dict[str, Any]], wrong: Iterable[ErrorDetails]) -> Settings:
+    """Return the settings without those that are *wrong*, so that the others can still be held against each other."""
+    for details in wrong:
+        section, *name = map(str, details["loc"][:2])
+        if name:
+            tree[section].pop(name[0], None)
+        else:
+            tree.pop(section)
+    tree.setdefault("upstream", {}).setdefault("url", "http://127.0.0.1")
+    return Settings.model_validate(tree)
+
+
+def _contradictions(settings: Settings, given: Mapping[Setting, Given]) -> list[Problem]:
+    """Return what no setting is wrong about on its own."""
+
+    def origin(*at: Setting) -> str:
+        return next((given[each].origin for each in at if each in given), "default")
+
+    problems = []
+    if settings.admin.token is None and not is_loopback(settings.admin.listen):
+        fact = f"{settings.admin.listen!r}, beyond loopback only with admin.token or admin.token_file"
+        problems.append(Problem("admin.listen", fact, origin(("admin", "listen"))))
+    server = settings.server
+    if server.links == "absolute" and not (server.public_url or server.trusted_proxies):
+        fact = "'absolute', which needs server.public_url or server.trusted_proxies"
+        problems.append(Problem("server.links", fact, origin(("server", "links"))))
+    for section, table in (("budget", settings.budget), ("clients", settings.clients)):
+        if (table.calls is None) != (table.per_s is None):
+            given_one, lacking = ("calls", "per_s") if table.per_s is None else ("per_s", "calls")
+            fact = f"given without {section}.{lacking}"
+            problems.append(Problem(f"{section}.{given_one}", fact, origin((section, given_one))))
+    for at, fact in facts(settings):
+        problems.append(Problem(".".join(at), fact, origin(at)))
+    return problems
+
+
+def effective(configuration: Configuration) -> str:
+    """Return every setting with its value, secrets masked, and where it came from, as a TOML file with comments."""
+    lines = []
+    for section in sections():
+        table = getattr(configuration.settings, section)
+        lines.append(f"[{section}]")
+        for name in type(table).model_fields:
+            value = getattr(table, name)
+            origin = configuration.origins.get((section, name), "default")
+            lines.append(f"{'# ' if value is None else ''}{name} = {as_toml(value)}  # {origin}")
+        lines.append("")
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,83 @@
+"""Files that change while the proxy runs: secrets that rotate, certificates, callers that come and go."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from proxy.config.files import text
+from proxy.observability.logging import event
+
+Value = TypeVar("Value")
+
+LOOK_S: Final = 1.0
+
+
+class Renewed(Generic[Value]):
+    """What *make* makes of *files*, looked at again after *LOOK_S* at the earliest. *clock* never steps back.
+
+    Files that can't be used leave what was there before; at first they raise `OSError`, or what *make* raises.
+    Where they are only of use *together*, such as a key and its secret, a change counts when the next look finds no
+    other: they may be written one after the other.
+    """
+
+    def __init__(
+        self,
+        files: Iterable[Path],
+        make: Callable[[], Value],
+        *,
+        together: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._files = tuple(files)
+        self._together = together
+        self._make = make
+        self._clock = clock
+        self._looked_at = clock()
+        self._stamps = self._seen = self._stamped()
+        self._value = make()
+
+    def __call__(self) -> Value:
+        """Return what the files hold."""
+        now = self._clock()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            self._look()
+        return self._value
+
+    def _look(self) -> None:
+        try:
+            before, self._seen = self._seen, self._stamped()
+            stamps = self._seen
+            if stamps == self._stamps or (self._together and stamps != before):
+                return
+            self._value = self._make()
+            self._stamps = stamps
+        except (OSError, ValueError) as error:
+            named = ", ".join(map(str, self._files))
+            event("file-not-used", level=logging.WARNING, file=named, error=type(error).__name__)
+
+    def _stamped(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what changes with the files; Kubernetes swaps a link, and so the inodes."""
+        found = [file.stat() for file in self._files]
+        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+
+
+def line(text: str) -> str:
+    """Return the one line of a secret's file; raises `ValueError` where there is none, as amid a renewal."""
+    held = text.strip()
+    if not held or not held.isprintable():
+        raise ValueError("not one line")
+    return held
+
+
+class Watched(Renewed[Value]):
+    """What *parse* makes of the text of a file; see `Renewed`."""
+
+    def __init__(
+        self, path: Path, parse: Callable[[str], Value], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__([path], lambda: parse(text(path)), clock=clock)

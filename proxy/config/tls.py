@@ -1,0 +1,153 @@
+"""TLS both ways: what is shown to callers, and what the upstream and IAM are asked with; renewed as the files are."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from proxy.config.reload import Renewed
+from proxy.core.tls_verification import STRICT_FLAGS
+
+MINIMUM: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+Pair = tuple[Path, Path]
+
+# What OpenSSL takes in place of the system's certificates (SSL_CTX_set_default_verify_paths).
+_SYSTEM: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+@contextmanager
+def trusting_nobody() -> Iterator[None]:
+    """Within, whoever asks for the authorities that the system trusts finds none.
+
+    aiohttp asks twice when it is loaded, and reading them all took a fifteenth of a start. Nobody here connects by what
+    it makes of them: whom to trust `asking` says. Who did all the same would trust nobody.
+    """
+    before = {name: os.environ.get(name) for name in _SYSTEM}
+    os.environ.update(dict.fromkeys(_SYSTEM, os.devnull))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def serving(pair: Pair, *, minimum: str, clock: Callable[[], float] = time.monotonic) -> ssl.SSLContext:
+    """Return a context that shows every caller the certificate that the files of *pair* hold when it comes.
+
+    Connections that are open keep theirs. A pair that does not match, as in the middle of a renewal, leaves the one
+    before; at first it raises `OSError`.
+    """
+    newest = Renewed(pair, lambda: _shown(pair, minimum), clock=clock)
+
+    def show(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:  # noqa: ARG001 - of a fixed shape
+        connection.context = newest()
+
+    context = _shown(pair, minimum)
+    context.sni_callback = show  # which OpenSSL calls for every handshake, also for one that names no server
+    return context
+
+
+def asking(
+    ca_file: Path | None,
+    pair: Pair | None,
+    *,
+    minimum: str,
+    strict: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+) -> Callable[[], ssl.SSLContext]:
+    """Return what gives the context of a new connection: it trusts *ca_file*, else the system, and may show *pair*.
+
+    With *strict*, certificates have the extensions that RFC 5280 requires. Raises `OSError` where a file can't be used
+    at first.
+    """
+    files = [*([ca_file] if ca_file else []), *(pair or ())]
+    return Renewed(files, lambda: _trusting(ca_file, pair, minimum, strict=strict), clock=clock)
+
+
+def _shown(pair: Pair, minimum: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = MINIMUM[minimum]
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, pair)
+    return context
+
+
+def verifying(ca_file: Path | None, *, strict: bool = True) -> ssl.SSLContext:
+    """Return a context that trusts *ca_file*, else the system, and verifies alike on every Python; see `asking`."""
+    context = ssl.create_default_context(cafile=ca_file)
+    for flag in STRICT_FLAGS:
+        context.verify_flags |= flag
+    if not strict:
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def _trusting(ca_file: Path | None, pair: Pair | None, minimum: str, *, strict: bool) -> ssl.SSLContext:
+    context = verifying(ca_file, strict=strict)
+    context.minimum_version = MINIMUM[minimum]
+    if pair is not None:
+        _load(context, pair)
+    resume(context)
+    return context
+
+
+def resume(context: ssl.SSLContext) -> None:
+    """Make connections of *context*, all of them to one server, offer it the session of the one before.
+
+    That spares a round trip or the certificates (RFC 5246, section 7.3; RFC 8446, section 2.2); a server that does not
+    like it makes a session anew. No event loop has a parameter for it, but all begin a connection by `wrap_bio`.
+    A renewed certificate comes in a context of its own, which knows no session.
+    """
+    begin = context.wrap_bio
+    before: ssl.SSLObject | None = None  # by TLS 1.3 its session has come by the time the next one begins, not earlier
+
+    def resuming(
+        incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, server_side: bool = False, server_hostname: str | None = None
+    ) -> ssl.SSLObject:
+        nonlocal before
+        session = before.session if before and before.version() else None  # of a handshake that came to its end
+        before = begin(incoming, outgoing, server_side, server_hostname, session)
+        return before
+
+    context.wrap_bio = resuming  # type: ignore[method-assign,assignment]
+
+
+def _load(context: ssl.SSLContext, pair: Pair) -> None:
+    # Without a function for it a key with a passphrase would have one asked for on the terminal.
+    context.load_cert_chain(*pair, password=lambda: b"")
+
+
+def no_authority(file: Path) -> str | None:
+    """Return why *file* can't say whom to trust, None where it can."""
+    try:
+        ssl.create_default_context(cafile=file)
+    except ssl.SSLError:
+        return "holds no certificate"
+    except OSError as error:
+        return error.strerror or "can't be read"
+    return None
+
+
+def no_pair(pair: Pair) -> tuple[int, str] | None:
+    """Return which of *pair*, certificate and key, can't be used, and why; None where they can."""
+    if fact := no_authority(pair[0]):
+        return 0, fact
+    try:
+        encrypted = b"ENCRYPTED" in pair[1].read_bytes()
+        _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return 1, "is not the key of the certificate"
+        return 1, "has a passphrase" if encrypted else "holds no private key"
+    except OSError as error:
+        return 1, error.strerror or "can't be read"
+    return None

@@ -1,0 +1,213 @@
+"""An upstream's answer to a list request -> a span, or the reason why it is none.
+
+Only a 200 whose body is a list becomes a span. Its links are read for the marker in `next` and go no further.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import accumulate
+from math import inf
+from operator import add
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+import msgspec
+import orjson
+
+from proxy.core.list_api import TRANSIENT_STATUSES
+from proxy.core.slices import SLICE, Limits, Steps, cut_slices, run_to_end
+from proxy.core.span import Span
+from proxy.core.values import immutable
+from proxy.listing.scan import Image, ScanError, scan_in_slices
+
+_IMAGE_LINKS: Final = ("self", "file", "schema")
+_MARKER: Final = "marker="
+
+
+class _Times(msgspec.Struct, gc=False):
+    updated_at: Any = None
+    created_at: Any = None
+
+
+_TIMES: Final = msgspec.json.Decoder(_Times)
+
+
+@immutable
+class NotAList:
+    """A body that can't become a span, and why, fit for `Cache-Status`."""
+
+    reason: str
+
+
+@immutable
+class Listed:
+    """What a list answer holds, before it is known how long it may be kept.
+
+    *transient_since* is when the latest of the images that are about to change got into that state, epoch seconds,
+    infinity where that can't be told, None where no image is about to change.
+    """
+
+    ids: tuple[str, ...]
+    end: str | None
+    body: bytes
+    starts: array[int]
+    ends: array[int]
+    nulls: bool
+    transient_since: float | None
+
+    def span(
+        self, *, after: str, asked: int, unlinked: bool, fetched_at: float, lifetime_s: float, generation: str = ""
+    ) -> Span:
+        """Return the span, fetched with the limit *asked* after the marker *after*."""
+        end = self.ids[-1] if unlinked and self.ids else self.end
+        return Span(
+            after=after,
+            end=end,
+            ids=self.ids,
+            body=self.body,
+            starts=self.starts,
+            ends=self.ends,
+            asked=asked,
+            fetched_at=fetched_at,
+            lifetime_s=lifetime_s,
+            generation=generation,
+            nulls=self.nulls,
+            unlinked=unlinked,
+        )
+
+
+def listed(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) -> Listed | NotAList:
+    """Return what the list answer *body* holds; *sort_keys* are those that an image may lack.
+
+    Where all have to be *public*, one image that is not makes it no list to keep.
+    """
+    return run_to_end(read_list_in_slices(body, sort_keys=sort_keys, public=public))
+
+
+def read_list_in_slices(
+    body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False, limits: Limits = SLICE
+) -> Steps[Listed | NotAList]:
+    """Do what `listed` does, and yield between slices of the images; never for a body that is one slice."""
+    try:
+        answer = yield from scan_in_slices(body, full=public or bool(sort_keys), limits=limits)
+    except ScanError:
+        return NotAList("not-a-list")
+    images = answer.images
+    ids = tuple([image.id for image in images])
+    if not {str}.issuperset(map(type, ids)) or "" in ids or len(set(ids)) < len(ids):
+        return NotAList("ids")
+    if public and not all(getattr(image, "visibility", None) == "public" for image in images):
+        return NotAList("not-public")
+    end = _marker_of_next(answer.next, ids)
+    if isinstance(end, NotAList):
+        return end
+    run = answer.run
+    starts, ends = _bounds(answer.sizes, len(answer.between))
+    changing = [
+        at for at, image in enumerate(images) if image.status != "active" and image.status in TRANSIENT_STATUSES
+    ]
+    transient_since = yield from _latest_change([run[starts[at] : ends[at]] for at in changing], limits)
+    if not _all_links_home(images, ids):
+        try:
+            pieces = [run[start:end] for start, end in zip(starts, ends, strict=True)]
+            pieces = yield from _bring_links_home(pieces, limits)
+        except orjson.JSONDecodeError:
+            return NotAList("not-a-list")
+        run = b",".join(pieces)
+        starts, ends = _bounds([len(piece) for piece in pieces], 1)
+    return Listed(
+        ids=ids,
+        end=end,
+        body=run,
+        starts=starts,
+        ends=ends,
+        nulls=any(getattr(image, key) is None for key in sort_keys for image in images),
+        transient_since=transient_since,
+    )
+
+
+def _bounds(sizes: Sequence[int], between: int) -> tuple[array[int], array[int]]:
+    """Return where pieces of *sizes* start and end in a run, with so many bytes *between* each two."""
+    starts = array("I", accumulate([size + between for size in sizes], initial=0))
+    starts.pop()
+    return starts, array("I", map(add, starts, sizes))
+
+
+def _latest_change(pieces: Sequence[bytes], limits: Limits) -> Steps[float | None]:
+    """Return when the latest of the images *pieces* changed, epoch seconds, None where there is none."""
+    latest: float | None = None
+    for number, each in enumerate(cut_slices(list(map(len, pieces)), limits)):
+        if number:
+            yield
+        changed_at = max(map(_changed_at, pieces[each.start : each.stop]))
+        latest = changed_at if latest is None else max(latest, changed_at)
+    return latest
+
+
+def _bring_links_home(pieces: Sequence[bytes], limits: Limits) -> Steps[list[bytes]]:
+    """Return the images *pieces* with links that lead nowhere else, see `_homeward`."""
+    home: list[bytes] = []
+    for number, each in enumerate(cut_slices(list(map(len, pieces)), limits)):
+        if number:
+            yield
+        home += map(_homeward, pieces[each.start : each.stop])
+    return home
+
+
+def _changed_at(image: bytes) -> float:
+    try:
+        times = _TIMES.decode(image)
+        moment = datetime.fromisoformat(times.updated_at or times.created_at)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError):
+        return inf
+
+
+def _marker_of_next(link: object, ids: tuple[Any, ...]) -> str | NotAList | None:
+    """Return the marker in the upstream's *link*; host and path of that link are nobody's business.
+
+    A link without a usable marker still says that the listing goes on, and then it does after the last image.
+    """
+    if link is None:
+        return None
+    query = link.partition("#")[0].partition("?")[2] if isinstance(link, str) else ""
+    given = [pair.removeprefix(_MARKER) for pair in query.split("&") if pair.startswith(_MARKER)]
+    try:
+        markers = [unquote_plus(value, errors="strict") for value in given]
+    except UnicodeError:
+        markers = []
+    if len(markers) == 1 and 0 < len(markers[0]) <= 255 and markers[0].isprintable():
+        return markers[0]
+    return str(ids[-1]) if ids else NotAList("next")
+
+
+def _all_links_home(images: Sequence[Image], ids: Sequence[str]) -> bool:
+    """Whether every image's own links are relative; almost always they are those that the API publishes."""
+    own = [f"/v2/images/{image_id}" for image_id in ids]
+    if (
+        [image.self for image in images] == own
+        and [image.file for image in images] == [f"{link}/file" for link in own]
+        and [image.schema for image in images] == ["/v2/schemas/image"] * len(ids)
+        and "".join(ids).isprintable()
+    ):
+        return True
+    links = (link for image in images for link in (image.self, image.file, image.schema) if link is not None)
+    return all(map(_relative, links))
+
+
+def _relative(link: object) -> bool:
+    return isinstance(link, str) and link.startswith("/") and link[1:2] not in ("/", "\\") and link.isprintable()
+
+
+def _homeward(piece: bytes) -> bytes:
+    """Return the image *piece* as it is, or with its own links as the API spells them where they lead elsewhere."""
+    image: dict[str, Any] = orjson.loads(piece)
+    foreign = {name for name in _IMAGE_LINKS if image.get(name) is not None and not _relative(image[name])}
+    if not foreign:
+        return piece
+    own = f"/v2/images/{image['id']}"
+    links = {"self": own, "file": f"{own}/file", "schema": "/v2/schemas/image"}
+    return orjson.dumps({name: links[name] if name in foreign else value for name, value in image.items()})

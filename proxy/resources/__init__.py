@@ -1,0 +1,1 @@
+"""Single resources, cached by RFC 9111."""

@@ -1,0 +1,78 @@
+"""Whether an answer may be stored (RFC 9111 §3), and why not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+
+from proxy.core.messages import Fields
+from proxy.http.control import Control
+from proxy.http.stored_response import HEURISTIC, StoredAnswer
+
+# Request fields that say who asks. None is compared, so none is kept.
+CREDENTIALS: Final = (
+    *("authorization", "cookie", "proxy-authorization", "x-api-key", "x-auth-token"),
+    *("x-security-token", "x-subject-token"),
+)
+# What is about who asks, or how often, and what is no whole answer: never stored, whatever the answer says.
+_NEVER: Final = frozenset({206, 304, 401, 403, 407, 429})
+# Statuses whose meaning for a cache is known here (RFC 9111 §5.2.2.3).
+_UNDERSTOOD: Final = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 501})
+# What is kept for callers with credentials: an error of the upstream's must not outlive it.
+_FOR_CALLERS: Final = frozenset({200, 203, 300, 301, 308})
+
+
+def unstorable(
+    answer: StoredAnswer, *, stated: bool, authorized: bool, public: bool = False, by_rfc: bool = False
+) -> str | None:
+    """Return why *answer* must not be stored, in a word for `Cache-Status`, None where it may.
+
+    *stated* says that something gave it a lifetime, *authorized* that the request had `Authorization` (RFC 9111 §3.5).
+    What is *public* is everyone's, so it must not be said to depend on a credential, nor hold one. Unless the standard
+    alone decides, *by_rfc*, fewer statuses count, and no answer that sets a cookie.
+    """
+    fields = answer.fields
+    if answer.status < 200 or answer.status in _NEVER:
+        return "status"
+    if not by_rfc and (reason := _unfit_for_callers(answer.status, fields)):
+        return reason
+    if reason := _forbidden(answer.status, answer.control, authorized=authorized):
+        return reason
+    varies = {name.strip().lower() for value in fields.all("vary") for name in value.split(",")}
+    if "*" in varies or (public and not varies.isdisjoint(CREDENTIALS)):
+        return "vary"
+    if fields.get("x-subject-token") is not None:
+        return "token"
+    useless = answer.lifetime_s <= 0 and not any(answer.validators)
+    by_default = answer.status in HEURISTIC or answer.control.public
+    return "no-lifetime" if useless or not (stated or by_default) else None
+
+
+def _unfit_for_callers(status: int, fields: Fields) -> str | None:
+    if status not in _FOR_CALLERS:
+        return "status"
+    if fields.get("set-cookie") is not None:
+        return "cookie"
+    return "coding" if fields.get("content-encoding") is not None else None
+
+
+def _forbidden(status: int, said: Control, *, authorized: bool) -> str | None:
+    if said.must_understand and status not in _UNDERSTOOD:
+        return "must-understand"
+    if said.no_store and not said.must_understand:
+        return "no-store"
+    if said.private:
+        return "private"
+    if authorized and not (said.public or said.must_revalidate or said.shared_max_age):
+        return "authorization"
+    return None
+
+
+def is_json(body: bytes) -> bool:
+    """Whether *body* is JSON, whole and well-formed."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -1,0 +1,174 @@
+"""Processes side by side: started, replaced when they die, stopped together.
+
+The supervisor serves nobody. It has no event loop and no threads, so it can fork at any time, and it takes its signals
+one after the other from a queue: none arrives in the middle of something. What it opened before it forks, listening
+sockets above all, its children share and inherit: connections that nobody has accepted yet outlive a worker.
+
+It stops all of them, and says so by its exit status, when one can't be kept running: whoever started it then knows.
+Should it be killed itself, its end of a pipe closes, and its children stop as if they had been told to.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.observability.logging import event
+from proxy.runtime.restarts import Ends, GiveUp
+
+_GRACE_S: Final = 5.0  # beyond the time that a child itself takes to stop
+
+# Runs in the child, given the end of the pipe that reads nothing until the supervisor is gone; returns at its end.
+Main = Callable[[int], None]
+
+
+def ending_signals() -> frozenset[signal.Signals]:
+    """Return the signals that end the proxy: SIGHUP too, unless whoever started it (nohup) had that ignored."""
+    hangup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else set()
+    return frozenset({signal.SIGTERM, signal.SIGINT} | hangup)
+
+
+@dataclass(slots=True)
+class Child:
+    """One of the processes: *stop_s* is how long it may take to stop. The *last* are ended after the others.
+
+    SIGTERM tells a child to drain and end, SIGINT to do so without a delay; one of the *last* may wait for SIGINT.
+    """
+
+    name: str
+    main: Main
+    stop_s: float
+    last: bool = False
+    pid: int | None = None
+    due: float | None = 0.0
+    ends: Ends = field(default_factory=Ends)
+
+
+class Supervisor:
+    """Keeps *children* running until SIGTERM, SIGINT or SIGHUP, or until one can't be.
+
+    *stopping* is called before they end. SIGINT, or any further signal while they end, is passed on as SIGINT.
+    """
+
+    def __init__(self, children: Sequence[Child], *, stopping: Callable[[], None]) -> None:
+        self._children = children
+        self._stopping = stopping
+        self._life, self._held = os.pipe()
+        self._mask: set[int] = set()
+        self._signals = ending_signals() | {signal.SIGCHLD}
+
+    def run(self) -> signal.Signals | None:
+        """Return the signal that ended it, None where a child had to be given up."""
+        self._mask = {int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)}
+        got: signal.Signals | None = None
+        try:
+            got = self._watched()
+            return got
+        finally:
+            self._stop(got)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            os.close(self._life)
+            os.close(self._held)
+
+    def _watched(self) -> signal.Signals | None:
+        while True:
+            now = time.monotonic()
+            for child in self._children:
+                if child.due is not None and child.due <= now:
+                    self._start(child)
+            waits = [child.due - now for child in self._children if child.due is not None]
+            got = self._signalled(min(waits, default=None))
+            if got and got is not signal.SIGCHLD:
+                return got
+            for child in self._reaped():
+                if not self._carries_on(child):
+                    return None
+
+    def _carries_on(self, child: Child) -> bool:
+        """Return whether *child*, which has ended, is to be started anew."""
+        verdict, child.ends = child.ends.ended(now=time.monotonic())
+        if isinstance(verdict, GiveUp):
+            event("given-up", level=logging.ERROR, process=child.name, ends=verdict.ends)
+            return False
+        event("process-ended", level=logging.WARNING, process=child.name)
+        child.due = verdict.at
+        return True
+
+    def _start(self, child: Child) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child.due = None
+        child.pid = os.fork()
+        if child.pid == 0:
+            self._become(child)
+
+    def _become(self, child: Child) -> None:
+        """Be *child*, and never return."""
+        status = 1
+        try:
+            os.close(self._held)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            child.main(self._life)
+            status = 0
+        except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor's stack is not its to unwind
+            reason = error.strerror if isinstance(error, OSError) else None
+            event("process-failed", level=logging.ERROR, process=child.name, error=reason or type(error).__name__)
+        finally:
+            logging.shutdown()
+            os._exit(status)
+
+    def _reaped(self) -> list[Child]:
+        """Return the children that have ended since they were looked for."""
+        gone: list[Child] = []
+        while any(child.pid for child in self._children):
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            for child in self._children:
+                if child.pid == pid:
+                    child.pid = None
+                    gone.append(child)
+        return gone
+
+    def _stop(self, got: signal.Signals | None) -> None:
+        """Tell all children at once, so that the last can say that the others drain, and end the last after those."""
+        self._stopping()
+        first, last = ([child for child in self._children if child.last is each] for each in (False, True))
+        _tell(last, signal.SIGTERM)
+        _tell(first, signal.SIGINT if got is signal.SIGINT else signal.SIGTERM)
+        self._await_end(first)
+        _tell(last, signal.SIGINT)
+        self._await_end(last)
+
+    def _await_end(self, children: Sequence[Child]) -> None:
+        """Return when *children*, which were told to stop, have ended; kill those that take too long."""
+        until = time.monotonic() + max((child.stop_s for child in children), default=0.0) + _GRACE_S
+        while any(child.pid for child in children) and (left_s := until - time.monotonic()) > 0:
+            if self._signalled(left_s) not in (None, signal.SIGCHLD):
+                _tell(children, signal.SIGINT)
+            self._reaped()
+        _tell(children, signal.SIGKILL)
+        for child in children:
+            if child.pid:
+                os.waitpid(child.pid, 0)
+                child.pid = None
+
+    def _signalled(self, wait_s: float | None) -> signal.Signals | None:
+        """Return the next signal, None where none arrives within *wait_s*."""
+        if wait_s is None:
+            return signal.Signals(signal.sigwaitinfo(self._signals).si_signo)
+        got = signal.sigtimedwait(self._signals, max(0.0, wait_s))
+        return signal.Signals(got.si_signo) if got else None
+
+
+def _tell(children: Sequence[Child], number: signal.Signals) -> None:
+    for child in children:
+        if child.pid:
+            os.kill(child.pid, number)
+            os.kill(child.pid, signal.SIGCONT)  # a child that was stopped (SIGSTOP) takes no other signal until then

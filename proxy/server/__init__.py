@@ -1,0 +1,1 @@
+"""Client-facing HTTP on aiohttp: connections, the fast path, requests and responses."""

@@ -1,0 +1,241 @@
+"""aiohttp's requests and responses <-> ours: the only file that knows both.
+
+Everything is taken from the raw request: aiohttp's `path` and `query_string` are decoded, its `host` believes an
+absolute target.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import formatdate
+from functools import partial
+from typing import Final
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+
+from proxy.core.messages import Fields, Request, Response
+from proxy.errors import BadRequestError, BrokenBodyError, NotCarriedOnError, ProxyError
+from proxy.gateway.gateway import Answer, Arrival
+from proxy.http.refusals import told
+from proxy.http.validation import Malformed, is_host, malformed, origin_form
+from proxy.server.written import BODILESS, Written, finished_head, phrase, whole_head
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+_REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
+_CONTINUED: Final = web.RequestKey("continued", bool)  # whether the caller was asked for its body
+STALL_S: Final = 60.0  # the longest that a caller may neither send nor take anything in the middle of a body
+_JOINED_BYTES: Final = 64 * 1024  # copying as much costs less than a second buffer to the kernel
+
+
+def request_id(request: web.BaseRequest) -> str:
+    """Return the caller's `X-Request-Id` if it is sane, else a new one."""
+    theirs = request.headers.getall("X-Request-Id", [])
+    return theirs[0] if len(theirs) == 1 and _REQUEST_ID.fullmatch(theirs[0]) else new_request_id()
+
+
+def new_request_id() -> str:
+    """Return an id that no request had."""
+    return secrets.token_hex(16)
+
+
+def received(request: web.BaseRequest, *, known_as: str) -> Request:
+    """Return *request* as ours.
+
+    Raises `BadRequestError` for one that two servers could take differently, `NotCarriedOnError` for CONNECT, TRACE and
+    codings that nobody here undoes.
+    """
+    if request.method in _REFUSED_METHODS:
+        raise NotCarriedOnError(f"method {request.method}: not carried on by this proxy")
+    fields = _fields(request)
+    hosts, codings = fields.all("host"), fields.all("transfer-encoding")
+    lengths = fields.all("content-length")
+    fault = malformed(version=request.version, hosts=hosts, codings=codings, lengths=lengths)
+    target = fault or origin_form(request.method, request.raw_path, hosts[0] if hosts else None)
+    if isinstance(target, Malformed):
+        raise (NotCarriedOnError if target.status == 501 else BadRequestError)(target.fact)
+    if fields.get("expect") is not None and not _expects(request):
+        fields = fields.without(["expect"])
+    body = _body(request) if request.body_exists else None
+    interim = partial(_tell, request) if request.version >= HttpVersion11 else None
+    return Request(request.method, target, fields, known_as, body, interim=interim)
+
+
+def _tell(request: web.BaseRequest, status: int, fields: Fields) -> None:
+    """Send an interim answer, which HTTP/1.0 knows nothing of (RFC 9110 §15.2)."""
+    if request.transport is not None and not request.writer.output_size:
+        request.transport.write(whole_head(f"HTTP/1.1 {status} {phrase(status)}", fields))
+
+
+def _expects(request: web.BaseRequest) -> bool:
+    """Whether the caller keeps its body until it is asked for (RFC 9110 §10.1.1), which none of HTTP/1.0 does."""
+    told = request.headers.getall("Expect", []) if request.body_exists and request.version >= HttpVersion11 else []
+    return [value.lower() for value in told] == ["100-continue"]
+
+
+def keeps_its_body(request: web.BaseRequest) -> bool:
+    """Whether the caller was never asked for its body, and has sent nothing of it."""
+    return _expects(request) and _CONTINUED not in request and not request.content.total_bytes
+
+
+def _fields(request: web.BaseRequest) -> Fields:
+    return Fields(
+        [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers]
+    )
+
+
+def arrival(request: web.BaseRequest) -> Arrival:
+    """Return where *request* came from; its origin is told only to itself and never stored."""
+    host = request.headers.get("Host", "")
+    connection = request.protocol  # which looks both up once
+    scheme, peer = "https" if connection.ssl_context else "http", connection.peername
+    address = peer[0] if isinstance(peer, tuple) else None
+    return Arrival(address, f"{scheme}://{host}" if is_host(host) else "")
+
+
+async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    if _expects(request) and request.transport and not request.writer.output_size:
+        request[_CONTINUED] = True
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    while True:
+        try:
+            async with _unstalled(request):
+                chunk = await request.content.readany()
+        except ConnectionResetError as error:
+            raise BrokenBodyError("body: not sent to its end") from error
+        if not chunk:
+            return
+        yield chunk
+
+
+@asynccontextmanager
+async def _unstalled(request: web.BaseRequest) -> AsyncIterator[None]:
+    """Hang up on a caller that neither sends nor takes anything for long: it may hold a connection to the upstream."""
+    try:
+        async with asyncio.timeout(STALL_S):
+            yield
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError(f"caller: nothing moved for {STALL_S:g}s") from None
+
+
+async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str, last: bool) -> web.StreamResponse:
+    """Send *answer* and return what was sent; with the *last* one the connection ends."""
+    cache_status = str(answer.cache_status)
+    if answer.response is not None:
+        return await _send(request, answer.response, cache_status=cache_status, known_as=known_as, last=last)
+    assert answer.exchange is not None
+    exchange = answer.exchange
+    own = (("Cache-Status", cache_status), ("X-Request-Id", known_as))
+    response = _prepared(exchange.status, exchange.reason, exchange.fields, own)
+    length = exchange.fields.get("content-length")
+    if length is not None:
+        response.headers["Content-Length"] = length
+    if last:
+        response.force_close()
+    await response.prepare(request)
+    async for chunk in exchange.chunks:
+        async with _unstalled(request):
+            await response.write(chunk)
+    async with _unstalled(request):
+        await response.write_eof()
+    return response
+
+
+def _refusal(request: web.BaseRequest, error: ProxyError, *, known_as: str) -> Response:
+    """Return the answer that tells *error* to who sent *request*."""
+    kind, body = told(error.code, error.message, request_id=known_as, asked=_fields(request))
+    lines = [("Content-Type", kind), ("Cache-Control", "no-store")]
+    if error.status == 401:
+        lines.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 §11.6.1
+    if error.retry_after_s is not None:
+        lines.append(("Retry-After", str(max(1, round(error.retry_after_s)))))
+    return Response(error.status, Fields(lines), body)
+
+
+async def refuse(request: web.BaseRequest, error: ProxyError, *, known_as: str, last: bool) -> web.StreamResponse:
+    """Send the answer that tells *error*; with the *last* one the connection ends."""
+    sent = refuse_at_once(request, error, known_as=known_as, last=last)
+    await _taken(request)
+    return sent
+
+
+def refuse_at_once(request: web.BaseRequest, error: ProxyError, *, known_as: str, last: bool = True) -> Written:
+    """Send the answer that tells *error*, and don't wait for a slow reader."""
+    answer = _refusal(request, error, known_as=known_as)
+    status = "ims-proxy; fwd=bypass; detail=error"
+    return _written(request, answer, cache_status=status, known_as=known_as, last=last)
+
+
+async def _send(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str, last: bool) -> Written:
+    sent = _written(request, answer, cache_status=cache_status, known_as=known_as, last=last)
+    await _taken(request)
+    return sent
+
+
+def _written(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str, last: bool) -> Written:
+    """Write *answer* at once; aiohttp has nothing left to do but to wait for a slow reader."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("caller: gone before the answer")
+    keep_alive = bool(request.keep_alive) and not last
+    version = max(request.version, HttpVersion10)  # what came before has no head in which to say so
+    head = finished_head(answer, version=version, keep_alive=keep_alive, cache_status=cache_status, now=time.time())
+    body = b"" if request.method == "HEAD" or answer.status in BODILESS else answer.body
+    end = known_as.encode() + b"\r\n\r\n"
+    request.writer.output_size += len(head) + len(end) + len(body)
+    if len(body) < _JOINED_BYTES:
+        transport.write(b"".join((head, end, body)))
+    else:
+        transport.writelines((head + end, body))
+    return Written(answer.status, keep_alive, head, body)
+
+
+async def _taken(request: web.BaseRequest) -> None:
+    """Return once what was written is taken, but for what fits into a buffer."""
+    if request.transport is not None and request.transport.get_write_buffer_size():
+        async with _unstalled(request):
+            await request.writer.drain()
+
+
+def _prepared(status: int, reason: str | None, fields: Fields, own: tuple[tuple[str, str], ...]) -> web.StreamResponse:
+    response = _Response(status=status, reason=reason or phrase(status))
+    replaced = {name.lower() for name, _ in own} | {"content-length"}
+    for name, value in fields:
+        if name.lower() not in replaced:
+            response.headers.add(name, value)
+    for name, value in own:
+        response.headers[name] = value
+    return response
+
+
+class _Response(web.StreamResponse):
+    """A response without aiohttp's own ideas: no `Server`, no `Content-Type` that the upstream did not send."""
+
+    async def _prepare_headers(self) -> None:
+        wanted = set(self.headers)
+        await super()._prepare_headers()
+        if "Content-Type" not in wanted:
+            self.headers.pop("Content-Type", None)
+        if "Server" not in wanted:
+            self.headers.pop("Server", None)
+        if "Date" not in self.headers:
+            self.headers["Date"] = formatdate(usegmt=True)
+
+    async def _write_headers(self) -> None:
+        """Write the head as it is: aiohttp would leave out bytes that are not UTF-8, but a field may hold them."""
+        request = self._req
+        assert request is not None
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("caller: gone before the answer")
+        version = request.version
+        first = f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}"
+        head = whole_head(first, self.headers.items())
+        request.writer.output_size += len(head)
+        transport.write(head)

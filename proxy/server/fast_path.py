@@ -1,0 +1,247 @@
+"""Answers a request like one that was answered before, from the connection, before it is parsed.
+
+Callers send the same head all day, but for fields that nothing is decided by: a trace, a time, an id. Such a request
+costs a look at its lines and a digest here, in the place of a parser, a task and a walk through the gateway; one that
+is byte for byte the connection's latest costs a comparison. This is a memory only, and decides nothing: what it gives
+was decided for an equal request on its whole way through.
+
+An answer is repeated while nothing has become wrong with it:
+
+- until its lifetime or its caller's admission ends (`Repeatable.until`). What it says in whole seconds, `Date`, `Age`
+  and how long it lives, is counted on;
+- while no invalidation, purge or rejected credential that was shown anything was heard of, and what tells of them is
+  trusted: `epoch`;
+- from the same address, over the same kind of connection: what a proxy that is trusted says may change links.
+
+The `X-Request-Id` is made anew each time, and the request's own is no part of what is compared.
+
+Where no bodies are to be kept, an answer is remembered without its body, if that can be made anew from the store each
+time: `proxy.listing.again` says from what, and why that can't be another caller's.
+
+Why a mistake here can't show one caller what belongs to another: no partition, listing or window is worked out here, so
+none can be worked out wrong. All that the gateway decides by is compared, credentials included (`proxy.server.heads`
+says how), and who sends another token has another digest: 128 bits of BLAKE2b under a key that only this process has.
+An answer is remembered only with the head that the same connection gave it to, alone, with nothing before or behind. No
+token is kept here; a connection keeps its latest head, and no longer than it is open.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Callable
+from itertools import count
+from typing import Final, NamedTuple
+
+from proxy.core.freshness import steady_until
+from proxy.listing.listed import Repeatable
+from proxy.observability.metrics import Seen
+from proxy.server.heads import compared
+from proxy.server.written import http_date
+from proxy.storage.segmented_lru import Segments
+
+_OVERHEAD_BYTES: Final = 1000  # what an entry takes beside its head, twice, and its body
+
+
+class Known(NamedTuple):
+    """A head as it is compared, by its *digest*, and the id that the request came with, empty for none."""
+
+    digest: bytes
+    request_id: bytes
+
+
+class Repeat:
+    """An answer to give again from *since* on, epoch seconds, as far as *allowed*, in one *epoch*.
+
+    *head* is as it reads until *steady_until*; it ends before the request id. *body* is None where it is to be made
+    anew. *seen* counts who got the answer, *gone* who did not wait for it.
+    """
+
+    __slots__ = (
+        *("_length", "_template", "allowed", "body", "epoch", "gone", "head"),
+        *("seen", "since", "steady_until", "until"),
+    )
+
+    def __init__(
+        self,
+        head: bytes,
+        body: bytes,
+        allowed: Repeatable,
+        *,
+        since: float,
+        epoch: int,
+        seen: Seen,
+        gone: Callable[[], Seen],
+    ) -> None:
+        self._template = timeless(head)
+        self.body = body if allowed.again is None else None
+        self._length = len(body)
+        self.since = since
+        self.allowed = allowed
+        self.until = allowed.until
+        self.epoch = epoch
+        self.seen = seen
+        self.gone = gone
+        self.tell(since)
+
+    async def made_anew(self) -> bytes | None:
+        """Return the bytes behind the head as they are now, None where this answer is no longer the one to give.
+
+        No coder promises the same bytes for the same body. Had they another length than the head says, the caller would
+        take the rest for the next answer, or that one for the rest.
+        """
+        body = await self.allowed.again(self._length > 0) if self.allowed.again is not None else None
+        return body if body is not None and len(body) == self._length else None
+
+    def tell(self, now: float) -> None:
+        """Let *head* say what is true at *now*."""
+        age_s, ttl_s = max(0.0, now - self.allowed.fetched_at), self.allowed.fresh_until - now
+        said = {b"age": int(age_s), b"left": int(ttl_s), b"date": http_date(int(now)).encode()}
+        self.head = self._template % said
+        self.steady_until = steady_until(age_s=age_s, ttl_s=ttl_s, now=now)
+
+    @property
+    def size_bytes(self) -> int:
+        """About what the entry takes; a body that is also kept elsewhere counts all the same."""
+        return 2 * len(self._template) + len(self.body or b"") + self.allowed.holds_bytes + _OVERHEAD_BYTES
+
+
+class Peer:
+    """One connection as the memory sees it: its origin, which every digest begins with, and its latest head.
+
+    The head is kept to be compared with the next, which costs less than a digest does, above all with a long token.
+    """
+
+    __slots__ = ("_begun", "_counting", "_digest", "_head", "_known")
+
+    def __init__(self, key: bytes, origin: str) -> None:
+        self._begun = hashlib.blake2b(origin.encode() + b"\n", digest_size=16, key=key)
+        self._head = self._counting = self._digest = b""
+        self._known: Known | None = None
+
+    def known(self, head: bytes) -> Known | None:
+        """Return what *head*, sent by this peer, is compared by; None if it has to go to the parser."""
+        if head == self._head:
+            return self._known
+        found = compared(head)
+        if found is None:
+            return None
+        counting, request_id = found
+        if counting != self._counting:
+            state = self._begun.copy()
+            state.update(counting)
+            self._counting, self._digest = counting, state.digest()
+        known = self._known = Known(self._digest, request_id)
+        self._head = head
+        return known
+
+    def forget(self) -> None:
+        """Keep nothing of what was sent."""
+        self._head = self._counting = self._digest = b""
+        self._known = None
+
+
+class HeadMemo:
+    """The answers that may be repeated: at most *max_bytes* of them; those that are repeated for long go last.
+
+    Without *bodies* only heads are kept, of answers whose bodies can be made anew. *epoch* gives a number that changes
+    with every invalidation, None while none can be heard of. *clock* gives epoch seconds; should it step back, nothing
+    from the future is given.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int,
+        epoch: Callable[[], int | None],
+        clock: Callable[[], float],
+        bodies: bool = True,
+    ) -> None:
+        self._segments: Segments[bytes] = Segments(max_bytes)
+        self._bodies = bodies
+        self.epoch = epoch
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._repeats: dict[bytes, Repeat] = {}
+        self._open = True
+        self._run = secrets.token_hex(8).encode()
+        self._ids = count(1)
+
+    def __len__(self) -> int:
+        return len(self._repeats)
+
+    @property
+    def stored_bytes(self) -> int:
+        """About how many bytes are taken."""
+        return self._segments.stored_bytes
+
+    def peer(self, address: str, *, tls: bool) -> Peer:
+        """Return what begins the digests of a connection from *address*."""
+        return Peer(self._key, f"{address} {tls}")
+
+    def find(self, known: Known) -> Repeat | None:
+        """Return the answer to give, now, to who sent a head that is *known*."""
+        found = self._repeats.get(known.digest)
+        if found is None:
+            return None
+        now = self._clock()
+        if not found.since <= now < found.until or found.epoch != self.epoch():
+            return None
+        if now >= found.steady_until:
+            # Once in a second is enough to know what is in use.
+            found.tell(now)
+            found.allowed.used()
+            self._segments.use(known.digest)
+        return found
+
+    def new_id(self) -> bytes:
+        """Return an id that no request had."""
+        return b"%b%016x" % (self._run, next(self._ids))
+
+    def remember(
+        self,
+        known: Known,
+        allowed: Repeatable,
+        *,
+        epoch: int | None,
+        head: bytes,
+        body: bytes,
+        seen: Seen,
+        gone: Callable[[], Seen],
+    ) -> None:
+        """Give the answer, *head* and *body*, to whoever sends the same, as far as *allowed*.
+
+        *epoch* is from before anything was looked up for it. See `Repeat` for *seen* and *gone*.
+        """
+        if not self._open or epoch is None or not (self._bodies or allowed.again):
+            return
+        kept = Repeat(head, body, allowed, since=self._clock(), epoch=epoch, seen=seen, gone=gone)
+        self._repeats[known.digest] = kept
+        for forgotten in self._segments.add(known.digest, kept.size_bytes):
+            self._repeats.pop(forgotten, None)
+
+    def close(self) -> None:
+        """Forget everything, and remember nothing more."""
+        self._open = False
+        self._repeats.clear()
+        self._segments = Segments(0)
+
+
+# The parts of our own heads that change with the second, each behind what tells it from all else.
+_SECONDS: Final = re.compile(
+    rb"(?:(\r\nCache-Control: private, max-age=)|(\r\nAge: )|(\r\nCache-Status: ims-proxy; hit; ttl=))-?\d+(?=\r\n)"
+    rb"|(\r\nDate: )[^\r]*"
+)
+
+
+def timeless(head: bytes) -> bytes:
+    """Return *head*, of a page from the store, as a template that lacks its seconds and its date."""
+
+    def opened(found: re.Match[bytes]) -> bytes:
+        left, age, ttl, date = found.groups()
+        if date is not None:
+            return date + b"%(date)b"
+        return (age + b"%(age)d") if age is not None else ((left or ttl) + b"%(left)d")
+
+    return _SECONDS.sub(opened, head.replace(b"%", b"%%"))

@@ -1,0 +1,1 @@
+"""Where answers are kept: process memory, Redis, and the two as tiers."""

@@ -1,0 +1,169 @@
+"""The store protocol. One contract suite runs over every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import inf
+from typing import Protocol
+
+from proxy.core.cache_key import ListingKey
+from proxy.core.span import Mark, Piece, Span
+from proxy.core.values import immutable
+
+
+@immutable
+class State:
+    """The state of a listing after the invalidations so far.
+
+    *generation* changes with every invalidation that touches the listing: a span of another one was fetched before it.
+    *unsettled* says that a write has lately begun a job whose end will change lists again.
+    """
+
+    generation: str
+    unsettled: bool = False
+
+
+@immutable
+class Found:
+    """What a store has of a window: pieces that follow each other without a gap, whatever they may still be used for.
+
+    *behind* is how many rows were asked for with the span that holds the window's marker, 0 where no such span is
+    known; a caller with such a marker is paging.
+
+    While invalidations by other replicas may go unheard, *doubt* is not empty: it changes every now and then, and what
+    was learnt under another doubt is not used. Then only a fetch that began at *join_after* or later may be joined, by
+    the event loop's clock, and *unconfirmed* are the pieces of memory that may have been invalidated: they are for a
+    caller who gets nothing else, because no call may be made.
+    """
+
+    pieces: tuple[Piece, ...]
+    state: State
+    behind: int = 0
+    doubt: str = ""
+    join_after: float = -inf
+    unconfirmed: tuple[Piece, ...] = ()
+
+    @property
+    def as_last_resort(self) -> Found:
+        """The same with the pieces that can't be confirmed now, for a caller who otherwise gets nothing."""
+        return replace(self, pieces=self.unconfirmed) if self.unconfirmed else self
+
+    @property
+    def moment(self) -> str:
+        """Stands for what is known of invalidations now; a refusal is shared only among callers who found the same."""
+        return self.state.generation + self.doubt
+
+
+@immutable
+class Claim:
+    """Leave to fetch the span after a marker, while no other replica does.
+
+    *fence* grows with every claim on the listing, and a span fetched under a lower one does not replace one fetched
+    under a higher; it is None where another replica holds the claim. *there* says that a span is stored after the
+    marker, perhaps a later one than the claimant has seen.
+    """
+
+    state: State
+    fence: int | None
+    there: bool = False
+
+
+@immutable
+class Health:
+    """How a store is: each of its *parts* is `ok`, or what is wrong with it; and what process memory holds.
+
+    *replicas* is how many processes share the store, this one included, as far as it knows.
+    """
+
+    parts: Mapping[str, str]
+    listings: int
+    spans: int
+    replicas: int = 1
+
+
+class SpanStore(Protocol):
+    """Keeps spans by listing and marker. Every method may raise `StoreUnavailableError`."""
+
+    async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
+        """Return the pieces that follow the marker *after*, up to *count* images or the first gap.
+
+        Of spans that go on behind a marker the one fetched later is taken. Unless *joinable* it is one piece at most,
+        and one that holds *count* images or ends the listing goes before one that does not.
+        """
+        ...
+
+    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
+        """Return the bodies of the spans of *key* with these *marks*, None unless all are still there and valid."""
+        ...
+
+    async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
+        """Return the span that holds the image *image_id*, from behind that image on."""
+        ...
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
+        """Ask for leave to fetch the span after the marker *after*."""
+        ...
+
+    async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+        """Give the claim back, if it is still held, and wake who waits for it."""
+        ...
+
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> bool:
+        """Return True as soon as the claim that another replica holds is given back or may be lost.
+
+        False after *timeout_s*, or sooner where nobody would tell: then whoever waits claims anew. A holder that is
+        silent loses its claim to the next who asks.
+        """
+        ...
+
+    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
+        """Keep *span* for *keep_s* seconds, replacing the one that starts at the same marker.
+
+        *keep_s* covers the stale windows too, so it exceeds the lifetime that callers see.
+        """
+        ...
+
+    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
+        """Note that the spans of *key* after the markers *starts* were used again without the store being asked."""
+        ...
+
+    async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
+        """Make the spans stored so far under one of *scopes* unusable, in a time that does not depend on how many.
+
+        When it returns, no replica uses them any more. For *unsettled_s* from now on every listing counts as unsettled.
+        """
+        ...
+
+    async def count(self, scope: str, *, now: float) -> int:
+        """Return how many listings are kept under *scope*, about."""
+        ...
+
+    async def shared_secret(self, candidate: bytes) -> bytes:
+        """Return the secret that all replicas use: *candidate*, unless another was there first."""
+        ...
+
+    async def ping(self) -> None:
+        """Return once the store has answered."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+    @property
+    def epoch(self) -> int | None:
+        """A number that changes when answers given so far may no longer be repeated without asking the store.
+
+        None while invalidations by other replicas can't be heard of.
+        """
+        ...
+
+    @property
+    def stored_bytes(self) -> int:
+        """About how many bytes of process memory are taken."""
+        ...
+
+    def health(self) -> Health:
+        """Return how the store is, by what is known here without asking anybody."""
+        ...

@@ -1,0 +1,201 @@
+"""What every part of the store says to Redis in the same way: scripts, states, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from typing import Any, Final, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import ClusterError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from proxy.core.cache_key import ListingKey
+from proxy.core.tls_verification import why_unverified
+from proxy.core.values import immutable
+from proxy.errors import StoreRefusedError, StoreSilentError, StoreUnavailableError
+from proxy.storage.base import State
+from proxy.storage.names import Names
+from proxy.storage.redis_connection import Servers
+from proxy.storage.redis_pipeline import Lane, Word, Words
+
+_NAMES: Final = ("chain", "put", "hold", "draw", "claim", "settle", "budget", "beat", "tell", "run")
+_LAYOUT: Final = frozenset({"chain", "put"})  # what reads spans and the index, by `layout.lua`
+
+
+def _script(name: str) -> str:
+    text = "".join(files("proxy.storage").joinpath(f"scripts/{part}.lua").read_text() for part in (*_needs(name), name))
+    return re.sub(r"(?m)^\s*--.*\n", "", text)
+
+
+def _needs(name: str) -> tuple[str, ...]:
+    return ("layout",) if name in _LAYOUT else ()
+
+
+# Sent as text each time: Redis knows it by its hash, and one that restarted needs no second round trip to learn it.
+SCRIPTS: Final = {name: _script(name) for name in _NAMES}
+# What the client raises, also where it can't make sense of a reply.
+_THEIRS: Final = (RedisError, RedisClusterException, OSError, ValueError, TypeError, IndexError)
+_MAX_COMMANDS: Final = 64  # under way at once, beside pipelines of reads; more wait here, not for connections
+_GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
+# How long a generation and a fence live that nothing was kept under: longer than any fetch takes. Who makes up tokens
+# or queries leaves no more behind. A fetch that took longer all the same is kept under a generation that is gone, so it
+# is not used; an invalidation is never forgotten for that, for it is remembered on its own.
+UNUSED_MS: Final = 10 * 60 * 1000
+
+Result = TypeVar("Result")
+
+
+def evaluating(script: str, keys: Sequence[str], words: Sequence[Word]) -> Words:
+    """Return the command that runs *script*."""
+    return ("EVAL", SCRIPTS[script], len(keys), *keys, *words)
+
+
+class Commands:
+    """Redis under the names that begin with *prefix*; *remember_ms* is how long an invalidation is remembered."""
+
+    def __init__(self, servers: Servers, *, prefix: str, remember_ms: int) -> None:
+        self.servers = servers
+        self.names = Names(prefix)
+        self.remember_ms = remember_ms
+        self._lane = Lane(servers)
+        self._slots = asyncio.Semaphore(_MAX_COMMANDS)
+
+    async def run(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
+        """Return what *script* returns, by a connection of its own: no other command holds it up."""
+        async with self.translated() as redis:
+            return await redis.eval(SCRIPTS[script], len(keys), *keys, *words)
+
+    async def send(
+        self, commands: Sequence[Words], read: Callable[[list[Any]], Result], *, needed: int | None = None
+    ) -> Result:
+        """Return what *read* makes of the replies to *commands*, sent together with others'; see `Lane.sent`."""
+        try:
+            return await self._lane.sent(commands, read, needed=needed)
+        except _THEIRS as error:
+            raise await self._ours(error) from error
+
+    async def stated(
+        self,
+        key: ListingKey,
+        script: str,
+        keys: Sequence[str],
+        words: Sequence[Word],
+        *,
+        now: float,
+    ) -> tuple[State, Any]:
+        """Return the state of *key* and what *script* returns, from one round trip.
+
+        Scopes that have no generation get one first, for as long as it is not used.
+        """
+        scopes = [self.names.generation(scope) for scope in key.scopes]
+        drawn = [secrets.token_hex(8) for _ in scopes]
+        drawing = evaluating("draw", [*scopes, self.names.unsettled], [UNUSED_MS, *drawn])
+        states, returned = await self.send([drawing, evaluating(script, keys, words)], tuple)
+        return _states(states).at(now), returned
+
+    async def told(
+        self,
+        key: ListingKey,
+        command: Words,
+        *,
+        now: float,
+        read: Callable[[Any], Result],
+        to: Hashable = None,
+    ) -> tuple[State, Result]:
+        """Return the state of *key* and what *read* makes of the reply to *command*, which changes nothing.
+
+        It is one round trip, shared with those who ask the same at the same moment: *to* the same end, where more than
+        the command decides what is read.
+        """
+
+        def commands() -> list[Words]:
+            # By their names, for a cluster's pipeline has no `mget`: it can't know that these keys are in one slot.
+            scopes = [self.names.generation(scope) for scope in key.scopes]
+            return [("MGET", *scopes, self.names.unsettled), command]
+
+        def answer(replies: Sequence[Any]) -> tuple[_States, Result]:
+            return _states(replies[0]), read(replies[1])
+
+        try:
+            states, made = await self._lane.asked((*command, to), commands, answer)
+        except _THEIRS as error:
+            raise await self._ours(error) from error
+        return states.at(now), made
+
+    async def reset(self) -> None:
+        """Give up commands that may never be answered, and connections that may be dead."""
+        await self._lane.reset()
+        await self.servers.drop_idle()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._lane.close()
+
+    @asynccontextmanager
+    async def translated(self) -> AsyncIterator[Redis]:
+        """Make Redis' errors ours. Their texts stay out: they may quote a command."""
+        try:
+            async with self._slots:
+                yield self.servers.redis
+        except _THEIRS as error:
+            raise await self._ours(error) from error
+
+    async def probe(self) -> None:
+        """Return once Redis has replied, however many commands wait for it."""
+        try:
+            await self.servers.redis.exists(self.names.run)
+        except _THEIRS as error:
+            raise await self._ours(error) from error
+
+    async def _ours(self, error: Exception) -> Exception:
+        """Return what is raised in the place of *error*."""
+        if isinstance(error, ResponseError) and not isinstance(error, ClusterError):
+            return StoreRefusedError("redis: refused a command")
+        if isinstance(error, (RedisTimeoutError, TimeoutError)):
+            return StoreSilentError("redis: no reply in time")
+        await self.servers.doubted()
+        return StoreUnavailableError(f"redis: {_why_unavailable(error)}")
+
+
+def _why_unavailable(error: Exception) -> str:
+    """Return what *error* is in a few words. redis-py raises one of its own for that of a certificate."""
+    cause: BaseException | None = error
+    for _ in range(8):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return why_unverified(cause, tolerate="add ssl_exclude_verify_flags=VERIFY_X509_STRICT to store.url")
+        cause = cause and (cause.__cause__ or cause.__context__)
+    return type(error).__name__
+
+
+@immutable
+class _States:
+    """What Redis says of a listing's state: its *generation*, and until when it is unsettled, epoch seconds."""
+
+    generation: str
+    unsettled_until: float
+
+    def at(self, now: float) -> State:
+        return State(self.generation, unsettled=now < self.unsettled_until)
+
+
+def _states(values: Sequence[bytes | None]) -> _States:
+    *generations, unsettled = values
+    return _States(".".join(map(_drawn, generations)), _epoch_s(unsettled))
+
+
+def _drawn(generation: bytes | None) -> str:
+    """Return a generation as it was drawn; a foreign value is none."""
+    return generation.decode() if generation and _GENERATION.fullmatch(generation) else "0"
+
+
+def _epoch_s(value: bytes | None) -> float:
+    try:
+        return float(value or 0)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,388 @@
+"""Process memory before Redis.
+
+Memory is believed while the invalidation bus is, whatever happens to commands, for then every invalidation arrives
+before its write is answered. While the bus is down, `OutageMode` says how long memory is believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
+from itertools import takewhile
+from typing import Any, Final, TypeVar
+
+from proxy.core.cache_key import ListingKey
+from proxy.core.freshness import current_age
+from proxy.core.span import Mark, Piece, Span
+from proxy.errors import StoreUnavailableError
+from proxy.observability.ending import ended
+from proxy.observability.event_loop import LoopClock
+from proxy.storage.base import Claim, Found, Health, State
+from proxy.storage.circuit_breaker import CircuitBreaker
+from proxy.storage.generations import Generations
+from proxy.storage.invalidation_bus import InvalidationBus
+from proxy.storage.invalidation_outbox import Debts, Unsettled
+from proxy.storage.memory import MemoryStore
+from proxy.storage.redis import RedisStore
+
+Result = TypeVar("Result")
+
+_TELL_S: Final = 2.0
+
+
+class OutageMode(StrEnum):
+    """How long memory is believed while invalidations by other replicas can't arrive, and others were lately seen.
+
+    CONSISTENT: for *near_ttl_s* after it was fetched, which is how long a writer waits for replicas it can't reach.
+    AVAILABLE: to the end of its lifetime. A replica that has lately seen no other believes all it has in either mode.
+    """
+
+    CONSISTENT = "consistent"
+    AVAILABLE = "available"
+
+
+class TieredStore:
+    """A `SpanStore`: *near* before *far*. *near_ttl_s* is how long memory is believed without the bus, seconds,
+    *stale_s* how long a span is of use after its lifetime, *timeout_s* the longest that a request waits for Redis.
+
+    *failed* is told the name of each operation that fails in Redis; *heard* the scopes that any replica
+    invalidated, or None once such news may have been missed. `StoreUnavailableError` is raised only where memory
+    can't stand in for Redis.
+    """
+
+    def __init__(
+        self,
+        near: MemoryStore,
+        far: RedisStore,
+        *,
+        near_ttl_s: float,
+        stale_s: float,
+        timeout_s: float,
+        failed: Callable[[str], None],
+        loop_clock: LoopClock,
+        outage_mode: OutageMode = OutageMode.CONSISTENT,
+        heard: Callable[[Iterable[str] | None], None] = lambda _: None,
+    ) -> None:
+        self._near = near
+        self._far = far
+        self._near_ttl_s = near_ttl_s
+        self._stale_s = stale_s
+        self._timeout_s = timeout_s
+        self._outage_mode = outage_mode
+        self._loop_clock = loop_clock
+        self._breaker = CircuitBreaker(
+            timeout_s=timeout_s,
+            loop_clock=loop_clock,
+            probe=far.commands.probe,
+            reset=far.commands.reset,
+            failed=failed,
+        )
+        self._bus = InvalidationBus(far, trust_s=near_ttl_s, loop_clock=loop_clock, apply=self._apply, lost=self._lost)
+        far.locks.lag_s = lambda: loop_clock.lag_s
+        self._generations = Generations(near)
+        self._debts = Debts(self._told)
+        self._writes: dict[str, set[asyncio.Task[None]]] = {}  # under way, by listing
+        self._pass_on = heard
+
+    def start(self) -> None:
+        """Begin to listen to other replicas."""
+        self._bus.start()
+
+    @property
+    def epoch(self) -> int | None:
+        """See `SpanStore.epoch`."""
+        return self._generations.news + self._near.epoch if self._bus.trusted or self._is_lone_in_outage() else None
+
+    @property
+    def stored_bytes(self) -> int:
+        """See `SpanStore.stored_bytes`."""
+        return self._near.stored_bytes
+
+    def health(self) -> Health:
+        """See `SpanStore.health`."""
+        breaker, bus = self._breaker.open_reason, self._bus.down_reason
+        parts = {
+            "redis": f"unavailable: {breaker}" if breaker else "ok",
+            "invalidation_bus": f"down: {bus}; {self._outage_effect()}" if bus else "ok",
+        }
+        return replace(self._near.health(), parts={"memory": "ok"} | parts, replicas=len(self._bus.peers))
+
+    @property
+    def bus_up(self) -> bool:
+        """Whether invalidations of other replicas arrive."""
+        return self._bus.trusted
+
+    @property
+    def far(self) -> RedisStore:
+        """The store in Redis."""
+        return self._far
+
+    @property
+    def bus(self) -> InvalidationBus:
+        """What this replica hears of the others by."""
+        return self._bus
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """What every call to Redis goes through."""
+        return self._breaker
+
+    async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
+        """See `SpanStore.chain`: from memory where it has all of the window, fresh."""
+        near = self._near.chain_now(key, after, count, joinable=joinable, now=now)
+        if _suffices(near, count, now=now) and (self._believes_memory_of(key) or self._just_fetched(near, now=now)):
+            return near
+        asked_at, began = self._generations.news, time.monotonic()
+        try:
+            await self._finish_writes(key)
+            far = await self._believed("chain", lambda: self._far.chain(key, after, count, joinable=joinable, now=now))
+        except StoreUnavailableError:
+            now += time.monotonic() - began
+            near = self._near.chain_now(key, after, count, joinable=joinable, now=now)
+            return near if self._believes_memory_of(key) else self._in_outage(key, near, now=now)
+        self._generations.learn(key, far.state.generation, asked_at=asked_at)
+        for piece in far.pieces:
+            if piece.span.generation == far.state.generation:
+                left_s = piece.span.lifetime_s - current_age(piece.span.fetched_at, now=now)
+                self._near.put_now(key, piece.span, keep_s=left_s + self._stale_s, now=now)
+        return far if far.pieces else replace(far, unconfirmed=self._unconfirmed(key, near, far.state))
+
+    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
+        """See `SpanStore.bodies`: from Redis, for only a proxy whose memory keeps no bodies asks for them."""
+        return await self._believed("bodies", lambda: self._far.bodies(key, marks, now=now))
+
+    async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
+        """See `SpanStore.holding`."""
+        near = await self._near.holding(key, image_id, now=now)
+        return near or await self._breaker.call("holding", lambda: self._far.holding(key, image_id, now=now))
+
+    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
+        """See `SpanStore.claim`. Without Redis every replica is on its own."""
+        asked_at = self._generations.news
+        try:
+            await self._finish_writes(key)
+            claim = await self._believed(
+                "claim",
+                lambda: self._far.claim(key, after, now=now),
+                late=lambda claim: self._release_late(key, after, claim),
+            )
+        except StoreUnavailableError:
+            return Claim(self._near.state(key, now=now), 0)
+        self._generations.learn(key, claim.state.generation, asked_at=asked_at)
+        return claim
+
+    async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+        """See `SpanStore.settle`. The lock is released once what was put before is in Redis; nobody waits for that."""
+        if claim.fence:
+            self._write_behind(key, self._release(key, after, claim, list(self._writes.get(key.digest, ()))))
+
+    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> bool:
+        """See `SpanStore.settled`: woken by the bus where there is one."""
+        message = self._far.names.woken(key.digest, after)
+        return await self._bus.wait_for(message, timeout_s=timeout_s)
+
+    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
+        """See `SpanStore.put`. Where memory keeps spans nobody waits for Redis, see `written`."""
+        self._near.put_now(key, span, keep_s=keep_s, now=now)
+
+        def write() -> Coroutine[Any, Any, None]:
+            return self._far.put(key, span, keep_s=keep_s, now=now, fence=fence)
+
+        if self._near.max_bytes:
+            self._write_behind(key, self._breaker.call("put", write, timeout_s=self._timeout_s))
+        else:
+            await self._breaker.call("put", write, must_run=True)
+
+    async def written(self) -> None:
+        """Return once all that was put and settled so far is in Redis, or was given up."""
+        while writes := [task for each in self._writes.values() for task in each]:
+            await asyncio.wait(writes)
+
+    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
+        """See `SpanStore.used`: what is in memory; Redis has its own way."""
+        self._near.used(key, starts)
+
+    async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
+        """See `SpanStore.invalidate`.
+
+        Where Redis can't be reached, this waits until no replica that can't reach it either believes its memory, unless
+        no other was lately seen. Redis is told as soon as it can be, and before it is asked again.
+        """
+        await self._near.invalidate(scopes, unsettled_s=unsettled_s, now=now)
+        self._generations.written(scopes)
+        unsettled = Unsettled(now + unsettled_s, unsettled_s) if unsettled_s else Unsettled()
+        await self._debts.owe(
+            scopes, unsettled=unsettled, wait_s=0.0 if self._is_lone_in_outage() else self._near_ttl_s
+        )
+
+    async def count(self, scope: str, *, now: float) -> int:
+        """See `SpanStore.count`."""
+        return await self._breaker.call("count", lambda: self._far.count(scope, now=now))
+
+    async def shared_secret(self, candidate: bytes) -> bytes:
+        """See `SpanStore.shared_secret`."""
+        return await self._breaker.call("shared_secret", lambda: self._far.shared_secret(candidate), timeout_s=2.0)
+
+    async def ping(self) -> None:
+        """See `SpanStore.ping`."""
+        await self._breaker.call("ping", self._far.ping)
+
+    async def close(self) -> None:
+        """See `SpanStore.close`."""
+        await self._debts.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TELL_S):
+                await self.written()
+        await self._bus.close()
+        await self._breaker.close()
+        await ended([task for writes in self._writes.values() for task in writes])
+        await self._far.close()
+
+    async def _told(self, owed: Mapping[str, Unsettled]) -> None:
+        """Tell Redis and all replicas, whatever the circuit breaker says: others may reach Redis."""
+        unsettled = max(owed.values())
+        began_at = unsettled.until - unsettled.for_s
+        async with asyncio.timeout(self._near_ttl_s + _TELL_S):
+            await self._far.invalidate(list(owed), unsettled_s=unsettled.for_s, now=began_at)
+            await self._bus.tell(list(owed), unsettled_until=unsettled.until)
+
+    async def _believed(
+        self,
+        operation: str,
+        command: Callable[[], Coroutine[Any, Any, Result]],
+        *,
+        late: Callable[[Result], Coroutine[Any, Any, object]] | None = None,
+    ) -> Result:
+        """Return what *command* finds in Redis, provided that Redis knows of every write that has been answered.
+
+        Raises `StoreUnavailableError` where it may not, because a write has yet to be told, or because this may be
+        another Redis than the one that was told.
+        """
+        if self._breaker.is_open:
+            raise StoreUnavailableError("redis: circuit breaker open")
+        with self._breaker.waiting() as left_s:
+            if self._debts:
+                await self._debts.paid(wait_s=left_s)
+            if self._bus.session is None:
+                await self._bus.begun(wait_s=left_s)
+        session = self._bus.session
+        if session is None:
+            raise StoreUnavailableError("redis: not known to be the one that was told of writes")
+        result = await self._breaker.call(operation, command, late=late)
+        if self._bus.session != session:
+            if late is not None:
+                await late(result)
+            raise StoreUnavailableError("redis: another one than a moment ago")
+        return result
+
+    async def _release_late(self, key: ListingKey, after: str, claim: Claim) -> None:
+        """Give back a lock that was granted when its request had gone on without it."""
+        await self.settle(key, after, claim)
+
+    async def _release(self, key: ListingKey, after: str, claim: Claim, writes: Collection[asyncio.Task[None]]) -> None:
+        if writes:
+            await asyncio.wait(writes)
+        assert claim.fence is not None
+        self._far.locks.abandon(key, after, claim.fence)
+        await self._breaker.call("settle", lambda: self._far.settle(key, after, claim), timeout_s=self._timeout_s)
+
+    async def _finish_writes(self, key: ListingKey) -> None:
+        """Let Redis have what this replica wrote of *key* before it is asked, within the request's time limit."""
+        if writes := self._writes.get(key.digest):
+            with self._breaker.waiting() as left_s:
+                await self._loop_clock.wait(asyncio.gather(*writes), left_s)
+
+    def _write_behind(self, key: ListingKey, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work* for the listing *key* in a task of this store's own; where it fails nothing is kept in Redis."""
+
+        async def write() -> None:
+            with suppress(StoreUnavailableError):
+                await work
+
+        task = asyncio.create_task(write())
+        self._writes.setdefault(key.digest, set()).add(task)
+        task.add_done_callback(partial(self._note_written, key.digest))
+
+    def _note_written(self, listing: str, task: asyncio.Task[None]) -> None:
+        writes = self._writes[listing]
+        writes.discard(task)
+        if not writes:
+            del self._writes[listing]
+
+    def _in_outage(self, key: ListingKey, near: Found, *, now: float) -> Found:
+        """Return what *near*, found in memory, is good for while invalidations by other replicas can't arrive.
+
+        Each writer waits for `near_ttl_s` before it is answered. So a fetch may be joined if it began within that time,
+        and memory may be used if it was filled within it.
+        """
+        if self._bus.alone and (self._bus.session is None or self._bus.trusted):
+            return near
+        pieces, unconfirmed = near.pieces, self._unconfirmed(key, near, near.state)
+        if self._outage_mode is OutageMode.AVAILABLE:
+            usable = list(takewhile(lambda piece: _is_fresh(piece.span, now=now), pieces))
+            return replace(near, pieces=tuple(usable), unconfirmed=unconfirmed)
+        return replace(
+            near,
+            pieces=pieces if self._just_fetched(near, now=now) else (),
+            doubt=f"~{now // self._near_ttl_s:.0f}",
+            join_after=asyncio.get_running_loop().time() - self._near_ttl_s,
+            unconfirmed=unconfirmed,
+        )
+
+    def _unconfirmed(self, key: ListingKey, near: Found, state: State) -> tuple[Piece, ...]:
+        """Return what memory has of a window and Redis does not confirm, as for *state*, unless it was invalidated."""
+        return tuple(
+            Piece(replace(piece.span, generation=state.generation), piece.start)
+            for piece in takewhile(
+                lambda piece: self._near.is_not_known_to_be_invalid(key, piece.span.generation), near.pieces
+            )
+        )
+
+    def _is_lone_in_outage(self) -> bool:
+        """Whether the bus is down and no other replica was seen lately, so that nobody else's write can be missed."""
+        return self._bus.session is None and self._bus.alone
+
+    def _outage_effect(self) -> str:
+        if self._bus.alone:
+            return "no other replica was seen lately, memory is believed to the end of its lifetimes"
+        if self._outage_mode is OutageMode.AVAILABLE:
+            return "memory is believed to the end of its lifetimes, writes through other replicas are not heard"
+        return f"memory is believed for {self._near_ttl_s:g}s"
+
+    def _believes_memory_of(self, key: ListingKey) -> bool:
+        return self._bus.trusted and self._generations.known(key)
+
+    def _just_fetched(self, found: Found, *, now: float) -> bool:
+        return all(current_age(piece.span.fetched_at, now=now) < self._near_ttl_s for piece in found.pieces)
+
+    def _apply(self, scopes: Collection[str], unsettled_until: float) -> None:
+        """Do what another replica's invalidation of *scopes* demands."""
+        self._pass_on(scopes)
+        self._generations.invalidated(scopes)
+        self._near.unsettle(unsettled_until)
+
+    def _lost(self) -> None:
+        """Do what is due once messages of other replicas may have been missed."""
+        self._generations.lost()
+        self._debts.hurry()
+        self._pass_on(None)
+
+
+def _suffices(found: Found, count: int, *, now: float) -> bool:
+    """Whether *found* is fresh, and has *count* images or all that there are."""
+    left = count
+    for piece in found.pieces:
+        span = piece.span
+        if span.generation != found.state.generation or not _is_fresh(span, now=now):
+            return False
+        left -= piece.count
+    return bool(found.pieces) and (left <= 0 or found.pieces[-1].span.stops or found.pieces[-1].span.hides)
+
+
+def _is_fresh(span: Span, *, now: float) -> bool:
+    return current_age(span.fetched_at, now=now) < span.lifetime_s

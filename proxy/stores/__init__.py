@@ -1,1 +1,0 @@
-"""Where spans are kept: process memory or Redis, behind one protocol."""

@@ -1,1 +1,0 @@
-"""The aiohttp surface: what callers and operators connect to."""
