@@ -9,25 +9,197 @@
 | any other | that of a worker that lives: what it is told of the store, all of them hear |
 
 A worker guards its own port too, which is on loopback: it is asked with the same credentials.
+
+What workers counted, kept so that sums never go back when a worker dies or does not answer.
+
+A reader takes a counter that went back for one that began anew at 0 (Prometheus' `rate`): everything that the other
+workers had counted before would seem to have happened since.
+
+The figures of several processes as those of one proxy.
+
+Counts come from the sums of all metrics, because quantiles can't be added up. The rest is how each process stands: what
+each has of its own is added up, and of what they share, each reports the part that it sees.
+
+The metrics of several processes, added up.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import aiohttp
 import orjson
 from aiohttp import web
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 from proxy.admin.app import DRAINING, healthz
 from proxy.admin.auth import RefusedError, guard
-from proxy.admin.kept import Families, Kept
-from proxy.admin.merged import merged
-from proxy.admin.samples import Samples
-from proxy.admin.sums import exposition, parsed, summed
+from proxy.admin.stats import Figures, Samples, counted
 from proxy.core.values import immutable
+
+_COUNTED: Final = frozenset({"counter", "histogram"})
+
+Families = Sequence[Metric]
+
+
+class Kept:
+    """What each worker said last, and what those counted that ended; *add* adds up."""
+
+    def __init__(self, add: Callable[[Sequence[Families]], Families]) -> None:
+        self._add = add
+        self._latest: dict[int, Families] = {}
+        self._ended: list[Families] = []
+
+    def taken(self, said: Sequence[Families | None]) -> list[Families]:
+        """Return what to add up now that each worker *said* this, None where it did not answer."""
+        now: list[Families] = []
+        for number, families in enumerate(said):
+            before = self._latest.get(number, ())
+            if families is None:
+                now.append(counts(before))
+                continue
+            if _went_back(before, families):
+                self._ended = [self._add([*self._ended, counts(before)])]
+            self._latest[number] = families
+            now.append(families)
+        return [*now, *self._ended]
+
+
+def counts(families: Families) -> list[Metric]:
+    """Return those of *families* that only grow."""
+    return [family for family in families if family.type in _COUNTED]
+
+
+def _went_back(before: Families, now: Families) -> bool:
+    """Whether *now* is said by a process that began after *before* was said."""
+    values = _values(counts(now))
+    return any(values.get(name, 0.0) < value for name, value in _values(counts(before)).items())
+
+
+def _values(families: Families) -> Mapping[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sample.labels.items())): sample.value for family in families for sample in family.samples
+    }
+
+
+def merged(samples: Samples, each: Sequence[Figures]) -> Figures:
+    """Return the figures of the processes that told *each*, one at least; *samples* are their metrics, added up."""
+    first = max(each, key=lambda figures: figures["at"])
+    return {
+        **first,
+        **counted(samples),
+        "uptime_s": max(figures["uptime_s"] for figures in each),
+        "budget": _budget([figures["budget"] for figures in each]),
+        "breaker": {
+            "open": any(figures["breaker"]["open"] for figures in each),
+            "retry_in_s": _most(figures["breaker"]["retry_in_s"] for figures in each),
+            "refused": sum(figures["breaker"]["refused"] for figures in each),
+        },
+        "concurrency": _sums([figures["concurrency"] for figures in each], ("limit", "under_way")),
+        "store": _store([figures["store"] for figures in each]),
+        "processes": len(each),
+    }
+
+
+def _budget(each: Sequence[Figures]) -> Figures:
+    """Return how the tightest budget stands; its books are shared, and each process knows of its own calls."""
+    known = [budget for budget in each if budget["allowance"]]
+    tightest = min(known, key=lambda budget: budget["left_ratio"], default=each[0])
+    used = sum(budget["used"] for budget in known if budget["allowance"] == tightest["allowance"])
+    left = max(0.0, 1.0 - used / max(1, tightest["allowance"]["calls"])) if known else None
+    return {
+        **tightest,
+        **_sums(each, ("low", "waiting", "refused")),
+        "used": used if known else None,
+        "left_ratio": None if left is None else round(left, 4),
+        "learnt": {policy: limit for budget in each for policy, limit in budget["learnt"].items()},
+        "budgets": max(budget["budgets"] for budget in each),
+        "gates_closed": max(budget["gates_closed"] for budget in each),
+        "closed_for_s": _most(budget["closed_for_s"] for budget in each),
+        "thrift": _added(budget["thrift"] for budget in each),
+        "without_store": next((without for budget in each if (without := budget["without_store"])), None),
+    }
+
+
+def _store(each: Sequence[Figures]) -> Figures:
+    parts: dict[str, str] = {}
+    for store in each:
+        for name, said in store["parts"].items():
+            if parts.get(name, "ok") == "ok":
+                parts[name] = said
+    return {
+        "parts": parts,
+        **_sums(each, ("listings", "spans", "bytes", "max_bytes")),
+        "replicas": max(store["replicas"] for store in each),
+        "errors": _added(store["errors"] for store in each),
+    }
+
+
+def _sums(each: Iterable[Figures], names: Iterable[str]) -> Figures:
+    return {name: sum(figures[name] for figures in each) for name in names}
+
+
+def _added(each: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for counts in each:
+        total.update(counts)
+    return dict(total)
+
+
+def _most(values: Iterable[Any]) -> Any:
+    return max((value for value in values if value is not None), default=None)
+
+
+# What can't be added: of these gauges the least counts, or the most.
+_LEAST: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio", "ims_proxy_invalidation_bus_up"})
+_MOST: Final = frozenset(
+    {"ims_proxy_breaker_open", "ims_proxy_build_info", "ims_proxy_gates_closed"}
+    | {"ims_proxy_learnt_calls", "ims_proxy_learnt_seconds", "ims_proxy_budget_without_store"}
+    | {"ims_proxy_event_loop_lag_seconds", "ims_proxy_store_circuit_open"}
+)
+
+
+def parsed(text: str) -> Families:
+    """Return the metrics in *text*, which is in Prometheus' text format."""
+    return list(text_string_to_metric_families(text))
+
+
+def summed(each: Sequence[Families]) -> list[Metric]:
+    """Return the sums of *each*, by name and labels."""
+    names = dict.fromkeys(family.name for families in each for family in families)
+    return [_sum([family for families in each for family in families if family.name == name]) for name in names]
+
+
+def exposition(each: Sequence[Families]) -> bytes:
+    """Return the sums of *each* in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Summed(each))
+    return generate_latest(registry)
+
+
+class _Summed(Collector):
+    def __init__(self, each: Sequence[Families]) -> None:
+        self._each = each
+
+    def collect(self) -> Iterator[Metric]:
+        yield from summed(self._each)
+
+
+def _sum(families: Sequence[Metric]) -> Metric:
+    total = Metric(families[0].name, families[0].documentation, families[0].type)
+    values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
+    for sample in (sample for family in families for sample in family.samples):
+        values.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample.value)
+    for (name, labels), several in values.items():
+        value = min(several) if name in _LEAST else max(several) if name in _MOST else sum(several)
+        total.add_sample(name, dict(labels), value)
+    return total
+
 
 _WAIT_S: Final = 3.0
 _PURGE_WAIT_S: Final = 60.0

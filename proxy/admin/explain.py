@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from proxy.config.model import Settings
-from proxy.config.policies import asking, rules
-from proxy.config.resources import resource_routes
+from proxy.config.policies import asking, resource_routes, rules
 from proxy.core.list_api import EXTENSION_PATH
 from proxy.core.list_query import ListQuery, Sort, normalised, parsed
 from proxy.core.messages import Fields, Request

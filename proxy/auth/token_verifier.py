@@ -13,7 +13,7 @@ from proxy.caching.collapsing import Coalescer
 from proxy.core.freshness import Verdicts
 from proxy.core.values import immutable
 from proxy.errors import ProxyError, StoreUnavailableError
-from proxy.upstream.tokens import Verdict
+from proxy.upstream.keystone import Verdict
 
 _REMEMBERED: Final = 10_000
 # How long a token that IAM refused is refused unasked, seconds, so that a flood of bad tokens is none on IAM.

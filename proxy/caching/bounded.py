@@ -1,10 +1,23 @@
-"""What a process remembers for a while besides spans, bounded: the oldest goes first."""
+"""What a process remembers for a while besides spans, bounded: the oldest goes first.
+
+What the upstream refused a moment ago: it would refuse the same again.
+
+Bodies in a content coding, made once and not once per request.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from math import floor
+from typing import Final, Generic, TypeVar
+
+from proxy.caching.collapsing import OF_THE_CALL, Coalescer
+from proxy.core.messages import Response
+from proxy.http.conditional import entity_tag
+from proxy.http.negotiation import encoded
 
 Value = TypeVar("Value")
 
@@ -34,3 +47,95 @@ class Memo(Generic[Value]):
     def forget(self, key: Hashable) -> None:
         """Remember nothing for *key*."""
         self._values.pop(key, None)
+
+
+NEGATIVE: Final = frozenset({400, 404})
+_REMEMBERED: Final = 2_000
+_MOST_BYTES: Final = 8 * 1024
+
+
+class Negatives:
+    """Remembers refusals for *for_s* seconds. *clock* gives epoch seconds."""
+
+    def __init__(self, *, for_s: float, clock: Callable[[], float]) -> None:
+        self._for_s = for_s
+        self._clock = clock
+        self._kept: Memo[tuple[Response, float]] = Memo(_REMEMBERED)
+
+    def given(self, at: Hashable) -> Response | None:
+        """Return the refusal that is remembered under *at*, with its age (RFC 9111 §5.1)."""
+        now = self._clock()
+        kept = self._kept.get(at, now=now)
+        if kept is None:
+            return None
+        response, kept_at = kept
+        return replace(response, fields=response.fields.plus(("Age", str(floor(max(0.0, now - kept_at))))))
+
+    def keep(self, at: Hashable, response: Response) -> None:
+        """Remember *response* under *at*, unless it is no refusal, is long, or sets a cookie.
+
+        Fields that describe a single call, such as its request id, are left out.
+        """
+        brief = len(response.body) <= _MOST_BYTES and response.fields.get("set-cookie") is None
+        if response.status in NEGATIVE and brief and self._for_s > 0:
+            now = self._clock()
+            kept = replace(response, fields=response.fields.without(("age", *OF_THE_CALL)))
+            self._kept.put(at, (kept, now), until=now + self._for_s)
+
+
+_OFF_LOOP_BYTES: Final = 64 * 1024
+_OVERHEAD_BYTES: Final = 200
+
+
+class Coder:
+    """Codes bodies: a long one in a thread, once for all who ask for it meanwhile."""
+
+    def __init__(self) -> None:
+        self._under_way: Coalescer[bytes] = Coalescer()
+
+    async def coded(self, at: Hashable, body: bytes, coding: str) -> bytes:
+        """Return *body* in *coding*; *at* identifies this body in this coding."""
+        if len(body) < _OFF_LOOP_BYTES:
+            return encoded(body, coding)
+        return await self._under_way.join(at, lambda: asyncio.to_thread(encoded, body, coding))
+
+    async def close(self) -> None:
+        """End what is under way; nobody waits for it any more."""
+        await self._under_way.close()
+
+
+class CodedBodies:
+    """The latest bodies that were coded, *max_bytes* of them, by what they were before."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bodies: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
+        self._bytes = 0
+        self._coder = Coder()
+
+    async def close(self) -> None:
+        """End what is under way."""
+        await self._coder.close()
+
+    async def body(self, key: str, plain: bytes, coding: str) -> bytes:
+        """Return *plain*, a body of the resource *key*, in *coding*.
+
+        It is identified by its bytes: an upstream may give one entity tag to several bodies that it takes for equal.
+        """
+        at = (key, entity_tag(plain), coding)
+        found = self._bodies.get(at)
+        if found is not None:
+            self._bodies.move_to_end(at)
+            return found
+        made = await self._coder.coded(at, plain, coding)
+        self._forget(at)  # another caller may have had it coded meanwhile
+        self._bodies[at] = made
+        self._bytes += len(made) + _OVERHEAD_BYTES
+        while self._bytes > self._max_bytes and self._bodies:
+            self._forget(next(iter(self._bodies)))
+        return made
+
+    def _forget(self, at: tuple[str, str, str]) -> None:
+        gone = self._bodies.pop(at, None)
+        if gone is not None:
+            self._bytes -= len(gone) + _OVERHEAD_BYTES

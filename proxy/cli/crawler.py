@@ -15,8 +15,8 @@ from yarl import URL
 from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
 from proxy.core.list_query import Unclear, Window, parsed
 from proxy.core.values import immutable
-from proxy.listing.links import page_link
-from proxy.upstream.unconnected import why_unconnected
+from proxy.listing.rendering import page_link
+from proxy.upstream.client import why_unconnected
 
 _WAIT_S: Final = 150.0  # longer than a caller waits in the proxy for a call of the budget, and for it to be answered
 _LONGEST_PAUSE_S: Final = 600.0

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from proxy.config.files import text
+from proxy.config.reload import text
 
 if TYPE_CHECKING:
     from proxy.cli.admin_client import AdminPort
-    from proxy.config.loading import Configuration
-    from proxy.config.sources import Setting
+    from proxy.config.loading import Configuration, Setting
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Result = TypeVar("Result")

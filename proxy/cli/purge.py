@@ -45,7 +45,7 @@ def purge(
     if len(order) != 1:
         raise click.UsageError("one of --all, --project, --image, --listing, --resource is needed, and one alone")
     from proxy.cli.admin_client import AdministrationError
-    from proxy.cli.figures import many
+    from proxy.cli.stats import many
 
     try:
         told = admin_port(config, admin=admin, token_file=token_file).ordered("/purge", order, {"dropped": int})

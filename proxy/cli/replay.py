@@ -116,7 +116,7 @@ def _show(read: Read, replayed: Replayed, top: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from proxy.cli.figures import many, share
+    from proxy.cli.stats import many, share
     from proxy.replay.report import lines_read, rows, total
 
     for line in lines_read(read):

@@ -1,11 +1,16 @@
-"""`ims-proxy stats`: a live view of a running proxy."""
+"""`ims-proxy stats`: a live view of a running proxy.
+
+What `/stats` says, in words for a terminal: (label, text, mood) a line.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator, Mapping
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,7 +20,173 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from proxy.cli.admin_client import AdminPort
-    from proxy.cli.figures import Figures
+
+
+Figures = Mapping[str, Any]
+FIGURES: Final[Mapping[str, type]] = {
+    "version": str,
+    "uptime_s": float,
+    "processes": int,
+    "requests": dict,
+    "upstream": dict,
+    "budget": dict,
+    "breaker": dict,
+    "concurrency": dict,
+    "event_loop": dict,
+    "store": dict,
+}
+
+_BYTES: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_PERIODS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_BAR: Final = 20
+_NOTHING: Final = "-"
+_LATE_S: Final = 0.1  # as in deploy/prometheus/alerts.yaml
+
+
+class Mood(Enum):
+    """How a line is to be taken; the value is its style."""
+
+    PLAIN = ""
+    GOOD = "green"
+    WARN = "yellow"
+    BAD = "red"
+
+
+Line = tuple[str, str, Mood]
+
+
+def lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
+    """Yield the figures of *now*; rates are those since *before*."""
+    requests, upstream, store = now["requests"], now["upstream"], now["store"]
+    asked = upstream["saved"] + upstream["calls"]
+    saved = f"{upstream['saved']:,} of {asked:,} calls, {share(_ratio(upstream['saved'], asked))}"
+    yield "saved", saved, Mood.PLAIN
+    yield "hits", f"{requests['hits']:,} of {requests['total']:,} requests, {share(requests['hit_ratio'])}", Mood.PLAIN
+    if before is not None:
+        yield "now", _rates(now, before), Mood.PLAIN
+    yield "upstream", _named(many(upstream["calls"], "call"), upstream["by_purpose"]), Mood.PLAIN
+    yield from _troubles(upstream)
+    yield from _budget(now["budget"])
+    yield _breaker(now["breaker"])
+    concurrency = now["concurrency"]
+    yield "under way", f"{concurrency['under_way']} of at most {concurrency['limit']} calls", Mood.PLAIN
+    yield "latency", ", ".join(_latency(requests["seconds"])), Mood.PLAIN
+    lag_s = now["event_loop"]["lag_s"]
+    yield "loop lag", f"{seconds(lag_s)} at most in the last 10 s", Mood.WARN if lag_s > _LATE_S else Mood.GOOD
+    taken = f"{size(store['bytes'])} of {size(store['max_bytes'])}"
+    yield "store", f"{taken}, {many(store['listings'], 'listing')}, {many(store['spans'], 'span')}", Mood.PLAIN
+    for part, said in store["parts"].items():
+        yield f"  {part}", said, Mood.GOOD if said == "ok" else Mood.BAD
+    if store["errors"]:
+        yield "  failed", _named("", store["errors"]), Mood.WARN
+
+
+def _rates(now: Figures, before: Figures) -> str:
+    elapsed_s = now["at"] - before["at"]
+    requests, hits = (now["requests"][name] - before["requests"][name] for name in ("total", "hits"))
+    calls = now["upstream"]["calls"] - before["upstream"]["calls"]
+    if elapsed_s <= 0 or requests < 0:
+        return "restarted"
+    return (
+        f"{requests / elapsed_s:.1f} requests/s, {share(_ratio(hits, requests))} hits, {calls / elapsed_s:.1f} calls/s"
+    )
+
+
+def _troubles(upstream: Figures) -> Iterator[Line]:
+    if upstream["throttled"]:
+        yield "", f"{upstream['throttled']:,} refused as too many", Mood.WARN
+    if upstream["retried"]:
+        yield "", f"{upstream['retried']:,} made again", Mood.WARN
+
+
+def _budget(budget: Figures) -> Iterator[Line]:
+    if budget["allowance"] is None:
+        yield "budget", "no limit known", Mood.PLAIN
+    else:
+        used = _ratio(budget["used"], budget["allowance"]["calls"]) or 0.0
+        filled = min(_BAR, round(_BAR * used))
+        bar = "█" * filled + "░" * (_BAR - filled)
+        mood = Mood.BAD if used > 0.95 else Mood.WARN if used > 0.75 else Mood.PLAIN
+        yield "budget", f"{bar} {budget['used']:,} of {allowance(budget['allowance'])}", mood
+    if without := budget.get("without_store"):
+        yield "", _without_store(without), Mood.WARN
+    for policy, limit in budget["learnt"].items():
+        yield f"  {policy}", f"{allowance(limit)}, as the upstream says", Mood.PLAIN
+    closed = f"closed for {period(budget['closed_for_s'])}" if budget["gates_closed"] else "open"
+    yield "gate", closed, Mood.BAD if budget["gates_closed"] else Mood.GOOD
+    low, spared = budget["low"], _named("", budget["thrift"])
+    thrift = f"on, {many(low, 'budget')} low" if low else "off"
+    yield "thrift", thrift + (f"; spared {spared}" if spared else ""), Mood.WARN if low else Mood.GOOD
+    if budget["waiting"] or budget["refused"]:
+        yield "waiting", f"{many(budget['waiting'], 'call')}, {budget['refused']:,} not made in time", Mood.WARN
+
+
+def _without_store(without: Figures) -> str:
+    """Return how calls are limited while the store is away."""
+    if without["no_calls_for_s"]:
+        return f"without the store: no calls for {period(without['no_calls_for_s'])}"
+    return f"without the store: each replica has {without['share']} of what was left"
+
+
+def _breaker(breaker: Figures) -> Line:
+    spared = f"; {many(breaker['refused'], 'call')} not made while the upstream failed" if breaker["refused"] else ""
+    if not breaker["open"]:
+        return "breaker", f"closed{spared}", Mood.GOOD
+    return "breaker", f"open, the upstream is tried again in {period(breaker['retry_in_s'])}{spared}", Mood.BAD
+
+
+def _latency(told: Figures) -> Iterator[str]:
+    for name, label in (("hit", "stored"), ("forwarded", "fetched")):
+        yield f"{label} {seconds(told[name]['p50_s'])}, 99 % {seconds(told[name]['p99_s'])}"
+
+
+def _named(total: str, parts: Mapping[str, int]) -> str:
+    said = ", ".join(f"{name} {count:,}" for name, count in parts.items())
+    return ": ".join(filter(None, (total, said)))
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
+
+
+def many(count: int, noun: str) -> str:
+    """Return *count* of what *noun* names."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def share(value: float | None) -> str:
+    """Return *value*, from 0 to 1, in per cent; a dash where there is none."""
+    return _NOTHING if value is None else f"{100 * value:.{2 if 0.99 < value < 1 else 1}f} %"
+
+
+def size(value: float) -> str:
+    """Return bytes in the unit that suits."""
+    unit = 0
+    while value >= 1024 and unit < len(_BYTES) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.{1 if unit and value < 100 else 0}f} {_BYTES[unit]}"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration in the unit that suits; a dash where there is none."""
+    if value is None:
+        return _NOTHING
+    if value < 0.001:
+        return f"{1e6 * value:.0f} µs"
+    return f"{1e3 * value:.{1 if value < 0.01 else 0}f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def period(value: float) -> str:
+    """Return a longer duration in the unit that suits."""
+    for scale, unit in _PERIODS:
+        if value >= scale:
+            return f"{value / scale:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{value:.1f} s"
+
+
+def allowance(limit: Figures) -> str:
+    """Return a limit: so many in a period."""
+    return f"{limit['calls']:,} in {period(limit['per_s'])}"
 
 
 @click.command()
@@ -40,7 +211,6 @@ def stats(
       ims-proxy stats --json | jq .upstream.saved
     """
     from proxy.cli.admin_client import AdministrationError
-    from proxy.cli.figures import FIGURES
 
     port = admin_port(config, admin=admin, token_file=token_file)
     try:
@@ -52,8 +222,6 @@ def stats(
 
         click.echo(orjson.dumps(told))
     elif once or not sys.stdout.isatty():
-        from proxy.cli.figures import lines
-
         click.echo(_head(told, port.address))
         for label, text, _ in lines(told):
             click.echo(f"{label:<10} {text}")
@@ -66,7 +234,6 @@ def _watch(port: AdminPort, told: Figures, interval: float) -> None:
     from rich.live import Live
 
     from proxy.cli.admin_client import AdministrationError
-    from proxy.cli.figures import FIGURES
 
     before = None
     with Live(_view(told, before, port.address), auto_refresh=False) as live:
@@ -85,8 +252,6 @@ def _view(told: Figures, before: Figures | None, address: str, *, lost: str = ""
     from rich.table import Table
     from rich.text import Text
 
-    from proxy.cli.figures import lines
-
     table = Table.grid(padding=(0, 2))
     for label, text, mood in lines(told, before):
         table.add_row(Text(label, "dim"), Text(text, mood.value))
@@ -95,7 +260,6 @@ def _view(told: Figures, before: Figures | None, address: str, *, lost: str = ""
 
 
 def _head(told: Figures, address: str) -> str:
-    from proxy.cli.figures import period
 
     processes = f", {told['processes']} processes" if told["processes"] > 1 else ""
     return f"ims-proxy {told['version']} at {address}{processes}, up {period(told['uptime_s'])}"

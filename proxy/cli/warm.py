@@ -48,7 +48,7 @@ class Warmed:
     took_s: float = 0.0
 
     def __str__(self) -> str:
-        from proxy.cli.figures import many
+        from proxy.cli.stats import many
 
         pages = many(self.pages, "page")
         return f"{many(self.images, 'image')} in {pages}, {self.fetched:,} fetched, {self.took_s:.1f} s"

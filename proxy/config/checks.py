@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from proxy.auth.api_keys import CallersError, callers
-from proxy.config.files import text
 from proxy.config.model import IdentitySection, Settings, StoreSection
+from proxy.config.reload import text
 from proxy.config.tls import no_authority, no_pair
-from proxy.storage.address import options_of
+from proxy.storage.redis_connection import options_of
 
 _STORE_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from proxy.http.validation import is_host
-from proxy.storage.address import address
+from proxy.storage.redis_connection import address
 
 # What a URL may hold (RFC 3986, appendix A), less what none of ours does.
 _URL: Final = re.compile(r"(https?)://([^/?#]+)((?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)", re.ASCII | re.IGNORECASE)

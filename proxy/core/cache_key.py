@@ -7,9 +7,8 @@ from dataclasses import field
 from functools import lru_cache
 from typing import Final
 
-from proxy.core.delimited import delimited
 from proxy.core.list_query import Window
-from proxy.core.partition import Partition
+from proxy.core.partition import Partition, delimited
 from proxy.core.values import immutable
 
 EVERYTHING: Final = "all"

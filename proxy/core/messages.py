@@ -1,9 +1,14 @@
-"""Requests, responses and their fields, free of any HTTP library."""
+"""Requests, responses and their fields, free of any HTTP library.
+
+What the gateway knows of the upstream.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import field
+from typing import Final, Protocol
 
 from proxy.core.call_context import ANYBODY, Claimant
 from proxy.core.values import immutable
@@ -134,3 +139,28 @@ class Response:
     fields: Fields = field(default_factory=Fields)
     body: bytes = b""
     reason: str | None = None
+
+
+USER_AGENT: Final = "ims-cache-proxy"  # of the calls that are the proxy's own, and not a caller's passed on
+
+
+@immutable
+class Exchange:
+    """An answer whose body still comes: *chunks* are its bytes as they arrive."""
+
+    status: int
+    reason: str | None
+    fields: Fields
+    chunks: AsyncIterator[bytes]
+
+
+class Upstream(Protocol):
+    """One origin. Both calls raise `UpstreamUnreachableError` or `UpstreamTimeoutError` where no answer came."""
+
+    async def fetch(self, request: Request) -> Response:
+        """Return the whole answer, its content coding undone."""
+        ...
+
+    def exchange(self, request: Request) -> AbstractAsyncContextManager[Exchange]:
+        """Send *request*, body and all, and give the answer as it arrives, unaltered."""
+        ...

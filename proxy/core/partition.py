@@ -1,6 +1,8 @@
 """Credentials -> the partition that may share an answer, or the reason there is none.
 
 There is no key without a partition, and a `Partition` comes from a `Partitioner` only.
+
+Several texts as one, to make a digest of: no delimiter can be forged.
 """
 
 from __future__ import annotations
@@ -8,16 +10,23 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable
 from dataclasses import field, replace
 from enum import Enum
 from math import inf
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from proxy.core.delimited import delimited
 from proxy.core.messages import Fields
 from proxy.core.signing import SPEAKING, Flaw, Signing
 from proxy.core.values import immutable
+
+
+def delimited(parts: Iterable[str | bytes]) -> bytes:
+    """Return *parts*, each behind its length: others, or the same divided otherwise, never make the same bytes."""
+    raws = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape") for part in parts]
+    return b"".join([b"%d:%b" % (len(raw), raw) for raw in raws])
+
 
 _CHALLENGED: Final = frozenset({"proxy-authorization", "cookie", "x-subject-token", "x-security-token"})
 UNPLACED: Final = "any"

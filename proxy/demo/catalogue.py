@@ -4,12 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from proxy.demo.errors import RefusedError
-from proxy.demo.filters import conditions
+from proxy.demo.filters import Caller, Order, conditions, listed, order, readable
 from proxy.demo.image import Image
-from proxy.demo.ordering import Order, order
-from proxy.demo.query import ListQuery, Pairs, SortKey, list_query
-from proxy.demo.visibility import Caller, listed, readable
+from proxy.demo.query import ListQuery, Pairs, RefusedError, SortKey, list_query
 
 LIST_LIMIT = 25
 CLOUDIMAGES_LIMIT = 500

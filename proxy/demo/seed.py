@@ -5,8 +5,8 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 
 from proxy.demo.catalogue import Catalogue
+from proxy.demo.filters import Caller
 from proxy.demo.image import Image, Member, stamp
-from proxy.demo.visibility import Caller
 
 ALPHA = "a1fa0000000000000000000000000001"
 BETA = "be7a0000000000000000000000000002"

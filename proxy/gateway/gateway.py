@@ -1,32 +1,34 @@
-"""Decides which way a request takes: a list from spans, or through."""
+"""Decides which way a request takes: a list from spans, or through.
+
+The version documents at `/` and `/versions`: the one answer of the API whose links name the upstream's host.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
 
 from proxy.auth.authenticators import Door, TokenDoor
-from proxy.core.base import Exchange
 from proxy.core.cache_key import partition_scope
 from proxy.core.cache_status import CacheStatus, Fwd
-from proxy.core.messages import Request, Response
+from proxy.core.messages import Exchange, Request, Response
 from proxy.core.partition import Unshared, Who
 from proxy.core.purge import Purge, Purged
 from proxy.core.routes import Route, route
 from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
-from proxy.gateway.learning import LearningForwarder
+from proxy.gateway.invalidation import LearningForwarder
 from proxy.gateway.reauthorization import as_one, believed_no_longer
 from proxy.gateway.relevant_headers import decisive
-from proxy.gateway.versions import homeward
-from proxy.listing.again import Again
-from proxy.listing.links import LinkStyle
-from proxy.listing.listed import Repeatable
-from proxy.listing.page_answers import PageAnswers
-from proxy.listing.page_cache import PageRenderer
+from proxy.listing.lookup import Repeatable
+from proxy.listing.page_cache import Again, PageAnswers, PageRenderer
+from proxy.listing.rendering import LinkStyle
 from proxy.listing.request import Asking, ListAsk, asked, shared_by_all
 from proxy.listing.service import ListingGateway
 from proxy.ratelimit.priority import Claimants
@@ -35,8 +37,46 @@ from proxy.resources.routes import NO_RESOURCES, ResourceRoutes
 from proxy.resources.service import ResourceGateway
 from proxy.storage.base import SpanStore
 from proxy.storage.circuit_breaker import begin_request
-from proxy.upstream.forward import Forwarder
-from proxy.upstream.hops import ends_here, options
+from proxy.upstream.forward import Forwarder, ends_here, options
+
+
+def homeward(body: bytes, base: str) -> bytes:
+    """Return the version document *body* with each link on *base*, scheme and authority of the proxy as callers see it.
+
+    A body that is no JSON, or has no link that leads elsewhere, comes back as it is.
+    """
+    try:
+        document = orjson.loads(body)
+        rebased = _rebased(document, base)
+    except (orjson.JSONDecodeError, RecursionError):
+        return body
+    return body if rebased == document else orjson.dumps(rebased)
+
+
+def _rebased(value: Any, base: str) -> Any:
+    if isinstance(value, list):
+        return [_rebased(item, base) for item in value]
+    if isinstance(value, dict):
+        return {
+            name: _on_base(item, base) if name == "href" and isinstance(item, str) else _rebased(item, base)
+            for name, item in value.items()
+        }
+    return value
+
+
+def _on_base(link: str, base: str) -> str:
+    """Return *link* on *base*: its path and query, or the root where it has no path of an origin."""
+    try:
+        parts = urlsplit(link)
+    except ValueError:
+        return base + "/"
+    if "\\" in link or (parts.path and not parts.path.startswith("/") and parts.scheme):
+        return base + "/"
+    if not parts.scheme and not parts.netloc:
+        return link
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{base}{parts.path or '/'}{query}"
+
 
 _OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
 

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Final
 
-from proxy.core.base import Exchange
-from proxy.core.messages import Request
+from proxy.core.messages import Exchange, Request
 
 SMALL_BYTES: Final = 64 * 1024
 

@@ -1,17 +1,23 @@
-"""What a caller's `Cache-Control` asks for (RFC 9111 §5.2.1)."""
+"""What a caller's `Cache-Control` asks for (RFC 9111 §5.2.1).
+
+Dictionaries of structured fields (RFC 9651 §4.2.2), as far as targeted cache control needs them (RFC 9213 §2.1).
+
+What a response says of being stored: `Cache-Control` (RFC 9111 §5.2.2), or a field meant for us (RFC 9213).
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from proxy.core.messages import Fields
 from proxy.core.values import immutable
 
 # What stands between commas that are in no quoted string; possessive, for a caller may send 64 KiB that match nothing.
-_MEMBER: Final = re.compile(r'(?:[^",]++|"[^"]*+"|")++')
+_REQUEST_MEMBER: Final = re.compile(r'(?:[^",]++|"[^"]*+"|")++')
 _SAID_IN: Final = frozenset({"cache-control", "pragma"})
-_SECONDS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
+_REQUEST_SECONDS: Final = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
 @immutable
@@ -47,13 +53,13 @@ def directives(fields: Fields) -> Directives:
         no_cache = any("no-cache" in line.lower() for line in fields.all("pragma"))
         return Directives(max_age_s=0.0) if no_cache else NONE
     said: dict[str, str] = {}
-    for member in _MEMBER.findall(", ".join(lines)):
+    for member in _REQUEST_MEMBER.findall(", ".join(lines)):
         name, _, value = member.partition("=")
         said.setdefault(name.strip().lower(), _unquoted(value.strip()))
-    max_age_s = _seconds(said["max-age"]) if "max-age" in said else None
+    max_age_s = _request_seconds(said["max-age"]) if "max-age" in said else None
     return Directives(
         max_age_s=0.0 if "no-cache" in said else max_age_s,
-        min_fresh_s=_seconds(said.get("min-fresh", "0")),
+        min_fresh_s=_request_seconds(said.get("min-fresh", "0")),
         no_store="no-store" in said,
         only_if_cached="only-if-cached" in said,
     )
@@ -63,5 +69,194 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
 
 
-def _seconds(text: str) -> float:
-    return float(text) if _SECONDS.fullmatch(text) else 0.0
+def _request_seconds(text: str) -> float:
+    return float(text) if _REQUEST_SECONDS.fullmatch(text) else 0.0
+
+
+_KEY: Final = re.compile(r"[a-z*][a-z0-9_.*-]*", re.ASCII)
+_ITEM: Final = re.compile(
+    r"""(?P<integer>-?\d{1,15})(?![\d.])
+      | (?P<decimal>-?\d{1,12}\.\d{1,3})(?!\d)
+      | "(?P<string>(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"
+      | (?P<token>[A-Za-z*][!#$%&'*+\-.^_`|~0-9A-Za-z:/]*)
+      | :(?P<bytes>[A-Za-z0-9+/=]*):
+      | \?(?P<boolean>[01])""",
+    re.ASCII | re.VERBOSE,
+)
+_PARAMETER: Final = re.compile(r"; *[a-z*][a-z0-9_.*-]*", re.ASCII)
+_COMMA: Final = re.compile(r"[ \t]*(?:,[ \t]*|$)")
+
+Member = int | bool | str | float | bytes
+
+
+def dictionary(text: str) -> dict[str, Member] | None:
+    """Return the members of the dictionary *text*, None where it is none; parameters are read and dropped.
+
+    Strings and tokens both come as `str`; inner lists make it no dictionary, for no directive has one.
+    """
+    members: dict[str, Member] = {}
+    text = text.strip(" ")
+    at = 0
+    while at < len(text):
+        key = _KEY.match(text, at)
+        if key is None:
+            return None
+        value, at = _value(text, key.end())
+        if value is None:
+            return None
+        members[key[0]] = value
+        comma = _COMMA.match(text, at)
+        if comma is None or (comma.end() == len(text) and "," in comma[0]):
+            return None
+        at = comma.end()
+    return members
+
+
+def _value(text: str, at: int) -> tuple[Member | None, int]:
+    """Return what stands behind a key, True where there is nothing, and where it ends; None for what is malformed."""
+    value: Member | None = True
+    if text[at : at + 1] == "=":
+        value, at = _item(text, at + 1)
+    while value is not None and text[at : at + 1] == ";":
+        parameter = _PARAMETER.match(text, at)
+        if parameter is None:
+            return None, at
+        at = parameter.end()
+        if text[at : at + 1] == "=":
+            ignored, at = _item(text, at + 1)
+            if ignored is None:
+                return None, at
+    return value, at
+
+
+def _item(text: str, at: int) -> tuple[Member | None, int]:
+    found = _ITEM.match(text, at)
+    if found is None or found.lastgroup is None:
+        return None, at
+    return _READ[found.lastgroup](found[found.lastgroup]), found.end()
+
+
+def _unescaped(raw: str) -> str:
+    return raw.replace('\\"', '"').replace("\\\\", "\\")
+
+
+_READ: Final[dict[str, Callable[[str], Member]]] = {
+    "integer": int,
+    "decimal": float,
+    "string": _unescaped,
+    "token": str,
+    "bytes": str.encode,
+    "boolean": "1".__eq__,
+}
+
+
+# Fields that speak to caches like this one, the most particular first (RFC 9213 §2.2, §3.1).
+TARGETS: Final = ("cdn-cache-control",)
+# What stands between commas that are in no quoted string, and what a directive is in there. Both are possessive, and
+# what is longer than *_LONGEST_CHARS* is not read, so that no upstream holds up everybody by a field.
+_MEMBER: Final = re.compile(r'(?:[^",]++|"(?:[^"\\]++|\\.)*+"|")++', re.DOTALL)
+_DIRECTIVE: Final = re.compile(
+    r"""(?P<name>[!#$%&'*+\-.^_`|~0-9A-Za-z]++)
+        (?:=(?:"(?P<quoted>(?:[^"\\]++|\\.)*+)"|(?P<plain>[^\s,"]*+)))?+
+        (?P<odd>.*+)""",
+    re.ASCII | re.DOTALL | re.VERBOSE,
+)
+_LONGEST_CHARS: Final = 4096
+_SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
+LONGEST_S: Final = float(2**31)  # RFC 9111 §1.2.2
+
+
+@immutable
+class Control:
+    """The directives of a response that a shared cache looks at, seconds.
+
+    *max_age_s* is the lifetime that is stated for a shared cache, None where there is none; a malformed one is 0.
+    *targeted* says that they came in a field meant for us, so that `Expires` counts no more than `Cache-Control`.
+    *withheld* are the fields that `no-cache` or `private` names.
+    """
+
+    max_age_s: float | None = None
+    shared_max_age: bool = False
+    no_store: bool = False
+    no_cache: bool = False
+    private: bool = False
+    public: bool = False
+    must_revalidate: bool = False
+    must_understand: bool = False
+    stale_while_revalidate_s: float | None = None
+    stale_if_error_s: float | None = None
+    withheld: frozenset[str] = frozenset()
+    targeted: bool = False
+
+    @property
+    def never_stale(self) -> bool:
+        """Whether a shared cache must not use it once stale (RFC 9111 §4.2.4)."""
+        return self.must_revalidate or self.no_cache or self.shared_max_age
+
+
+def control(fields: Fields, *, targets: Sequence[str] = TARGETS) -> Control:
+    """Return what *fields* say; the first of *targets* that is valid and not empty replaces `Cache-Control`."""
+    for name in targets:
+        members = dictionary(", ".join(fields.all(name))) if fields.get(name) is not None else None
+        if members and (made := _targeted(members)):
+            return made
+    return _plain(", ".join(fields.all("cache-control")))
+
+
+def _plain(text: str) -> Control:
+    if len(text) > _LONGEST_CHARS:
+        return Control(no_store=True)
+    said: dict[str, list[str | None]] = {}
+    for found in filter(None, map(_DIRECTIVE.search, _MEMBER.findall(text))):
+        value = found["quoted"] if found["plain"] is None else found["plain"]
+        if found["odd"].strip():
+            value = f"{value or ''}{found['odd']}"  # what follows a value makes it malformed
+        said.setdefault(found["name"].lower(), []).append(value)
+    shared = "s-maxage" in said
+    lifetimes = said.get("s-maxage") or said.get("max-age")
+    named = [value for name in ("no-cache", "private") for value in said.get(name, ()) if value]
+    return Control(
+        max_age_s=min(map(_seconds, lifetimes)) if lifetimes else None,
+        shared_max_age=shared,
+        no_store="no-store" in said,
+        no_cache=None in said.get("no-cache", ()) or "" in said.get("no-cache", ()),
+        private=None in said.get("private", ()) or "" in said.get("private", ()),
+        public="public" in said,
+        must_revalidate="must-revalidate" in said or "proxy-revalidate" in said,
+        must_understand="must-understand" in said,
+        stale_while_revalidate_s=_window(said.get("stale-while-revalidate")),
+        stale_if_error_s=_window(said.get("stale-if-error")),
+        withheld=frozenset(name.strip().lower() for value in named for name in value.split(",") if name.strip()),
+    )
+
+
+def _targeted(members: dict[str, Member]) -> Control | None:
+    """Return what the dictionary says, None where a directive is of a kind that it can't have (RFC 9213 §2.1)."""
+    numbers: dict[str, float | None] = {}
+    for name in ("s-maxage", "max-age", "stale-while-revalidate", "stale-if-error"):
+        value = members.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            return None
+        numbers[name] = None if value is None else min(LONGEST_S, max(0.0, float(value)))
+    shared = numbers["s-maxage"] is not None
+    return Control(
+        max_age_s=numbers["s-maxage"] if shared else numbers["max-age"],
+        shared_max_age=shared,
+        no_store="no-store" in members,
+        no_cache="no-cache" in members,
+        private="private" in members,
+        public="public" in members,
+        must_revalidate="must-revalidate" in members or "proxy-revalidate" in members,
+        must_understand="must-understand" in members,
+        stale_while_revalidate_s=numbers["stale-while-revalidate"],
+        stale_if_error_s=numbers["stale-if-error"],
+        targeted=True,
+    )
+
+
+def _seconds(text: str | None) -> float:
+    return min(LONGEST_S, float(text)) if text and _SECONDS.fullmatch(text) else 0.0
+
+
+def _window(values: list[str | None] | None) -> float | None:
+    return min(map(_seconds, values)) if values else None

@@ -10,7 +10,7 @@ from typing import Final
 from proxy.core.freshness import Standing, stale
 from proxy.core.messages import Fields
 from proxy.core.values import immutable
-from proxy.http.control import LONGEST_S, Control, control
+from proxy.http.cache_control import LONGEST_S, Control, control
 from proxy.http.dates import http_date
 
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

@@ -1,4 +1,4 @@
-"""Fetches spans; who may share what a fetch brings is decided here, how it is shared in `proxy.caching.sharing`."""
+"""Fetches spans; who may share what a fetch brings is decided here, how it is shared in `proxy.caching.collapsing`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
-from proxy.caching.sharing import PERSONAL, Sharing, without_its_call
-from proxy.core.base import USER_AGENT, Upstream
+from proxy.caching.collapsing import PERSONAL, Sharing, without_its_call
 from proxy.core.freshness import Standing, standing
 from proxy.core.list_query import Window
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import USER_AGENT, Fields, Request, Response, Upstream
 from proxy.core.span import Span
 from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
-from proxy.http.coding import READABLE
-from proxy.listing.links import page_link
+from proxy.http.negotiation import READABLE
+from proxy.listing.rendering import page_link
 from proxy.listing.request import ListAsk
 from proxy.listing.response_parser import NotAList, read_list_in_slices
 from proxy.observability.event_loop import run_in_slices

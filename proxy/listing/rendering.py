@@ -1,17 +1,100 @@
-"""Renders a page: the images' own bytes, with `first`, `next` and `schema` written around them."""
+"""Renders a page: the images' own bytes, with `first`, `next` and `schema` written around them.
+
+The three kinds of link. They are made when a page is served; nothing of the caller's host is ever stored.
+
+- relative: host-relative, starting with the API's own path. Right for every known client: python-glanceclient joins by
+  string, openstacksdk and gophercloud resolve it.
+- absolute on a configured public URL.
+- absolute on what a trusted proxy's `Forwarded` or `X-Forwarded-*` fields say.
+"""
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Sequence
 from typing import Final, TypeAlias
+from urllib.parse import quote
 
 import orjson
 
 from proxy.core.cache_key import ListingKey
 from proxy.core.list_api import EXTENSION_PATH
 from proxy.core.list_query import Window
+from proxy.core.messages import Fields
 from proxy.core.span import Page, Part
-from proxy.listing.links import page_link
+from proxy.core.values import immutable
+from proxy.http.validation import is_host
+
+_PREFIX: Final = re.compile(r"(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
+# Begins nowhere but at a name, and goes back nowhere: a caller may send 64 KiB that match nothing.
+_FORWARDED_PAIR: Final = re.compile(r'(?<![A-Za-z])([A-Za-z]++)=(?:"([^"\\]*+)"|([^\s;,"]*+))', re.ASCII)
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@immutable
+class LinkStyle:
+    """How links are written: *public_url* is the base of absolute ones; without it *trusted* proxies may name it."""
+
+    absolute: bool = False
+    public_url: str = ""
+    trusted: tuple[Network, ...] = ()
+
+    def base(self, fields: Fields, peer: str | None) -> str:
+        """Return what stands before the API's path in a link to this caller: `""` for a relative link."""
+        if not self.absolute:
+            return ""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        return _forwarded_base(fields) if self._trusts(peer) else ""
+
+    def _trusts(self, peer: str | None) -> bool:
+        try:
+            address = ipaddress.ip_address(peer or "")
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.trusted)
+
+
+def _forwarded_base(fields: Fields) -> str:
+    """Return the base that a trusted proxy states (RFC 7239 §4, else `X-Forwarded-*`), `""` where it makes no sense.
+
+    Of a list the last element counts: it is the one the trusted peer wrote.
+    """
+    if forwarded := fields.all("forwarded"):
+        element = forwarded[-1].rpartition(",")[2]
+        said = {name.lower(): quoted or plain for name, quoted, plain in _FORWARDED_PAIR.findall(element)}
+        scheme, host, prefix = said.get("proto", ""), said.get("host", ""), ""
+    else:
+        scheme, host, prefix = (_last(fields, f"x-forwarded-{name}") for name in ("proto", "host", "prefix"))
+    if scheme.lower() not in ("http", "https") or not is_host(host):
+        return ""
+    prefix = prefix.rstrip("/")
+    if prefix and not _PREFIX.fullmatch(prefix):
+        return ""
+    return f"{scheme.lower()}://{host.lower()}{prefix}"
+
+
+def _last(fields: Fields, name: str) -> str:
+    values = fields.all(name)
+    return values[-1].rpartition(",")[2].strip() if values else ""
+
+
+def page_link(base: str, path: str, query: str, window: Window, marker: str | None = None) -> str:
+    """Return the link to a page: the caller's own parameters in canonical spelling, `marker` last.
+
+    `limit` stands in it only if the caller sent one, as the number that was sent.
+    """
+    parts = [query] if query else []
+    if window.limit is not None:
+        parts.append(f"limit={window.limit}")
+    if marker is not None:
+        parts.append(f"marker={quote(marker, safe='')}")
+    return f"{base}{path}?{'&'.join(parts)}" if parts else f"{base}{path}"
+
 
 Extent: TypeAlias = tuple[int, int]  # from its first byte to behind its last
 

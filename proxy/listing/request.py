@@ -1,7 +1,11 @@
-"""What a list request asks for: the values that decide its answer, and nothing else of it."""
+"""What a list request asks for: the values that decide its answer, and nothing else of it.
+
+Lifetimes by rule: which lists live longer or shorter than others, by path and query.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -9,14 +13,46 @@ from proxy.core.cache_key import ListingKey
 from proxy.core.call_context import ANYBODY, Claimant
 from proxy.core.freshness import Lifetimes
 from proxy.core.list_api import EXTENSION_PATH
-from proxy.core.list_query import ListQuery, Sort, Unclear, Window, parsed
+from proxy.core.list_query import ListQuery, Pairs, Sort, Unclear, Window, parsed
 from proxy.core.messages import Fields, Request
 from proxy.core.partition import Partition, Partitioner, Unshared, Who, variant
 from proxy.core.routes import bypass
 from proxy.core.span import HEAD
 from proxy.core.values import immutable
 from proxy.http.cache_control import Directives, directives
-from proxy.listing.rules import Rules
+
+
+@immutable
+class Rule:
+    """Lists at *path*, or at any, whose query holds all of *pairs*, live by *lifetimes*."""
+
+    lifetimes: Lifetimes
+    path: str | None = None
+    pairs: Pairs = ()
+
+    def matches(self, path: str, pairs: Pairs) -> bool:
+        """Whether the listing at *path* with the canonical *pairs* falls under this rule."""
+        return self.path in (None, path) and set(self.pairs) <= set(pairs)
+
+
+@immutable
+class Rules:
+    """Rules in order, the first that matches counts; *otherwise* for listings that none does."""
+
+    otherwise: Lifetimes
+    rules: Sequence[Rule] = ()
+
+    def lifetimes(self, path: str, pairs: Pairs) -> Lifetimes:
+        """Return the lifetimes of a listing."""
+        matching = (rule.lifetimes for rule in self.rules if rule.matches(path, pairs))
+        return next(matching, self.otherwise)
+
+    @property
+    def longest_s(self) -> float:
+        """The longest that any span is of use, seconds."""
+        every = [self.otherwise, *(rule.lifetimes for rule in self.rules)]
+        return max(each.ttl_s + each.stale_s for each in every)
+
 
 # `Accept` changes the form of errors, never that of a list: Glance knows only JSON for one.
 _SENT: Final = "accept"

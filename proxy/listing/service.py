@@ -12,20 +12,17 @@ from typing import Final
 
 from proxy.auth.token_acceptance import Credentials, Drop
 from proxy.caching.background import Background
-from proxy.caching.negatives import NEGATIVE, Negatives
+from proxy.caching.bounded import NEGATIVE, Negatives
 from proxy.core.cache_status import CacheStatus, Fwd
 from proxy.core.freshness import ERRORS, Standing, Verdicts, current_age
 from proxy.core.span import HEAD, Gap, Page, Piece, Span, cover
 from proxy.errors import NotInStoreError, ProxyError, TooManyCallsError
 from proxy.http.cache_control import NONE
 from proxy.listing.fetcher import Fetched, Fetcher, Wanted
-from proxy.listing.footing import LOST, Footing
-from proxy.listing.listed import Listed, Repeatable, Trail
-from proxy.listing.lookup import Looking, seen
-from proxy.listing.prefetch import Readahead
+from proxy.listing.lookup import Listed, Looking, Repeatable, Trail, seen
+from proxy.listing.marker_recovery import LOST, Footing
+from proxy.listing.prefetch import Readahead, Strides, Thrift
 from proxy.listing.request import ListAsk
-from proxy.listing.strides import Strides
-from proxy.listing.thrift import Thrift
 from proxy.storage.base import Found, SpanStore
 
 _MAX_FETCHES: Final = 48

@@ -3,6 +3,10 @@
 A wait of 250 ms by the clock says nothing about a server if this process stood still for 240 of them: the answer may
 have arrived long ago and not have been read. `LoopClock.heard_s` counts only time in which the loop turned, and so
 could hear.
+
+Ending tasks that run a client which may swallow a cancellation.
+
+redis-py waits with `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives as the wait ends.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -120,3 +124,18 @@ def _counted_s(passed_s: float) -> float:
     if passed_s <= TICK_S:
         return passed_s
     return max(_LEAST_TICK_S, TICK_S - _PENALTY * (passed_s - TICK_S))
+
+
+_AGAIN_S: Final = 0.2
+_MOST: Final = 25
+
+
+async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel *tasks* until each has ended, for 5 s at the most."""
+    left = {task for task in tasks if not task.done()}
+    for _ in range(_MOST):
+        if not left:
+            return
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_AGAIN_S)

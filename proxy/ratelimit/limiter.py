@@ -14,9 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy.core.base import USER_AGENT, Exchange, Upstream
 from proxy.core.call_context import Claimant, Priority
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import USER_AGENT, Exchange, Fields, Request, Response, Upstream
 from proxy.core.values import immutable
 from proxy.core.write_effect import SAFE
 from proxy.errors import (
@@ -28,10 +27,9 @@ from proxy.errors import (
 )
 from proxy.http.body_buffering import beginning, replayable
 from proxy.observability.logging import event
-from proxy.ratelimit.lines import Queues, Turn
 from proxy.ratelimit.memory_store import WithoutStore
 from proxy.ratelimit.metrics import ShieldMetrics
-from proxy.ratelimit.queue import Turns
+from proxy.ratelimit.queue import Queues, Turn, Turns
 from proxy.ratelimit.resilience import CLOSED, TRANSIENT, Breaker, Retries, backoff_s
 from proxy.ratelimit.sliding_window import Usage
 from proxy.ratelimit.upstream_limits import Heard, heard

@@ -6,22 +6,212 @@ the ledger grants a call and a permit is free. Its caller may go away at any mom
 1. The line grants a call to ticket A, whose caller was cancelled in the same turn of the loop.
 2. A's `turn` finds the grant in its own hands as it unwinds, and hands it back: the call counts, the permit is free.
 3. No ticket is ever served that is not in its line, and none leaves its line but by `turn`, so nothing leaks.
+
+Who is next: the most urgent class first, and inside a class one call for each caller in turn.
+
+Lines before the upstream: who waits in each, and what is known of the budget that it waits for.
+
+How many calls are under way at once: as many as there are connections to the upstream.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 from proxy.core.call_context import Claimant, Priority
+from proxy.core.values import immutable
 from proxy.errors import TooManyCallsError, UpstreamBusyError
-from proxy.ratelimit.lines import Line, Lines, Queues, Ticket, Turn
 from proxy.ratelimit.metrics import ShieldMetrics
-from proxy.ratelimit.permits import Permits
 from proxy.ratelimit.sliding_window import Allowance, Taken, Told, Wait
+
+Item = TypeVar("Item")
+
+
+class Waiting(Generic[Item]):
+    """Tickets by class and caller. A caller with five hundred tickets is served as often as one with a single one."""
+
+    def __init__(self) -> None:
+        self._callers: dict[Priority, OrderedDict[str, deque[Item]]] = {each: OrderedDict() for each in Priority}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def count(self, priority: Priority) -> int:
+        """Return how many of a class wait."""
+        return sum(len(tickets) for tickets in self._callers[priority].values())
+
+    def add(self, claimant: Claimant, ticket: Item) -> None:
+        """Put *ticket* behind the others of its caller."""
+        self._callers[claimant.priority].setdefault(claimant.caller, deque()).append(ticket)
+        self._count += 1
+
+    def first(self) -> Item | None:
+        """Return who is next."""
+        for callers in self._callers.values():
+            for tickets in callers.values():
+                return tickets[0]
+        return None
+
+    def next(self, count: int) -> list[Item]:
+        """Return the *count* tickets that are served next, if all of them get what they wait for."""
+        found: list[Item] = []
+        for callers in self._callers.values():
+            depth = 0
+            while len(found) < count:
+                row = [tickets[depth] for tickets in callers.values() if len(tickets) > depth]
+                if not row:
+                    break
+                found += row[: count - len(found)]
+                depth += 1
+        return found
+
+    def remove(self, claimant: Claimant, ticket: Item, *, served: bool) -> None:
+        """Take *ticket* out, if it is in; where it was *served* it is the other callers' turn."""
+        callers = self._callers[claimant.priority]
+        tickets = callers.get(claimant.caller, deque())
+        if ticket not in tickets:
+            return
+        tickets.remove(ticket)
+        self._count -= 1
+        if not tickets:
+            del callers[claimant.caller]
+        elif served:
+            callers.move_to_end(claimant.caller)
+
+    def ahead(self, claimant: Claimant) -> int:
+        """Return how many tickets are served before one that *claimant* would add now."""
+        before = sum(self.count(each) for each in Priority if each < claimant.priority)
+        callers = self._callers[claimant.priority]
+        own = len(callers.get(claimant.caller, ()))
+        return before + own + sum(min(len(each), own + 1) for who, each in callers.items() if who != claimant.caller)
+
+
+_MOST_LINES: Final = 10_000
+
+
+@immutable
+class Turn:
+    """Leave to make one call now, of the budget *scope*. *permitted* says that a permit goes with it."""
+
+    scope: str
+    lease: str
+    given_at: float
+    permitted: bool
+
+
+@immutable
+class Queues:
+    """The lines before the upstream: of *budgets*, one a line, so many run *low* and so many gates are *closed*.
+
+    The last of these opens in *closed_s* seconds, or is found open before. *waiting* is how many calls wait.
+    """
+
+    budgets: int
+    low: int
+    closed: int
+    closed_s: float
+    waiting: int
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """A place in a line, from when it *began* until its *deadline*; *turn* is what comes of it."""
+
+    claimant: Claimant
+    began: float
+    deadline: float
+    turn: asyncio.Future[Turn]
+
+
+@dataclass(slots=True)
+class Line:
+    """The line for one budget: its *tickets*, and what is known of the budget, as times by the clock.
+
+    Until *not_before* there is no call for a class; until *low_until* the budget counts as low, and until
+    *closed_until* its gate is closed. *server* is there as long as somebody waits; *changed* wakes it.
+    """
+
+    waiting: Waiting[Ticket] = field(default_factory=Waiting)
+    tickets: set[Ticket] = field(default_factory=set)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    server: asyncio.Task[None] | None = None
+    not_before: dict[Priority, float] = field(default_factory=dict)
+    low_until: float = 0.0
+    closed_until: float = 0.0
+
+    def wait_s(self, priority: Priority, now: float) -> float:
+        """Return how long there is no call for a class: as long as for any class that is more urgent, at least."""
+        return max(0.0, *(until - now for each, until in self.not_before.items() if each <= priority), 0.0)
+
+    def leave(self, ticket: Ticket, *, served: bool) -> None:
+        """Take *ticket* out, if it is in; where it was *served* it is the other callers' turn."""
+        self.waiting.remove(ticket.claimant, ticket, served=served)
+        self.tickets.discard(ticket)
+
+
+class Lines:
+    """One line for each budget, by its scope; those that nobody stands in are forgotten where there are too many."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, Line] = {}
+
+    def __iter__(self) -> Iterator[Line]:
+        return iter(self._lines.values())
+
+    def known(self, scope: str) -> Line | None:
+        """Return the line for the budget *scope*, None where nobody has stood in it of late."""
+        return self._lines.get(scope)
+
+    def line(self, scope: str, *, now: float) -> Line:
+        """Return the line for the budget *scope*."""
+        line = self._lines.get(scope)
+        if line is not None:
+            return line
+        if len(self._lines) >= _MOST_LINES:
+            kept = {at: each for at, each in self._lines.items() if each.tickets or each.server or each.low_until > now}
+            self._lines = kept
+        line = self._lines[scope] = Line()
+        return line
+
+    def queues(self, *, waiting: int, now: float) -> Queues:
+        """Return how all lines stand, in which *waiting* calls wait."""
+        closed = [line.closed_until - now for line in self if line.closed_until > now]
+        low = sum(line.low_until > now for line in self)
+        return Queues(len(self._lines), low, len(closed), max(closed, default=0.0), waiting)
+
+
+class Permits:
+    """Counts calls under way up to *limit*. *freed* is called when there may be room again."""
+
+    def __init__(self, limit: int, *, freed: Callable[[], None]) -> None:
+        self.limit = limit
+        self.under_way = 0
+        self._freed = freed
+
+    @property
+    def is_free(self) -> bool:
+        """Whether there is one to take."""
+        return self.under_way < self.limit
+
+    def take(self) -> bool:
+        """Take a permit, if there is one."""
+        if self.under_way >= self.limit:
+            return False
+        self.under_way += 1
+        return True
+
+    def give_back(self) -> None:
+        """Give a permit back."""
+        self.under_way -= 1
+        self._freed()
+
 
 _POLL_S: Final = 0.25  # another replica's call may have ended, or its probe opened the gate
 _MOST_WAITING: Final = 10_000

@@ -51,11 +51,21 @@ import orjson
 
 from proxy.core.call_context import Priority
 from proxy.errors import StoreUnavailableError
-from proxy.observability.ending import ended
+from proxy.observability.event_loop import ended
 from proxy.observability.logging import event
-from proxy.ratelimit.budget_share import Share, Statement, limits_by_name
 from proxy.ratelimit.memory_store import MemoryLedger, WithoutStore
-from proxy.ratelimit.sliding_window import CONFIGURED, LEAVES, Allowance, Taken, Told, Usage, Wait
+from proxy.ratelimit.sliding_window import (
+    CONFIGURED,
+    LEAVES,
+    Allowance,
+    Share,
+    Statement,
+    Taken,
+    Told,
+    Usage,
+    Wait,
+    limits_by_name,
+)
 from proxy.storage.redis import RedisStore
 
 Result = TypeVar("Result")

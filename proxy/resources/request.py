@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from proxy.core.base import USER_AGENT
 from proxy.core.cache_key import ListingKey, digest
 from proxy.core.call_context import ANYBODY, Claimant
-from proxy.core.messages import Fields, Request
+from proxy.core.messages import USER_AGENT, Fields, Request
 from proxy.core.partition import Partitioner, Unshared, Who, variant
 from proxy.core.routes import bypass
 from proxy.core.values import immutable
 from proxy.http.cache_control import Directives, directives
 from proxy.http.conditional import CONDITIONS
 from proxy.resources.routes import ResourceRoute
-from proxy.resources.storability import CREDENTIALS
-from proxy.resources.vary import nominated
+from proxy.resources.storability import CREDENTIALS, nominated
 
 # What an answer may differ by where the upstream's `Vary` is not asked: all of it goes up in one spelling, and counts.
 _COUNTED: Final = ("accept", "accept-language")

@@ -1,4 +1,10 @@
-"""Single resources: an image, a schema, a quota, and whatever a route in the configuration names (RFC 9111)."""
+"""Single resources: an image, a schema, a quota, and whatever a route in the configuration names (RFC 9111).
+
+Images out of lists: `GET /v2/images/{id}` equals the list's item, so a fresh list answers it too.
+
+Nothing records which lists hold an image, so the lists that a partition was given last are searched. An image found in
+one has that list's age and lifetime, and is shared by the same partition.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +15,80 @@ from typing import Final
 
 from proxy.auth.token_acceptance import Credentials
 from proxy.caching.background import Background
-from proxy.caching.bounded import Memo
-from proxy.caching.codings import CodedBodies
-from proxy.caching.negatives import Negatives
+from proxy.caching.bounded import CodedBodies, Memo, Negatives
 from proxy.core.cache_status import CacheStatus, Fwd
-from proxy.core.freshness import ERRORS, Standing
-from proxy.core.messages import Response
+from proxy.core.freshness import ERRORS, Standing, standing
+from proxy.core.list_api import NATIVE_PATH, about_to_change
+from proxy.core.messages import Fields, Response
+from proxy.core.partition import Partition
+from proxy.core.span import Piece
 from proxy.core.values import immutable
-from proxy.errors import NotInStoreError, ProxyError, TooManyCallsError
+from proxy.errors import NotInStoreError, ProxyError, StoreUnavailableError, TooManyCallsError
 from proxy.http.cache_control import NONE
 from proxy.http.stored_response import Policy, StoredAnswer
-from proxy.listing.listed import Repeatable
+from proxy.listing.lookup import Repeatable
+from proxy.listing.prefetch import Thrift
 from proxy.listing.request import ListAsk
-from proxy.listing.thrift import Thrift
 from proxy.resources.fetcher import FetchedAnswer, ResourceFetcher, about_who_asked, chosen
-from proxy.resources.items import ListItems
 from proxy.resources.request import ResourceAsk
 from proxy.resources.serving import coding_for, presented
-from proxy.storage.answers import FoundAnswers
+from proxy.storage.base import SpanStore
+from proxy.storage.serialization import FoundAnswers
+
+_MOST_PARTITIONS: Final = 2_000
+_MOST_LISTS: Final = 4
+_FIELDS: Final = Fields([("Content-Type", "application/json; charset=UTF-8")])
+
+
+class ListItems:
+    """Finds images in the spans of *store*. *clock* gives epoch seconds."""
+
+    def __init__(self, store: SpanStore, *, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._given: Memo[tuple[ListAsk, ...]] = Memo(_MOST_PARTITIONS)
+
+    def given(self, ask: ListAsk) -> None:
+        """A page of the list *ask* was given: its items may be asked for next. Only a native list has whole images."""
+        if ask.source != NATIVE_PATH:
+            return
+        at = (ask.key.partition, ask.key.variant)
+        others = (each for each in self._given.get(at, now=self._clock()) or () if each.key != ask.key)
+        until = self._clock() + ask.lifetimes.ttl_s
+        self._given.put(at, (ask, *others)[:_MOST_LISTS], until=until)
+
+    async def item(self, partition: Partition, form: str, image_id: str) -> StoredAnswer | None:
+        """Return the image as a fresh list of *partition* in the *form* of the API has it.
+
+        One that is about to change is not held, here as elsewhere.
+        """
+        for ask in self._given.get((partition, form), now=self._clock()) or ():
+            piece = await self._fresh(ask, image_id)
+            if piece is None:
+                continue
+            span, at = piece.span, piece.start - 1
+            body = span.body[span.starts[at] : span.ends[at]]
+            if not about_to_change(body):
+                return StoredAnswer(200, None, _FIELDS, body, span.fetched_at, span.fetched_at, span.lifetime_s)
+        return None
+
+    async def _fresh(self, ask: ListAsk, image_id: str) -> Piece | None:
+        """Return the piece behind the image, if its span is fresh and nothing has invalidated it since.
+
+        The span must also be in the chain that the store gives now: while other replicas' writes can't be heard of, it
+        is left out there because it is not to be believed.
+        """
+        now = self._clock()
+        try:
+            piece = await self._store.holding(ask.key, image_id, now=now)
+            found = await self._store.chain(ask.key, piece.span.after, 1, now=now) if piece else None
+        except StoreUnavailableError:
+            return None
+        if piece is None or found is None or all(each.span != piece.span for each in found.pieces):
+            return None
+        stands = standing(piece.span, ask.lifetimes, generation=found.state.generation, now=now)
+        return piece if stands is Standing.FRESH else None
+
 
 _MAX_BACKGROUND: Final = 64
 _REMEMBERED: Final = 2_000

@@ -6,12 +6,10 @@ from math import floor
 from typing import Final
 
 from proxy.core.messages import Fields, Request, Response
-from proxy.http.coding import WORTH_CODING, chosen
-from proxy.http.conditional import not_modified, unmodified
-from proxy.http.control import control
-from proxy.http.ranges import cut
+from proxy.http.cache_control import control
+from proxy.http.conditional import cut, entity_tag, is_entity_tag, not_modified, unmodified
+from proxy.http.negotiation import WORTH_CODING, chosen
 from proxy.http.stored_response import StoredAnswer
-from proxy.http.validators import entity_tag, is_entity_tag
 from proxy.resources.routes import ResourceRoute
 
 _VARY: Final = "X-Api-Version, Accept, Accept-Language, Accept-Encoding"

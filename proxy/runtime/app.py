@@ -16,8 +16,8 @@ from typing import Final
 from aiohttp import web
 
 from proxy.admin import app as admin
+from proxy.admin.app import Runner
 from proxy.admin.explain import assumed_explanation
-from proxy.admin.operators import Runner
 from proxy.admin.stats import Statistics
 from proxy.config import tls
 from proxy.config.model import ServerSection, Settings
@@ -28,10 +28,9 @@ from proxy.ratelimit.memory_store import WithoutStore
 from proxy.runtime.container import Parts, put_together
 from proxy.runtime.rlimits import left_to_callers, raised
 from proxy.runtime.supervision import ending_signals
-from proxy.server.acceptor import Acceptor
+from proxy.server.acceptor import Acceptor, ConnectionTable, WorkerLoad
 from proxy.server.fast_path import HeadMemo
 from proxy.server.handler import Front
-from proxy.server.worker_load import ConnectionTable, WorkerLoad
 from proxy.storage.base import SpanStore
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; with fewer a burst of callers waits for a second or more

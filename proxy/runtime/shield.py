@@ -8,11 +8,11 @@ from random import random
 from prometheus_client import CollectorRegistry
 
 from proxy.config.model import Settings
-from proxy.core.base import Upstream
 from proxy.core.call_context import Priority
+from proxy.core.messages import Upstream
 from proxy.core.partition import Partitioner
 from proxy.gateway.admission import Admission
-from proxy.listing.thrift import Thrift
+from proxy.listing.prefetch import Thrift
 from proxy.observability.logging import Telemetry
 from proxy.ratelimit.limiter import Limiter, ShieldState
 from proxy.ratelimit.memory_store import Ledger, MemoryLedger

@@ -6,6 +6,8 @@ sockets above all, its children share and inherit: connections that nobody has a
 
 It stops all of them, and says so by its exit status, when one can't be kept running: whoever started it then knows.
 Should it be killed itself, its end of a pipe closes, and its children stop as if they had been told to.
+
+When a process that ended is started anew, and when it is given up.
 """
 
 from __future__ import annotations
@@ -19,8 +21,43 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from proxy.core.values import immutable
 from proxy.observability.logging import event
-from proxy.runtime.restarts import Ends, GiveUp
+
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 5.0
+MOST: Final = 5
+WITHIN_S: Final = 60.0
+
+
+@immutable
+class Restart:
+    """Start it anew at the moment *at*."""
+
+    at: float
+
+
+@immutable
+class GiveUp:
+    """It ended *ends* times within a minute: starting it anew mends nothing."""
+
+    ends: int
+
+
+@immutable
+class Ends:
+    """When a process ended lately, seconds of a clock that never steps back."""
+
+    lately: tuple[float, ...] = ()
+
+    def ended(self, *, now: float) -> tuple[Restart | GiveUp, Ends]:
+        """Return what follows from one more end at *now*: a pause that doubles with each, or no further start."""
+        lately = (*(at for at in self.lately if now - at < WITHIN_S), now)
+        if len(lately) > MOST:
+            return GiveUp(len(lately)), Ends(lately)
+        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (len(lately) - 1))
+        return Restart(now + pause_s), Ends(lately)
+
 
 _GRACE_S: Final = 5.0  # beyond the time that a child itself takes to stop
 

@@ -19,12 +19,12 @@ import uvloop
 from aiohttp import web
 
 from proxy.admin import aggregate as together
-from proxy.admin.operators import Runner
+from proxy.admin.app import Runner
 from proxy.config.model import Settings
 from proxy.observability.logging import event
 from proxy.runtime.app import Place, StopSignals, listening, running, url_of
 from proxy.runtime.supervision import Child, Supervisor
-from proxy.server.worker_load import ConnectionTable
+from proxy.server.acceptor import ConnectionTable
 
 _STOP_S = 10.0  # what an operators' process may take to stop, half of it for what it is asked
 

@@ -14,12 +14,12 @@ from aiohttp.web_request import BaseRequest
 from proxy.core.routes import Route, route
 from proxy.errors import ProxyError
 from proxy.gateway.gateway import Gateway
-from proxy.listing.listed import Repeatable
+from proxy.listing.lookup import Repeatable
 from proxy.observability.logging import Telemetry
 from proxy.server import adapter
+from proxy.server.adapter import Written
 from proxy.server.connection import FIELD_BYTES, TARGET_BYTES, Connection, Server
 from proxy.server.fast_path import HeadMemo
-from proxy.server.written import Written
 
 _KEEP_ALIVE_S: Final = 75.0
 _GONE: Final = 499  # the caller went away

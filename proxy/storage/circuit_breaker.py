@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from proxy.errors import StoreRefusedError, StoreSilentError, StoreUnavailableError
-from proxy.observability.ending import ended
-from proxy.observability.event_loop import LoopClock
+from proxy.observability.event_loop import LoopClock, ended
 from proxy.observability.logging import event
 
 Result = TypeVar("Result")

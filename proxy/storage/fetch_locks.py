@@ -15,7 +15,7 @@ from typing import Final
 
 from proxy.core.cache_key import ListingKey
 from proxy.errors import StoreUnavailableError
-from proxy.observability.ending import ended
+from proxy.observability.event_loop import ended
 from proxy.storage.base import Claim
 from proxy.storage.redis_pipeline import Word
 from proxy.storage.redis_scripts import UNUSED_MS, Commands, evaluating

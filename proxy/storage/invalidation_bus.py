@@ -20,6 +20,8 @@ writer may not publish. Then it forgets all that it knew of generations. So a wr
 Redis itself may be another one than a moment ago: restarted with an older snapshot, or a copy that leads now and lacks
 the last writes. So nothing that it says is believed from when a session of the bus ended until it was looked at again.
 Whatever is raised while messages are read ends one session, and another begins.
+
+Who has acknowledged a message: each is waited for by name, for one can't answer for another.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from itertools import count
 from math import ceil, inf
@@ -40,11 +43,34 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from proxy.core.cache_key import EVERYTHING
 from proxy.errors import StoreUnavailableError
-from proxy.observability.ending import ended
-from proxy.observability.event_loop import LoopClock
+from proxy.observability.event_loop import LoopClock, ended
 from proxy.observability.logging import event
-from proxy.storage.acknowledged import Acknowledged, replicas
 from proxy.storage.redis import RedisStore
+
+
+class Acknowledged:
+    """Those who have acknowledged one message."""
+
+    def __init__(self) -> None:
+        self._names: set[str] = set()
+        self._more = asyncio.Event()
+
+    def by(self, name: str) -> None:
+        """The replica *name* has, now or before."""
+        self._names.add(name)
+        self._more.set()
+
+    async def by_all(self, names: AbstractSet[str], *, count: int) -> None:
+        """Return when all of *names* have, and *count* in all."""
+        while not (names <= self._names and len(self._names) >= count):
+            self._more.clear()
+            await self._more.wait()
+
+
+def replicas(names: Iterable[bytes]) -> set[str]:
+    """Return the names of replicas; what is no text was put there by somebody else, and answers to nothing."""
+    return {name.decode() for name in names if name.isascii()}
+
 
 _PAUSE_S: Final = 0.2
 _AT_ONCE_S: Final = 0.02

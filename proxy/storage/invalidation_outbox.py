@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.errors import StoreUnavailableError
-from proxy.observability.ending import ended
+from proxy.observability.event_loop import ended
 from proxy.observability.logging import event
 
 _FIRST_PAUSE_S: Final = 0.05

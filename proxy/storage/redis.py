@@ -19,10 +19,9 @@ from proxy.observability.logging import event
 from proxy.storage import serialization as codec
 from proxy.storage.base import Claim, Found, Health
 from proxy.storage.fetch_locks import FetchLocks
-from proxy.storage.names import Names
 from proxy.storage.redis_connection import Servers, servers
 from proxy.storage.redis_pipeline import OFF_LOOP_BYTES, Word
-from proxy.storage.redis_scripts import UNUSED_MS, Commands, evaluating
+from proxy.storage.redis_scripts import UNUSED_MS, Commands, Names, evaluating
 from proxy.storage.sealing import Seal
 
 _MAX_SPANS: Final = 64

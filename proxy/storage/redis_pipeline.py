@@ -14,8 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from proxy.observability.ending import ended
-from proxy.observability.event_loop import run_in_thread
+from proxy.observability.event_loop import ended, run_in_thread
 from proxy.storage.redis_connection import Servers
 
 Result = TypeVar("Result")

@@ -1,19 +1,86 @@
-"""Credentials of the proxy's own on everything that goes upstream: a signature, or a token that is renewed in time."""
+"""Credentials of the proxy's own on everything that goes upstream: a signature, or a token that is renewed in time.
+
+Who the proxy is to the upstream, where it has credentials of its own.
+
+The files that say so may change at any moment, and a request may be sent long after it came:
+
+1. A request comes. The partition of who the proxy is then decides under what its answer is stored, with whom it is
+   shared and whose budget it counts towards, and goes with the request as `Claimant.partition`.
+2. The request waits: for a claim, for another's fetch, in the background, for a login. The proxy's key is replaced.
+3. The request is to be sent. `OwnIdentity.of` reads who the proxy is now. If that is another partition, nothing is sent
+   and the request is worked out anew. If it is the same, the credential is made from this very reading.
+
+A credential is made from an `Identity` only, and those that make credentials get one from `OwnIdentity.of` only.
+
+One login for all replicas: who has none takes the token that another fetched.
+
+1. A has no token, or one that is about to end. Nothing newer is kept, so it claims the login, asks IAM, and keeps the
+   token, sealed.
+2. B comes meanwhile, finds no token and the claim taken, and looks again until A's token is there.
+3. A dies on the way: its claim lapses, and B logs in. Where the store is away every replica does.
+4. The upstream refuses a token that was revoked: who is told so takes any other than that one.
+
+A secret that replicas share, in Redis: encrypted whatever `store.seal` is, for it opens more than lists.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import field, replace
 from typing import Final, Protocol
 
-from proxy.core.base import Exchange, Upstream
-from proxy.core.messages import Request, Response
-from proxy.core.signing import Signing
-from proxy.errors import ProxyError
-from proxy.upstream.identity import Identity
+import orjson
+
+from proxy.core.messages import Exchange, Request, Response, Upstream
+from proxy.core.partition import Partition, Partitioner
+from proxy.core.signing import Signing, SigningKey
+from proxy.core.values import immutable
+from proxy.errors import IdentityChangedError, ProxyError, StoreUnavailableError
+from proxy.storage.circuit_breaker import CircuitBreaker
+from proxy.storage.redis import RedisStore
+from proxy.storage.sealing import Encryption
 from proxy.upstream.keystone import Issued
+
+
+@immutable
+class Identity:
+    """Who the proxy is at one moment: *names* tell it from others, the rest proves it.
+
+    That is a *key*, or the *order* that IAM is sent for a token, secrets and all.
+    """
+
+    names: tuple[str, ...]
+    key: SigningKey = field(repr=False)
+    order: str = field(repr=False)
+
+
+class OwnIdentity:
+    """Who the proxy is, as *read* says it each time."""
+
+    def __init__(self, read: Callable[[], Identity], partitioner: Partitioner) -> None:
+        self._read = read
+        self._partitioner = partitioner
+
+    @property
+    def partition(self) -> Partition:
+        """Who may share what the upstream tells the proxy now."""
+        return self._partition(self._read())
+
+    def of(self, request: Request) -> Identity:
+        """Return who the proxy is, to make the credential of *request* from.
+
+        Raises `IdentityChangedError` if that is not whom the answer to *request* is for.
+        """
+        identity = self._read()
+        if self._partition(identity).digest != request.claimant.partition:
+            raise IdentityChangedError
+        return identity
+
+    def _partition(self, identity: Identity) -> Partition:
+        return self._partitioner.own(*identity.names)
+
 
 # After a login that failed none is tried for so long, then for twice as long, up to the longest: IAM locks a user who
 # fails five times in a row.
@@ -163,3 +230,111 @@ class OwnUpstream:
             if exchange.status == 401:
                 self._credential.refused(sent)
             yield exchange
+
+
+_LOOKS: Final = 50
+_LOOK_S: Final = 0.1
+
+
+class Vault(Protocol):
+    """Keeps a secret for all replicas, such that nobody else can read it: one for each *order*.
+
+    Every method may raise `StoreUnavailableError`.
+    """
+
+    async def kept(self, order: str) -> bytes | None:
+        """Return what is kept."""
+        ...
+
+    async def keep(self, order: str, value: bytes, *, for_s: float) -> None:
+        """Keep *value* in the place of what was, for so long."""
+        ...
+
+    async def claimed(self, order: str) -> bool:
+        """Whether it is for who asks to replace what is kept: nobody else is told so for a while."""
+        ...
+
+
+class SharedLogin:
+    """Gives tokens that *issue* fetches for an order, once for all who share *vault*; *clock* gives epoch seconds."""
+
+    def __init__(self, issue: Callable[[str], Awaitable[Issued]], vault: Vault, *, clock: Callable[[], float]) -> None:
+        self._issue = issue
+        self._vault = vault
+        self._clock = clock
+
+    async def issued(self, order: str, refused: str | None) -> Issued:
+        """Return a token for *order* other than the *refused* one."""
+        with suppress(StoreUnavailableError):
+            for _ in range(_LOOKS):
+                kept = _read(await self._vault.kept(order))
+                if kept is not None and kept.token != refused and self._clock() < kept.renew_at:
+                    return kept
+                if await self._vault.claimed(order):
+                    break
+                await asyncio.sleep(_LOOK_S)
+        issued = await self._issue(order)
+        with suppress(StoreUnavailableError):
+            await self._vault.keep(order, _written(issued), for_s=issued.expires_at - self._clock())
+        return issued
+
+
+def _written(issued: Issued) -> bytes:
+    return orjson.dumps([issued.token, issued.issued_at, issued.expires_at])
+
+
+def _read(value: bytes | None) -> Issued | None:
+    """Return the token in *value*, which is our own writing: nobody else can seal one."""
+    return Issued(*orjson.loads(value)) if value is not None else None
+
+
+# Longer than IAM takes to answer; a replica that died while it asked holds the others up for no longer.
+_CLAIM_MS: Final = 5_000
+
+
+class RedisVault:
+    """A `proxy.upstream.auth.Vault` in the Redis of *store*, under the first of *keys*.
+
+    *named* gives what the secret for an order is kept under. Raises `ImportError` without `cryptography`.
+    """
+
+    def __init__(
+        self,
+        store: RedisStore,
+        named: Callable[[str], str],
+        keys: Sequence[bytes],
+        *,
+        breaker: CircuitBreaker,
+        timeout_s: float,
+    ) -> None:
+        self._store = store
+        self._named = named
+        self._seal = Encryption(keys)
+        self._breaker = breaker
+        self._timeout_s = timeout_s
+
+    async def kept(self, order: str) -> bytes | None:
+        """See `Vault.kept`; what was altered, or sealed by another key, is nothing."""
+        name = self._store.names.own(self._named(order))
+        value = await self._breaker.call("vault", lambda: self._store.get(name), timeout_s=self._timeout_s)
+        return None if value is None else self._seal.opened(value, name=name.encode(), bound=b"")
+
+    async def keep(self, order: str, value: bytes, *, for_s: float) -> None:
+        """See `Vault.keep`; it ends the claim. That of a claimant which got no token has to lapse."""
+        name, for_ms = self._store.names.own(self._named(order)), int(for_s * 1000)
+        if for_ms > 0:
+            sealed = self._seal.closed(value, name=name.encode(), bound=b"")
+            limit_s = self._timeout_s
+            await self._breaker.call("vault", lambda: self._store.set(name, sealed, for_ms=for_ms), timeout_s=limit_s)
+            await self._breaker.call("vault", lambda: self._store.delete(_claim(name)), timeout_s=limit_s)
+
+    async def claimed(self, order: str) -> bool:
+        """See `Vault.claimed`."""
+        name = _claim(self._store.names.own(self._named(order)))
+        return await self._breaker.call(
+            "vault", lambda: self._store.set(name, b"", for_ms=_CLAIM_MS, new=True), timeout_s=self._timeout_s
+        )
+
+
+def _claim(name: str) -> str:
+    return f"{name}:c"

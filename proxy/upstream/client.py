@@ -1,8 +1,13 @@
-"""The client of the upstream: the only `ClientSession`, and the only place where aiohttp's errors become ours."""
+"""The client of the upstream: the only `ClientSession`, and the only place where aiohttp's errors become ours.
+
+Why there is no connection, or no answer on it, in words that hold no address and no byte of what was sent.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -17,8 +22,8 @@ from aiohttp.http_writer import StreamWriter
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
-from proxy.core.base import Exchange
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import Exchange, Fields, Request, Response
+from proxy.core.tls_verification import why_unverified
 from proxy.errors import (
     BrokenBodyError,
     ConnectTimeoutError,
@@ -26,13 +31,47 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
-from proxy.http.coding import CodingError, decoded
+from proxy.http.negotiation import CodingError, decoded
 from proxy.http.validation import LENGTH_DIGITS
 from proxy.observability.event_loop import run_in_thread
-from proxy.upstream.connector import Connector
-from proxy.upstream.interim import Awaiting, received_fields
+from proxy.upstream.connector import Awaiting, Connector, received_fields
 from proxy.upstream.plain import PlainRequests
-from proxy.upstream.unconnected import why_unanswered, why_unconnected
+
+
+def why_unconnected(error: aiohttp.ClientConnectorError, *, tolerate: str = "set upstream.tls_strict = false") -> str:
+    """Return why *error* kept us from connecting; what it says itself may name an address.
+
+    *tolerate* is what to do to accept certificates that lack what RFC 5280 requires.
+    """
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return why_unverified(error.certificate_error, tolerate=tolerate)
+        case aiohttp.ClientConnectorSSLError():  # whose number is one of TLS, not of the system
+            return f"no TLS connection, {getattr(error.os_error, 'reason', None) or 'failed'}"
+        case _:
+            return f"no connection, {_by_number(error.os_error)}"
+
+
+def why_unanswered(error: Exception) -> str:
+    """Return why *error* kept us from an answer on a connection that stood."""
+    match error:
+        case aiohttp.ServerDisconnectedError():
+            return "closed the connection before it answered"
+        case aiohttp.ClientPayloadError():
+            return "broke off in the middle of its answer"
+        case HttpProcessingError() | aiohttp.ClientResponseError():
+            return "answered what is not understood as HTTP/1.1"
+        case OSError(errno=int(number)):
+            return f"the connection broke, {os.strerror(number)}"
+        case _:
+            return f"the connection broke, {type(error).__name__}"
+
+
+def _by_number(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):  # whose numbers are the resolver's, and its words too
+        return error.strerror or "the name is not known"
+    return os.strerror(error.errno) if error.errno else "broken off before it stood"
+
 
 FIELD_BYTES: Final = 64 * 1024
 CONTINUE_S: Final = 1.0  # the wait for a 100 before a body is sent all the same

@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
-from proxy.core.base import Exchange
 from proxy.core.call_context import Claimant, Priority
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import Exchange, Fields, Request, Response
 from proxy.ratelimit.limiter import Limiter
 from proxy.ratelimit.memory_store import MemoryLedger
 from proxy.ratelimit.metrics import ShieldMetrics

@@ -13,7 +13,7 @@ from proxy.core.messages import Fields, Request
 from proxy.core.partition import Partitioner, Unshared, Who
 from proxy.errors import OverloadedError, TooManyCallsError, TooManyRequestsError
 from proxy.gateway.admission import Admission
-from proxy.listing.thrift import Thrift
+from proxy.listing.prefetch import Thrift
 from proxy.ratelimit.priority import Claimants
 from proxy.ratelimit.sliding_window import Allowance
 from tests.gateway.conftest import SECRET, MakeWorld, make_world

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.demo.app import Lookalike
+from proxy.demo.filters import Caller
 from proxy.demo.seed import ALPHA, demo_catalogue
-from proxy.demo.visibility import Caller
 from tests.harness.iam import IamLookalike, of_project
 from tests.web.conftest import a_proxy
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.call_context import Claimant, Priority
+from proxy.ratelimit.queue import Waiting
 from proxy.ratelimit.resilience import Breaker, Retries, backoff_s
-from proxy.ratelimit.waiting import Waiting
 
 
 @given(attempt=st.integers(1, 10_000), dice=st.floats(0, 1))

@@ -11,10 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from proxy.core.call_context import Claimant, Priority
 from proxy.errors import TooManyCallsError
-from proxy.ratelimit.lines import Turn
 from proxy.ratelimit.memory_store import MemoryLedger
 from proxy.ratelimit.metrics import ShieldMetrics
-from proxy.ratelimit.queue import Turns
+from proxy.ratelimit.queue import Turn, Turns
 from proxy.ratelimit.sliding_window import Allowance, Taken, Wait
 
 SOMEBODY = Claimant(caller="a")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.coding import CODINGS, READABLE, CodingError, _remembered, chosen, decoded, encoded
+from proxy.http.negotiation import CODINGS, READABLE, CodingError, _remembered, chosen, decoded, encoded
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.delimited import delimited
+from proxy.core.partition import delimited
 
 PARTS = st.lists(st.text(st.sampled_from("0123:ab")) | st.binary(max_size=5), max_size=4)
 

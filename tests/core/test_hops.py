@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.messages import Fields, Request
-from proxy.upstream.hops import ends_here, onward, options
+from proxy.upstream.forward import ends_here, onward, options
 
 
 def asked(method: str = "OPTIONS", target: str = "/a", *hops: str) -> Request:

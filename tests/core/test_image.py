@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.image import about_to_change
+from proxy.core.list_api import about_to_change
 
 
 @pytest.mark.parametrize(

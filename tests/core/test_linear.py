@@ -11,13 +11,11 @@ import time
 import pytest
 
 from proxy.core.messages import Fields, Request
-from proxy.http.cache_control import Directives, directives
-from proxy.http.coding import chosen
-from proxy.http.control import Control, control
-from proxy.http.refusals import told
+from proxy.http.cache_control import Control, Directives, control, directives
+from proxy.http.conditional import none_match
+from proxy.http.negotiation import chosen, told
 from proxy.http.stored_response import Policy
-from proxy.http.validators import none_match
-from proxy.listing.links import LinkStyle
+from proxy.listing.rendering import LinkStyle
 from proxy.ratelimit.upstream_limits import Heard, heard
 from proxy.resources.routes import ResourceRoute, ResourceRoutes
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.core.list_query import Window
 from proxy.core.messages import Fields
-from proxy.listing.links import LinkStyle, page_link
+from proxy.listing.rendering import LinkStyle, page_link
 
 PROXY = "10.1.2.3"
 TRUSTING = LinkStyle(absolute=True, trusted=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")))

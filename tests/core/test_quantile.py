@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.admin.quantile import quantile
+from proxy.admin.stats import quantile
 
 BOUNDS = (1.0, 2.0, 4.0, inf)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.messages import Fields
-from proxy.http.refusals import in_text, told
+from proxy.http.negotiation import in_text, told
 
 
 def asked(*accept: str, agent: str = "") -> Fields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.runtime.restarts import MOST, WITHIN_S, Ends, GiveUp, Restart
+from proxy.runtime.supervision import MOST, WITHIN_S, Ends, GiveUp, Restart
 
 
 def test_pauses_double() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.freshness import Lifetimes
-from proxy.listing.rules import Rule, Rules
+from proxy.listing.request import Rule, Rules
 
 USUAL, GOLD, EXTENSION = Lifetimes(60.0), Lifetimes(3600.0, stale_if_error_s=60.0), Lifetimes(5.0)
 RULES = Rules(

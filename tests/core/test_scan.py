@@ -14,9 +14,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from proxy.core.parameters import NULLABLE_SORT_KEYS
+from proxy.core.list_query import NULLABLE_SORT_KEYS
 from proxy.core.slices import Limits, run_to_end
-from proxy.listing.scan import FullImage, ScanError, Scanned, scan_in_slices, scanned
+from proxy.listing.response_parser import FullImage, ScanError, Scanned, scan_in_slices, scanned
 
 DEEP = 2_000_000  # more than any stack holds, which is what bounds nesting since Python 3.14
 
@@ -160,7 +160,7 @@ def test_images_that_stand_apart_in_several_ways_are_found_without_a_second_pars
         parsed.append(text)
         return [[]]
 
-    monkeypatch.setattr("proxy.listing.scan._under_images", under_images)
+    monkeypatch.setattr("proxy.listing.response_parser._under_images", under_images)
     found = scanned(b'{"x":{"images":[1]},"images":[{"id":"a"} ,{"id":"b"}, {"id":"\\u0063"}],"next":null}')
     assert [image.id for image in found.images] == ["a", "b", "c"]
     assert parsed == [b'{"x":{"images":[1]},"images":[],"next":null}']

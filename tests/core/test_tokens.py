@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from proxy.core.partition import Partitioner, Scope
-from proxy.upstream.tokens import Verdict, password_order, verdict
+from proxy.upstream.keystone import Verdict, password_order, verdict
 
 PROJECT = {"id": "p", "name": "p", "domain": {"id": "d", "name": "d"}}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.http.validators import entity_tag, none_match
+from proxy.http.conditional import entity_tag, none_match
 
 TAG = '"abc"'
 

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from proxy.gateway.versions import homeward
+from proxy.gateway.gateway import homeward
 
 BASE = "https://proxy.example"
 

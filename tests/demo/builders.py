@@ -5,9 +5,9 @@ from collections.abc import Callable, Coroutine, Mapping
 from aiohttp import ClientResponse
 
 from proxy.demo.catalogue import Catalogue, Page
+from proxy.demo.filters import Caller
 from proxy.demo.image import Image, Member
 from proxy.demo.query import pairs_of
-from proxy.demo.visibility import Caller
 
 ME = Caller("my-user", "me")
 YOU = Caller("your-user", "you")

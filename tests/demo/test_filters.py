@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.errors import RefusedError
+from proxy.demo.query import RefusedError
 from tests.demo.builders import an_image, ids
 
 STORE = Catalogue(

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.demo.catalogue import Catalogue
+from proxy.demo.filters import Caller
 from proxy.demo.image import Image
 from proxy.demo.query import SORT_KEYS, pairs_of
 from proxy.demo.seed import ALPHA, BETA, TOKENS, demo_catalogue, images
-from proxy.demo.visibility import Caller
 
 COUNT = 120
 law = settings(deadline=None)  # a first example also sorts the store

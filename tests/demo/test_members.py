@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from proxy.demo import members
+from proxy.demo import writes as members
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.errors import RefusedError
-from proxy.demo.visibility import Caller
+from proxy.demo.filters import Caller
+from proxy.demo.query import RefusedError
 from tests.demo.builders import ME, YOU, an_image, ids
 
 NOW = 1_735_693_200.0

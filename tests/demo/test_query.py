@@ -2,8 +2,7 @@
 
 import pytest
 
-from proxy.demo.errors import RefusedError
-from proxy.demo.query import ListQuery, SortKey, list_query, pairs_of
+from proxy.demo.query import ListQuery, RefusedError, SortKey, list_query, pairs_of
 
 
 def parsed(raw: str) -> ListQuery:

@@ -4,8 +4,7 @@ import orjson
 import pytest
 
 from proxy.demo.catalogue import Page
-from proxy.demo.errors import RefusedError
-from proxy.demo.query import pairs_of
+from proxy.demo.query import RefusedError, pairs_of
 from proxy.demo.rendering import cloudimages, first_link, listing, next_link, refusal, throttled
 from proxy.demo.throttle import ThrottlePolicy
 from tests.demo.builders import an_image

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.demo.routes import route_of
+from proxy.demo.app import route_of
 
 
 @pytest.mark.parametrize(

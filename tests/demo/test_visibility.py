@@ -3,8 +3,8 @@
 import pytest
 
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.errors import RefusedError
-from proxy.demo.visibility import Caller
+from proxy.demo.filters import Caller
+from proxy.demo.query import RefusedError
 from tests.demo.builders import ADMIN, ME, YOU, an_image, ids
 
 STORE = Catalogue(

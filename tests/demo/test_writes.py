@@ -4,8 +4,8 @@ import pytest
 
 from proxy.demo import writes
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.errors import RefusedError
-from proxy.demo.visibility import Caller
+from proxy.demo.filters import Caller
+from proxy.demo.query import RefusedError
 from tests.demo.builders import ADMIN, AT, ME, READER, YOU, an_image, ids
 
 NOW = 1_735_693_200.0

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from proxy.config.shown import as_toml
-from proxy.config.sources import sections
+from proxy.config.loading import sections
+from proxy.config.model import as_toml
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config" / "ims-proxy.toml"

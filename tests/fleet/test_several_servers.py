@@ -13,7 +13,7 @@ import pytest
 from proxy.config.model import BudgetSection
 from proxy.core.cache_key import EVERYTHING
 from proxy.demo.app import Call, Lookalike
-from proxy.storage.names import Names, of_upstream
+from proxy.storage.redis_scripts import Names, of_upstream
 from tests.conftest import Say
 from tests.fleet.replicas import list_calls, metric, replicas, round_robin, settings
 from tests.fleet.test_own_writes import WITHIN_S, going_on, load, own, pairs

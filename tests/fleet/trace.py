@@ -20,9 +20,9 @@ from yarl import URL
 
 from proxy.demo.app import Call
 from proxy.demo.catalogue import Catalogue
+from proxy.demo.filters import Caller
 from proxy.demo.query import list_query
 from proxy.demo.seed import ALPHA, BETA, GOLD, images
-from proxy.demo.visibility import Caller
 
 Pairs = tuple[tuple[str, str], ...]
 Document = Mapping[str, object]

@@ -10,18 +10,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from proxy.core.base import Exchange
 from proxy.core.freshness import Lifetimes, Verdicts
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import Exchange, Fields, Request, Response
 from proxy.core.partition import Partitioner
 from proxy.errors import UpstreamTimeoutError
 from proxy.listing.fetcher import Fetcher
-from proxy.listing.listed import Listed
-from proxy.listing.prefetch import Readahead
-from proxy.listing.request import Asking, ListAsk, PageSizes, asked
-from proxy.listing.rules import Rules
+from proxy.listing.lookup import Listed
+from proxy.listing.prefetch import Readahead, Thrift
+from proxy.listing.request import Asking, ListAsk, PageSizes, Rules, asked
 from proxy.listing.service import ListingGateway
-from proxy.listing.thrift import Thrift
 from proxy.observability.logging import Telemetry
 from proxy.storage.memory import MemoryStore
 from tests.bounded import bounded

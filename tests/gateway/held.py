@@ -10,9 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from proxy.core.base import Exchange
 from proxy.core.cache_key import ListingKey
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import Exchange, Fields, Request, Response
 from proxy.core.signing import signature
 from proxy.storage.base import Claim
 from proxy.storage.memory import MemoryStore

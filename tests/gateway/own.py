@@ -16,8 +16,7 @@ from proxy.config.policies import asking
 from proxy.core.messages import Fields, Request
 from proxy.gateway.gateway import Arrival
 from proxy.observability.logging import Telemetry
-from proxy.runtime.answering import Answering, answering
-from proxy.runtime.entrance import Entrance
+from proxy.runtime.container import Answering, Entrance, answering
 from proxy.runtime.shield import Shield
 from tests.gateway.conftest import SECRET, Hand
 from tests.gateway.held import HeldStore, TellingWho

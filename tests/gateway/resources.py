@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from proxy.auth.token_acceptance import Credentials
-from proxy.core.base import Exchange, Upstream
 from proxy.core.freshness import Verdicts
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import Exchange, Fields, Request, Response, Upstream
 from proxy.core.partition import Partition, Partitioner, Who
 from proxy.http.stored_response import Policy
-from proxy.listing.thrift import Thrift
+from proxy.listing.prefetch import Thrift
 from proxy.observability.logging import Telemetry
 from proxy.resources.fetcher import ResourceFetcher
 from proxy.resources.request import ResourceAsk, resource_asked

@@ -9,8 +9,7 @@ import pytest
 from proxy.core.freshness import Lifetimes
 from proxy.core.messages import Fields, Request
 from proxy.core.partition import Partitioner, Scope, Who
-from proxy.listing.request import Asking, ListAsk, PageSizes, asked
-from proxy.listing.rules import Rules
+from proxy.listing.request import Asking, ListAsk, PageSizes, Rules, asked
 
 PARTITIONS = Partitioner(b"0123456789abcdef")
 TARGETS = ("/v2/images", "/v2/images?limit=5", "/v2/images?limit=5&marker=a", "/v2/cloudimages", "/v2/images?name=a")

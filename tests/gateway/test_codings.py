@@ -8,8 +8,8 @@ import zlib
 
 import pytest
 
-from proxy.caching import codings
-from proxy.caching.codings import CodedBodies
+from proxy.caching import bounded as codings
+from proxy.caching.bounded import CodedBodies
 
 BODY = b"0123456789" * 200
 

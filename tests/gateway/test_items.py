@@ -11,7 +11,7 @@ from proxy.core.freshness import Lifetimes
 from proxy.core.messages import Response
 from proxy.core.span import Piece
 from proxy.errors import StoreUnavailableError
-from proxy.resources.items import ListItems
+from proxy.resources.service import ListItems
 from proxy.storage.base import Found
 from proxy.storage.memory import MemoryStore
 from tests.gateway.conftest import ROWS, MakeWorld, World

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.caching import codings
+from proxy.caching import bounded as codings
 from proxy.core.cache_key import ListingKey
 from proxy.core.list_query import Window
 from proxy.core.partition import Partition
 from proxy.core.span import HEAD, Page, Part
-from proxy.http import validators
+from proxy.http import conditional as validators
 from proxy.listing import page_cache as pages
 from proxy.listing.page_cache import PageRenderer
 from tests.model import Model

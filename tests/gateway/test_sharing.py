@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from proxy.caching.sharing import Sharing
+from proxy.caching.collapsing import Sharing
 from proxy.core.cache_key import ListingKey
 from proxy.core.span import HEAD
 from proxy.observability.event_loop import LoopClock

@@ -11,7 +11,7 @@ from proxy.core.cache_key import ListingKey
 from proxy.core.list_query import Window
 from proxy.core.partition import Partitioner
 from proxy.core.span import Page, Part, Span
-from proxy.http.validators import entity_tag
+from proxy.http.conditional import entity_tag
 from proxy.listing.page_cache import PageRenderer
 from proxy.storage import serialization as codec
 from tests.stores.builders import a_span

@@ -14,9 +14,9 @@ from proxy.core.messages import Fields, Request, Response
 from proxy.core.partition import Scope
 from proxy.gateway.gateway import Answer, Arrival
 from proxy.observability.logging import Telemetry
-from proxy.runtime.answering import answering
+from proxy.runtime.container import answering
 from proxy.storage.memory import MemoryStore
-from proxy.upstream.tokens import Verdict
+from proxy.upstream.keystone import Verdict
 from tests.gateway.conftest import SECRET, Hand
 from tests.gateway.held import Whole
 from tests.model import Model, body

@@ -10,7 +10,7 @@ from proxy.auth.token_verifier import REFUSED_S, TokenVerifier
 from proxy.core.freshness import Verdicts
 from proxy.core.partition import Scope
 from proxy.errors import UpstreamUnreachableError
-from proxy.upstream.tokens import Verdict
+from proxy.upstream.keystone import Verdict
 
 NOW = 1_777_593_600.0
 SCOPE = Scope("project", "d", "p", (), "u")

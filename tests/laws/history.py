@@ -8,15 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
-from proxy.core.base import Exchange
 from proxy.core.list_api import EXTENSION_PATH
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import Exchange, Fields, Request, Response
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.errors import RefusedError
+from proxy.demo.filters import Caller
 from proxy.demo.image import Image, stamp
-from proxy.demo.query import pairs_of
+from proxy.demo.query import RefusedError, pairs_of
 from proxy.demo.rendering import cloudimages, listing, refusal
-from proxy.demo.visibility import Caller
 
 START = 1_767_225_600.0
 TICK_S = 0.001
@@ -138,7 +136,7 @@ class Upstream:
         self.refused: set[str] = set()
 
     async def fetch(self, request: Request) -> Response:
-        """See `proxy.core.base.Upstream.fetch`."""
+        """See `proxy.core.messages.Upstream.fetch`."""
         self.targets.append(request.target)
         if not self.holding:
             return self._given(self._now(request))

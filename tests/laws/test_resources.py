@@ -16,9 +16,8 @@ import orjson
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from proxy.core.base import Exchange
 from proxy.core.cache_key import EVERYTHING
-from proxy.core.messages import Fields, Request
+from proxy.core.messages import Exchange, Fields, Request
 from proxy.errors import NotInStoreError, ProxyError, UpstreamUnreachableError
 from proxy.resources.request import ResourceAsk
 from proxy.resources.service import Resourced

@@ -23,7 +23,7 @@ from proxy.core.messages import Fields, Response
 from proxy.core.span import Part
 from proxy.demo.image import Image
 from proxy.errors import ProxyError, UpstreamTimeoutError
-from proxy.listing.listed import Listed
+from proxy.listing.lookup import Listed
 from proxy.listing.rendering import rendered
 from proxy.storage.memory import MemoryStore
 from tests.laws.history import LONGEST, START, Hand, History, Upstream, an_image

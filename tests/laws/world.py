@@ -10,8 +10,7 @@ from proxy.core.messages import Fields, Request
 from proxy.core.partition import Partitioner
 from proxy.listing.fetcher import Fetcher
 from proxy.listing.prefetch import Readahead
-from proxy.listing.request import Asking, ListAsk, PageSizes, asked
-from proxy.listing.rules import Rule, Rules
+from proxy.listing.request import Asking, ListAsk, PageSizes, Rule, Rules, asked
 from proxy.listing.service import ListingGateway
 from proxy.observability.logging import Telemetry
 from proxy.storage.base import SpanStore

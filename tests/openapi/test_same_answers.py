@@ -19,8 +19,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.demo.app import Lookalike
-from proxy.demo.routes import ROUTES
+from proxy.demo.app import ROUTES, Lookalike
 from proxy.demo.seed import ALPHA, BETA, EMPTY, TOKENS, demo_catalogue
 from tests.openapi.requests import Asked, Description
 from tests.web.conftest import Answer, Client, Proxy, a_client, a_proxy

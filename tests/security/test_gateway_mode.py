@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import flaw, signature
 from proxy.demo.app import Call, Lookalike
+from proxy.demo.filters import Caller
 from proxy.demo.seed import ALPHA as PROJECT
 from proxy.demo.seed import BETA as OTHER_PROJECT
-from proxy.demo.visibility import Caller
 from tests.harness.iam import PASSWORD, IamLookalike
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until

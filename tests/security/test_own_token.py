@@ -12,8 +12,8 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from proxy.demo.app import Call, Lookalike
+from proxy.demo.filters import Caller
 from proxy.demo.seed import ALPHA as PROJECT
-from proxy.demo.visibility import Caller
 from tests.harness.iam import PASSWORD, SECRET_KEY, IamLookalike
 from tests.harness.redis import RedisServer
 from tests.security.test_attacks import everything

@@ -15,7 +15,7 @@ from aiohttp import web
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import UNSIGNED_PAYLOAD, Signing, SigningKey, canonical_request, flaw, signature
 from proxy.demo.app import Call, Lookalike
-from proxy.demo.visibility import Caller
+from proxy.demo.filters import Caller
 from proxy.http.body_buffering import SMALL_BYTES
 from tests.web.conftest import Answer, Proxy, a_proxy
 

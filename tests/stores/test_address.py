@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.storage.address import Address, address
-from proxy.storage.redis_connection import ClusterServers, LedServers, Servers, servers
+from proxy.storage.redis_connection import Address, ClusterServers, LedServers, Servers, address, servers
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from proxy.core.messages import Fields
 from proxy.core.span import HEAD
 from proxy.errors import StoreUnavailableError
 from proxy.http.stored_response import StoredAnswer
-from proxy.storage.answers import Answers
 from proxy.storage.base import Found, SpanStore
 from proxy.storage.memory import MemoryStore
+from proxy.storage.serialization import Answers
 from tests.stores.builders import ALPHA, BETA, NOW, a_span
 
 KEY = ListingKey(ALPHA, "", "/v2/images/a", "")

@@ -16,7 +16,7 @@ from proxy.core.cache_key import EVERYTHING
 from proxy.core.span import HEAD
 from proxy.errors import StoreUnavailableError
 from proxy.storage.base import SpanStore
-from proxy.storage.names import Names
+from proxy.storage.redis_scripts import Names
 from proxy.storage.tiered import TieredStore
 from tests.harness.redis_fleet import RedisCluster, SentinelService
 from tests.harness.waiting import until

@@ -14,10 +14,9 @@ from redis.asyncio import Redis
 from proxy.core.cache_key import EVERYTHING
 from proxy.core.span import HEAD
 from proxy.storage import serialization as codec
-from proxy.storage.names import of_upstream
 from proxy.storage.redis import RedisStore
 from proxy.storage.redis_pipeline import OFF_LOOP_BYTES
-from proxy.storage.redis_scripts import UNUSED_MS
+from proxy.storage.redis_scripts import UNUSED_MS, of_upstream
 from tests.stores.builders import BETA, KEY, MODEL, NOW, a_span, chained, keep
 from tests.stores.conftest import KEEP_S, PREFIX
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from proxy.upstream.auth import SharedLogin
 from proxy.upstream.keystone import Issued
-from proxy.upstream.login import SharedLogin
 
 
 class Shelf:
@@ -15,16 +15,16 @@ class Shelf:
         self.secrets: dict[str, bytes] = {}
 
     async def kept(self, order: str) -> bytes | None:
-        """See `proxy.upstream.login.Vault`."""
+        """See `proxy.upstream.auth.Vault`."""
         return self.secrets.get(order)
 
     async def keep(self, order: str, value: bytes, *, for_s: float) -> None:
-        """See `proxy.upstream.login.Vault`."""
+        """See `proxy.upstream.auth.Vault`."""
         assert for_s > 0
         self.secrets[order] = value
 
     async def claimed(self, order: str) -> bool:
-        """See `proxy.upstream.login.Vault`."""
+        """See `proxy.upstream.auth.Vault`."""
         return True
 
 

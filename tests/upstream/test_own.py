@@ -7,14 +7,12 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 import pytest
 
-from proxy.core.base import Exchange
 from proxy.core.call_context import ANYBODY, Claimant
-from proxy.core.messages import Fields, Request, Response
+from proxy.core.messages import Exchange, Fields, Request, Response
 from proxy.core.partition import Partitioner
 from proxy.core.signing import SigningKey
 from proxy.errors import IdentityChangedError, ProxyError, UpstreamUnreachableError
-from proxy.upstream.auth import KeyCredential, OwnUpstream, TokenCredential
-from proxy.upstream.identity import Identity, OwnIdentity
+from proxy.upstream.auth import Identity, KeyCredential, OwnIdentity, OwnUpstream, TokenCredential
 from proxy.upstream.keystone import Issued
 
 NOW = 1_777_593_600.0

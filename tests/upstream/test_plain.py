@@ -12,7 +12,7 @@ import pytest
 
 from proxy.core.messages import Fields, Request, Response
 from proxy.errors import ProxyError
-from proxy.http.coding import decoded, encoded
+from proxy.http.negotiation import decoded, encoded
 from proxy.upstream.client import UpstreamClient
 from tests.web.origin import End, Origin, an_origin
 

@@ -11,7 +11,7 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http_exceptions import BadStatusLine
 
-from proxy.upstream.unconnected import why_unanswered, why_unconnected
+from proxy.upstream.client import why_unanswered, why_unconnected
 
 KEY = ConnectionKey("ims.example", 443, True, True, None, None, None)
 TLS = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1000)")

@@ -11,11 +11,11 @@ from contextlib import suppress
 
 import pytest
 
-from proxy.caching import codings
+from proxy.caching import bounded as codings
 from proxy.core.cache_key import EVERYTHING
 from proxy.core.purge import Purge
 from proxy.errors import StoreUnavailableError
-from proxy.server.repeating import Repeating
+from proxy.server.connection import Repeating
 from tests.gateway.conftest import ROWS
 from tests.harness.waiting import until
 from tests.model import Model

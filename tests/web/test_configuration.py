@@ -10,10 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import cli
-from proxy.config.loading import ConfigurationError, loaded
-from proxy.config.model import Section
-from proxy.config.shown import masked
-from proxy.config.sources import sections
+from proxy.config.loading import ConfigurationError, loaded, sections
+from proxy.config.model import Section, masked
 
 URL = "http://up.example"
 

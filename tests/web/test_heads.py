@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.gateway.relevant_headers import DECISIVE
-from proxy.server.heads import alone, compared
+from proxy.server.fast_path import alone, compared
 
 BEGIN = b"GET /v2/images?limit=3 HTTP/1.1\r\nHost: proxy.test\r\nX-Auth-Token: alpha\r\n"
 

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from proxy.demo.app import Call, Lookalike
-from proxy.http.coding import CODINGS, READABLE, decoded, encoded
+from proxy.http.negotiation import CODINGS, READABLE, decoded, encoded
 from tests.web.conftest import BETA, Client, Proxy, a_proxy
 
 LIST = "/v2/images?__isregistered=true&limit=5"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from proxy.admin.merged import merged
-from proxy.admin.samples import Samples
-from proxy.admin.sums import parsed, summed
+from proxy.admin.aggregate import merged, parsed, summed
+from proxy.admin.stats import Samples
 from proxy.observability.logging import Telemetry
 
 ONE: dict[str, Any] = {

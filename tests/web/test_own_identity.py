@@ -10,7 +10,7 @@ import pytest
 from proxy.config.model import IdentitySection
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import flaw, signature
-from proxy.runtime.own import credential, own_identity
+from proxy.runtime.container import credential, own_identity
 
 SECRETS = {"AK-ONE": "the first secret", "AK-TWO": "the second secret"}
 

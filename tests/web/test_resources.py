@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from proxy.config.model import CacheSection, RouteSection
-from proxy.config.resources import resource_routes
+from proxy.config.policies import resource_routes
 from proxy.demo.app import Call, Lookalike
-from proxy.http.coding import decoded
+from proxy.http.negotiation import decoded
 from proxy.resources.routes import IMAGES
 from tests.web.conftest import BETA, Client, a_proxy
 

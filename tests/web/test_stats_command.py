@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.cli.figures import Mood, lines, period, seconds, share, size
 from proxy.cli.options import admin_port
+from proxy.cli.stats import Mood, lines, period, seconds, share, size
 from proxy.demo.app import Lookalike
 from tests.web.conftest import Proxy, a_proxy
 from tests.web.origin import Origin

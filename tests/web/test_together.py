@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from proxy.admin.aggregate import Said, readiness
-from proxy.admin.kept import Families, Kept
-from proxy.admin.sums import exposition, parsed, summed
+from proxy.admin.aggregate import Families, Kept, Said, exposition, parsed, readiness, summed
 from proxy.observability.logging import Telemetry
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.server.worker_load import MARGIN, ConnectionTable, WorkerLoad
+from proxy.server.acceptor import MARGIN, ConnectionTable, WorkerLoad
 
 
 def two_workers() -> tuple[WorkerLoad, WorkerLoad]:

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11
 
 from proxy.core.messages import Fields, Response
-from proxy.server.written import finished_head
+from proxy.server.adapter import finished_head
 
 NOW = 1_767_225_600.5
 

@@ -13,20 +13,17 @@ from itertools import count
 from aiohttp import web
 
 from proxy.auth.authenticators import TokenDoor
-from proxy.core.base import Exchange
 from proxy.core.cache_key import ListingKey
 from proxy.core.freshness import Lifetimes, Verdicts
-from proxy.core.messages import Fields, Request
+from proxy.core.messages import Exchange, Fields, Request
 from proxy.core.partition import Partitioner, Unshared, Who
 from proxy.core.span import Mark, Span
 from proxy.gateway.gateway import Answer, Arrival, Gateway
-from proxy.listing.again import Again
 from proxy.listing.fetcher import Fetcher
-from proxy.listing.links import LinkStyle
-from proxy.listing.page_cache import PageRenderer
+from proxy.listing.page_cache import Again, PageRenderer
 from proxy.listing.prefetch import Readahead
-from proxy.listing.request import Asking, PageSizes
-from proxy.listing.rules import Rules
+from proxy.listing.rendering import LinkStyle
+from proxy.listing.request import Asking, PageSizes, Rules
 from proxy.listing.service import ListingGateway
 from proxy.observability.logging import Telemetry
 from proxy.server.connection import Server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.messages import Fields
-from proxy.http.control import LONGEST_S, Control, control
+from proxy.http.cache_control import LONGEST_S, Control, control
 
 
 def said(*values: str, targeted: str | None = None) -> Control:

@@ -9,14 +9,12 @@ from hypothesis import strategies as st
 
 from proxy.core.freshness import Standing
 from proxy.core.messages import Fields, Request
-from proxy.http.control import LONGEST_S, TARGETS, control
+from proxy.http.cache_control import LONGEST_S, TARGETS, control, dictionary
 from proxy.http.dates import http_date
 from proxy.http.stored_response import Policy, freshness_lifetime_s
-from proxy.http.structured import dictionary
 from proxy.resources.routes import ResourceRoute
 from proxy.resources.serving import coding_for, presented
-from proxy.resources.storability import unstorable
-from proxy.resources.vary import nominated, selects, varies
+from proxy.resources.storability import nominated, selects, unstorable, varies
 from tests.core.rfc9111.builders import NOW, an_answer
 
 NAMES = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.messages import Fields, Request
+from proxy.http.conditional import entity_tag
 from proxy.http.stored_response import Policy
-from proxy.http.validators import entity_tag
 from proxy.resources.routes import ResourceRoute
 from proxy.resources.serving import coding_for, presented
 from tests.core.rfc9111.builders import NOW, an_answer

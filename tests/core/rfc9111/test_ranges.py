@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.messages import Fields, Response
-from proxy.http.ranges import cut
+from proxy.http.conditional import cut
 from tests.core.rfc9111.builders import NOW
 
 EARLIER = "Wed, 31 Dec 2025 00:00:00 GMT"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.http.structured import Member, dictionary
+from proxy.http.cache_control import Member, dictionary
 
 
 @pytest.mark.parametrize(

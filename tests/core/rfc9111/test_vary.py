@@ -8,7 +8,7 @@ import pytest
 
 from proxy.core.messages import Fields
 from proxy.http.stored_response import StoredAnswer
-from proxy.resources.vary import nominated, selected, varies
+from proxy.resources.storability import nominated, selected, varies
 from tests.core.rfc9111.builders import an_answer
 
 Lines = list[tuple[str, str]]
