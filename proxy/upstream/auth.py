@@ -254,6 +254,10 @@ class Vault(Protocol):
         """Whether it is for who asks to replace what is kept: nobody else is told so for a while."""
         ...
 
+    async def release(self, order: str) -> None:
+        """Give the claim back."""
+        ...
+
 
 class SharedLogin:
     """Gives tokens that *issue* fetches for an order, once for all who share *vault*; *clock* gives epoch seconds."""
@@ -267,16 +271,25 @@ class SharedLogin:
         """Return a token for *order* other than the *refused* one."""
         with suppress(StoreUnavailableError):
             for _ in range(_LOOKS):
-                kept = _read(await self._vault.kept(order))
-                if kept is not None and kept.token != refused and self._clock() < kept.renew_at:
+                if (kept := await self._kept(order, refused)) is not None:
                     return kept
                 if await self._vault.claimed(order):
+                    # 1. A holds the claim; B looks and finds no token. 2. A keeps its token and gives the claim back.
+                    # 3. B gets the claim, and would log in although there is a token now.
+                    if (kept := await self._kept(order, refused)) is not None:
+                        await self._vault.release(order)
+                        return kept
                     break
                 await asyncio.sleep(_LOOK_S)
         issued = await self._issue(order)
         with suppress(StoreUnavailableError):
             await self._vault.keep(order, _written(issued), for_s=issued.expires_at - self._clock())
         return issued
+
+    async def _kept(self, order: str, refused: str | None) -> Issued | None:
+        """Return the token that is kept for *order*, unless it was *refused* or is about to end."""
+        kept = _read(await self._vault.kept(order))
+        return kept if kept is not None and kept.token != refused and self._clock() < kept.renew_at else None
 
 
 def _written(issued: Issued) -> bytes:
@@ -324,9 +337,10 @@ class RedisVault:
         name, for_ms = self._store.names.own(self._named(order)), int(for_s * 1000)
         if for_ms > 0:
             sealed = self._seal.closed(value, name=name.encode(), bound=b"")
-            limit_s = self._timeout_s
-            await self._breaker.call("vault", lambda: self._store.set(name, sealed, for_ms=for_ms), timeout_s=limit_s)
-            await self._breaker.call("vault", lambda: self._store.delete(_claim(name)), timeout_s=limit_s)
+            await self._breaker.call(
+                "vault", lambda: self._store.set(name, sealed, for_ms=for_ms), timeout_s=self._timeout_s
+            )
+            await self.release(order)
 
     async def claimed(self, order: str) -> bool:
         """See `Vault.claimed`."""
@@ -334,6 +348,11 @@ class RedisVault:
         return await self._breaker.call(
             "vault", lambda: self._store.set(name, b"", for_ms=_CLAIM_MS, new=True), timeout_s=self._timeout_s
         )
+
+    async def release(self, order: str) -> None:
+        """See `Vault.release`."""
+        name = _claim(self._store.names.own(self._named(order)))
+        await self._breaker.call("vault", lambda: self._store.delete(name), timeout_s=self._timeout_s)
 
 
 def _claim(name: str) -> str:

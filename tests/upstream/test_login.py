@@ -13,6 +13,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self.secrets: dict[str, bytes] = {}
+        self.kept_by_another: bytes | None = None
+        self.released: list[str] = []
 
     async def kept(self, order: str) -> bytes | None:
         """See `proxy.upstream.auth.Vault`."""
@@ -24,8 +26,14 @@ class Shelf:
         self.secrets[order] = value
 
     async def claimed(self, order: str) -> bool:
-        """See `proxy.upstream.auth.Vault`."""
+        """See `proxy.upstream.auth.Vault`. What another replica kept just before is there afterwards."""
+        if self.kept_by_another is not None:
+            self.secrets[order] = self.kept_by_another
         return True
+
+    async def release(self, order: str) -> None:
+        """See `proxy.upstream.auth.Vault`."""
+        self.released.append(order)
 
 
 class Replica:
@@ -67,3 +75,14 @@ async def test_a_token_is_kept_under_nobody_elses_name() -> None:
         "a user": 1,
         "another user": 1,
     }
+
+
+async def test_token_kept_just_before_the_claim_was_given_is_taken() -> None:
+    """Another replica kept its token and gave its claim back after this one had looked for a token."""
+    other, replica = Replica(), Replica()
+    await other.token("a user")
+    replica.shelf.kept_by_another = other.shelf.secrets["a user"]
+    replica.gate.clear()
+    async with asyncio.timeout(60):
+        assert await replica.token("a user") == "of a user"
+    assert replica.shelf.released == ["a user"]
