@@ -19,6 +19,7 @@ from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from itertools import takewhile
+from math import inf
 from typing import Any, Final, TypeVar
 
 from proxy.core.cache_key import ListingKey
@@ -34,6 +35,7 @@ from proxy.storage.memory import MemoryStore
 from proxy.storage.redis import RedisStore
 
 _MOST_KNOWN: Final = 10_000
+_PUT_S: Final = 0.1  # the longest that an answer waits for its span to be in Redis, for other replicas
 
 
 class Generations:
@@ -234,7 +236,11 @@ class TieredStore:
         return await self._bus.wait_for(message, timeout_s=timeout_s)
 
     async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
-        """See `SpanStore.put`. Where memory keeps spans nobody waits for Redis, see `written`."""
+        """See `SpanStore.put`. Where memory keeps the span it is written to Redis in the background, see `written`.
+
+        With other replicas it is waited for, briefly: who pages on may come to one of them next, and from a span that
+        it does not find there it can't tell how far the pages before have come.
+        """
         self._near.put_now(key, span, keep_s=keep_s, now=now)
 
         def write() -> Coroutine[Any, Any, None]:
@@ -242,6 +248,8 @@ class TieredStore:
 
         if self._near.max_bytes:
             self._write_behind(key, self._breaker.call("put", write, timeout_s=self._timeout_s))
+            if not self._bus.alone:
+                await self._finish_writes(key, most_s=_PUT_S)
         else:
             await self._breaker.call("put", write, must_run=True)
 
@@ -338,11 +346,11 @@ class TieredStore:
         self._far.locks.abandon(key, after, claim.fence)
         await self._breaker.call("settle", lambda: self._far.settle(key, after, claim), timeout_s=self._timeout_s)
 
-    async def _finish_writes(self, key: ListingKey) -> None:
-        """Let Redis have what this replica wrote of *key* before it is asked, within the request's time limit."""
+    async def _finish_writes(self, key: ListingKey, *, most_s: float = inf) -> None:
+        """Wait until Redis has what this replica wrote of *key*, within the request's time limit and *most_s*."""
         if writes := self._writes.get(key.digest):
             with self._breaker.waiting() as left_s:
-                await self._loop_clock.wait(asyncio.gather(*writes), left_s)
+                await self._loop_clock.wait(asyncio.gather(*writes), min(left_s, most_s))
 
     def _write_behind(self, key: ListingKey, work: Coroutine[Any, Any, None]) -> None:
         """Do *work* for the listing *key* in a task of this store's own; where it fails nothing is kept in Redis."""

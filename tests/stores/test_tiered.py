@@ -405,3 +405,25 @@ async def test_lock_that_was_granted_too_late_is_released(own_server: RedisServe
             return bool(theirs.fence)
 
         await until(is_free)
+
+
+async def test_span_is_in_redis_when_put_returns_where_another_replica_may_ask_for_it(own_server: RedisServer) -> None:
+    """The client that got the page may ask another replica for the next one."""
+    async with a_replica(own_server.url) as store, a_replica(own_server.url) as other:
+        await until(lambda: not store.bus.alone)
+        for number in range(20):
+            key = replace(KEY, query=f"name={number}")
+            state = (await store.chain(key, HEAD, 1, now=NOW)).state
+            await store.put(key, a_span(generation=state.generation), keep_s=KEEP_S, now=NOW)
+            assert await chained(other, key=key) == [(HEAD, 0)]
+
+
+async def test_put_does_not_wait_for_a_frozen_redis(own_server: RedisServer) -> None:
+    """It waits for as long as an answer may be held up for other replicas, and no longer."""
+    async with a_replica(own_server.url, timeout_s=30.0) as store, a_replica(own_server.url):
+        await until(lambda: not store.bus.alone)
+        own_server.pause()
+        try:
+            assert await seconds(store.put(KEY, a_span(), keep_s=KEEP_S, now=NOW)) < 10
+        finally:
+            own_server.resume()
