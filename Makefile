@@ -11,7 +11,7 @@ pip := $(bin)/python -m pip --quiet --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint check bench soak conformance format clean force
+.PHONY: help run test lint check bench hops soak conformance format clean force
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ check: lint test ## lint, then test
 
 bench: $(VENV)/.installed-dev ## measure hits per second and what a miss costs
 	$(bin)/python -m tests.bench $(ARGS)
+
+hops: $(VENV)/.installed-dev ## count how many modules a request enters
+	@tests/provision redis || true
+	$(bin)/python -m tests.hops $(ARGS)
 
 soak: $(VENV)/.installed-dev ## press replicas, carry 4 GB and break off thousands of exchanges: what the tests do, for longer
 	@tests/provision redis || true

@@ -19,6 +19,7 @@ class ProxyProcess:
     """`ims-proxy serve` before *upstream*, with *settings* as its environment variables: `{"CACHE__TTL_S": "60"}`.
 
     *directory*, where it runs, is to hold no configuration file; what it prints is kept there in `proxy.log`.
+    *module* is what runs the command line.
     """
 
     def __init__(
@@ -29,13 +30,14 @@ class ProxyProcess:
         store: str = "memory://",
         settings: Mapping[str, str] | None = None,
         words: tuple[str, ...] = (),
+        module: str = "proxy",
     ) -> None:
         self.port = free_port()
         self.admin_port = free_port()
         self._directory = directory
         self._settings = settings or {}
         self._argv = [
-            *(sys.executable, "-m", "proxy", "serve", "--upstream", upstream, "--store", store),
+            *(sys.executable, "-m", module, "serve", "--upstream", upstream, "--store", store),
             *("--listen", f"{LOOPBACK}:{self.port}", "--admin", f"{LOOPBACK}:{self.admin_port}", *words),
         ]
         self._program: Program | None = None

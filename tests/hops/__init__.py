@@ -1,0 +1,1 @@
+"""Counts how many modules of the proxy a request enters: `make hops`."""
