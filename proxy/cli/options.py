@@ -171,9 +171,6 @@ def run(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> NoReturn:
 
 def run_until(main: Callable[[], signal.Signals | None]) -> NoReturn:
     """Run *main* until the signal that it returns, and end as that says; what went wrong ends in one line."""
-    from proxy.runtime.rlimits import standard
-
-    standard()
     ended = run_once(main)
     if ended is None:
         failed("a worker could not be kept running")

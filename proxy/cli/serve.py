@@ -38,10 +38,6 @@ def serve(config: Path | None, upstream: str | None, listen: str | None, admin: 
       ims-proxy serve --config /etc/ims-proxy.toml
     """
     with loading():
-        from proxy.config.tls import trusting_nobody
-
-        with trusting_nobody():
-            import aiohttp  # noqa: F401 - see there
         from proxy.observability.logging import configure_logging
         from proxy.runtime.app import serve as serve_until_stopped
 

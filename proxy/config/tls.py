@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,28 +14,6 @@ from proxy.core.tls_verification import STRICT_FLAGS
 MINIMUM: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 Pair = tuple[Path, Path]
-
-# What OpenSSL takes in place of the system's certificates (SSL_CTX_set_default_verify_paths).
-_SYSTEM: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-
-
-@contextmanager
-def trusting_nobody() -> Iterator[None]:
-    """Within, whoever asks for the authorities that the system trusts finds none.
-
-    aiohttp asks twice when it is loaded, and reading them all took a fifteenth of a start. Nobody here connects by what
-    it makes of them: whom to trust `asking` says. Who did all the same would trust nobody.
-    """
-    before = {name: os.environ.get(name) for name in _SYSTEM}
-    os.environ.update(dict.fromkeys(_SYSTEM, os.devnull))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def serving(pair: Pair, *, minimum: str, clock: Callable[[], float] = time.monotonic) -> ssl.SSLContext:
@@ -96,29 +72,7 @@ def _trusting(ca_file: Path | None, pair: Pair | None, minimum: str, *, strict: 
     context.minimum_version = MINIMUM[minimum]
     if pair is not None:
         _load(context, pair)
-    resume(context)
     return context
-
-
-def resume(context: ssl.SSLContext) -> None:
-    """Make connections of *context*, all of them to one server, offer it the session of the one before.
-
-    That spares a round trip or the certificates (RFC 5246, section 7.3; RFC 8446, section 2.2); a server that does not
-    like it makes a session anew. No event loop has a parameter for it, but all begin a connection by `wrap_bio`.
-    A renewed certificate comes in a context of its own, which knows no session.
-    """
-    begin = context.wrap_bio
-    before: ssl.SSLObject | None = None  # by TLS 1.3 its session has come by the time the next one begins, not earlier
-
-    def resuming(
-        incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, server_side: bool = False, server_hostname: str | None = None
-    ) -> ssl.SSLObject:
-        nonlocal before
-        session = before.session if before and before.version() else None  # of a handshake that came to its end
-        before = begin(incoming, outgoing, server_side, server_hostname, session)
-        return before
-
-    context.wrap_bio = resuming  # type: ignore[method-assign,assignment]
 
 
 def _load(context: ssl.SSLContext, pair: Pair) -> None:

@@ -47,11 +47,6 @@ class Span:
     known_as: bytes = field(default=b"", compare=False)
 
     @property
-    def mark(self) -> Mark | None:
-        """What identifies this very span; None for one without a digest, for which a later one could be taken."""
-        return Mark(self.after, self.known_as, self.generation) if self.known_as else None
-
-    @property
     def _short(self) -> bool:
         return self.end is not None and len(self.ids) < self.asked
 
@@ -79,15 +74,6 @@ class Span:
     def size_bytes(self) -> int:
         """About what the span takes in memory."""
         return len(self.body) + 200 * len(self.ids) + 800
-
-
-@immutable
-class Mark:
-    """Identifies one span of a listing among all that ever start after its marker; see `Span` for the fields."""
-
-    after: str
-    known_as: bytes
-    generation: str
 
 
 @immutable

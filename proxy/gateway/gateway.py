@@ -27,7 +27,7 @@ from proxy.gateway.invalidation import LearningForwarder
 from proxy.gateway.reauthorization import as_one, believed_no_longer
 from proxy.gateway.relevant_headers import decisive
 from proxy.listing.lookup import Repeatable
-from proxy.listing.page_cache import Again, PageAnswers, PageRenderer
+from proxy.listing.page_cache import PageAnswers, PageRenderer
 from proxy.listing.rendering import LinkStyle
 from proxy.listing.request import Asking, ListAsk, asked, shared_by_all
 from proxy.listing.service import ListingGateway
@@ -118,14 +118,13 @@ class Gateway:
         admission: Admission | None = None,
         resources: ResourceGateway | None = None,
         routes: ResourceRoutes = NO_RESOURCES,
-        again: Again | None = None,
     ) -> None:
         self._listings = listings
         self._resources = resources
         self._routes = routes
         self._forwarder = forwarder
         self._renderer = renderer
-        self._pages = PageAnswers(renderer, links, again)
+        self._pages = PageAnswers(renderer, links)
         self._asking = asking
         self._links = links
         self._store = store

@@ -5,7 +5,7 @@ What a list request is answered with, and how that came about.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
@@ -81,16 +81,13 @@ class Repeatable:
     *fetched_at*, and it is fresh until *fresh_until*; all three are epoch seconds. Whoever repeats the answer calls
     *used* now and then, or the store will take its spans for something that nobody asks for any more.
 
-    Where memory keeps no bodies, *again* makes the body anew and returns None if it would be a different one. Called
-    with False, for an answer without a body (HEAD, 304), it returns empty bytes in place of the body. *used* and
-    *again* keep about *holds_bytes* in memory.
+    *used* keeps about *holds_bytes* in memory.
     """
 
     fetched_at: float
     fresh_until: float
     until: float
     used: Callable[[], None] = field(default=lambda: None, compare=False)
-    again: Callable[[bool], Awaitable[bytes | None]] | None = field(default=None, compare=False)
     holds_bytes: int = field(default=0, compare=False)
 
 

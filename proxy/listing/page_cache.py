@@ -1,23 +1,13 @@
 """Rendered pages, so that a page is spliced, tagged and compressed once and not once per request.
 
-Pages that are given again though nobody keeps them: only what they were made from is known.
-
-Where no memory holds rendered pages, a page is made anew from the store for each request. What was decided about it, to
-whom it may be given, under which head and until when, holds all the same for as long as the store has the very spans it
-was made from. So those are taken from there, each known by its digest, and nothing is decided again.
-
-Why a mistake here can't show one caller what belongs to another: a page is made of nothing but spans with the digests
-that it was made of when it was decided about, and a digest covers the listing's name, partition included.
-
 Pages as they go out: the head before the body, or 304 where the caller has it, and how they may be repeated.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from math import floor
 from typing import Final
 
@@ -26,17 +16,13 @@ from proxy.caching.collapsing import Coalescer
 from proxy.core.cache_key import ListingKey
 from proxy.core.list_query import Window
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.span import Mark, Page
-from proxy.core.values import immutable
-from proxy.errors import StoreUnavailableError
+from proxy.core.span import Page
 from proxy.http.conditional import entity_tag, none_match
 from proxy.http.negotiation import WORTH_CODING, chosen
 from proxy.listing.lookup import Listed, Repeatable
-from proxy.listing.rendering import Extent, LinkStyle, assembled, extent, opening, rendered
+from proxy.listing.rendering import LinkStyle, extent, rendered
 from proxy.listing.request import ListAsk
 from proxy.observability.event_loop import run_in_thread
-from proxy.storage.base import SpanStore
-from proxy.storage.circuit_breaker import begin_request
 
 _MOST_TAGS: Final = 4096
 _HASH_OFF_LOOP_BYTES: Final = 256 * 1024  # less is hashed sooner than a thread begins
@@ -107,12 +93,6 @@ class PageRenderer:
             self._remember(at, kept)
         return made
 
-    async def coded(self, body: bytes, coding: str | None, *, at: Hashable) -> bytes:
-        """Return *body* as `representation` would code it; see `Coder.coded` for *at*."""
-        if coding is None or len(body) < WORTH_CODING:
-            return body
-        return await self._coder.coded(at, body, coding)
-
     async def _render(
         self, page: Page, key: ListingKey, window: Window, base: str, at: tuple[str, Window, str]
     ) -> RenderedPage:
@@ -165,83 +145,17 @@ def _images_bytes(page: Page) -> int:
     return sum(stop - start for start, stop in map(extent, page.parts))
 
 
-_PAGE_BYTES: Final = 300
-_MARK_BYTES: Final = 450
-
-
-@immutable
-class SamePage:
-    """How to make one page again: from the spans with these *marks*, of which it shows these *extents*.
-
-    *begun* is its body up to the first image, *coding* the content coding it goes out in. Neither an image nor a token
-    is kept here.
-    """
-
-    key: ListingKey
-    marks: tuple[Mark, ...]
-    extents: tuple[Extent, ...]
-    begun: bytes
-    coding: str | None
-
-    @property
-    def size_bytes(self) -> int:
-        """About what this takes in memory, but for the key."""
-        return _PAGE_BYTES + len(self.begun) + sum(_MARK_BYTES + len(mark.after) for mark in self.marks)
-
-
-class Again:
-    """Makes pages anew from *store*. *clock* gives epoch seconds."""
-
-    def __init__(self, store: SpanStore, renderer: PageRenderer, *, clock: Callable[[], float]) -> None:
-        self._store = store
-        self._renderer = renderer
-        self._clock = clock
-
-    def repeatable(
-        self, allowed: Repeatable, page: Page, ask: ListAsk, *, base: str, coding: str | None
-    ) -> Repeatable | None:
-        """Return *allowed* with the means to make the body of *page* anew, as it was given to *ask*.
-
-        None if one of its spans has no digest, by which it could be told from a later one.
-        """
-        marks = tuple([mark for part in page.parts if (mark := part.span.mark)])
-        if not marks or len(marks) < len(page.parts):
-            return None
-        begun = opening(page, ask.key, ask.window, base)
-        same = SamePage(ask.key, marks, tuple(map(extent, page.parts)), begun, coding)
-        holds_bytes = allowed.holds_bytes + same.size_bytes
-        return replace(allowed, again=partial(self.body, same), holds_bytes=holds_bytes)
-
-    async def body(self, same: SamePage, wanted: bool) -> bytes | None:
-        """Return the body of the page *same*, None if the store is away or no longer has the spans it was made from.
-
-        If no body is *wanted*, return an empty one in its place.
-        """
-        begin_request()
-        try:
-            held = await self._store.bodies(same.key, same.marks, now=self._clock())
-        except StoreUnavailableError:
-            return None
-        if held is None:
-            return None
-        if not wanted:
-            return b""
-        body = assembled(same.begun, list(zip(held, same.extents, strict=True)))
-        return await self._renderer.coded(body, same.coding, at=same)
-
-
 _VARY: Final = "X-Auth-Token, X-Api-Version, Accept-Encoding"
 # What trusted proxies may say of a caller's way here changes absolute links.
 _VARY_FORWARDED: Final = _VARY + ", Forwarded, X-Forwarded-Host, X-Forwarded-Proto, X-Forwarded-Prefix"
 
 
 class PageAnswers:
-    """Answers with pages of *renderer*'s, *links* in this style; *again* makes bodies anew where none are kept."""
+    """Answers with pages of *renderer*'s, *links* in this style."""
 
-    def __init__(self, renderer: PageRenderer, links: LinkStyle, again: Again | None) -> None:
+    def __init__(self, renderer: PageRenderer, links: LinkStyle) -> None:
         self._renderer = renderer
         self._links = links
-        self._again = again
         self._vary = _VARY_FORWARDED if links.trusted else _VARY
 
     async def answer(
@@ -249,12 +163,10 @@ class PageAnswers:
     ) -> tuple[Response, Repeatable | None]:
         """Return the answer to *request*, which came from *peer*: the page in *got*, and leave to repeat it, if any."""
         assert got.page is not None
-        coding, repeatable = chosen(request.fields.get("accept-encoding")), got.repeatable
+        coding = chosen(request.fields.get("accept-encoding"))
         base = self._links.base(request.fields, peer)
-        if repeatable is not None and self._again is not None:
-            repeatable = self._again.repeatable(repeatable, got.page, ask, base=base, coding=coding)
         made = await self._renderer.representation(got.page, ask.key, ask.window, base=base, coding=coding)
-        return self._response(request, got, made), repeatable
+        return self._response(request, got, made), got.repeatable
 
     def _response(self, request: Request, got: Listed, made: Representation) -> Response:
         lines = [

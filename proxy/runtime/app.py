@@ -36,7 +36,6 @@ from proxy.storage.base import SpanStore
 BACKLOG: Final = 4096  # connections that wait to be accepted; with fewer a burst of callers waits for a second or more
 _QUIET_S: Final = 0.25  # in which a request that was on its way when the proxy was told to stop still comes
 _REPEATED_SHARE: Final = 0.125  # of `store.max_bytes`: answers repeated as they are, mostly rendered pages
-_HEADS_BYTES: Final = 4 << 20  # where that is 0, for heads without bodies
 
 
 @immutable
@@ -148,11 +147,9 @@ class _Listeners:
 
 
 def _memo(settings: Settings, parts: Parts) -> HeadMemo:
-    """Return the memory of answers to repeat, or of their heads alone where process memory keeps no answers."""
-    answers_bytes = int(settings.store.max_bytes * _REPEATED_SHARE)
-    return HeadMemo(
-        max_bytes=answers_bytes or _HEADS_BYTES, epoch=lambda: parts.epoch, clock=time.time, bodies=answers_bytes > 0
-    )
+    """Return the memory of answers to repeat; it keeps none where process memory is to keep none."""
+    max_bytes = int(settings.store.max_bytes * _REPEATED_SHARE)
+    return HeadMemo(max_bytes=max_bytes, epoch=lambda: parts.epoch, clock=time.time)
 
 
 async def serve(settings: Settings) -> signal.Signals:

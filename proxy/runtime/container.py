@@ -38,7 +38,7 @@ from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
 from proxy.gateway.gateway import Gateway
 from proxy.listing.fetcher import Fetcher
-from proxy.listing.page_cache import Again, PageRenderer
+from proxy.listing.page_cache import PageRenderer
 from proxy.listing.prefetch import Readahead, Thrift
 from proxy.listing.rendering import LinkStyle
 from proxy.listing.request import Asking
@@ -125,7 +125,6 @@ def answering(
         admission=admission,
         resources=resources,
         routes=resource_routes(settings.cache),
-        again=None if settings.store.max_bytes else Again(store, renderer, clock=clock),
     )
     return Answering(gateway, listings, resources)
 

@@ -6,24 +6,12 @@ callers don't get all of them.
 
 from __future__ import annotations
 
-import os
 import resource
 from typing import Final
 
 # For the store, operators, IAM, files that are read again.
 _OTHERS: Final = 128
 _LEAST: Final = 16
-_STANDARD_ERROR: Final = 2
-
-
-def standard() -> None:
-    """Open the null device in place of standard input, output or error, where one was closed when this process began.
-
-    Otherwise the next file that is opened would get its number, and libuv takes it for a fault to close such a one.
-    """
-    while (opened := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
-        os.set_inheritable(opened, True)
-    os.close(opened)
 
 
 def raised() -> int:

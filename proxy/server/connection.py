@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from math import ceil
 from typing import Any, Final, NamedTuple
 
@@ -24,8 +23,7 @@ from proxy.errors import BadRequestError, BrokenBodyError, FieldsTooLargeError, 
 from proxy.observability.logging import event
 from proxy.server import adapter
 from proxy.server.acceptor import WorkerLoad
-from proxy.server.fast_path import METHODS, HeadMemo, Known, Peer, Repeat, alone
-from proxy.server.holding import Holding
+from proxy.server.fast_path import METHODS, HeadMemo, Known, Peer, alone
 
 
 class Asked(NamedTuple):
@@ -35,18 +33,18 @@ class Asked(NamedTuple):
     epoch: int | None
 
 
-class Repeating(Holding):
+class Repeating(RequestHandler):
     """One caller's connection; it answers from *memo* what need not be parsed.
 
     That takes a head that is alone: nothing before it is unfinished, no answer is under way, nothing follows it.
-    *asked* is such a head that is on its whole way through now.
-
-    For a body that has to be made anew the connection is held, until it is given or its request goes the whole way.
+    *asked* is such a head that is on its whole way through now. *answered* is how many requests have got their answers
+    to the last byte, each with leave to send another.
     """
 
     def __init__(self, manager: Any, memo: HeadMemo | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.asked: Asked | None = None
+        self.answered = 0
         self._memo = memo
         self._peer: Peer | None = None
         self._at_start = True  # what comes next is the beginning of a message
@@ -67,10 +65,8 @@ class Repeating(Holding):
 
     def data_received(self, data: bytes) -> None:
         """Answer *data* if it is a request that was answered lately, else let it be parsed."""
-        if self.holds(data):
-            return
         known = self._known(data)
-        if known is None or not self._repeated(known, data):
+        if known is None or not self._repeated(known):
             self._parse(data, known)
 
     def _known(self, data: bytes) -> Known | None:
@@ -81,35 +77,17 @@ class Repeating(Holding):
             return None
         return self._peer.known(data)
 
-    def _repeated(self, known: Known, data: bytes) -> bool:
-        """Give, or begin to seek, the answer that the memory has to *data*, and return whether it has one."""
+    def _repeated(self, known: Known) -> bool:
+        """Give the answer that the memory has to a *known* head, and return whether it has one."""
         started = time.perf_counter()
         repeat = self._memo.find(known) if self._memo is not None else None
-        if repeat is None or self.transport is None:
+        if repeat is None or self._memo is None or self.transport is None:
             return False
-        if repeat.body is not None:
-            self._give(repeat, repeat.body, known, started)
-        else:
-            self.hold_for(repeat.made_anew, partial(self._sought, repeat, known, data, started))
-        return True
-
-    def _sought(self, repeat: Repeat, known: Known, data: bytes, started: float, body: bytes | None) -> None:
-        """Give *body*, if what was true when it was sought has not ended since; else send *data* on its whole way."""
-        assert self._memo is not None
-        if self.gone:
-            repeat.gone().served(time.perf_counter() - started, known.request_id or self._memo.new_id())
-        elif body is not None and self._memo.find(known) is repeat:
-            self._give(repeat, body, known, started)
-        else:
-            self._parse(data, known)
-
-    def _give(self, repeat: Repeat, body: bytes, known: Known, started: float) -> None:
-        assert self._memo is not None
-        assert self.transport is not None
         request_id = known.request_id or self._memo.new_id()
-        self.transport.write(b"%b%b\r\n\r\n%b" % (repeat.head, request_id, body))
+        self.transport.write(b"%b%b\r\n\r\n%b" % (repeat.head, request_id, repeat.body))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         repeat.seen.served(time.perf_counter() - started, request_id)
+        return True
 
     def _parse(self, data: bytes, known: Known | None) -> None:
         """Let *data* go its whole way; an answer to what is *known* may be remembered if it came alone."""
@@ -121,6 +99,15 @@ class Repeating(Holding):
         self._at_start = single and self._request_count == count + 1 and self._bodiless
         if not self._at_start:
             self.asked = None
+
+    def was_answered(self) -> None:
+        """Count one answer."""
+        self.answered += 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way: none came, or none came whole, since the last answer."""
+        return self._waiter is not None and not self._waiter.done()
 
     @property
     def _bodiless(self) -> bool:

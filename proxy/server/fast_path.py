@@ -15,9 +15,6 @@ An answer is repeated while nothing has become wrong with it:
 
 The `X-Request-Id` is made anew each time, and the request's own is no part of what is compared.
 
-Where no bodies are to be kept, an answer is remembered without its body, if that can be made anew from the store each
-time: `proxy.listing.page_cache` says from what, and why that can't be another caller's.
-
 Why a mistake here can't show one caller what belongs to another: no partition, listing or window is worked out here, so
 none can be worked out wrong. All that the gateway decides by is compared, credentials included (see `compared`), and
 who sends another token has another digest: 128 bits of BLAKE2b under a key that only this process has.
@@ -131,45 +128,20 @@ class Known(NamedTuple):
 class Repeat:
     """An answer to give again from *since* on, epoch seconds, as far as *allowed*, in one *epoch*.
 
-    *head* is as it reads until *steady_until*; it ends before the request id. *body* is None where it is to be made
-    anew. *seen* counts who got the answer, *gone* who did not wait for it.
+    *head* is as it reads until *steady_until*; it ends before the request id. *seen* counts who got the answer.
     """
 
-    __slots__ = (
-        *("_length", "_template", "allowed", "body", "epoch", "gone", "head"),
-        *("seen", "since", "steady_until", "until"),
-    )
+    __slots__ = ("_template", "allowed", "body", "epoch", "head", "seen", "since", "steady_until", "until")
 
-    def __init__(
-        self,
-        head: bytes,
-        body: bytes,
-        allowed: Repeatable,
-        *,
-        since: float,
-        epoch: int,
-        seen: Seen,
-        gone: Callable[[], Seen],
-    ) -> None:
+    def __init__(self, head: bytes, body: bytes, allowed: Repeatable, *, since: float, epoch: int, seen: Seen) -> None:
         self._template = timeless(head)
-        self.body = body if allowed.again is None else None
-        self._length = len(body)
+        self.body = body
         self.since = since
         self.allowed = allowed
         self.until = allowed.until
         self.epoch = epoch
         self.seen = seen
-        self.gone = gone
         self.tell(since)
-
-    async def made_anew(self) -> bytes | None:
-        """Return the bytes behind the head as they are now, None where this answer is no longer the one to give.
-
-        No coder promises the same bytes for the same body. Had they another length than the head says, the caller would
-        take the rest for the next answer, or that one for the rest.
-        """
-        body = await self.allowed.again(self._length > 0) if self.allowed.again is not None else None
-        return body if body is not None and len(body) == self._length else None
 
     def tell(self, now: float) -> None:
         """Let *head* say what is true at *now*."""
@@ -181,7 +153,7 @@ class Repeat:
     @property
     def size_bytes(self) -> int:
         """About what the entry takes; a body that is also kept elsewhere counts all the same."""
-        return 2 * len(self._template) + len(self.body or b"") + self.allowed.holds_bytes + _OVERHEAD_BYTES
+        return 2 * len(self._template) + len(self.body) + self.allowed.holds_bytes + _OVERHEAD_BYTES
 
 
 class Peer:
@@ -222,9 +194,8 @@ class Peer:
 class HeadMemo:
     """The answers that may be repeated: at most *max_bytes* of them; those that are repeated for long go last.
 
-    Without *bodies* only heads are kept, of answers whose bodies can be made anew. *epoch* gives a number that changes
-    with every invalidation, None while none can be heard of. *clock* gives epoch seconds; should it step back, nothing
-    from the future is given.
+    *epoch* gives a number that changes with every invalidation, None while none can be heard of. *clock* gives epoch
+    seconds; should it step back, nothing from the future is given.
     """
 
     def __init__(
@@ -233,10 +204,8 @@ class HeadMemo:
         max_bytes: int,
         epoch: Callable[[], int | None],
         clock: Callable[[], float],
-        bodies: bool = True,
     ) -> None:
         self._segments: Segments[bytes] = Segments(max_bytes)
-        self._bodies = bodies
         self.epoch = epoch
         self._clock = clock
         self._key = secrets.token_bytes(32)
@@ -285,15 +254,14 @@ class HeadMemo:
         head: bytes,
         body: bytes,
         seen: Seen,
-        gone: Callable[[], Seen],
     ) -> None:
         """Give the answer, *head* and *body*, to whoever sends the same, as far as *allowed*.
 
-        *epoch* is from before anything was looked up for it. See `Repeat` for *seen* and *gone*.
+        *epoch* is from before anything was looked up for it. *seen* counts who gets the answer.
         """
-        if not self._open or epoch is None or not (self._bodies or allowed.again):
+        if not self._open or epoch is None:
             return
-        kept = Repeat(head, body, allowed, since=self._clock(), epoch=epoch, seen=seen, gone=gone)
+        kept = Repeat(head, body, allowed, since=self._clock(), epoch=epoch, seen=seen)
         self._repeats[known.digest] = kept
         for forgotten in self._segments.add(known.digest, kept.size_bytes):
             self._repeats.pop(forgotten, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from aiohttp import HttpVersion11, web
@@ -106,11 +105,9 @@ class Front:
             return
         if request.version != HttpVersion11 or not sent.keep_alive:
             return  # the next such request comes on another connection
-        counted = partial(self._telemetry.seen, method=request.method, route=label)
-        seen = counted(status=sent.status, cache_status="hit")
-        gone = partial(counted, status=_GONE, cache_status="error")
+        seen = self._telemetry.seen(method=request.method, route=label, status=sent.status, cache_status="hit")
         known, epoch = connection.asked
-        self._memo.remember(known, allowed, epoch=epoch, head=sent.head, body=sent.body, seen=seen, gone=gone)
+        self._memo.remember(known, allowed, epoch=epoch, head=sent.head, body=sent.body, seen=seen)
 
     async def _refused(self, request: BaseRequest, error: ProxyError, *, known_as: str) -> web.StreamResponse:
         if request.writer.output_size:

@@ -8,7 +8,7 @@ from math import inf
 from typing import Protocol
 
 from proxy.core.cache_key import ListingKey
-from proxy.core.span import Mark, Piece, Span
+from proxy.core.span import Piece, Span
 from proxy.core.values import immutable
 
 
@@ -91,10 +91,6 @@ class SpanStore(Protocol):
         Of spans that go on behind a marker the one fetched later is taken. Unless *joinable* it is one piece at most,
         and one that holds *count* images or ends the listing goes before one that does not.
         """
-        ...
-
-    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
-        """Return the bodies of the spans of *key* with these *marks*, None unless all are still there and valid."""
         ...
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:

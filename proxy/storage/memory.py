@@ -24,7 +24,7 @@ from typing import Final
 
 from proxy.core.cache_key import ListingKey
 from proxy.core.freshness import current_age
-from proxy.core.span import Mark, Piece, Span, chain, chosen
+from proxy.core.span import Piece, Span, chain, chosen
 from proxy.core.values import immutable
 from proxy.storage.base import Claim, Found, Health, State
 from proxy.storage.segmented_lru import Segments
@@ -137,13 +137,6 @@ class MemoryStore:
             pieces = chain(after, count, lambda marker: self._piece(key.digest, marker, count, now), most=1)
         homes = self._holding(key.digest, after, now)
         return Found(tuple(pieces), self.state(key, now=now), homes[0].span.asked if homes else 0)
-
-    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
-        """See `SpanStore.bodies`."""
-        generation = self.generation(key)
-        kept = [self._alive((key.digest, mark.after), now) for mark in marks]
-        spans = [each.span for each in kept if each and each.span.generation == generation]
-        return [span.body for span in spans] if [span.mark for span in spans] == list(marks) else None
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
         """See `SpanStore.holding`."""

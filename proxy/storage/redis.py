@@ -12,7 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from proxy.core.cache_key import ListingKey
-from proxy.core.span import Mark, Piece, Span
+from proxy.core.span import Piece, Span
 from proxy.errors import StoreRefusedError
 from proxy.observability.event_loop import run_in_thread
 from proxy.observability.logging import event
@@ -80,25 +80,6 @@ class RedisStore:
                 break
             after = span.end
         return behind, tuple(pieces)
-
-    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
-        """See `SpanStore.bodies`."""
-        names = [self.names.spans(key) + mark.after for mark in marks]
-        state, bodies = await self.commands.told(
-            key, ("MGET", *names), to=tuple(marks), now=now, read=lambda values: self._bodies(names, marks, values)
-        )
-        return bodies if all(mark.generation == state.generation for mark in marks) else None
-
-    def _bodies(
-        self, names: Sequence[str], marks: Sequence[Mark], values: Sequence[bytes | None]
-    ) -> list[bytes] | None:
-        bodies = []
-        for name, mark, value in zip(names, marks, values, strict=True):
-            body = codec.body(value or b"", key=name.encode(), known_as=mark.known_as, seal=self._seal)
-            if body is None:
-                return None
-            bodies.append(body)
-        return bodies
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:  # noqa: ARG002 - TTLs expire
         """See `SpanStore.holding`."""

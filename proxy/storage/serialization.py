@@ -77,18 +77,6 @@ def decode(value: bytes, *, key: bytes, seal: Seal = CHECKSUM) -> Span | None:
         return None  # whole, but laid out by another release
 
 
-def body(value: bytes, *, key: bytes, known_as: bytes, seal: Seal = CHECKSUM) -> bytes | None:
-    """Return the images in *value* as they were kept under *key*, or None where it is not the span *known_as* so.
-
-    That one was decoded before, so only what was not looked at then is looked at now: that nothing has been altered.
-    """
-    payload = _payload(value, key=key, seal=seal) if value[4:20] == known_as else None
-    if payload is None:
-        return None
-    _, plain = _opened(payload, key=key, seal=seal)
-    return None if plain is None else plain[8 + int(plain[:8]) :]
-
-
 def _payload(value: bytes, *, key: bytes, seal: Seal) -> bytes | None:
     """Return what stands behind the tag in *value*, None where it is not what was kept under *key*."""
     payload = value[len(_MAGIC) + TAG_BYTES :]

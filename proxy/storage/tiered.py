@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 
 from proxy.core.cache_key import ListingKey
 from proxy.core.freshness import current_age
-from proxy.core.span import Mark, Piece, Span
+from proxy.core.span import Piece, Span
 from proxy.errors import StoreUnavailableError
 from proxy.observability.event_loop import LoopClock, ended
 from proxy.storage.base import Claim, Found, Health, State
@@ -200,10 +200,6 @@ class TieredStore:
                 left_s = piece.span.lifetime_s - current_age(piece.span.fetched_at, now=now)
                 self._near.put_now(key, piece.span, keep_s=left_s + self._stale_s, now=now)
         return far if far.pieces else replace(far, unconfirmed=self._unconfirmed(key, near, far.state))
-
-    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
-        """See `SpanStore.bodies`: from Redis, for only a proxy whose memory keeps no bodies asks for them."""
-        return await self._believed("bodies", lambda: self._far.bodies(key, marks, now=now))
 
     async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
         """See `SpanStore.holding`."""

@@ -32,10 +32,9 @@ from proxy.errors import (
     UpstreamUnreachableError,
 )
 from proxy.http.negotiation import CodingError, decoded
-from proxy.http.validation import LENGTH_DIGITS
+from proxy.http.validation import LENGTH_DIGITS, written
 from proxy.observability.event_loop import run_in_thread
 from proxy.upstream.connector import Awaiting, Connector, received_fields
-from proxy.upstream.plain import PlainRequests
 
 
 def why_unconnected(error: aiohttp.ClientConnectorError, *, tolerate: str = "set upstream.tls_strict = false") -> str:
@@ -144,7 +143,6 @@ class UpstreamClient:
         timeout = aiohttp.ClientTimeout(
             total=None, connect=connect_s + read_s, sock_connect=connect_s, sock_read=read_s
         )
-        self._plain = PlainRequests(URL(origin), connector, timeout, line_bytes=FIELD_BYTES, read_bytes=_READ_BYTES)
         self._session = aiohttp.ClientSession(
             connector=connector,
             timeout=timeout,
@@ -189,26 +187,11 @@ class UpstreamClient:
 
     async def _fetched(self, request: Request) -> Response:
         """Return the whole answer as it came."""
-        if request.method == "GET" and request.body is None:
-            return await self._fetched_plain(request)
         with self._translated():
             async with await self._sent(request) as answer:
                 fields = self._fields(answer.status, answer.raw_headers)
                 body = await self._whole(answer.content)
                 return Response(answer.status, fields, body, answer.reason)
-
-    async def _fetched_plain(self, request: Request) -> Response:
-        with self._translated(), Awaiting(request.interim):
-            connection = await self._plain.connected(self._context)
-            try:
-                answer, content = await self._plain.sent(request, connection)
-                fields = self._fields(answer.code, answer.raw_headers)
-                body = await self._whole(content)
-            except BaseException:
-                connection.close()
-                raise
-            connection.release()
-            return Response(answer.code, fields, body, answer.reason)
 
     @asynccontextmanager
     async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
@@ -219,7 +202,11 @@ class UpstreamClient:
                 yield Exchange(answer.status, answer.reason, fields, self._chunks(answer))
 
     async def _sent(self, request: Request) -> aiohttp.ClientResponse:
-        """Send *request* and return the head of the answer; whoever gets it lets go of the connection."""
+        """Send *request* and return the head of the answer; whoever gets it lets go of the connection.
+
+        Raises `ValueError` as `written` does.
+        """
+        written([f"{request.method} {request.target}", *(f"{name}: {value}" for name, value in request.fields.lines)])
         with Awaiting(request.interim):
             return await self._session.request(
                 request.method,

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.core.cache_key import EVERYTHING, ListingKey, listing_scope, partition_scope
 from proxy.core.list_query import Window
-from proxy.core.span import HEAD, Mark, Span
+from proxy.core.span import HEAD, Span
 from proxy.storage.base import SpanStore
 from proxy.storage.memory import MemoryStore
 from tests.harness.waiting import until
@@ -50,41 +50,6 @@ async def test_a_span_comes_back_as_it_was_put(store: SpanStore, span: Span) -> 
     kept = found.pieces[0].span
     assert kept == replace(span, generation=found.state.generation)
     assert kept.generation == found.state.generation
-
-
-async def marked(store: SpanStore, *starts: str) -> list[Mark]:
-    """Return the marks of the spans that *store* has behind *starts*; where it gives none, one each that none has."""
-    found = [await store.chain(KEY, start, 1, now=NOW) for start in starts]
-    marks = [each.pieces[0].span.mark for each in found]
-    return [mark or Mark(start, b"none", found[0].state.generation) for mark, start in zip(marks, starts, strict=True)]
-
-
-async def test_a_marked_span_is_found_as_long_as_it_is_that_one(store: SpanStore) -> None:
-    """The bodies of marked spans come back together, until one of them is replaced or gone."""
-    first, second = a_span(HEAD, 3), a_span("c", 3)
-    await keep(store, first, second)
-    marks = await marked(store, HEAD, "c")
-
-    def expected(*spans: Span) -> list[bytes] | None:
-        known = all(mark.known_as != b"none" for mark in marks[: len(spans)])
-        return [span.body for span in spans] if known else None
-
-    assert await store.bodies(KEY, marks, now=NOW) == expected(first, second)
-    assert await store.bodies(replace(KEY, partition=BETA), marks, now=NOW) is None
-    assert await store.bodies(KEY, [*marks, replace(marks[0], after="f")], now=NOW) is None
-    assert await store.bodies(KEY, [replace(marks[0], after="c"), marks[1]], now=NOW) is None
-    await keep(store, replace(second, fetched_at=NOW + 1))
-    assert await store.bodies(KEY, marks, now=NOW) is None
-    assert await store.bodies(KEY, marks[:1], now=NOW) == expected(first)
-
-
-async def test_a_marked_span_that_was_invalidated_is_not_found(store: SpanStore) -> None:
-    """It is there, and yet of no use."""
-    await keep(store, replace(a_span(), known_as=b"a digest"))
-    marks = await marked(store, HEAD)
-    assert await store.bodies(KEY, marks, now=NOW) == [a_span().body]
-    await store.invalidate(KEY.scopes[:1], now=NOW)
-    assert await store.bodies(KEY, marks, now=NOW) is None
 
 
 async def test_what_follows_an_image_inside_a_span_is_found(store: SpanStore) -> None:

@@ -46,16 +46,6 @@ async def caller_waiting(origin: Origin, url: str) -> None:
         upstream.cut()
 
 
-async def caller_half_closed(origin: Origin, url: str) -> None:
-    """A caller ends its own side and is answered."""
-    async with a_caller(url) as caller:
-        upstream = await begun(origin, caller, GET)
-        caller.writer.write_eof()
-        upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        await caller.rest()
-        upstream.cut()
-
-
 async def caller_downloading(origin: Origin, url: str) -> None:
     """A caller cuts its download: the upstream's connection ends."""
     async with a_caller(url) as caller:
@@ -111,7 +101,7 @@ async def test_the_other_side_sees_it_at_once(origin: Origin, url: str, abort: A
     await abort(origin, url)
 
 
-@pytest.mark.parametrize("abort", [*ABORTS, caller_half_closed])
+@pytest.mark.parametrize("abort", ABORTS)
 async def test_nothing_stays_behind(origin: Origin, url: str, abort: Abort) -> None:
     """After two hundred aborts there are as many tasks and open files as before, and no more objects than a few."""
 

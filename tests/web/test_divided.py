@@ -6,7 +6,6 @@ import asyncio
 import ssl
 import zlib
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
 from random import Random
@@ -17,13 +16,10 @@ import uvloop
 from aiohttp import web
 
 from proxy.config import tls
-from proxy.core.cache_key import ListingKey
-from proxy.core.span import Mark
 from tests.harness.certificates import Authority
-from tests.harness.waiting import until
-from tests.web.world import Line, Used, World, a_world, head
+from tests.web.world import Line, World, a_world, head
 
-# Repeated as they are, repeated without a body, in a coding, and on their whole way each time.
+# Repeated from memory, in a coding too, and on their whole way each time.
 HEADS = [
     head(target="/v2/images?limit=3"),
     head(target="/v2/images?limit=4"),
@@ -36,27 +32,6 @@ TOGETHER = 6
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 RUNS = [pytest.param(asyncio.run, id="asyncio"), pytest.param(uvloop.run, id="uvloop")]
-
-
-@dataclass
-class Whims:
-    """How a store that has what is asked for gives it: at once, later, not at all, or not as was foreseen."""
-
-    store: Used
-    dice: Random
-    given: int = 0
-
-    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
-        """See `SpanStore.bodies`."""
-        held = await Used.bodies(self.store, key, marks, now=now)
-        await turns(self.dice.choice((0, 1, 5, 40)))
-        whim = self.dice.random()
-        if whim < 0.1:
-            return None
-        if whim < 0.15:
-            raise ValueError("not foreseen")
-        self.given += 1
-        return held
 
 
 async def turns(number: int) -> None:
@@ -72,7 +47,7 @@ def divided(sent: bytes, ends: Sequence[int], dice: Random) -> Iterator[bytes]:
         yield sent[start:stop]
 
 
-async def asked(line: Line, dice: Random, *, may_end: bool) -> None:
+async def asked(line: Line, dice: Random) -> None:
     """Send requests, waiting for some of the answers, and look at all of them; then the connection is as it was."""
     heads = [dice.choice(HEADS) for _ in range(dice.choice((1, 2, 3, 12, 60)))]
     ends = list(accumulate(map(len, heads)))
@@ -89,8 +64,6 @@ async def asked(line: Line, dice: Random, *, may_end: bool) -> None:
                 while awaited < sum(end <= sent for end in ends):
                     await answered.acquire()
                     awaited += 1
-        if may_end:
-            line.writer.write_eof()
 
     async with asyncio.TaskGroup() as group:
         group.create_task(sending())
@@ -100,10 +73,7 @@ async def asked(line: Line, dice: Random, *, may_end: bool) -> None:
             body = zlib.decompress(answer.body, wbits=31) if "Content-Encoding" in answer.fields else answer.body
             assert each.startswith(b"HEAD") or each[4 : each.index(b" HTTP")] + b"&marker=" in body
             answered.release()
-    if may_end:
-        assert await line.ended()
-    else:
-        assert (await line.get()).status == 200
+    assert (await line.get()).status == 200
 
 
 async def secured(world: World, directory: Path) -> tuple[int, ssl.SSLContext]:
@@ -124,55 +94,30 @@ async def connected(port: int, context: ssl.SSLContext | None) -> Line:
 async def divide(world: World, port: int, context: ssl.SSLContext | None) -> None:
     """Ask over many connections, in all kinds of parts."""
     dice = Random(port == world.port)
-    whims = Whims(world.store, dice)
-    world.store.bodies = whims.bodies  # type: ignore[method-assign]
     open_now = asyncio.Semaphore(TOGETHER)
 
     async def one() -> None:
         async with open_now:
             line = await connected(port, context)
-            await asked(line, dice, may_end=context is None and dice.random() < 0.4)
+            await asked(line, dice)
             line.writer.close()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(CONNECTIONS):
             group.create_task(one())
-    assert whims.given > CONNECTIONS
+    assert world.counted() - world.gateway.whole > CONNECTIONS, "some were answered from memory"
 
 
 @pytest.mark.parametrize("by_tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("run", RUNS)
 def test_each_is_answered_in_its_turn(run: Run, by_tls: bool, tmp_path: Path) -> None:
-    """Answers come in the order of their requests, nothing is lost, and the end comes behind the last."""
+    """Answers come in the order of their requests, and nothing is lost."""
 
     async def main() -> None:
-        async with a_world(bodies=False) as world:
+        async with a_world() as world:
             if not by_tls:
                 await divide(world, world.port, None)
                 return
             await divide(world, *await secured(world, tmp_path))
 
     run(main())
-
-
-@pytest.mark.parametrize("run", RUNS)
-def test_who_ends_tls_meanwhile_is_gone(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """TLS has no half of a connection: nothing can be given any more, and no event loop finds that worth a word."""
-
-    async def main() -> None:
-        async with a_world(bodies=False) as world:
-            port, context = await secured(world, tmp_path)
-            line = await connected(port, context)
-            for _ in range(2):
-                assert (await line.get()).status == 200
-            world.store.gate.clear()
-            world.store.asked.clear()
-            await line.send(head())
-            await world.store.asked.wait()
-            line.writer.close()
-            await until(lambda: not world.server.connections)
-            world.store.gate.set()
-            await until(lambda: world.counted('status="499"') == 1)
-
-    run(main())
-    assert not caplog.records

@@ -15,7 +15,6 @@ import pytest
 from proxy.cli import cli
 from proxy.demo.app import Call, Lookalike
 from tests.harness.ports import free_port
-from tests.harness.processes import LOOPBACK, tcp_open
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, Client, a_client
 from tests.web.processes import ON_FREE_PORTS, command
@@ -146,27 +145,6 @@ async def test_an_interrupted_command_says_so(tmp_path: Path, words: tuple[str, 
             await started.wrote(lambda: b"Ctrl-C" in started.output)
         assert await started.ended(by=signal.SIGINT) == 130
         assert b"Traceback" not in started.errors
-
-
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-async def test_it_ends_in_order_though_it_was_started_without_standard_files(
-    upstream: Lookalike, tmp_path: Path, closed: str
-) -> None:
-    """Whatever of input, output and error its parent closed."""
-    port = free_port()
-    words = ("serve", "--upstream", upstream.base_url, "--listen", f"{LOOPBACK}:{port}", "--admin", f"{LOOPBACK}:0")
-    line = f"exec {sys.executable} -m proxy {shlex.join(words)} {closed}"
-    nothing = asyncio.subprocess.DEVNULL
-    shell = await asyncio.create_subprocess_shell(line, cwd=tmp_path, stdin=nothing, stdout=nothing, stderr=nothing)
-    try:
-        await until(tcp_open(port))
-        shell.terminate()
-        async with asyncio.timeout(60):
-            assert await shell.wait() == 0
-    finally:
-        if shell.returncode is None:
-            shell.kill()
-            await shell.wait()
 
 
 async def test_an_address_in_use_is_told_in_one_line(upstream: Lookalike, tmp_path: Path) -> None:

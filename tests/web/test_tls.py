@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +14,6 @@ import orjson
 import pytest
 
 from proxy.config import reload as watched
-from proxy.config import tls
 from proxy.demo.app import Lookalike
 from proxy.runtime.app import running
 from tests.harness.certificates import Authority, Pair
@@ -144,21 +142,6 @@ async def test_a_renewed_certificate_is_shown_without_dropping_a_connection(
         assert head.startswith(b"HTTP/1.1 200 ")
 
 
-@pytest.mark.parametrize("most", ["TLSv1_2", "TLSv1_3"])
-async def test_a_caller_resumes_its_session(upstream: Lookalike, authority: Authority, pair: Pair, most: str) -> None:
-    """Though the context is changed in every handshake for the newest certificate."""
-    context = trusting(authority)
-    context.maximum_version = ssl.TLSVersion[most]
-    tls.resume(context)
-    resumed = []
-    async with running(settings_for(upstream.base_url, server=shown(pair))) as started:
-        for _ in range(3):
-            async with connected(started.url, context) as line:
-                await line.answer()
-                resumed.append(line.writer.get_extra_info("ssl_object").session_reused)
-    assert resumed == [False, True, True]
-
-
 async def test_the_command_serves_tls(upstream: Lookalike, authority: Authority, pair: Pair, tmp_path: Path) -> None:
     """As it is run, with the event loop that it is run with."""
     names = {f"SERVER__{name.upper()}": value for name, value in shown(pair).items()}
@@ -185,7 +168,6 @@ class Upstream:
     url: str = ""
     names: list[str | None] = field(default_factory=list)
     shown: list[str | None] = field(default_factory=list)
-    resumed: list[bool] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -210,7 +192,6 @@ async def an_upstream(
         told = writer.get_extra_info("peercert") or {}
         subject = dict(pair for name in told.get("subject", ()) for pair in name)
         upstream.shown.append(subject.get("commonName"))
-        upstream.resumed.append(writer.get_extra_info("ssl_object").session_reused)
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 last = head.startswith(b"GET /once ")
@@ -266,18 +247,6 @@ async def test_the_command_trusts_whom_the_system_trusts(
         url, _ = await started.listening()
         async with a_client(url) as client:
             assert (await client.ask("/a")).body == b"ok"
-
-
-@pytest.mark.parametrize("before", ["authorities.pem", None], ids=["set", "not set"])
-def test_nobody_is_trusted_while_modules_are_loaded(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
-    """A context that is made then has no authority, and afterwards the environment says what it said."""
-    if before is None:
-        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    else:
-        monkeypatch.setenv("SSL_CERT_FILE", before)
-    with tls.trusting_nobody():
-        assert not ssl.create_default_context().cert_store_stats()["x509_ca"]
-    assert os.environ.get("SSL_CERT_FILE") == before
 
 
 async def test_a_certificate_of_another_host_is_not_accepted(authority: Authority) -> None:
@@ -349,23 +318,6 @@ async def test_a_certificate_is_shown_to_an_upstream_that_asks(
             renewed.key.replace(ours.key)
             assert (await proxy.client.ask("/a")).status == 200
             assert upstream.shown == ["proxy", "renewed"]
-
-
-@pytest.mark.parametrize("most", ["TLSv1_2", "TLSv1_3"])
-async def test_a_new_connection_upstream_resumes_the_session_before(
-    authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch, most: str
-) -> None:
-    """Only the first handshake is a whole one, and the first after the trusted authorities were renewed."""
-    monkeypatch.setattr(watched, "LOOK_S", 0.0)
-    async with an_upstream(pair, most=most) as upstream:
-        section = {"url": upstream.url, "ca_file": str(authority.file)}
-        async with a_proxy(upstream.url, upstream=section) as proxy:
-            for _ in range(3):
-                assert (await proxy.client.ask("/once")).status == 200
-            assert upstream.resumed == [False, True, True]
-            authority.file.write_bytes(authority.file.read_bytes() + b"\n")
-            assert (await proxy.client.ask("/a")).status == 200
-            assert upstream.resumed[3:] == [False]
 
 
 Spoil = Callable[[Pair, Authority], object]

@@ -7,8 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from itertools import count
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -17,10 +16,9 @@ from proxy.core.cache_key import ListingKey
 from proxy.core.freshness import Lifetimes, Verdicts
 from proxy.core.messages import Exchange, Fields, Request
 from proxy.core.partition import Partitioner, Unshared, Who
-from proxy.core.span import Mark, Span
 from proxy.gateway.gateway import Answer, Arrival, Gateway
 from proxy.listing.fetcher import Fetcher
-from proxy.listing.page_cache import Again, PageRenderer
+from proxy.listing.page_cache import PageRenderer
 from proxy.listing.prefetch import Readahead
 from proxy.listing.rendering import LinkStyle
 from proxy.listing.request import Asking, PageSizes, Rules
@@ -82,34 +80,11 @@ class Noting(TokenDoor):
 
 
 class Used(MemoryStore):
-    """A store that counts what it is told of use, and knows spans by marks, as one in Redis does.
-
-    While *gate* is shut, bodies are waited for; *asked* is set when one is. While it is *away*, there are none. What is
-    put while it is not *marking* has no mark.
-    """
+    """A store that counts what it is told of use."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
         self.uses = 0
-        self.away: Exception | None = None
-        self.marking = True
-        self.gate, self.asked = asyncio.Event(), asyncio.Event()
-        self.gate.set()
-        self._marks = count(1)
-
-    def put_now(self, key: ListingKey, span: Span, *, keep_s: float, now: float) -> None:
-        """See `MemoryStore.put_now`."""
-        known_as = b"%d" % next(self._marks) if self.marking else b""
-        super().put_now(key, replace(span, known_as=known_as), keep_s=keep_s, now=now)
-
-    async def bodies(self, key: ListingKey, marks: Sequence[Mark], *, now: float) -> Sequence[bytes] | None:
-        """See `SpanStore.bodies`."""
-        self.asked.set()
-        held = await super().bodies(key, marks, now=now)
-        await self.gate.wait()
-        if self.away is not None:
-            raise self.away
-        return held
 
     def used(self, key: ListingKey, starts: Sequence[str]) -> None:
         """See `SpanStore.used`."""
@@ -218,8 +193,8 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(*, verdict_ttl_s: float = 1e9, bodies: bool = True) -> AsyncIterator[World]:
-    """Give a front before an upstream with one listing; without *bodies* those are made anew for each answer."""
+async def a_world(*, verdict_ttl_s: float = 1e9) -> AsyncIterator[World]:
+    """Give a front before an upstream with one listing."""
     upstream, store, telemetry, hand = Upstream(Model(ROWS)), Used(1 << 24), Telemetry(), Hand()
     listings = ListingGateway(
         Fetcher(upstream, store, telemetry=telemetry, clock=hand, dice=lambda: 0.0),
@@ -230,7 +205,7 @@ async def a_world(*, verdict_ttl_s: float = 1e9, bodies: bool = True) -> AsyncIt
         clock=hand,
     )
     door = Noting(Partitioner(SECRET))
-    renderer = PageRenderer(1 << 20 if bodies else 0)
+    renderer = PageRenderer(1 << 20)
     gateway = Watched(
         listings,
         Forwarder(upstream, telemetry=telemetry, clock=hand),
@@ -240,9 +215,8 @@ async def a_world(*, verdict_ttl_s: float = 1e9, bodies: bool = True) -> AsyncIt
         store=store,
         clock=hand,
         door=door,
-        again=None if bodies else Again(store, renderer, clock=hand),
     )
-    memo = HeadMemo(max_bytes=1 << 20, epoch=lambda: listings.epoch, clock=hand, bodies=bodies)
+    memo = HeadMemo(max_bytes=1 << 20, epoch=lambda: listings.epoch, clock=hand)
     server = Front(gateway, telemetry, memo=memo).server(most=100)
     runner = web.ServerRunner(server, shutdown_timeout=60)
     await runner.setup()
