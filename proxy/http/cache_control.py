@@ -1,15 +1,15 @@
 """What a caller's `Cache-Control` asks for (RFC 9111 §5.2.1).
 
-Dictionaries of structured fields (RFC 9651 §4.2.2), as far as targeted cache control needs them (RFC 9213 §2.1).
-
 What a response says of being stored: `Cache-Control` (RFC 9111 §5.2.2), or a field meant for us (RFC 9213).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
+
+import http_sf
 
 from proxy.core.messages import Fields
 from proxy.core.values import immutable
@@ -73,83 +73,6 @@ def _request_seconds(text: str) -> float:
     return float(text) if _REQUEST_SECONDS.fullmatch(text) else 0.0
 
 
-_KEY: Final = re.compile(r"[a-z*][a-z0-9_.*-]*", re.ASCII)
-_ITEM: Final = re.compile(
-    r"""(?P<integer>-?\d{1,15})(?![\d.])
-      | (?P<decimal>-?\d{1,12}\.\d{1,3})(?!\d)
-      | "(?P<string>(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"
-      | (?P<token>[A-Za-z*][!#$%&'*+\-.^_`|~0-9A-Za-z:/]*)
-      | :(?P<bytes>[A-Za-z0-9+/=]*):
-      | \?(?P<boolean>[01])""",
-    re.ASCII | re.VERBOSE,
-)
-_PARAMETER: Final = re.compile(r"; *[a-z*][a-z0-9_.*-]*", re.ASCII)
-_COMMA: Final = re.compile(r"[ \t]*(?:,[ \t]*|$)")
-
-Member = int | bool | str | float | bytes
-
-
-def dictionary(text: str) -> dict[str, Member] | None:
-    """Return the members of the dictionary *text*, None where it is none; parameters are read and dropped.
-
-    Strings and tokens both come as `str`; inner lists make it no dictionary, for no directive has one.
-    """
-    members: dict[str, Member] = {}
-    text = text.strip(" ")
-    at = 0
-    while at < len(text):
-        key = _KEY.match(text, at)
-        if key is None:
-            return None
-        value, at = _value(text, key.end())
-        if value is None:
-            return None
-        members[key[0]] = value
-        comma = _COMMA.match(text, at)
-        if comma is None or (comma.end() == len(text) and "," in comma[0]):
-            return None
-        at = comma.end()
-    return members
-
-
-def _value(text: str, at: int) -> tuple[Member | None, int]:
-    """Return what stands behind a key, True where there is nothing, and where it ends; None for what is malformed."""
-    value: Member | None = True
-    if text[at : at + 1] == "=":
-        value, at = _item(text, at + 1)
-    while value is not None and text[at : at + 1] == ";":
-        parameter = _PARAMETER.match(text, at)
-        if parameter is None:
-            return None, at
-        at = parameter.end()
-        if text[at : at + 1] == "=":
-            ignored, at = _item(text, at + 1)
-            if ignored is None:
-                return None, at
-    return value, at
-
-
-def _item(text: str, at: int) -> tuple[Member | None, int]:
-    found = _ITEM.match(text, at)
-    if found is None or found.lastgroup is None:
-        return None, at
-    return _READ[found.lastgroup](found[found.lastgroup]), found.end()
-
-
-def _unescaped(raw: str) -> str:
-    return raw.replace('\\"', '"').replace("\\\\", "\\")
-
-
-_READ: Final[dict[str, Callable[[str], Member]]] = {
-    "integer": int,
-    "decimal": float,
-    "string": _unescaped,
-    "token": str,
-    "bytes": str.encode,
-    "boolean": "1".__eq__,
-}
-
-
 # Fields that speak to caches like this one, the most particular first (RFC 9213 §2.2, §3.1).
 TARGETS: Final = ("cdn-cache-control",)
 # What stands between commas that are in no quoted string, and what a directive is in there. Both are possessive, and
@@ -197,7 +120,7 @@ class Control:
 def control(fields: Fields, *, targets: Sequence[str] = TARGETS) -> Control:
     """Return what *fields* say; the first of *targets* that is valid and not empty replaces `Cache-Control`."""
     for name in targets:
-        members = dictionary(", ".join(fields.all(name))) if fields.get(name) is not None else None
+        members = _dictionary(", ".join(fields.all(name))) if fields.get(name) is not None else None
         if members and (made := _targeted(members)):
             return made
     return _plain(", ".join(fields.all("cache-control")))
@@ -230,7 +153,19 @@ def _plain(text: str) -> Control:
     )
 
 
-def _targeted(members: dict[str, Member]) -> Control | None:
+def _dictionary(text: str) -> dict[str, object] | None:
+    """Return the members of the dictionary *text* without their parameters (RFC 9651 §4.2.2), None if it is none."""
+    if len(text) > _LONGEST_CHARS:
+        return None
+    try:
+        members = http_sf.parse(text.encode("latin-1"), tltype="dictionary")
+    except ValueError:  # of `StructuredFieldError` and of text that is not Latin-1
+        return None
+    assert isinstance(members, dict)
+    return {name: item[0] for name, item in members.items() if isinstance(item, tuple)}
+
+
+def _targeted(members: dict[str, object]) -> Control | None:
     """Return what the dictionary says, None where a directive is of a kind that it can't have (RFC 9213 §2.1)."""
     numbers: dict[str, float | None] = {}
     for name in ("s-maxage", "max-age", "stale-while-revalidate", "stale-if-error"):
