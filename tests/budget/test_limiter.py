@@ -53,7 +53,7 @@ async def test_classes_go_by_rank_and_callers_in_turn() -> None:
 
 async def test_a_write_passes_all_readers() -> None:
     """With every permit taken by reads and a hundred more waiting, a write goes up at once."""
-    shielded = Shielded(Allowance(1000, 60.0), most=2)
+    shielded = Shielded(Allowance(1000, 60.0), most=2, max_wait_s=600.0)
     shielded.upstream.gate.clear()
     reads = [shielded.start(f"read {n}") for n in range(100)]
     await turns_pass()
