@@ -8,8 +8,10 @@ class ProxyError(Exception):
 
     status = 500
     code = "PROXY.0500"
-    arrived = False  # whether the request may have reached the upstream
-    last = False  # whether the caller's connection ends with it: what follows can't be told from it for sure
+    may_have_arrived = False  # whether the request may have reached the upstream
+    closes_connection = (
+        False  # whether the caller's connection ends with it: what follows can't be told from it for sure
+    )
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -22,7 +24,7 @@ class BadRequestError(ProxyError):
 
     status = 400
     code = "PROXY.0400"
-    last = True
+    closes_connection = True
 
 
 class UnauthorizedError(ProxyError):
@@ -42,7 +44,7 @@ class ForbiddenError(ProxyError):
 class BrokenBodyError(BadRequestError):
     """The caller's body ends before its end, or can't be divided any further; part of it may have gone up."""
 
-    arrived = True
+    may_have_arrived = True
 
 
 class TargetTooLongError(BadRequestError):
@@ -59,28 +61,28 @@ class FieldsTooLargeError(BadRequestError):
     code = "PROXY.0431"
 
 
-class NotCarriedOnError(BadRequestError):
+class NotImplementedByProxyError(BadRequestError):
     """A method that a gateway must not carry on, or a transfer coding that it does not know."""
 
     status = 501
     code = "PROXY.0501"
 
 
-class TooManyCallsError(ProxyError):
+class RateLimitedError(ProxyError):
     """The upstream's budget has no call left that could be made in time."""
 
     status = 429
     code = "PROXY.0429"
 
 
-class UpstreamBusyError(TooManyCallsError):
+class UpstreamQueueFullError(RateLimitedError):
     """As many calls are under way as there may be, and more wait than can be made in time."""
 
     status = 503
     code = "PROXY.0503"
 
 
-class TooManyRequestsError(ProxyError):
+class ClientLimitError(ProxyError):
     """The caller asked for more than one caller may."""
 
     status = 429
@@ -94,7 +96,7 @@ class OverloadedError(ProxyError):
     code = "PROXY.0503"
 
 
-class UpstreamFailingError(ProxyError):
+class CircuitOpenError(ProxyError):
     """The upstream failed so often that it is left alone for a while."""
 
     status = 503
@@ -119,7 +121,7 @@ class UpstreamUnreachableError(ProxyError):
 
     status = 502
     code = "PROXY.0502"
-    arrived = True
+    may_have_arrived = True
 
 
 class UpstreamTimeoutError(ProxyError):
@@ -127,22 +129,22 @@ class UpstreamTimeoutError(ProxyError):
 
     status = 504
     code = "PROXY.0504"
-    arrived = True
+    may_have_arrived = True
 
 
 class NoConnectionError(UpstreamUnreachableError):
     """No connection to the upstream: it has seen nothing of the request."""
 
-    arrived = False
+    may_have_arrived = False
 
 
 class ConnectTimeoutError(UpstreamTimeoutError):
     """No connection to the upstream in time: it has seen nothing of the request."""
 
-    arrived = False
+    may_have_arrived = False
 
 
-class NotInStoreError(ProxyError):
+class NotCachedError(ProxyError):
     """The caller wants a stored answer or none (RFC 9111 §5.2.1.7), and there is none."""
 
     status = 504
@@ -153,7 +155,7 @@ class StoreUnavailableError(Exception):
     """The store could not be asked. The caller of the proxy never sees it: the store is then taken for empty."""
 
 
-class StoreSilentError(StoreUnavailableError):
+class StoreTimeoutError(StoreUnavailableError):
     """The store has not answered in time. That alone does not say that it is away."""
 
 

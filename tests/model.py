@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from proxy.core.span import Page, Span
-from proxy.listing.response_parser import Listed, listed
+from proxy.listing.response_parser import ParsedList, parse_list
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class Model:
     def span(self, after: str, limit: int, *, fetched_at: float = 0.0) -> Span:
         """Return what the proxy keeps of that page."""
         page = self.cut(after, limit)
-        made = listed(body(page))
-        assert isinstance(made, Listed)
-        return made.span(
-            after=after, asked=limit, unlinked=not self.linked, fetched_at=fetched_at, lifetime_s=60.0, generation=""
+        made = parse_list(body(page))
+        assert isinstance(made, ParsedList)
+        return made.to_span(
+            marker=after, asked=limit, unlinked=not self.linked, fetched_at=fetched_at, lifetime_s=60.0, generation=""
         )
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.loading import ConfigurationError, loaded
+from proxy.config.loading import ConfigurationError, load
 
 SIGNING = {"MODE": "gateway", "ACCESS_KEY": "AK", "SECRET_KEY": "a made-up secret"}
 EXCHANGED = {"KEY_USE": "token", "PROJECT_ID": "p", "IAM_URL": "http://iam"}
@@ -27,7 +27,7 @@ def problems(identity: dict[str, str], **others: str) -> list[str]:
     }
     environment |= {f"IMS_PROXY_IDENTITY__{name}": value for name, value in identity.items()}
     try:
-        loaded(None, environment, {})
+        load(None, environment, {})
     except ConfigurationError as error:
         return [problem.setting for problem in error.problems]
     return []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.config.reload import LOOK_S, Renewed, Watched, line
+from proxy.config.reload import CHECK_INTERVAL_S, ReloadedFile, ReloadedValue, single_line
 
 
 def test_a_file_is_read_again_when_it_changed(tmp_path: Path) -> None:
@@ -14,16 +14,16 @@ def test_a_file_is_read_again_when_it_changed(tmp_path: Path) -> None:
     now = 0.0
     file = tmp_path / "number"
     file.write_text("1")
-    watched = Watched(file, int, clock=lambda: now)
+    watched = ReloadedFile(file, int, clock=lambda: now)
     file.write_text("22")
     assert watched() == 1
-    now += LOOK_S
+    now += CHECK_INTERVAL_S
     assert watched() == 22
     file.write_text("no number")
-    now += LOOK_S
+    now += CHECK_INTERVAL_S
     assert watched() == 22
     file.unlink()
-    now += LOOK_S
+    now += CHECK_INTERVAL_S
     assert watched() == 22
 
 
@@ -34,17 +34,17 @@ def test_a_link_that_is_swapped_is_noticed(tmp_path: Path) -> None:
         (tmp_path / name).write_text(name)
     link = tmp_path / "secret"
     link.symlink_to("a")
-    watched = Watched(link, str, clock=lambda: now)
+    watched = ReloadedFile(link, str, clock=lambda: now)
     link.unlink()
     link.symlink_to("b")
-    now += LOOK_S
+    now += CHECK_INTERVAL_S
     assert watched() == "b"
 
 
 def test_a_file_that_is_not_there_at_first_is_an_error(tmp_path: Path) -> None:
     """A proxy does not start without what it was told to use."""
     with pytest.raises(FileNotFoundError):
-        Watched(tmp_path / "none", str)
+        ReloadedFile(tmp_path / "none", str)
 
 
 def test_what_is_only_of_use_together_is_read_together(tmp_path: Path) -> None:
@@ -53,12 +53,12 @@ def test_what_is_only_of_use_together_is_read_together(tmp_path: Path) -> None:
     files = [tmp_path / "key", tmp_path / "secret"]
     for file in files:
         file.write_text("old")
-    pair = Renewed(files, lambda: [file.read_text() for file in files], together=True, clock=lambda: now)
+    pair = ReloadedValue(files, lambda: [file.read_text() for file in files], together=True, clock=lambda: now)
     seen = []
     for written in ([files[0]], [files[1]], [], []):
         for file in written:
             file.write_text("newer")
-        now += LOOK_S
+        now += CHECK_INTERVAL_S
         seen.append(pair())
     assert seen == [["old", "old"], ["old", "old"], ["newer", "newer"], ["newer", "newer"]]
 
@@ -69,7 +69,7 @@ def test_a_secret_is_one_line(tmp_path: Path, text: str) -> None:
     now = 0.0
     file = tmp_path / "secret"
     file.write_text("a secret\n")
-    watched = Watched(file, line, clock=lambda: now)
+    watched = ReloadedFile(file, single_line, clock=lambda: now)
     file.write_text(text)
-    now += LOOK_S
+    now += CHECK_INTERVAL_S
     assert watched() == "a secret"

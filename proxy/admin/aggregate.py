@@ -38,8 +38,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from proxy.admin.app import DRAINING, healthz
-from proxy.admin.auth import RefusedError, guard
-from proxy.admin.stats import Figures, Samples, counted
+from proxy.admin.auth import RefusedError, make_guard
+from proxy.admin.stats import Figures, Samples, count_requests
 from proxy.core.values import immutable
 
 _COUNTED: Final = frozenset({"counter", "histogram"})
@@ -47,7 +47,7 @@ _COUNTED: Final = frozenset({"counter", "histogram"})
 Families = Sequence[Metric]
 
 
-class Kept:
+class EndedCounters:
     """What each worker said last, and what those counted that ended; *add* adds up."""
 
     def __init__(self, add: Callable[[Sequence[Families]], Families]) -> None:
@@ -55,30 +55,30 @@ class Kept:
         self._latest: dict[int, Families] = {}
         self._ended: list[Families] = []
 
-    def taken(self, said: Sequence[Families | None]) -> list[Families]:
+    def add_up(self, said: Sequence[Families | None]) -> list[Families]:
         """Return what to add up now that each worker *said* this, None where it did not answer."""
         now: list[Families] = []
         for number, families in enumerate(said):
             before = self._latest.get(number, ())
             if families is None:
-                now.append(counts(before))
+                now.append(counter_values(before))
                 continue
-            if _went_back(before, families):
-                self._ended = [self._add([*self._ended, counts(before)])]
+            if _was_reset(before, families):
+                self._ended = [self._add([*self._ended, counter_values(before)])]
             self._latest[number] = families
             now.append(families)
         return [*now, *self._ended]
 
 
-def counts(families: Families) -> list[Metric]:
+def counter_values(families: Families) -> list[Metric]:
     """Return those of *families* that only grow."""
     return [family for family in families if family.type in _COUNTED]
 
 
-def _went_back(before: Families, now: Families) -> bool:
+def _was_reset(before: Families, now: Families) -> bool:
     """Whether *now* is said by a process that began after *before* was said."""
-    values = _values(counts(now))
-    return any(values.get(name, 0.0) < value for name, value in _values(counts(before)).items())
+    values = _values(counter_values(now))
+    return any(values.get(name, 0.0) < value for name, value in _values(counter_values(before)).items())
 
 
 def _values(families: Families) -> Mapping[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -87,26 +87,26 @@ def _values(families: Families) -> Mapping[tuple[str, tuple[tuple[str, str], ...
     }
 
 
-def merged(samples: Samples, each: Sequence[Figures]) -> Figures:
+def merge_stats(samples: Samples, each: Sequence[Figures]) -> Figures:
     """Return the figures of the processes that told *each*, one at least; *samples* are their metrics, added up."""
     first = max(each, key=lambda figures: figures["at"])
     return {
         **first,
-        **counted(samples),
+        **count_requests(samples),
         "uptime_s": max(figures["uptime_s"] for figures in each),
-        "budget": _budget([figures["budget"] for figures in each]),
+        "budget": _merge_budget([figures["budget"] for figures in each]),
         "breaker": {
             "open": any(figures["breaker"]["open"] for figures in each),
-            "retry_in_s": _most(figures["breaker"]["retry_in_s"] for figures in each),
+            "retry_in_s": _max_value(figures["breaker"]["retry_in_s"] for figures in each),
             "refused": sum(figures["breaker"]["refused"] for figures in each),
         },
-        "concurrency": _sums([figures["concurrency"] for figures in each], ("limit", "under_way")),
-        "store": _store([figures["store"] for figures in each]),
+        "concurrency": _sum_keys([figures["concurrency"] for figures in each], ("limit", "under_way")),
+        "store": _merge_store([figures["store"] for figures in each]),
         "processes": len(each),
     }
 
 
-def _budget(each: Sequence[Figures]) -> Figures:
+def _merge_budget(each: Sequence[Figures]) -> Figures:
     """Return how the tightest budget stands; its books are shared, and each process knows of its own calls."""
     known = [budget for budget in each if budget["allowance"]]
     tightest = min(known, key=lambda budget: budget["left_ratio"], default=each[0])
@@ -114,19 +114,19 @@ def _budget(each: Sequence[Figures]) -> Figures:
     left = max(0.0, 1.0 - used / max(1, tightest["allowance"]["calls"])) if known else None
     return {
         **tightest,
-        **_sums(each, ("low", "waiting", "refused")),
+        **_sum_keys(each, ("low", "waiting", "refused")),
         "used": used if known else None,
         "left_ratio": None if left is None else round(left, 4),
         "learnt": {policy: limit for budget in each for policy, limit in budget["learnt"].items()},
         "budgets": max(budget["budgets"] for budget in each),
         "gates_closed": max(budget["gates_closed"] for budget in each),
-        "closed_for_s": _most(budget["closed_for_s"] for budget in each),
-        "thrift": _added(budget["thrift"] for budget in each),
+        "closed_for_s": _max_value(budget["closed_for_s"] for budget in each),
+        "thrift": _add_up(budget["thrift"] for budget in each),
         "without_store": next((without for budget in each if (without := budget["without_store"])), None),
     }
 
 
-def _store(each: Sequence[Figures]) -> Figures:
+def _merge_store(each: Sequence[Figures]) -> Figures:
     parts: dict[str, str] = {}
     for store in each:
         for name, said in store["parts"].items():
@@ -134,48 +134,48 @@ def _store(each: Sequence[Figures]) -> Figures:
                 parts[name] = said
     return {
         "parts": parts,
-        **_sums(each, ("listings", "spans", "bytes", "max_bytes")),
+        **_sum_keys(each, ("listings", "spans", "bytes", "max_bytes")),
         "replicas": max(store["replicas"] for store in each),
-        "errors": _added(store["errors"] for store in each),
+        "errors": _add_up(store["errors"] for store in each),
     }
 
 
-def _sums(each: Iterable[Figures], names: Iterable[str]) -> Figures:
+def _sum_keys(each: Iterable[Figures], names: Iterable[str]) -> Figures:
     return {name: sum(figures[name] for figures in each) for name in names}
 
 
-def _added(each: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _add_up(each: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for counts in each:
         total.update(counts)
     return dict(total)
 
 
-def _most(values: Iterable[Any]) -> Any:
+def _max_value(values: Iterable[Any]) -> Any:
     return max((value for value in values if value is not None), default=None)
 
 
 # What can't be added: of these gauges the least counts, or the most.
-_LEAST: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio", "ims_proxy_invalidation_bus_up"})
-_MOST: Final = frozenset(
+_MIN_METRICS: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio", "ims_proxy_invalidation_bus_up"})
+_MAX_METRICS: Final = frozenset(
     {"ims_proxy_breaker_open", "ims_proxy_build_info", "ims_proxy_gates_closed"}
     | {"ims_proxy_learnt_calls", "ims_proxy_learnt_seconds", "ims_proxy_budget_without_store"}
     | {"ims_proxy_event_loop_lag_seconds", "ims_proxy_store_circuit_open"}
 )
 
 
-def parsed(text: str) -> Families:
+def parse_metrics(text: str) -> Families:
     """Return the metrics in *text*, which is in Prometheus' text format."""
     return list(text_string_to_metric_families(text))
 
 
-def summed(each: Sequence[Families]) -> list[Metric]:
+def sum_metrics(each: Sequence[Families]) -> list[Metric]:
     """Return the sums of *each*, by name and labels."""
     names = dict.fromkeys(family.name for families in each for family in families)
     return [_sum([family for families in each for family in families if family.name == name]) for name in names]
 
 
-def exposition(each: Sequence[Families]) -> bytes:
+def render_metrics(each: Sequence[Families]) -> bytes:
     """Return the sums of *each* in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(_Summed(each))
@@ -187,7 +187,7 @@ class _Summed(Collector):
         self._each = each
 
     def collect(self) -> Iterator[Metric]:
-        yield from summed(self._each)
+        yield from sum_metrics(self._each)
 
 
 def _sum(families: Sequence[Metric]) -> Metric:
@@ -196,20 +196,20 @@ def _sum(families: Sequence[Metric]) -> Metric:
     for sample in (sample for family in families for sample in family.samples):
         values.setdefault((sample.name, tuple(sample.labels.items())), []).append(sample.value)
     for (name, labels), several in values.items():
-        value = min(several) if name in _LEAST else max(several) if name in _MOST else sum(several)
+        value = min(several) if name in _MIN_METRICS else max(several) if name in _MAX_METRICS else sum(several)
         total.add_sample(name, dict(labels), value)
     return total
 
 
 _WAIT_S: Final = 3.0
 _PURGE_WAIT_S: Final = 60.0
-_LOOK_S: Final = 0.05
-_SENT: Final = ("Authorization", "Accept", "Content-Type")
-_OURS: Final = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
+_CHECK_INTERVAL_S: Final = 0.05
+_FORWARDED_FIELDS: Final = ("Authorization", "Accept", "Content-Type")
+_OWN_FIELDS: Final = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
 
 
 @immutable
-class Said:
+class WorkerResponse:
     """What a worker answered."""
 
     status: int
@@ -217,7 +217,7 @@ class Said:
     body: bytes
 
 
-class Workers:
+class WorkerPool:
     """The workers' admin ports, at *urls*."""
 
     def __init__(self, urls: Sequence[str], session: aiohttp.ClientSession) -> None:
@@ -225,22 +225,22 @@ class Workers:
         self._session = session
 
     @property
-    def numbers(self) -> range:
+    def living(self) -> range:
         """What operators know the workers by."""
         return range(1, len(self._urls) + 1)
 
-    async def all(self, path: str, request: web.Request | None = None) -> list[Said | None]:
+    async def ask_all(self, path: str, request: web.Request | None = None) -> list[WorkerResponse | None]:
         """Return what each worker answers to a GET of *path*, None for one that does not answer."""
-        return list(await asyncio.gather(*(self._asked(url, "GET", path, request, b"") for url in self._urls)))
+        return list(await asyncio.gather(*(self._ask(url, "GET", path, request, b"") for url in self._urls)))
 
-    async def any(self, request: web.Request) -> Said | None:
+    async def ask_any(self, request: web.Request) -> WorkerResponse | None:
         """Return what a worker answers to *request*, one that says that it lives: one that hangs would hold it up."""
         body = await request.read()
-        looks = [asyncio.create_task(self._living(url)) for url in self._urls]
+        looks = [asyncio.create_task(self._is_living(url)) for url in self._urls]
         try:
             for look in asyncio.as_completed(looks):
                 url = await look
-                said = url and await self._asked(
+                said = url and await self._ask(
                     url, request.method, request.raw_path, request, body, wait_s=_PURGE_WAIT_S
                 )
                 if said:
@@ -251,90 +251,98 @@ class Workers:
                 each.cancel()
             await asyncio.gather(*looks, return_exceptions=True)
 
-    async def _living(self, url: str) -> str | None:
+    async def _is_living(self, url: str) -> str | None:
         """Return *url* if the worker there answers."""
-        return url if await self._asked(url, "GET", "/healthz", None, b"") else None
+        return url if await self._ask(url, "GET", "/healthz", None, b"") else None
 
-    async def _asked(
+    async def _ask(
         self, url: str, method: str, path: str, request: web.Request | None, body: bytes, *, wait_s: float = _WAIT_S
-    ) -> Said | None:
-        sent = {} if request is None else {name: request.headers[name] for name in _SENT if name in request.headers}
+    ) -> WorkerResponse | None:
+        sent = (
+            {}
+            if request is None
+            else {name: request.headers[name] for name in _FORWARDED_FIELDS if name in request.headers}
+        )
         limit = aiohttp.ClientTimeout(total=wait_s)
         try:
             async with self._session.request(method, url + path, data=body, headers=sent, timeout=limit) as answer:
-                told = {name: value for name, value in answer.headers.items() if name.lower() not in _OURS}
-                return Said(answer.status, told, await answer.read())
+                told = {name: value for name, value in answer.headers.items() if name.lower() not in _OWN_FIELDS}
+                return WorkerResponse(answer.status, told, await answer.read())
         except (aiohttp.ClientError, TimeoutError):
             return None
 
 
-def application(workers: Workers, *, token: str | None, is_stopping: Callable[[], bool]) -> web.Application:
+def application(workers: WorkerPool, *, token: str | None, is_stopping: Callable[[], bool]) -> web.Application:
     """Return the admin application over *workers*; with a *token* it is for whoever sends that.
 
     From when *is_stopping* on, `/readyz` asks no worker: one that hangs would delay the answer.
     """
-    asked = _Asked(workers, is_stopping)
-    app = web.Application(middlewares=[guard(token)])
+    asked = _Handlers(workers, is_stopping)
+    app = web.Application(middlewares=[make_guard(token)])
     own = {"/healthz": healthz, "/readyz": asked.readyz, "/metrics": asked.metrics, "/stats": asked.stats}
     app.add_routes([web.get(path, handler) for path, handler in own.items()])
     app.router.add_route("*", "/{path:.*}", asked.other)
     return app
 
 
-class _Asked:
+class _Handlers:
     """What operators ask of all *workers* together."""
 
-    def __init__(self, workers: Workers, is_stopping: Callable[[], bool]) -> None:
+    def __init__(self, workers: WorkerPool, is_stopping: Callable[[], bool]) -> None:
         self._workers = workers
         self._is_stopping = is_stopping
-        self._kept = Kept(summed)
-        self._turn = asyncio.Lock()
+        self._ended_counters = EndedCounters(sum_metrics)
+        self._lock = asyncio.Lock()
 
     async def readyz(self, _: web.Request) -> web.Response:
         """Answer 200 while every worker is ready, 503 else, with what each says of its parts."""
         if self._is_stopping():
-            ready, parts = False, {f"worker {number}: listener": DRAINING for number in self._workers.numbers}
+            ready, parts = False, {f"worker {number}: listener": DRAINING for number in self._workers.living}
         else:
-            ready, parts = readiness(await self._workers.all("/readyz"))
+            ready, parts = merge_readiness(await self._workers.ask_all("/readyz"))
         body = orjson.dumps({"ready": ready, "parts": parts})
         return web.Response(status=200 if ready else 503, body=body, content_type="application/json")
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Answer with the sums of the workers' metrics."""
-        one, families = await self._measured(request)
+        one, families = await self._collect_metrics(request)
         if one is None or one.status != 200:
-            return _passed(one)
-        return web.Response(body=exposition(families), headers=one.headers)
+            return _to_response(one)
+        return web.Response(body=render_metrics(families), headers=one.headers)
 
     async def stats(self, request: web.Request) -> web.Response:
         """Answer with the figures of the status page, those of all workers as of one proxy."""
-        (one, families), told = await asyncio.gather(self._measured(request), self._workers.all("/stats", request))
+        (one, families), told = await asyncio.gather(
+            self._collect_metrics(request), self._workers.ask_all("/stats", request)
+        )
         refused = next((each for each in (one, *told) if each is not None and each.status != 200), None)
         figures = [orjson.loads(each.body) for each in told if each is not None]
         if refused is not None or not figures:
-            return _passed(refused)
-        samples = Samples(summed(families))
-        return web.Response(body=orjson.dumps(merged(samples, figures)), content_type="application/json")
+            return _to_response(refused)
+        samples = Samples(sum_metrics(families))
+        return web.Response(body=orjson.dumps(merge_stats(samples, figures)), content_type="application/json")
 
     async def other(self, request: web.Request) -> web.Response:
         """Answer as one of the workers does."""
-        return _passed(await self._workers.any(request))
+        return _to_response(await self._workers.ask_any(request))
 
-    async def _measured(self, request: web.Request) -> tuple[Said | None, list[Families]]:
+    async def _collect_metrics(self, request: web.Request) -> tuple[WorkerResponse | None, list[Families]]:
         """Return the answer of a worker and the metrics of all, to be added up.
 
         The answer is a refusal if any worker refused, and then there are no metrics; None if no worker answered.
         """
-        async with self._turn:  # so that what was said later is taken later
-            said = await self._workers.all("/metrics", request)
+        async with self._lock:  # so that what was said later is taken later
+            said = await self._workers.ask_all("/metrics", request)
             refused = next((each for each in said if each is not None and each.status != 200), None)
             if refused is not None:
                 return refused, []
-            families = self._kept.taken([parsed(each.body.decode()) if each else None for each in said])
+            families = self._ended_counters.add_up(
+                [parse_metrics(each.body.decode()) if each else None for each in said]
+            )
             return next(filter(None, said), None), families
 
 
-def readiness(said: Sequence[Said | None]) -> tuple[bool, dict[str, str]]:
+def merge_readiness(said: Sequence[WorkerResponse | None]) -> tuple[bool, dict[str, str]]:
     """Return whether every worker is ready, and what each says of its parts."""
     parts: dict[str, str] = {}
     for number, each in enumerate(said, 1):
@@ -346,13 +354,13 @@ def readiness(said: Sequence[Said | None]) -> tuple[bool, dict[str, str]]:
     return all(each is not None and each.status == 200 for each in said), parts
 
 
-async def started(workers: Workers) -> None:
+async def are_started(workers: WorkerPool) -> None:
     """Return when every worker has been ready once."""
-    while not readiness(await workers.all("/readyz"))[0]:  # noqa: ASYNC110 - it is other processes that are waited for
-        await asyncio.sleep(_LOOK_S)
+    while not merge_readiness(await workers.ask_all("/readyz"))[0]:  # noqa: ASYNC110 - it is other processes that are waited for
+        await asyncio.sleep(_CHECK_INTERVAL_S)
 
 
-def _passed(said: Said | None) -> web.Response:
+def _to_response(said: WorkerResponse | None) -> web.Response:
     if said is None:
         raise RefusedError(503, "workers: none answers")
     return web.Response(status=said.status, body=said.body, headers=said.headers)

@@ -16,14 +16,14 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
-from proxy.admin.auth import RefusedError, guard, refusal
+from proxy.admin.auth import RefusedError, error_response, make_guard
 from proxy.admin.dashboard import Page
-from proxy.core.purge import Purge, Purged, PurgeError, purge
-from proxy.http.validation import Malformed, origin_form
-from proxy.observability.logging import Telemetry, event
+from proxy.core.purge import PurgeError, PurgeOrder, PurgeResult, parse_purge
+from proxy.http.validation import MalformedRequest, to_origin_form
+from proxy.observability.logging import Telemetry, log_event
 
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
-Purging = Callable[[Purge], Awaitable[Purged]]
+Purging = Callable[[PurgeOrder], Awaitable[PurgeResult]]
 Explanation = Iterable[tuple[str, str]]
 
 DRAINING: Final = "not ready, draining"  # what `/readyz` says of the listener of a process that was told to stop
@@ -41,7 +41,7 @@ class Operations:
 
     telemetry: Telemetry
     readiness: Readiness
-    purging: Purging
+    purge_order: Purging
     stored_bytes: Callable[[], int]
     statistics: Callable[[], Mapping[str, Any]]
     explain: Callable[[str], Explanation]
@@ -56,30 +56,30 @@ class Operations:
         """Answer with what Prometheus reads."""
         self.telemetry.stored_bytes.set(self.stored_bytes())
         return web.Response(
-            body=self.telemetry.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+            body=self.telemetry.render_metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
         )
 
     async def stats(self, _: web.Request) -> web.Response:
         """Answer with the figures of the status page."""
         return _json(self.statistics())
 
-    async def explained(self, request: web.Request) -> web.Response:
+    async def explain_target(self, request: web.Request) -> web.Response:
         """Answer with what a request turns into, as JSON or as the lines of `ims-proxy explain`."""
-        told = list(self.explain(explained_target(request.raw_path.partition("?")[2])))
+        told = list(self.explain(parse_explain_target(request.raw_path.partition("?")[2])))
         if "text/plain" in request.headers.get("Accept", ""):
             return web.Response(text="".join(f"{label:<12} {text}\n" for label, text in told))
-        return _json(_tree(told))
+        return _json(_escape_tree(told))
 
     async def purge(self, request: web.Request) -> web.Response:
         """Drop what the body names, and answer with how many listings that were."""
         try:
-            order = purge(orjson.loads(await request.read()))
+            order = parse_purge(orjson.loads(await request.read()))
         except PurgeError as error:
             raise RefusedError(400, str(error)) from error
         except orjson.JSONDecodeError as error:
             raise RefusedError(400, "purge: no JSON") from error
-        told = await self.purging(order)
-        return _json({"dropped": told.dropped} | ({"because": told.because} if told.because else {}))
+        told = await self.purge_order(order)
+        return _json({"dropped": told.dropped} | ({"because": told.reason} if told.reason else {}))
 
 
 def application(operations: Operations, *, token: str | None) -> web.Application:
@@ -89,7 +89,7 @@ def application(operations: Operations, *, token: str | None) -> web.Application
     async def status_page(_: web.Request) -> web.Response:
         return web.Response(body=page.body, content_type="text/html", charset="utf-8", headers=page.headers)
 
-    app = web.Application(middlewares=[guard(token)])
+    app = web.Application(middlewares=[make_guard(token)])
     app.add_routes(
         [
             web.get("/", status_page),
@@ -97,7 +97,7 @@ def application(operations: Operations, *, token: str | None) -> web.Application
             web.get("/readyz", operations.readyz),
             web.get("/metrics", operations.metrics),
             web.get("/stats", operations.stats),
-            web.get("/explain", operations.explained),
+            web.get("/explain", operations.explain_target),
             web.post("/purge", operations.purge),
         ]
     )
@@ -109,7 +109,7 @@ async def healthz(_: web.Request) -> web.Response:
     return web.Response(text="alive\n")
 
 
-def explained_target(query: str) -> str:
+def parse_explain_target(query: str) -> str:
     """Return the target that the raw *query* asks about: all that follows `target=`, so that its `&` stay its own.
 
     One that was percent-encoded as a whole, as forms and scripts do, is decoded once. Raises `RefusedError`.
@@ -118,12 +118,12 @@ def explained_target(query: str) -> str:
         raise RefusedError(400, "explain: no target, ?target=/v2/images?… is allowed")
     raw = query.removeprefix(_TARGET)
     target = raw if raw.startswith("/") else unquote(raw)
-    if not target.startswith("/") or isinstance(origin_form("GET", target, None), Malformed):
+    if not target.startswith("/") or isinstance(to_origin_form("GET", target, None), MalformedRequest):
         raise RefusedError(400, "explain: target: a path with a query, in visible ASCII characters, is allowed")
     return target
 
 
-def _tree(told: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
+def _escape_tree(told: Iterable[tuple[str, str]]) -> dict[str, str | list[str]]:
     tree: dict[str, str | list[str]] = {}
     notes: list[str] = []
     for label, text in told:
@@ -168,7 +168,9 @@ class _Connection(RequestHandler):
     ) -> web.StreamResponse:
         """Return the answer to what could not be read, or not be answered."""
         if status == 500:
-            event("admin-failed", level=logging.ERROR, error=type(exc).__name__)
-        told = refusal(status, "admin port: failed" if status == 500 else "admin port: not understood as HTTP/1.1", {})
+            log_event("admin-failed", level=logging.ERROR, error=type(exc).__name__)
+        told = error_response(
+            status, "admin port: failed" if status == 500 else "admin port: not understood as HTTP/1.1", {}
+        )
         told.force_close()
         return told

@@ -23,13 +23,13 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from proxy.observability.logging import event
+from proxy.observability.logging import log_event
 
 # Kubernetes' probes carry no token. The page holds nothing of the proxy's; it asks for the token itself.
-_HEALTH: Final = frozenset({"/healthz", "/readyz"})
-_OPEN: Final = _HEALTH | {"/"}
-_SAFE: Final = frozenset({"GET", "HEAD"})
-_ALWAYS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "ims-proxy"}
+_HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz"})
+_OPEN_PATHS: Final = _HEALTH_PATHS | {"/"}
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+_SECURITY_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "ims-proxy"}
 
 
 class RefusedError(Exception):
@@ -42,7 +42,7 @@ class RefusedError(Exception):
         self.headers = headers or {}
 
 
-def guard(token: str | None) -> Middleware:
+def make_guard(token: str | None) -> Middleware:
     """Return the middleware that lets in whoever may use the port, and tells every error as JSON.
 
     With a *token*, that is whoever sends it.
@@ -51,29 +51,29 @@ def guard(token: str | None) -> Middleware:
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            _admit(request, token)
+            _check_access(request, token)
             response = await handler(request)
         except RefusedError as error:
-            return refusal(error.status, error.message, error.headers)
+            return error_response(error.status, error.message, error.headers)
         except web.HTTPException as error:
-            return refusal(error.status, f"admin port: {error.reason.lower()}", _allowed(error))
+            return error_response(error.status, f"admin port: {error.reason.lower()}", _allowed_methods(error))
         except Exception as error:  # noqa: BLE001 - told as JSON like every other error, and logged
-            event("admin-failed", level=logging.ERROR, error=type(error).__name__)
-            return refusal(500, "admin port: failed", {})
-        response.headers.update(_ALWAYS)
+            log_event("admin-failed", level=logging.ERROR, error=type(error).__name__)
+            return error_response(500, "admin port: failed", {})
+        response.headers.update(_SECURITY_HEADERS)
         return response
 
     return guarded
 
 
-def _admit(request: web.Request, token: str | None) -> None:
+def _check_access(request: web.Request, token: str | None) -> None:
     """Let *request* be carried out; raises `RefusedError` if it may not be."""
-    if token is not None and request.path not in _OPEN and not _has(request, token):
+    if token is not None and request.path not in _OPEN_PATHS and not _has_token(request, token):
         raise RefusedError(401, "admin port: no valid bearer token", {"WWW-Authenticate": "Bearer"})
     host = request.headers.get("Host", "")
-    if token is None and request.path not in _HEALTH and not names_loopback(host):
+    if token is None and request.path not in _HEALTH_PATHS and not is_loopback_host(host):
         raise RefusedError(403, "admin port: Host is no name of loopback, others need admin.token")
-    if request.method in _SAFE:
+    if request.method in _SAFE_METHODS:
         return
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site", "none")
@@ -83,12 +83,12 @@ def _admit(request: web.Request, token: str | None) -> None:
         raise RefusedError(415, "admin port: Content-Type is not application/json, which is all that is allowed")
 
 
-def _has(request: web.Request, token: str) -> bool:
+def _has_token(request: web.Request, token: str) -> bool:
     said = request.headers.get("Authorization", "")
     return hmac.compare_digest(said.encode("utf-8", "surrogateescape"), f"Bearer {token}".encode())
 
 
-def names_loopback(host: str) -> bool:
+def is_loopback_host(host: str) -> bool:
     """Whether *host*, a `Host` field's value, can only mean this machine."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
@@ -97,18 +97,18 @@ def names_loopback(host: str) -> bool:
         return False
 
 
-def refusal(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+def error_response(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
     """Return the error *message* in the shape of all of the proxy's own."""
-    known_as = uuid.uuid4().hex
-    told = {"error_code": f"PROXY.{status:04}", "error_msg": message, "request_id": known_as}
+    request_id = uuid.uuid4().hex
+    told = {"error_code": f"PROXY.{status:04}", "error_msg": message, "request_id": request_id}
     return web.Response(
         status=status,
         body=orjson.dumps(told),
         content_type="application/json",
-        headers={**headers, **_ALWAYS, "X-Request-Id": known_as},
+        headers={**headers, **_SECURITY_HEADERS, "X-Request-Id": request_id},
     )
 
 
-def _allowed(error: web.HTTPException) -> Mapping[str, str]:
+def _allowed_methods(error: web.HTTPException) -> Mapping[str, str]:
     """Return the field that a 405 has to carry (RFC 9110 §15.5.6)."""
     return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}

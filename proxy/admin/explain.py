@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from proxy.config.model import Settings
-from proxy.config.policies import asking, resource_routes, rules
-from proxy.core.list_api import EXTENSION_PATH
-from proxy.core.list_query import ListQuery, Sort, normalised, parsed
+from proxy.config.policies import make_lifetime_rules, make_list_rules, make_resource_routes
+from proxy.core.list_api import CLOUDIMAGES_PATH
+from proxy.core.list_query import ListQuery, SortOrder, describe_normalisation, parse_list_query
 from proxy.core.messages import Fields, Request
-from proxy.core.partition import Partition, Partitioner, Scope, Unshared, Who
-from proxy.core.routes import Route, route
-from proxy.listing.request import ListAsk, asked, shared_by_all
-from proxy.resources.request import resource_asked
+from proxy.core.partition import NotShareable, Partition, Partitioner, Principal, TokenScope
+from proxy.core.routes import Route, classify_path
+from proxy.listing.request import ListRequest, parse_list_request, to_public_list
+from proxy.resources.request import parse_resource_request
 
 # Why a list request goes through as it came, in a sentence each; the tokens stand in `Cache-Status` details.
-REASONS = {
+BYPASS_REASONS = {
     "no-store": "the caller sent Cache-Control: no-store",
     "body": "it has a body",
     "precondition": "it has a precondition other than If-None-Match",
@@ -35,7 +35,7 @@ REASONS = {
     "signed": "it is signed, and the signature can't be verified here; if it covers Host, it holds for the upstream's",
 }
 
-_SHARED = {
+_PARTITION_TEXTS = {
     "token": "shared only among requests with this token",
     "project": "shared by all tokens of its project and roles, once IAM has verified this one",
     "gateway": "shared by all callers, what the proxy's own identity sees",
@@ -46,112 +46,118 @@ _SHARED = {
 _ANY_SECRET = b"explanations show no digests"
 
 
-def assumed_explanation(target: str, settings: Settings) -> Iterator[tuple[str, str]]:
+def explain_target(target: str, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield what a GET of *target* turns into, by a caller of whom nothing else is known."""
     if settings.identity.mode == "gateway":
-        yield from explanation("GET", target, (), settings)
+        yield from explain_request("GET", target, (), settings)
         return
     yield "assumed", "the caller sends one X-Auth-Token, and no other field that matters"
-    yield from explanation("GET", target, [("X-Auth-Token", "assumed")], settings)
+    yield from explain_request("GET", target, [("X-Auth-Token", "assumed")], settings)
 
 
-def explanation(
+def explain_request(
     method: str, target: str, fields: Sequence[tuple[str, str]], settings: Settings
 ) -> Iterator[tuple[str, str]]:
     """Yield what a request for *target*, a path with a query, turns into: (label, text), without any credential."""
     request = Request(method.upper(), target, Fields(fields), request_id="explained")
-    kind = route(request.path)
+    kind = classify_path(request.path)
     yield "request", f"{request.method} {target}"
     yield "route", kind.value
     if request.method not in ("GET", "HEAD"):
         yield "cacheable", "no: only GET and HEAD are answered from the store"
         return
-    if kind not in (Route.LIST, Route.EXTENSION_LIST):
-        yield from _resource(request, settings)
+    if kind not in (Route.LIST, Route.CLOUDIMAGES_LIST):
+        yield from _explain_resource(request, settings)
         return
-    query = parsed(request.query)
+    query = parse_list_query(request.query)
     if isinstance(query, ListQuery):
-        yield from _listing(request, query)
-    asks = asking(settings, _ANY_SECRET)
-    ask = asked(request, asks, _who(request, asks.partitioner, settings))
-    if isinstance(ask, ListAsk) and (shared := shared_by_all(ask, asks)):
-        ask = shared
-    if isinstance(ask, ListAsk):
-        yield from _answered(ask, settings)
+        yield from _explain_listing(request, query)
+    asks = make_list_rules(settings, _ANY_SECRET)
+    list_request = parse_list_request(request, asks, _explain_principal(request, asks.partitioner, settings))
+    if isinstance(list_request, ListRequest) and (shared := to_public_list(list_request, asks)):
+        list_request = shared
+    if isinstance(list_request, ListRequest):
+        yield from _explain_answer(list_request, settings)
     else:
-        yield "cacheable", f"no: {REASONS[ask]} (detail={ask}); it goes through as it came"
+        yield "cacheable", f"no: {BYPASS_REASONS[list_request]} (detail={list_request}); it goes through as it came"
 
 
-def _resource(request: Request, settings: Settings) -> Iterator[tuple[str, str]]:
-    on = resource_routes(settings.cache).route(request.path)
+def _explain_resource(request: Request, settings: Settings) -> Iterator[tuple[str, str]]:
+    on = make_resource_routes(settings.cache).find(request.path)
     if on is None:
         yield "cacheable", "no: neither a list nor a resource that a route names"
         return
     yield "resource", f"route {on.path}"
     partitioner = Partitioner(_ANY_SECRET)
-    who = _who(request, partitioner, settings)
-    if who is None:
-        partition = partitioner.of(request.fields)
-        who = Who(partition, partition) if isinstance(partition, Partition) else partition
-    ask = resource_asked(request, on, partitioner, who)
-    if isinstance(ask, str):
-        yield "cacheable", f"no: {REASONS[ask]} (detail={ask}); it goes through as it came"
+    principal = _explain_principal(request, partitioner, settings)
+    if principal is None:
+        partition = partitioner.from_fields(request.fields)
+        principal = Principal(partition, partition) if isinstance(partition, Partition) else partition
+    list_request = parse_resource_request(request, on, partitioner, principal)
+    if isinstance(list_request, str):
+        yield "cacheable", f"no: {BYPASS_REASONS[list_request]} (detail={list_request}); it goes through as it came"
         return
-    shared = "shared by everyone, for the route says so" if on.public else _SHARED[ask.key.partition.kind]
-    yield "partition", f"{ask.key.partition.kind}: {shared}"
+    shared = (
+        "shared by everyone, for the route says so"
+        if on.is_public
+        else _PARTITION_TEXTS[list_request.key.partition.kind]
+    )
+    yield "partition", f"{list_request.key.partition.kind}: {shared}"
     yield "lifetime", f"what the answer says, else {on.policy.ttl_s:g} s"
     yield "cacheable", "yes"
 
 
-def _listing(request: Request, query: ListQuery) -> Iterator[tuple[str, str]]:
+def _explain_listing(request: Request, query: ListQuery) -> Iterator[tuple[str, str]]:
     yield "listing", f"{request.path}{'?' if query.canonical else ''}{query.canonical}"
     limit = "the upstream's default" if query.window.limit is None else str(query.window.limit)
     yield (
         "window",
         f"limit {limit}, " + ("from the head" if query.window.marker is None else f"after {query.window.marker}"),
     )
-    for note in normalised(request.query):
+    for note in describe_normalisation(request.query):
         yield "normalised", note
-    yield "sorted by", f"{', '.join(query.sort.keys)}: {_paging(query.sort)}"
+    yield "sorted by", f"{', '.join(query.sort.keys)}: {_explain_paging(query.sort)}"
 
 
-def _paging(sort: Sort) -> str:
-    if not sort.windowed:
+def _explain_paging(sort: SortOrder) -> str:
+    if not sort.has_total_order:
         return "its pages are no windows of one order, each is kept as it came"
-    if sort.immovable:
+    if sort.is_stable:
         return "any window is answered from stored spans, joined where it crosses them"
     return "a window is answered from one span; images may move under this order, so spans are not joined"
 
 
-def _answered(ask: ListAsk, settings: Settings) -> Iterator[tuple[str, str]]:
-    yield "variant", f"X-Api-Version {ask.key.variant}" if ask.key.variant else "no X-Api-Version"
-    yield "partition", f"{ask.key.partition.kind}: {_SHARED[ask.key.partition.kind]}"
-    yield "page", f"{ask.rows} rows{'' if ask.key.path != EXTENSION_PATH else ', no links'}"
+def _explain_answer(request: ListRequest, settings: Settings) -> Iterator[tuple[str, str]]:
+    yield "variant", f"X-Api-Version {request.key.variant}" if request.key.variant else "no X-Api-Version"
+    yield "partition", f"{request.key.partition.kind}: {_PARTITION_TEXTS[request.key.partition.kind]}"
+    yield "page", f"{request.row_count} rows{'' if request.key.path != CLOUDIMAGES_PATH else ', no links'}"
     lifetime = (
-        f"{ask.lifetimes.ttl_s:g} s, {ask.lifetimes.transient_ttl_s:g} s where an image is about to change; "
-        f"by {_rule(ask, settings)}"
+        f"{request.lifetimes.ttl_s:g} s, {request.lifetimes.transient_ttl_s:g} s where an image is about to change; "
+        f"by {_explain_rule(request, settings)}"
     )
     yield "lifetime", lifetime
     yield "cacheable", "yes"
 
 
-def _who(request: Request, partitioner: Partitioner, settings: Settings) -> Who | Unshared | None:
+def _explain_principal(
+    request: Request, partitioner: Partitioner, settings: Settings
+) -> Principal | NotShareable | None:
     """Return whose *request* is as far as that can be told offline: what IAM would say of its token is not known."""
     mode = settings.identity.mode
     if mode == "gateway":
-        partition = partitioner.own()
-        return Who(partition, partition, verified=True, public=True, credentials=())
-    partition_of_token = partitioner.of(request.fields)
-    if mode == "token" or isinstance(partition_of_token, Unshared):
+        partition = partitioner.for_own_identity()
+        return Principal(partition, partition, is_verified=True, may_share_public=True, credential_names=())
+    partition_of_token = partitioner.from_fields(request.fields)
+    if mode == "token" or isinstance(partition_of_token, NotShareable):
         return None
-    nobody = partitioner.scoped(Scope("project", "", "", (), ""), user=False)
-    return Who(nobody, nobody, verified=True, public=True)
+    nobody = partitioner.for_scope(TokenScope("project", "", "", (), ""), per_user=False)
+    return Principal(nobody, nobody, is_verified=True, may_share_public=True)
 
 
-def _rule(ask: ListAsk, settings: Settings) -> str:
-    query = parsed(ask.key.query)
+def _explain_rule(request: ListRequest, settings: Settings) -> str:
+    query = parse_list_query(request.key.query)
     assert isinstance(query, ListQuery)
-    for number, rule in enumerate(rules(settings.cache).rules, 1):
-        if rule.matches(ask.key.path, query.pairs):
+    for number, rule in enumerate(make_lifetime_rules(settings.cache).rules, 1):
+        if rule.matches(request.key.path, query.pairs):
             return f"rule {number} of cache.rules"
     return "cache.ttl_s"

@@ -16,10 +16,10 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Metric
 
 from proxy import __version__
-from proxy.core.cache_status import Fwd
-from proxy.ratelimit.limiter import ShieldState
-from proxy.ratelimit.memory_store import WithoutStore
-from proxy.ratelimit.sliding_window import Allowance
+from proxy.core.cache_status import FwdReason
+from proxy.ratelimit.limiter import RateLimitState
+from proxy.ratelimit.memory_store import StoreOutage
+from proxy.ratelimit.sliding_window import RateLimit
 from proxy.storage.base import SpanStore
 
 
@@ -61,7 +61,7 @@ class Samples:
         """Return the largest of the samples of *name*, 0 where there is none."""
         return max((value for _, value in self._samples[name]), default=0.0)
 
-    def by(self, name: str, label: str) -> dict[str, int]:
+    def total_by(self, name: str, label: str) -> dict[str, int]:
         """Return the sums of the samples of *name*, the largest first, by *label*."""
         sums: dict[str, float] = defaultdict(float)
         for labels, value in self._samples[name]:
@@ -93,8 +93,8 @@ class Samples:
 
 
 # Requests that are answered from the store, or could have been (RFC 9211): not those that only pass through.
-_MISSES: Final = frozenset({Fwd.URI_MISS, Fwd.MISS, Fwd.REQUEST, Fwd.STALE, Fwd.PARTIAL})
-_FORWARDED: Final = frozenset(fwd.value for fwd in Fwd)
+_MISSES: Final = frozenset({FwdReason.URI_MISS, FwdReason.MISS, FwdReason.REQUEST, FwdReason.STALE, FwdReason.PARTIAL})
+_FORWARDED: Final = frozenset(fwd.value for fwd in FwdReason)
 _ANSWERED: Final = _FORWARDED | {"hit"}
 _REFUSED: Final = "ims_proxy_refused_calls_total"
 _FAILING: Final = frozenset({"failing"})  # the reason that is the breaker's, and not the budget's
@@ -110,7 +110,7 @@ class Statistics:
         self,
         registry: CollectorRegistry,
         store: SpanStore,
-        shield_state: Callable[[], ShieldState],
+        shield_state: Callable[[], RateLimitState],
         *,
         max_bytes: int,
         clock: Callable[[], float] = time.time,
@@ -131,14 +131,14 @@ class Statistics:
             "version": __version__,
             "at": round(now, 3),
             "uptime_s": round(max(0.0, now - self._started_at), 3),
-            **counted(samples),
-            "budget": _budget(samples, state),
+            **count_requests(samples),
+            "budget": _budget_stats(samples, state),
             "breaker": {
-                "open": state.left_alone_s is not None,
-                "retry_in_s": _rounded(state.left_alone_s),
+                "open": state.circuit_open_s is not None,
+                "retry_in_s": _round(state.circuit_open_s),
                 "refused": samples.total(_REFUSED, reason=_FAILING),
             },
-            "concurrency": {"limit": state.concurrency_limit, "under_way": state.under_way},
+            "concurrency": {"limit": state.concurrency_limit, "under_way": state.in_flight},
             "store": self._stored(samples),
             "processes": 1,
         }
@@ -152,17 +152,17 @@ class Statistics:
             "bytes": self._store.stored_bytes,
             "max_bytes": self._max_bytes,
             "replicas": health.replicas,
-            "errors": samples.by("ims_proxy_store_errors_total", "operation"),
+            "errors": samples.total_by("ims_proxy_store_errors_total", "operation"),
         }
 
 
-def counted(samples: Samples) -> Figures:
+def count_requests(samples: Samples) -> Figures:
     """Return what can be told from the metrics alone, so of several processes too."""
     lag_s = round(samples.largest("ims_proxy_event_loop_lag_seconds"), 4)
-    return {"requests": _requests(samples), "upstream": _upstream(samples), "event_loop": {"lag_s": lag_s}}
+    return {"requests": _request_stats(samples), "upstream": _upstream_stats(samples), "event_loop": {"lag_s": lag_s}}
 
 
-def _requests(samples: Samples) -> Figures:
+def _request_stats(samples: Samples) -> Figures:
     name = "ims_proxy_requests_total"
     hits = samples.total(name, cache_status=["hit"])
     misses = samples.total(name, cache_status=[fwd.value for fwd in _MISSES])
@@ -172,61 +172,61 @@ def _requests(samples: Samples) -> Figures:
         "hit_ratio": round(hits / (hits + misses), 4) if hits + misses else None,
         "collapsed": samples.total("ims_proxy_collapsed_requests_total"),
         "by_route": samples.table(name, "route", "cache_status"),
-        "by_status": samples.by(name, "status"),
-        "seconds": {"hit": _seconds(samples, ["hit"]), "forwarded": _seconds(samples, _FORWARDED)},
+        "by_status": samples.total_by(name, "status"),
+        "seconds": {"hit": _latency_stats(samples, ["hit"]), "forwarded": _latency_stats(samples, _FORWARDED)},
     }
 
 
-def _seconds(samples: Samples, cache_status: Any) -> Figures:
+def _latency_stats(samples: Samples, cache_status: Any) -> Figures:
     told = samples.quantiles("ims_proxy_request_seconds", _SHARES.values(), cache_status=cache_status)
-    return {label: _rounded(value, 6) for label, value in zip(_SHARES, told, strict=True)}
+    return {label: _round(value, 6) for label, value in zip(_SHARES, told, strict=True)}
 
 
-def _upstream(samples: Samples) -> Figures:
+def _upstream_stats(samples: Samples) -> Figures:
     """Return the calls by purpose, and how many were saved: without the proxy each request would have been one."""
-    by_purpose = samples.by("ims_proxy_upstream_calls_total", "purpose")
+    by_purpose = samples.total_by("ims_proxy_upstream_calls_total", "purpose")
     retried = samples.total("ims_proxy_retried_calls_total")
     calls = sum(by_purpose.values()) + retried
     return {
         "calls": calls,
         "by_purpose": by_purpose,
-        "by_status": samples.by("ims_proxy_upstream_calls_total", "status"),
+        "by_status": samples.total_by("ims_proxy_upstream_calls_total", "status"),
         "retried": retried,
         "throttled": samples.total("ims_proxy_throttled_calls_total"),
         "saved": samples.total("ims_proxy_requests_total", cache_status=_ANSWERED) - calls,
     }
 
 
-def _budget(samples: Samples, state: ShieldState) -> Figures:
+def _budget_stats(samples: Samples, state: RateLimitState) -> Figures:
     """Return how the tightest budget stands, by what this process called; `None` where no limit is known."""
     usage, queues = state.usage, state.queues
     calls = samples.values("ims_proxy_learnt_calls", "policy")
     per_s = samples.values("ims_proxy_learnt_seconds", "policy")
     return {
-        "allowance": _allowance(usage.allowance) if usage else None,
+        "allowance": _format_limit(usage.limit) if usage else None,
         "used": usage.used if usage else None,
         "left_ratio": round(usage.left_share, 4) if usage else None,
-        "learnt": {policy: _allowance(Allowance(int(calls[policy]), per_s[policy])) for policy in calls},
+        "learnt": {policy: _format_limit(RateLimit(int(calls[policy]), per_s[policy])) for policy in calls},
         "budgets": queues.budgets,
         "low": queues.low,
-        "gates_closed": queues.closed,
-        "closed_for_s": _rounded(queues.closed_s) if queues.closed else None,
+        "gates_closed": queues.cooling_down,
+        "closed_for_s": _round(queues.cooldown_s) if queues.cooling_down else None,
         "waiting": queues.waiting,
         "refused": samples.total(_REFUSED) - samples.total(_REFUSED, reason=_FAILING),
-        "thrift": samples.by("ims_proxy_thrift_total", "purpose"),
-        "without_store": _without_store(state.without_store),
+        "thrift": samples.total_by("ims_proxy_thrift_total", "purpose"),
+        "without_store": _store_outage_stats(state.store_outage),
     }
 
 
-def _without_store(without: WithoutStore | None) -> Figures | None:
+def _store_outage_stats(without: StoreOutage | None) -> Figures | None:
     if without is None:
         return None
-    return {"mode": without.mode, "share": without.share, "no_calls_for_s": _rounded(without.no_calls_for_s)}
+    return {"mode": without.mode, "share": without.share, "no_calls_for_s": _round(without.no_calls_for_s)}
 
 
-def _allowance(allowance: Allowance) -> Figures:
-    return {"calls": allowance.calls, "per_s": allowance.per_s}
+def _format_limit(limit: RateLimit) -> Figures:
+    return {"calls": limit.calls, "per_s": limit.per_s}
 
 
-def _rounded(value: float | None, digits: int = 3) -> float | None:
+def _round(value: float | None, digits: int = 3) -> float | None:
     return None if value is None else round(value, digits)

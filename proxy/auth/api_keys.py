@@ -12,9 +12,9 @@ from typing import Final
 from proxy.core.messages import Fields
 from proxy.core.values import immutable
 
-LEAST_CHARS: Final = 16
+MIN_KEY_CHARS: Final = 16
 # Fields that say who is asking, to the upstream or to its middleware. Only the proxy's own may reach them.
-CLAIMS: Final = (
+IDENTITY_FIELDS: Final = (
     "authorization",
     "cookie",
     "proxy-authorization",
@@ -48,62 +48,62 @@ CLAIMS: Final = (
     "x-user-name",
 )
 # Fields that turn a GET into another method for some servers. A caller that may not write must not do so by them.
-OVERRIDES: Final = ("x-http-method", "x-http-method-override", "x-method-override")
+METHOD_OVERRIDE_FIELDS: Final = ("x-http-method", "x-http-method-override", "x-method-override")
 
 
 @immutable
-class Caller:
-    """A caller known by the digest of its key; *writes* says whether it may change images."""
+class ApiKey:
+    """A caller known by the digest of its key; *may_write* says whether it may change images."""
 
     name: str
     digest: bytes = field(repr=False)
-    writes: bool
+    may_write: bool
 
 
-class CallersError(ValueError):
+class ApiKeysError(ValueError):
     """A callers' file that can't be used; the message says why and quotes no key."""
 
 
-def callers(text: str) -> tuple[Caller, ...]:
+def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
     """Return the callers in a file: TOML, a table for each, with its `key` and, where it may write, `writes = true`.
 
-    Raises `CallersError`.
+    Raises `ApiKeysError`.
     """
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        raise CallersError("no TOML") from None  # its message may quote a key
-    found = tuple(_caller(name, table) for name, table in tables.items())
+        raise ApiKeysError("no TOML") from None  # its message may quote a key
+    found = tuple(_parse_api_key(name, table) for name, table in tables.items())
     if not found:
-        raise CallersError("no caller in it")
+        raise ApiKeysError("no caller in it")
     if len({caller.digest for caller in found}) < len(found):
-        raise CallersError("two callers with one key")
+        raise ApiKeysError("two callers with one key")
     return found
 
 
-def _caller(name: str, table: object) -> Caller:
+def _parse_api_key(name: str, table: object) -> ApiKey:
     if not isinstance(table, dict) or not set(table) <= {"key", "writes"}:
-        raise CallersError(f"{name}: a table with key and writes is allowed")
+        raise ApiKeysError(f"{name}: a table with key and writes is allowed")
     key, writes = table.get("key"), table.get("writes", False)
-    if not isinstance(key, str) or len(key) < LEAST_CHARS or not key.isascii() or not key.isprintable():
-        raise CallersError(f"{name}.key: a text of at least {LEAST_CHARS} visible ASCII characters is allowed")
+    if not isinstance(key, str) or len(key) < MIN_KEY_CHARS or not key.isascii() or not key.isprintable():
+        raise ApiKeysError(f"{name}.key: a text of at least {MIN_KEY_CHARS} visible ASCII characters is allowed")
     if not isinstance(writes, bool):
-        raise CallersError(f"{name}.writes: true or false is allowed")
-    return Caller(name, _digest(key), writes)
+        raise ApiKeysError(f"{name}.writes: true or false is allowed")
+    return ApiKey(name, _digest(key), writes)
 
 
-def recognised(fields: Fields, among: Iterable[Caller]) -> Caller | None:
+def find_api_key(fields: Fields, api_keys: Iterable[ApiKey]) -> ApiKey | None:
     """Return the caller whose key stands in `Authorization: Bearer` or `X-Api-Key`; every key is compared, always.
 
     None where no key or more than one is given.
     """
-    bearers = [value[7:].strip() for value in fields.all("authorization") if value[:7].lower() == "bearer "]
-    keys = bearers + fields.all("x-api-key")
-    if len(keys) != 1 or len(fields.all("authorization")) > len(bearers):
+    bearers = [value[7:].strip() for value in fields.get_all("authorization") if value[:7].lower() == "bearer "]
+    keys = bearers + fields.get_all("x-api-key")
+    if len(keys) != 1 or len(fields.get_all("authorization")) > len(bearers):
         return None
     given = _digest(keys[0])
     found = None
-    for caller in among:
+    for caller in api_keys:
         if hmac.compare_digest(caller.digest, given):
             found = caller
     return found

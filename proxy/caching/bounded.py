@@ -14,19 +14,19 @@ from dataclasses import replace
 from math import floor
 from typing import Final, Generic, TypeVar
 
-from proxy.caching.collapsing import OF_THE_CALL, Coalescer
+from proxy.caching.collapsing import PER_CALL_FIELDS, RequestCollapser
 from proxy.core.messages import Response
-from proxy.http.conditional import entity_tag
-from proxy.http.negotiation import encoded
+from proxy.http.conditional import compute_entity_tag
+from proxy.http.negotiation import encode
 
 Value = TypeVar("Value")
 
 
-class Memo(Generic[Value]):
-    """At most *most* values, each until its time is over."""
+class TTLMap(Generic[Value]):
+    """At most *max_items* values, each until its time is over."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_items: int) -> None:
+        self._most = max_items
         self._values: OrderedDict[Hashable, tuple[Value, float]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -49,85 +49,85 @@ class Memo(Generic[Value]):
         self._values.pop(key, None)
 
 
-NEGATIVE: Final = frozenset({400, 404})
-_REMEMBERED: Final = 2_000
-_MOST_BYTES: Final = 8 * 1024
+NEGATIVE_STATUSES: Final = frozenset({400, 404})
+_MAX_ENTRIES: Final = 2_000
+_MAX_BODY_BYTES: Final = 8 * 1024
 
 
-class Negatives:
-    """Remembers refusals for *for_s* seconds. *clock* gives epoch seconds."""
+class NegativeCache:
+    """Remembers refusals for *ttl_s* seconds. *clock* gives epoch seconds."""
 
-    def __init__(self, *, for_s: float, clock: Callable[[], float]) -> None:
-        self._for_s = for_s
+    def __init__(self, *, ttl_s: float, clock: Callable[[], float]) -> None:
+        self._ttl_s = ttl_s
         self._clock = clock
-        self._kept: Memo[tuple[Response, float]] = Memo(_REMEMBERED)
+        self._entries: TTLMap[tuple[Response, float]] = TTLMap(_MAX_ENTRIES)
 
-    def given(self, at: Hashable) -> Response | None:
-        """Return the refusal that is remembered under *at*, with its age (RFC 9111 §5.1)."""
+    def get(self, key: Hashable) -> Response | None:
+        """Return the refusal that is remembered under *key*, with its age (RFC 9111 §5.1)."""
         now = self._clock()
-        kept = self._kept.get(at, now=now)
+        kept = self._entries.get(key, now=now)
         if kept is None:
             return None
         response, kept_at = kept
         return replace(response, fields=response.fields.plus(("Age", str(floor(max(0.0, now - kept_at))))))
 
-    def keep(self, at: Hashable, response: Response) -> None:
-        """Remember *response* under *at*, unless it is no refusal, is long, or sets a cookie.
+    def put(self, key: Hashable, response: Response) -> None:
+        """Remember *response* under *key*, unless it is no refusal, is long, or sets a cookie.
 
         Fields that describe a single call, such as its request id, are left out.
         """
-        brief = len(response.body) <= _MOST_BYTES and response.fields.get("set-cookie") is None
-        if response.status in NEGATIVE and brief and self._for_s > 0:
+        brief = len(response.body) <= _MAX_BODY_BYTES and response.fields.get("set-cookie") is None
+        if response.status in NEGATIVE_STATUSES and brief and self._ttl_s > 0:
             now = self._clock()
-            kept = replace(response, fields=response.fields.without(("age", *OF_THE_CALL)))
-            self._kept.put(at, (kept, now), until=now + self._for_s)
+            kept = replace(response, fields=response.fields.without(("age", *PER_CALL_FIELDS)))
+            self._entries.put(key, (kept, now), until=now + self._ttl_s)
 
 
 _OFF_LOOP_BYTES: Final = 64 * 1024
 _OVERHEAD_BYTES: Final = 200
 
 
-class Coder:
+class BodyEncoder:
     """Codes bodies: a long one in a thread, once for all who ask for it meanwhile."""
 
     def __init__(self) -> None:
-        self._under_way: Coalescer[bytes] = Coalescer()
+        self._under_way: RequestCollapser[bytes] = RequestCollapser()
 
-    async def coded(self, at: Hashable, body: bytes, coding: str) -> bytes:
-        """Return *body* in *coding*; *at* identifies this body in this coding."""
+    async def encode(self, key: Hashable, body: bytes, coding: str) -> bytes:
+        """Return *body* in *coding*; *key* identifies this body in this coding."""
         if len(body) < _OFF_LOOP_BYTES:
-            return encoded(body, coding)
-        return await self._under_way.join(at, lambda: asyncio.to_thread(encoded, body, coding))
+            return encode(body, coding)
+        return await self._under_way.join(key, lambda: asyncio.to_thread(encode, body, coding))
 
     async def close(self) -> None:
         """End what is under way; nobody waits for it any more."""
         await self._under_way.close()
 
 
-class CodedBodies:
+class EncodedBodies:
     """The latest bodies that were coded, *max_bytes* of them, by what they were before."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bodies: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
         self._bytes = 0
-        self._coder = Coder()
+        self._coder = BodyEncoder()
 
     async def close(self) -> None:
         """End what is under way."""
         await self._coder.close()
 
-    async def body(self, key: str, plain: bytes, coding: str) -> bytes:
+    async def get_or_encode(self, key: str, plain: bytes, coding: str) -> bytes:
         """Return *plain*, a body of the resource *key*, in *coding*.
 
         It is identified by its bytes: an upstream may give one entity tag to several bodies that it takes for equal.
         """
-        at = (key, entity_tag(plain), coding)
+        at = (key, compute_entity_tag(plain), coding)
         found = self._bodies.get(at)
         if found is not None:
             self._bodies.move_to_end(at)
             return found
-        made = await self._coder.coded(at, plain, coding)
+        made = await self._coder.encode(at, plain, coding)
         self._forget(at)  # another caller may have had it coded meanwhile
         self._bodies[at] = made
         self._bytes += len(made) + _OVERHEAD_BYTES

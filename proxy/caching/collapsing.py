@@ -31,33 +31,33 @@ from functools import partial
 from math import inf
 from typing import Final, Generic, TypeVar
 
-from proxy.core.cache_key import ListingKey
+from proxy.core.cache_key import CacheKey
 from proxy.core.messages import Response
-from proxy.errors import ProxyError, StoreUnavailableError, TooManyCallsError
+from proxy.errors import ProxyError, RateLimitedError, StoreUnavailableError
 from proxy.observability.logging import Telemetry
-from proxy.storage.base import Claim, SpanStore, State
+from proxy.storage.base import FetchLock, ListingState, SpanStore
 from proxy.storage.circuit_breaker import begin_request
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class _Flight(Generic[Result]):
+class _InFlight(Generic[Result]):
     task: asyncio.Task[Result]
     began_at: float  # by the event loop's clock
 
 
-class Coalescer(Generic[Result]):
+class RequestCollapser(Generic[Result]):
     """A table of flights; it owns their tasks and awaits them when it closes."""
 
     def __init__(self) -> None:
-        self._flights: dict[Hashable, _Flight[Result]] = {}  # the latest for each key
+        self._flights: dict[Hashable, _InFlight[Result]] = {}  # the latest for each key
         self._tasks: set[asyncio.Task[Result]] = set()
 
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def flying(self, key: Hashable, *, not_before: float = -inf) -> bool:
+    def is_in_flight(self, key: Hashable, *, not_before: float = -inf) -> bool:
         """Whether a flight for *key* that began at *not_before* or later is under way: who joins now follows another.
 
         Times are by the event loop's clock.
@@ -74,14 +74,14 @@ class Coalescer(Generic[Result]):
         """
         flight = self._flights.get(key)
         if flight is None or flight.began_at < not_before:
-            flight = _Flight(asyncio.create_task(fetch()), asyncio.get_running_loop().time())
+            flight = _InFlight(asyncio.create_task(fetch()), asyncio.get_running_loop().time())
             self._flights[key] = flight
             self._tasks.add(flight.task)
-            flight.task.add_done_callback(partial(self._landed, key))
+            flight.task.add_done_callback(partial(self._forget_finished, key))
         await asyncio.wait((flight.task,))  # not `shield`, which since Python 3.14 logs an error that nobody waits for
         return flight.task.result()
 
-    def _landed(self, key: Hashable, task: asyncio.Task[Result]) -> None:
+    def _forget_finished(self, key: Hashable, task: asyncio.Task[Result]) -> None:
         self._tasks.discard(task)
         flight = self._flights.get(key)
         if flight is not None and flight.task is task:
@@ -97,120 +97,122 @@ class Coalescer(Generic[Result]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-PERSONAL: Final = frozenset({401, 403})  # answers that are about who asks
+PERSONAL_STATUSES: Final = frozenset({401, 403})  # answers that are about who asks
 # What tells of one call: the budget that it left, the name that it went by.
-OF_THE_CALL: Final = frozenset(
+PER_CALL_FIELDS: Final = frozenset(
     {
         "x-request-id",
         "x-openstack-request-id",
         *(f"x-apig-ratelimit-{policy}" for policy in ("user", "api", "app", "ip")),
     }
 )
-_CLAIM_POLLS: Final = 900
-_JOINS: Final = 8
-_CLAIM_POLL_S: Final = 0.1
+_MAX_LOCK_POLLS: Final = 900
+_MAX_JOINS: Final = 8
+_LOCK_POLL_S: Final = 0.1
 
 Outcome = TypeVar("Outcome")
 
 
-def without_its_call(response: Response) -> Response:
+def without_per_call_fields(response: Response) -> Response:
     """Return *response* as it is told to those who did not make the call that it answers."""
-    return replace(response, fields=response.fields.without(OF_THE_CALL))
+    return replace(response, fields=response.fields.without(PER_CALL_FIELDS))
 
 
-class Sharing(Generic[Outcome]):
+class FetchCollapser(Generic[Outcome]):
     """Lets fetches that end in a `Outcome` be shared. *clock* gives epoch seconds."""
 
     def __init__(self, store: SpanStore, *, telemetry: Telemetry, clock: Callable[[], float]) -> None:
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
-        self._flights: Coalescer[Outcome] = Coalescer()
+        self._flights: RequestCollapser[Outcome] = RequestCollapser()
 
     async def close(self) -> None:
         """End the fetches that are under way."""
         await self._flights.close()
 
-    async def shared(
+    async def collapse(
         self,
-        at: Hashable,
+        key: Hashable,
         fetch: Callable[[], Coroutine[None, None, Outcome]],
         *,
-        serves: Callable[[Outcome, bool], bool],
+        is_usable: Callable[[Outcome, bool], bool],
         join_after: float = -inf,
     ) -> tuple[Outcome, bool] | None:
-        """Return how the flight for *at* ended, and whether another caller began it; without one, *fetch* begins it.
+        """Return how the flight for *key* ended, and whether another caller began it; without one, *fetch* begins it.
 
-        *serves* says whether a caller who followed may take a result. Its second argument is whether an earlier flight
-        has already been of no use to this caller. A flight that began before *join_after* is not joined. None where no
-        flight was of use: then the caller has to ask alone. Raises `ProxyError` where the upstream gave no answer.
+        *is_usable* says whether a caller who followed may take a result. Its second argument is whether an earlier
+        flight has already been of no use to this caller. A flight that began before *join_after* is not joined. None
+        where no flight was of use: then the caller has to ask alone. Raises `ProxyError` where the upstream gave no
+        answer.
         """
         failed = False
-        for _ in range(_JOINS):
-            follows = self._flights.flying(at, not_before=join_after)
-            if follows:
-                self._telemetry.collapsed()
+        for _ in range(_MAX_JOINS):
+            collapsed = self._flights.is_in_flight(key, not_before=join_after)
+            if collapsed:
+                self._telemetry.record_collapsed()
             try:
-                result = await self._flights.join(at, fetch, not_before=join_after)
-            except TooManyCallsError:
-                if not follows:
+                result = await self._flights.join(key, fetch, not_before=join_after)
+            except RateLimitedError:
+                if not collapsed:
                     raise
                 continue  # who led may have had less patience or a lower rank than this caller
             except ProxyError:
-                if not follows or failed:
+                if not collapsed or failed:
                     raise
                 failed = True
                 continue
-            if not follows or serves(result, failed):
-                return result, follows
+            if not collapsed or is_usable(result, failed):
+                return result, collapsed
             if failed:
                 break
             failed = True
         return None
 
-    async def claimed(
+    async def fetch_locked(
         self,
-        key: ListingKey,
-        after: str,
-        fetch: Callable[[Claim], Awaitable[Outcome]],
+        key: CacheKey,
+        marker: str,
+        fetch: Callable[[FetchLock], Awaitable[Outcome]],
         *,
-        elsewhere: Callable[[], Awaitable[Outcome | None]],
+        find_fetched: Callable[[], Awaitable[Outcome | None]],
         generation: str,
     ) -> Outcome:
-        """Return the result of *fetch* under a claim, or, while another replica holds the claim, that of *elsewhere*.
+        """Return the result of *fetch* under a claim, or, while another replica holds the claim, that of
+        *find_fetched*.
 
-        *elsewhere* looks for what that replica has fetched. Without the store, the claim carries *generation*.
+        *find_fetched* looks for what that replica has fetched. Without the store, the claim carries *generation*.
         """
-        claim, waited = await self._claim(key, after, generation), False
-        for _ in range(_CLAIM_POLLS):
-            if claim.fence is not None:
+        lock, waited = await self._acquire_lock(key, marker, generation), False
+        for _ in range(_MAX_LOCK_POLLS):
+            if lock.fence is not None:
                 break
             waited = True
             begin_request()  # the store has just answered, so what was waited for it until now counts no more
-            if await self._settled(key, after) and (result := await elsewhere()):
+            if await self._wait_for_release(key, marker) and (result := await find_fetched()):
                 return result
-            claim = await self._claim(key, after, generation)
+            lock = await self._acquire_lock(key, marker, generation)
         try:
-            if waited and claim.fence and (result := await elsewhere()):
+            if waited and lock.fence and (result := await find_fetched()):
                 return result
-            return await fetch(claim)
+            return await fetch(lock)
         finally:
-            await self._settle(key, after, claim)
+            await self._release_lock(key, marker, lock)
 
-    async def _claim(self, key: ListingKey, after: str, generation: str) -> Claim:
+    async def _acquire_lock(self, key: CacheKey, marker: str, generation: str) -> FetchLock:
         try:
-            return await self._store.claim(key, after, now=self._clock())
+            return await self._store.acquire_lock(key, marker, now=self._clock())
         except StoreUnavailableError:
-            return Claim(State(generation), 0)
+            return FetchLock(ListingState(generation), 0)
 
-    async def _settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+    async def _release_lock(self, key: CacheKey, marker: str, lock: FetchLock) -> None:
         try:
-            await self._store.settle(key, after, claim)
+            await self._store.release_lock(key, marker, lock)
         except StoreUnavailableError:
             return  # the claim lapses by itself
 
-    async def _settled(self, key: ListingKey, after: str) -> bool:
+    async def _wait_for_release(self, key: CacheKey, marker: str) -> bool:
         try:
-            return await self._store.settled(key, after, timeout_s=_CLAIM_POLL_S)
+            return await self._store.wait_for_release(key, marker, timeout_s=_LOCK_POLL_S)
         except StoreUnavailableError:
             return False  # the next claim says how it stands

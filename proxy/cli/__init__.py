@@ -9,7 +9,7 @@ import click
 
 from proxy import __version__
 from proxy.cli.check import check, explain
-from proxy.cli.options import INTERRUPTED, failed
+from proxy.cli.options import INTERRUPTED, fail
 from proxy.cli.purge import purge
 from proxy.cli.replay import replay
 from proxy.cli.serve import demo, serve
@@ -44,7 +44,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of the output has nowhere to go
-        failed(error.strerror or error)
+        fail(error.strerror or error)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(error.exit_code)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Final
 
 _GZIP: Final = b"\x1f\x8b"
-_LONGEST_LINE: Final = 1 << 20
+_MAX_LINE: Final = 1 << 20
 _SPOOLED_BYTES: Final = 64 * 1024 * 1024
 _STEP: Final = 1_000  # lines between two words about how far it is
 
@@ -29,7 +29,7 @@ class Log:
         self.name = str(path)
         try:
             opened = sys.stdin.buffer if self.name == "-" else path.open("rb")
-            self._file: IO[bytes] = opened if opened.seekable() else _kept_aside(opened)
+            self._file: IO[bytes] = opened if opened.seekable() else _spool(opened)
             self.size_bytes = self._file.seek(0, io.SEEK_END)
         except OSError as error:
             raise LogError(f"{self.name}: {error.strerror or 'not readable'}") from error
@@ -45,8 +45,8 @@ class Log:
         source: IO[bytes] = gzip.GzipFile(fileobj=self._file, mode="rb") if packed else self._file  # type: ignore[assignment]
         count = 0
         try:
-            while line := source.readline(_LONGEST_LINE):
-                if not line.endswith(b"\n") and len(line) == _LONGEST_LINE:
+            while line := source.readline(_MAX_LINE):
+                if not line.endswith(b"\n") and len(line) == _MAX_LINE:
                     _skip_rest(source)
                 count += 1
                 if count % _STEP == 0:
@@ -66,11 +66,11 @@ def _reason(error: OSError | zlib.error) -> str:
 
 
 def _skip_rest(source: IO[bytes]) -> None:
-    while (rest := source.readline(_LONGEST_LINE)) and not rest.endswith(b"\n"):
+    while (rest := source.readline(_MAX_LINE)) and not rest.endswith(b"\n"):
         pass
 
 
-def _kept_aside(source: IO[bytes]) -> IO[bytes]:
+def _spool(source: IO[bytes]) -> IO[bytes]:
     spooled = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115 - closed with the log
     shutil.copyfileobj(source, spooled)
     return spooled

@@ -11,7 +11,7 @@ import orjson
 from proxy.config.model import AdminSection
 
 _WAIT_S: Final = 30.0
-_MOST_BYTES: Final = 16 * 1024 * 1024
+_MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 class AdministrationError(Exception):
@@ -26,26 +26,26 @@ class AdminPort:
         self._wait_s = wait_s
         self._headers = {"Authorization": f"Bearer {admin.token.get_secret_value()}"} if admin.token else {}
 
-    def told(self, path: str, holding: Mapping[str, type]) -> dict[str, Any]:
+    def get(self, path: str, holding: Mapping[str, type]) -> dict[str, Any]:
         """Return what `GET` *path* answers, which holds what *holding* names. Raises `AdministrationError`."""
-        return self._held(self._asked("GET", path, None, self._headers), holding)
+        return self._check_answer(self._request("GET", path, None, self._headers), holding)
 
-    def ordered(self, path: str, order: object, holding: Mapping[str, type]) -> dict[str, Any]:
+    def post(self, path: str, order: object, holding: Mapping[str, type]) -> dict[str, Any]:
         """Post *order* as JSON to *path*; see `told`."""
         headers = self._headers | {"Content-Type": "application/json"}
-        return self._held(self._asked("POST", path, orjson.dumps(order), headers), holding)
+        return self._check_answer(self._request("POST", path, orjson.dumps(order), headers), holding)
 
-    def _held(self, told: Any, holding: Mapping[str, type]) -> dict[str, Any]:
+    def _check_answer(self, told: Any, holding: Mapping[str, type]) -> dict[str, Any]:
         if isinstance(told, dict) and all(isinstance(told.get(name), kind) for name, kind in holding.items()):
             return told
         raise AdministrationError(f"admin port {self.address}: answers something else, is this an ims-proxy?")
 
-    def _asked(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
+    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
         connection = http.client.HTTPConnection(self.address, timeout=self._wait_s)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            told = orjson.loads(answer.read(_MOST_BYTES))
+            told = orjson.loads(answer.read(_MAX_BYTES))
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise AdministrationError(f"admin port {self.address}: {reason}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import config_option, configuration, configuration_offline, settings_options
+from proxy.cli.options import config_option, load_configuration, load_offline, settings_options
 
 
 @click.command()
@@ -21,9 +21,9 @@ def check(config: Path | None, upstream: str | None, listen: str | None, admin: 
     Examples:
       ims-proxy check --config /etc/ims-proxy.toml
     """
-    from proxy.config.loading import effective
+    from proxy.config.loading import render_effective
 
-    click.echo(effective(configuration(config, upstream=upstream, listen=listen, admin=admin, store=store)))
+    click.echo(render_effective(load_configuration(config, upstream=upstream, listen=listen, admin=admin, store=store)))
 
 
 @click.command()
@@ -45,14 +45,14 @@ def explain(url: str, headers: tuple[str, ...], method: str, config: Path | None
     Examples:
       ims-proxy explain '/v2/images?sort_dir=desc&visibility=public&limit=10' -H 'X-Auth-Token: …'
     """
-    from proxy.admin.explain import explanation
-    from proxy.http.validation import Malformed, is_token, origin_form
+    from proxy.admin.explain import explain_request
+    from proxy.http.validation import MalformedRequest, is_token, to_origin_form
 
     method = method.upper()
     if not is_token(method):
         raise click.BadParameter(f"{method!r}: no name of a method", param_hint="--request")
-    target = origin_form(method, url.partition("#")[0], None)
-    if isinstance(target, Malformed):
+    target = to_origin_form(method, url.partition("#")[0], None)
+    if isinstance(target, MalformedRequest):
         reason = f"{url!r}: neither a URL nor a path with a query, in visible ASCII characters"
         raise click.BadParameter(reason, param_hint="URL")
     parsed = []
@@ -61,5 +61,5 @@ def explain(url: str, headers: tuple[str, ...], method: str, config: Path | None
         if not colon or not is_token(name.strip()) or not value.isprintable():
             raise click.BadParameter(f"{name!r}: a field is written 'Name: value'", param_hint="--header")
         parsed.append((name.strip(), value.strip()))
-    for label, value in explanation(method, target, parsed, configuration_offline(config).settings):
+    for label, value in explain_request(method, target, parsed, load_offline(config).settings):
         click.echo(f"{label:<12} {value}")

@@ -12,16 +12,16 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
-from proxy.core.list_query import Unclear, Window, parsed
+from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
+from proxy.core.list_query import UnclearQuery, Window, parse_list_query
 from proxy.core.values import immutable
 from proxy.listing.rendering import page_link
-from proxy.upstream.client import why_unconnected
+from proxy.upstream.client import explain_connect_error
 
 _WAIT_S: Final = 150.0  # longer than a caller waits in the proxy for a call of the budget, and for it to be answered
-_LONGEST_PAUSE_S: Final = 600.0
+_MAX_PAUSE_S: Final = 600.0
 _REFUSALS: Final = 8
-_MOST_PAGES: Final = 100_000
+_MAX_PAGES: Final = 100_000
 _LATER: Final = frozenset({429, 503})
 
 
@@ -56,13 +56,13 @@ class Pause:
     wait_s: float
 
 
-def listing(text: str) -> Listing:
+def parse_listing(text: str) -> Listing:
     """Return the listing that *text* names: a query, or a path with one. Raises `CrawlError`."""
-    path, _, raw = text.partition("?") if text.startswith("/") else (NATIVE_PATH, "", text)
-    query = parsed(raw)
-    if path not in (NATIVE_PATH, EXTENSION_PATH):
-        raise CrawlError(f"{text}: a path is {NATIVE_PATH} or {EXTENSION_PATH}")
-    if isinstance(query, Unclear):
+    path, _, raw = text.partition("?") if text.startswith("/") else (IMAGES_PATH, "", text)
+    query = parse_list_query(raw)
+    if path not in (IMAGES_PATH, CLOUDIMAGES_PATH):
+        raise CrawlError(f"{text}: a path is {IMAGES_PATH} or {CLOUDIMAGES_PATH}")
+    if isinstance(query, UnclearQuery):
         raise CrawlError(f"{text}: no list query ({query.reason})")
     if query.window != Window():
         raise CrawlError(f"{text}: limit and marker don't belong to a listing, all of it is crawled")
@@ -84,20 +84,20 @@ class Crawler:
         target: str | None = page_link("", wanted.path, wanted.query, window)
         seen = set[str]()
         while target is not None:
-            if target in seen or len(seen) >= _MOST_PAGES:
+            if target in seen or len(seen) >= _MAX_PAGES:
                 raise CrawlError("the listing does not end: a page leads back to one before it")
             seen.add(target)
             answered: Page | None = None
-            async for step in self._asked(target):
+            async for step in self._fetch(target):
                 if isinstance(step, Pause):
                     yield step
                 else:
                     answered, told = step
-                    target = _following(told, wanted, window)
+                    target = _next_target(told, wanted, window)
             assert answered is not None
             yield answered
 
-    async def _asked(self, target: str) -> AsyncIterator[Pause | tuple[Page, Any]]:
+    async def _fetch(self, target: str) -> AsyncIterator[Pause | tuple[Page, Any]]:
         """Yield what *target* is answered, after the pauses that the proxy asks for."""
         for refusal in range(_REFUSALS + 1):
             try:
@@ -107,26 +107,28 @@ class Crawler:
             except TimeoutError as error:
                 raise CrawlError(f"{self._url}: no answer within {_WAIT_S:g} s") from error
             except aiohttp.ClientConnectorError as error:
-                raise CrawlError(f"{self._url}: {why_unconnected(error, tolerate='give --no-tls-strict')}") from error
+                raise CrawlError(
+                    f"{self._url}: {explain_connect_error(error, remedy='give --no-tls-strict')}"
+                ) from error
             except aiohttp.ClientError as error:
-                raise CrawlError(f"{self._url}: {_said(error)}") from error
+                raise CrawlError(f"{self._url}: {_describe_error(error)}") from error
             if status == 200:
-                yield _page(fields.get("Cache-Status", ""), body)
+                yield _parse_page(fields.get("Cache-Status", ""), body)
                 return
             if status not in _LATER or refusal == _REFUSALS:
-                raise CrawlError(f"answered {status}{_reason(body)}")
+                raise CrawlError(f"answered {status}{_error_reason(body)}")
             pause = Pause(_retry_after_s(fields.get("Retry-After"), refusal))
             yield pause
             await asyncio.sleep(pause.wait_s)
 
 
-def session(trusted: ssl.SSLContext) -> aiohttp.ClientSession:
+def make_session(trusted: ssl.SSLContext) -> aiohttp.ClientSession:
     """Return what a crawler asks with; over TLS it trusts what *trusted* does."""
     connector = aiohttp.TCPConnector(ssl=trusted)
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_WAIT_S))
 
 
-def _page(cache_status: str, body: bytes) -> tuple[Page, Any]:
+def _parse_page(cache_status: str, body: bytes) -> tuple[Page, Any]:
     """Return the page and what it tells; `Cache-Status` says where it came from (RFC 9211)."""
     try:
         told = orjson.loads(body)
@@ -140,9 +142,9 @@ def _page(cache_status: str, body: bytes) -> tuple[Page, Any]:
     return Page(images, not hit and "collapsed" not in words, hit or bool({"stored", "collapsed"} & set(words))), told
 
 
-def _following(told: Any, wanted: Listing, window: Window) -> str | None:
+def _next_target(told: Any, wanted: Listing, window: Window) -> str | None:
     """Return the target of the page after the one that *told* is, None after the last."""
-    if wanted.path == EXTENSION_PATH:  # without links: callers page by the last id, until nothing follows
+    if wanted.path == CLOUDIMAGES_PATH:  # without links: callers page by the last id, until nothing follows
         last = told["images"][-1].get("id") if told["images"] else None
         return page_link("", wanted.path, wanted.query, window, last) if last else None
     link = told.get("next")
@@ -159,16 +161,16 @@ def _following(told: Any, wanted: Listing, window: Window) -> str | None:
 
 def _retry_after_s(value: str | None, refusal: int) -> float:
     try:
-        return min(_LONGEST_PAUSE_S, max(0.0, float(value or "")))
+        return min(_MAX_PAUSE_S, max(0.0, float(value or "")))
     except ValueError:
-        return min(_LONGEST_PAUSE_S, 2.0**refusal)
+        return min(_MAX_PAUSE_S, 2.0**refusal)
 
 
-def _said(error: aiohttp.ClientError) -> str:
+def _describe_error(error: aiohttp.ClientError) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _reason(body: bytes) -> str:
+def _error_reason(body: bytes) -> str:
     """Return what an error says, in the shape of the proxy's own or of IMS', made fit for one line."""
     try:
         told = orjson.loads(body)

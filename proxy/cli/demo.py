@@ -32,7 +32,7 @@ Ctrl-C stops it.
 """
 
 
-async def demonstrate(settings: Settings, *, images: int, say: Callable[[str], object]) -> signal.Signals:
+async def run_demo(settings: Settings, *, images: int, say: Callable[[str], object]) -> signal.Signals:
     """Run the demonstration until SIGTERM or SIGINT, and return which it was."""
     signals = StopSignals()
     async with Lookalike(demo_catalogue(images), TOKENS, throttle=DEMO_POLICY) as upstream:
@@ -40,11 +40,11 @@ async def demonstrate(settings: Settings, *, images: int, say: Callable[[str], o
             update={"upstream": settings.upstream.model_copy(update={"url": upstream.base_url})}
         )
         async with proxy_running(before, skip_delay=signals.skip_delay) as proxy:
-            say(_told(proxy, upstream.base_url, images))
+            say(_introduction(proxy, upstream.base_url, images))
             return await signals.first
 
 
-def _told(proxy: Running, upstream: str, images: int) -> str:
+def _introduction(proxy: Running, upstream: str, images: int) -> str:
     return _TEXT.format(
         url=proxy.url,
         admin=proxy.admin_url,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from proxy.config.reload import text
+from proxy.config.reload import read_text
 
 if TYPE_CHECKING:
     from proxy.cli.admin_client import AdminPort
@@ -76,7 +76,7 @@ def settings_options(command: Command) -> Command:
     return command
 
 
-def configuration(
+def load_configuration(
     config: Path | None,
     *,
     upstream: str | None = None,
@@ -85,7 +85,7 @@ def configuration(
     store: str | None = None,
 ) -> Configuration:
     """Return the settings, or end with every problem on a line of its own."""
-    from proxy.config.loading import ConfigurationError, loaded
+    from proxy.config.loading import ConfigurationError, load
 
     given: dict[Setting, object] = {
         at: value
@@ -98,50 +98,50 @@ def configuration(
         if value is not None
     }
     try:
-        return loaded(config, os.environ, given)
+        return load(config, os.environ, given)
     except ConfigurationError as error:
         for problem in error.problems:
-            tell(problem)
+            print_error(problem)
         sys.exit(WRONG_USAGE)
 
 
-def configuration_offline(config: Path | None) -> Configuration:
+def load_offline(config: Path | None) -> Configuration:
     """Return the settings for a command that calls no upstream: without a file none need be named."""
     upstream = None if config or "IMS_PROXY_UPSTREAM__URL" in os.environ else _NO_UPSTREAM
-    return configuration(config, upstream=upstream)
+    return load_configuration(config, upstream=upstream)
 
 
-def admin_port(config: Path | None, *, admin: str | None, token_file: Path | None = None) -> AdminPort:
+def make_admin_port(config: Path | None, *, admin: str | None, token_file: Path | None = None) -> AdminPort:
     """Return the admin port of a running proxy, its token from *token_file* or the settings: never from an argument."""
     from pydantic import SecretStr, TypeAdapter, ValidationError
 
     from proxy.cli.admin_client import AdminPort
     from proxy.config.types import Address
 
-    section = configuration_offline(config).settings.admin
+    section = load_offline(config).settings.admin
     if admin is not None:
         try:
             section = section.model_copy(update={"listen": TypeAdapter[str](Address).validate_python(admin)})
         except ValidationError as error:
             raise click.BadParameter(f"{admin!r}: HOST:PORT is allowed", param_hint="--admin") from error
     if token_file is not None:
-        section = section.model_copy(update={"token": SecretStr(secret(token_file))})
+        section = section.model_copy(update={"token": SecretStr(read_secret(token_file))})
     return AdminPort(section)
 
 
-def secret(file: Path) -> str:
+def read_secret(file: Path) -> str:
     """Return what *file* holds, `-` being standard input, or end where it holds nothing."""
     try:
-        held = text(Path("/dev/stdin") if str(file) == "-" else file)
+        held = read_text(Path("/dev/stdin") if str(file) == "-" else file)
     except OSError as error:
-        failed(f"{file}: {error.strerror}")
-    return field_value(held.strip(), str(file))
+        fail(f"{file}: {error.strerror}")
+    return check_field_value(held.strip(), str(file))
 
 
-def field_value(text: str, origin: str) -> str:
+def check_field_value(text: str, origin: str) -> str:
     """Return *text*, or end where it can't stand in a field of a request."""
     if not text or not text.isascii() or not text.isprintable():
-        failed(f"{origin}: {'not a line of visible ASCII characters' if text else 'is empty'}")
+        fail(f"{origin}: {'not a line of visible ASCII characters' if text else 'is empty'}")
     return text
 
 
@@ -150,13 +150,13 @@ def _address(value: str | None) -> str | None:
     return value and value.removeprefix("http://").rstrip("/")
 
 
-def failed(reason: object) -> NoReturn:
+def fail(reason: object) -> NoReturn:
     """End the command with one line that says why."""
-    tell(reason)
+    print_error(reason)
     sys.exit(FAILED)
 
 
-def tell(reason: object) -> None:
+def print_error(reason: object) -> None:
     """Say in one line what is wrong; what others put into it can't give the terminal orders."""
     shown = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in str(reason))
     click.echo(f"ims-proxy: {shown}", err=True)
@@ -173,7 +173,7 @@ def run_until(main: Callable[[], signal.Signals | None]) -> NoReturn:
     """Run *main* until the signal that it returns, and end as that says; what went wrong ends in one line."""
     ended = run_once(main)
     if ended is None:
-        failed("a worker could not be kept running")
+        fail("a worker could not be kept running")
     sys.exit(INTERRUPTED if ended is signal.SIGINT else 0)
 
 
@@ -182,6 +182,6 @@ def run_once(work: Callable[[], Result]) -> Result:
     try:
         return work()
     except OSError as error:
-        failed(error.strerror or error)
+        fail(error.strerror or error)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import admin_option, admin_port, config_option, failed, token_file_option
+from proxy.cli.options import admin_option, config_option, fail, make_admin_port, token_file_option
 
 
 @click.command(short_help="Drop what is stored, in every replica.")
@@ -45,11 +45,11 @@ def purge(
     if len(order) != 1:
         raise click.UsageError("one of --all, --project, --image, --listing, --resource is needed, and one alone")
     from proxy.cli.admin_client import AdministrationError
-    from proxy.cli.stats import many
+    from proxy.cli.stats import pluralize
 
     try:
-        told = admin_port(config, admin=admin, token_file=token_file).ordered("/purge", order, {"dropped": int})
+        told = make_admin_port(config, admin=admin, token_file=token_file).post("/purge", order, {"dropped": int})
     except AdministrationError as error:
-        failed(error)
+        fail(error)
     kind = "listing" if resource is None else "answer"
-    click.echo(f"dropped {many(told['dropped'], kind)}" + (f": {told['because']}" if "because" in told else ""))
+    click.echo(f"dropped {pluralize(told['dropped'], kind)}" + (f": {told['because']}" if "because" in told else ""))

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import Period, config_option, configuration_offline, failed, run_once
+from proxy.cli.options import Period, config_option, fail, load_offline, run_once
 
 if TYPE_CHECKING:
     from proxy.cli.access_log import Log
     from proxy.config.model import Settings
     from proxy.replay.entries import Entry
-    from proxy.replay.report import Read, Row
-    from proxy.replay.simulation import Replayed
+    from proxy.replay.report import LinesRead, Row
+    from proxy.replay.simulation import ReplayResult
 
 
 @click.command()
@@ -50,17 +50,17 @@ def replay(
     import asyncio
 
     from proxy.cli.access_log import Log, LogError
-    from proxy.replay.report import as_json as told
+    from proxy.replay.report import to_json as told
 
-    settings = configuration_offline(config).settings
+    settings = load_offline(config).settings
     if ttl is not None:
         settings = settings.model_copy(update={"cache": settings.cache.model_copy(update={"ttl_s": ttl})})
     try:
         with ExitStack() as stack:
             opened = [stack.enter_context(closing(Log(log))) for log in logs]
-            read, replayed = run_once(lambda: asyncio.run(_replayed(opened, settings, caller)))
+            read, replayed = run_once(lambda: asyncio.run(_replay(opened, settings, caller)))
     except LogError as error:
-        failed(error)
+        fail(error)
     if caller and read.callers == {""}:  # all of them one caller: a prediction, but not of this log
         raise click.UsageError(f"--caller: no line says {caller!r}")
     if as_json:
@@ -71,62 +71,66 @@ def replay(
         _show(read, replayed, top)
 
 
-async def _replayed(logs: Sequence[Log], settings: Settings, caller: str | None) -> tuple[Read, Replayed]:
+async def _replay(logs: Sequence[Log], settings: Settings, caller: str | None) -> tuple[LinesRead, ReplayResult]:
     """Read the log twice: to learn how long its listings were, and to ask what it asked."""
     from rich.console import Console
     from rich.progress import Progress
 
     from proxy.config.policies import page_sizes
-    from proxy.replay.listings import Listings
-    from proxy.replay.report import Read
-    from proxy.replay.simulation import Simulation, sharer
+    from proxy.replay.listings import ObservedListings
+    from proxy.replay.report import LinesRead
+    from proxy.replay.simulation import Simulation, make_sharer
 
-    listings = Listings(page_sizes(settings), sharer=sharer(settings))
-    read = Read()
+    listings = ObservedListings(page_sizes(settings), sharer=make_sharer(settings))
+    read = LinesRead()
     terminal = Console(stderr=True)
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         whole = sum(log.size_bytes for log in logs)
         task = bar.add_task("reading", total=2 * whole)
-        for entry in _entries(logs, caller, read, lambda at: bar.update(task, completed=at)):
+        for entry in _read_entries(logs, caller, read, lambda at: bar.update(task, completed=at)):
             listings.learn(entry)
         bar.update(task, description="replaying", completed=whole)
         simulation = Simulation(settings, listings)
-        for entry in _entries(logs, caller, Read(), lambda at: bar.update(task, completed=whole + at)):
+        for entry in _read_entries(logs, caller, LinesRead(), lambda at: bar.update(task, completed=whole + at)):
             await simulation.ask(entry)
         await simulation.close()
-    return read, simulation.replayed()
+    return read, simulation.result()
 
 
-def _entries(logs: Sequence[Log], caller: str | None, read: Read, advance: Callable[[int], None]) -> Iterator[Entry]:
+def _read_entries(
+    logs: Sequence[Log], caller: str | None, read: LinesRead, advance: Callable[[int], None]
+) -> Iterator[Entry]:
     """Yield what was logged, line by line; *read* is told of every line, *advance* how many bytes were read."""
-    from proxy.replay.entries import Malformed, entry
+    from proxy.replay.entries import MalformedLine, parse_entry
 
     before = 0
     for log in logs:
         for line in log.lines(lambda at: advance(before + at)):  # noqa: B023 - called while it is this log's turn
-            found = entry(line, caller=caller) if line else None
-            read.took(found)
-            if found is not None and not isinstance(found, Malformed):
+            found = parse_entry(line, caller=caller) if line else None
+            read.add(found)
+            if found is not None and not isinstance(found, MalformedLine):
                 yield found
         before += log.size_bytes
 
 
-def _show(read: Read, replayed: Replayed, top: int) -> None:
+def _show(read: LinesRead, replayed: ReplayResult, top: int) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from proxy.cli.stats import many, share
-    from proxy.replay.report import lines_read, rows, total
+    from proxy.cli.stats import format_share, pluralize
+    from proxy.replay.report import describe_lines, report_rows, sum_outcomes
 
-    for line in lines_read(read):
+    for line in describe_lines(read):
         click.echo(line)
     if read.first is None:
         return
     begin, end = (datetime.fromtimestamp(at, UTC) for at in (read.first, read.last))
-    click.echo(f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC, {many(len(read.callers), 'caller')}\n")
-    each = rows(replayed)
-    shown = each[:top] if len(each) <= top + 1 else [*each[:top], total(each[top:], f"{len(each) - top} others")]
+    click.echo(
+        f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC, {pluralize(len(read.callers), 'caller')}\n"
+    )
+    each = report_rows(replayed)
+    shown = each[:top] if len(each) <= top + 1 else [*each[:top], sum_outcomes(each[top:], f"{len(each) - top} others")]
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("listing", overflow="fold")
     for name in ("requests", "hits", "calls", "saved"):
@@ -139,11 +143,11 @@ def _show(read: Read, replayed: Replayed, top: int) -> None:
 
     for row in shown:
         add(row)
-    add(total(each))
+    add(sum_outcomes(each))
     Console(highlight=False, soft_wrap=False).print(table)
-    everything = total(each)
+    everything = sum_outcomes(each)
     part = everything.saved / everything.outcome.requests
-    click.echo(f"\n{everything.saved:,} of {everything.outcome.requests:,} calls saved, {share(part)}")
+    click.echo(f"\n{everything.saved:,} of {everything.outcome.requests:,} calls saved, {format_share(part)}")
     click.echo(
         f"in the busiest minute {replayed.busiest[0]:,} calls without the proxy, {replayed.busiest[1]:,} with it"
     )

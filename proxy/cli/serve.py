@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import configuration, run, run_until, settings_options
+from proxy.cli.options import load_configuration, run, run_until, settings_options
 
 
 @contextmanager
-def loading() -> Iterator[None]:
+def report_startup_errors() -> Iterator[None]:
     """Load what stays for good: the collector looks for garbage neither meanwhile nor, later on, among that."""
     gc.disable()
     try:
@@ -37,16 +37,16 @@ def serve(config: Path | None, upstream: str | None, listen: str | None, admin: 
       ims-proxy serve --upstream https://ims.eu-de.example.com --store redis://redis:6379/0
       ims-proxy serve --config /etc/ims-proxy.toml
     """
-    with loading():
+    with report_startup_errors():
         from proxy.observability.logging import configure_logging
         from proxy.runtime.app import serve as serve_until_stopped
 
-        settings = configuration(config, upstream=upstream, listen=listen, admin=admin, store=store).settings
+        settings = load_configuration(config, upstream=upstream, listen=listen, admin=admin, store=store).settings
     configure_logging(settings.log.level)
     if settings.server.workers > 1:
-        from proxy.runtime.workers import supervised
+        from proxy.runtime.workers import run_supervised
 
-        run_until(lambda: supervised(settings))
+        run_until(lambda: run_supervised(settings))
     run(lambda: serve_until_stopped(settings))
 
 
@@ -65,9 +65,9 @@ def demo(listen: str | None, admin: str | None, images: int) -> None:
     Examples:
       ims-proxy demo --images 2000
     """
-    from proxy.cli.demo import demonstrate
+    from proxy.cli.demo import run_demo
     from proxy.observability.logging import configure_logging
 
-    settings = configuration(None, upstream="http://127.0.0.1", listen=listen, admin=admin).settings
+    settings = load_configuration(None, upstream="http://127.0.0.1", listen=listen, admin=admin).settings
     configure_logging("warning")
-    run(lambda: demonstrate(settings, images=images, say=click.echo))
+    run(lambda: run_demo(settings, images=images, say=click.echo))

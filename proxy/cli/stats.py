@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from proxy.cli.options import Period, admin_option, admin_port, config_option, failed, token_file_option
+from proxy.cli.options import Period, admin_option, config_option, fail, make_admin_port, token_file_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,7 +43,7 @@ _NOTHING: Final = "-"
 _LATE_S: Final = 0.1  # as in deploy/prometheus/alerts.yaml
 
 
-class Mood(Enum):
+class Tone(Enum):
     """How a line is to be taken; the value is its style."""
 
     PLAIN = ""
@@ -52,95 +52,104 @@ class Mood(Enum):
     BAD = "red"
 
 
-Line = tuple[str, str, Mood]
+Line = tuple[str, str, Tone]
 
 
-def lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
+def render_lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
     """Yield the figures of *now*; rates are those since *before*."""
     requests, upstream, store = now["requests"], now["upstream"], now["store"]
     asked = upstream["saved"] + upstream["calls"]
-    saved = f"{upstream['saved']:,} of {asked:,} calls, {share(_ratio(upstream['saved'], asked))}"
-    yield "saved", saved, Mood.PLAIN
-    yield "hits", f"{requests['hits']:,} of {requests['total']:,} requests, {share(requests['hit_ratio'])}", Mood.PLAIN
+    saved = f"{upstream['saved']:,} of {asked:,} calls, {format_share(_ratio(upstream['saved'], asked))}"
+    yield "saved", saved, Tone.PLAIN
+    yield (
+        "hits",
+        f"{requests['hits']:,} of {requests['total']:,} requests, {format_share(requests['hit_ratio'])}",
+        Tone.PLAIN,
+    )
     if before is not None:
-        yield "now", _rates(now, before), Mood.PLAIN
-    yield "upstream", _named(many(upstream["calls"], "call"), upstream["by_purpose"]), Mood.PLAIN
-    yield from _troubles(upstream)
-    yield from _budget(now["budget"])
-    yield _breaker(now["breaker"])
+        yield "now", _render_rates(now, before), Tone.PLAIN
+    yield "upstream", _render_total(pluralize(upstream["calls"], "call"), upstream["by_purpose"]), Tone.PLAIN
+    yield from _render_failures(upstream)
+    yield from _render_budget(now["budget"])
+    yield _render_circuit(now["breaker"])
     concurrency = now["concurrency"]
-    yield "under way", f"{concurrency['under_way']} of at most {concurrency['limit']} calls", Mood.PLAIN
-    yield "latency", ", ".join(_latency(requests["seconds"])), Mood.PLAIN
+    yield "under way", f"{concurrency['under_way']} of at most {concurrency['limit']} calls", Tone.PLAIN
+    yield "latency", ", ".join(_render_latency(requests["seconds"])), Tone.PLAIN
     lag_s = now["event_loop"]["lag_s"]
-    yield "loop lag", f"{seconds(lag_s)} at most in the last 10 s", Mood.WARN if lag_s > _LATE_S else Mood.GOOD
-    taken = f"{size(store['bytes'])} of {size(store['max_bytes'])}"
-    yield "store", f"{taken}, {many(store['listings'], 'listing')}, {many(store['spans'], 'span')}", Mood.PLAIN
+    yield "loop lag", f"{format_seconds(lag_s)} at most in the last 10 s", Tone.WARN if lag_s > _LATE_S else Tone.GOOD
+    taken = f"{format_size(store['bytes'])} of {format_size(store['max_bytes'])}"
+    yield (
+        "store",
+        f"{taken}, {pluralize(store['listings'], 'listing')}, {pluralize(store['spans'], 'span')}",
+        Tone.PLAIN,
+    )
     for part, said in store["parts"].items():
-        yield f"  {part}", said, Mood.GOOD if said == "ok" else Mood.BAD
+        yield f"  {part}", said, Tone.GOOD if said == "ok" else Tone.BAD
     if store["errors"]:
-        yield "  failed", _named("", store["errors"]), Mood.WARN
+        yield "  failed", _render_total("", store["errors"]), Tone.WARN
 
 
-def _rates(now: Figures, before: Figures) -> str:
+def _render_rates(now: Figures, before: Figures) -> str:
     elapsed_s = now["at"] - before["at"]
     requests, hits = (now["requests"][name] - before["requests"][name] for name in ("total", "hits"))
     calls = now["upstream"]["calls"] - before["upstream"]["calls"]
     if elapsed_s <= 0 or requests < 0:
         return "restarted"
-    return (
-        f"{requests / elapsed_s:.1f} requests/s, {share(_ratio(hits, requests))} hits, {calls / elapsed_s:.1f} calls/s"
-    )
+    hit_share = format_share(_ratio(hits, requests))
+    return f"{requests / elapsed_s:.1f} requests/s, {hit_share} hits, {calls / elapsed_s:.1f} calls/s"
 
 
-def _troubles(upstream: Figures) -> Iterator[Line]:
+def _render_failures(upstream: Figures) -> Iterator[Line]:
     if upstream["throttled"]:
-        yield "", f"{upstream['throttled']:,} refused as too many", Mood.WARN
+        yield "", f"{upstream['throttled']:,} refused as too many", Tone.WARN
     if upstream["retried"]:
-        yield "", f"{upstream['retried']:,} made again", Mood.WARN
+        yield "", f"{upstream['retried']:,} made again", Tone.WARN
 
 
-def _budget(budget: Figures) -> Iterator[Line]:
+def _render_budget(budget: Figures) -> Iterator[Line]:
     if budget["allowance"] is None:
-        yield "budget", "no limit known", Mood.PLAIN
+        yield "budget", "no limit known", Tone.PLAIN
     else:
         used = _ratio(budget["used"], budget["allowance"]["calls"]) or 0.0
         filled = min(_BAR, round(_BAR * used))
         bar = "█" * filled + "░" * (_BAR - filled)
-        mood = Mood.BAD if used > 0.95 else Mood.WARN if used > 0.75 else Mood.PLAIN
-        yield "budget", f"{bar} {budget['used']:,} of {allowance(budget['allowance'])}", mood
+        mood = Tone.BAD if used > 0.95 else Tone.WARN if used > 0.75 else Tone.PLAIN
+        yield "budget", f"{bar} {budget['used']:,} of {format_limit(budget['allowance'])}", mood
     if without := budget.get("without_store"):
-        yield "", _without_store(without), Mood.WARN
+        yield "", _render_store_outage(without), Tone.WARN
     for policy, limit in budget["learnt"].items():
-        yield f"  {policy}", f"{allowance(limit)}, as the upstream says", Mood.PLAIN
-    closed = f"closed for {period(budget['closed_for_s'])}" if budget["gates_closed"] else "open"
-    yield "gate", closed, Mood.BAD if budget["gates_closed"] else Mood.GOOD
-    low, spared = budget["low"], _named("", budget["thrift"])
-    thrift = f"on, {many(low, 'budget')} low" if low else "off"
-    yield "thrift", thrift + (f"; spared {spared}" if spared else ""), Mood.WARN if low else Mood.GOOD
+        yield f"  {policy}", f"{format_limit(limit)}, as the upstream says", Tone.PLAIN
+    closed = f"closed for {format_period(budget['closed_for_s'])}" if budget["gates_closed"] else "open"
+    yield "gate", closed, Tone.BAD if budget["gates_closed"] else Tone.GOOD
+    low, spared = budget["low"], _render_total("", budget["thrift"])
+    budget_saver = f"on, {pluralize(low, 'budget')} low" if low else "off"
+    yield "thrift", budget_saver + (f"; spared {spared}" if spared else ""), Tone.WARN if low else Tone.GOOD
     if budget["waiting"] or budget["refused"]:
-        yield "waiting", f"{many(budget['waiting'], 'call')}, {budget['refused']:,} not made in time", Mood.WARN
+        yield "waiting", f"{pluralize(budget['waiting'], 'call')}, {budget['refused']:,} not made in time", Tone.WARN
 
 
-def _without_store(without: Figures) -> str:
+def _render_store_outage(without: Figures) -> str:
     """Return how calls are limited while the store is away."""
     if without["no_calls_for_s"]:
-        return f"without the store: no calls for {period(without['no_calls_for_s'])}"
+        return f"without the store: no calls for {format_period(without['no_calls_for_s'])}"
     return f"without the store: each replica has {without['share']} of what was left"
 
 
-def _breaker(breaker: Figures) -> Line:
-    spared = f"; {many(breaker['refused'], 'call')} not made while the upstream failed" if breaker["refused"] else ""
+def _render_circuit(breaker: Figures) -> Line:
+    spared = (
+        f"; {pluralize(breaker['refused'], 'call')} not made while the upstream failed" if breaker["refused"] else ""
+    )
     if not breaker["open"]:
-        return "breaker", f"closed{spared}", Mood.GOOD
-    return "breaker", f"open, the upstream is tried again in {period(breaker['retry_in_s'])}{spared}", Mood.BAD
+        return "breaker", f"closed{spared}", Tone.GOOD
+    return "breaker", f"open, the upstream is tried again in {format_period(breaker['retry_in_s'])}{spared}", Tone.BAD
 
 
-def _latency(told: Figures) -> Iterator[str]:
+def _render_latency(told: Figures) -> Iterator[str]:
     for name, label in (("hit", "stored"), ("forwarded", "fetched")):
-        yield f"{label} {seconds(told[name]['p50_s'])}, 99 % {seconds(told[name]['p99_s'])}"
+        yield f"{label} {format_seconds(told[name]['p50_s'])}, 99 % {format_seconds(told[name]['p99_s'])}"
 
 
-def _named(total: str, parts: Mapping[str, int]) -> str:
+def _render_total(total: str, parts: Mapping[str, int]) -> str:
     said = ", ".join(f"{name} {count:,}" for name, count in parts.items())
     return ": ".join(filter(None, (total, said)))
 
@@ -149,17 +158,17 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole > 0 else None
 
 
-def many(count: int, noun: str) -> str:
+def pluralize(count: int, noun: str) -> str:
     """Return *count* of what *noun* names."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def share(value: float | None) -> str:
+def format_share(value: float | None) -> str:
     """Return *value*, from 0 to 1, in per cent; a dash where there is none."""
     return _NOTHING if value is None else f"{100 * value:.{2 if 0.99 < value < 1 else 1}f} %"
 
 
-def size(value: float) -> str:
+def format_size(value: float) -> str:
     """Return bytes in the unit that suits."""
     unit = 0
     while value >= 1024 and unit < len(_BYTES) - 1:
@@ -167,7 +176,7 @@ def size(value: float) -> str:
     return f"{value:.{1 if unit and value < 100 else 0}f} {_BYTES[unit]}"
 
 
-def seconds(value: float | None) -> str:
+def format_seconds(value: float | None) -> str:
     """Return a duration in the unit that suits; a dash where there is none."""
     if value is None:
         return _NOTHING
@@ -176,7 +185,7 @@ def seconds(value: float | None) -> str:
     return f"{1e3 * value:.{1 if value < 0.01 else 0}f} ms" if value < 1 else f"{value:.1f} s"
 
 
-def period(value: float) -> str:
+def format_period(value: float) -> str:
     """Return a longer duration in the unit that suits."""
     for scale, unit in _PERIODS:
         if value >= scale:
@@ -184,9 +193,9 @@ def period(value: float) -> str:
     return f"{value:.1f} s"
 
 
-def allowance(limit: Figures) -> str:
+def format_limit(limit: Figures) -> str:
     """Return a limit: so many in a period."""
-    return f"{limit['calls']:,} in {period(limit['per_s'])}"
+    return f"{limit['calls']:,} in {format_period(limit['per_s'])}"
 
 
 @click.command()
@@ -212,18 +221,18 @@ def stats(
     """
     from proxy.cli.admin_client import AdministrationError
 
-    port = admin_port(config, admin=admin, token_file=token_file)
+    port = make_admin_port(config, admin=admin, token_file=token_file)
     try:
-        told = port.told("/stats", FIGURES)
+        told = port.get("/stats", FIGURES)
     except AdministrationError as error:
-        failed(error)
+        fail(error)
     if as_json:
         import orjson
 
         click.echo(orjson.dumps(told))
     elif once or not sys.stdout.isatty():
-        click.echo(_head(told, port.address))
-        for label, text, _ in lines(told):
+        click.echo(_render_head(told, port.address))
+        for label, text, _ in render_lines(told):
             click.echo(f"{label:<10} {text}")
     else:
         _watch(port, told, interval)
@@ -240,7 +249,7 @@ def _watch(port: AdminPort, told: Figures, interval: float) -> None:
         while True:
             time.sleep(interval)
             try:
-                before, told = told, port.told("/stats", FIGURES)
+                before, told = told, port.get("/stats", FIGURES)
             except AdministrationError as error:
                 live.update(_view(told, before, port.address, lost=str(error)), refresh=True)
             else:
@@ -253,13 +262,13 @@ def _view(told: Figures, before: Figures | None, address: str, *, lost: str = ""
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for label, text, mood in lines(told, before):
+    for label, text, mood in render_lines(told, before):
         table.add_row(Text(label, "dim"), Text(text, mood.value))
     last = Text(f"{lost}; still trying" if lost else "Ctrl-C ends it", "red" if lost else "dim")
-    return Group(Text(_head(told, address), "bold"), Text(), table, Text(), last)
+    return Group(Text(_render_head(told, address), "bold"), Text(), table, Text(), last)
 
 
-def _head(told: Figures, address: str) -> str:
+def _render_head(told: Figures, address: str) -> str:
 
     processes = f", {told['processes']} processes" if told["processes"] > 1 else ""
-    return f"ims-proxy {told['version']} at {address}{processes}, up {period(told['uptime_s'])}"
+    return f"ims-proxy {told['version']} at {address}{processes}, up {format_period(told['uptime_s'])}"

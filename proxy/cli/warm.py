@@ -15,14 +15,14 @@ import click
 
 from proxy.cli.options import (
     FAILED,
+    check_field_value,
     config_option,
-    configuration,
-    configuration_offline,
-    failed,
-    field_value,
+    fail,
+    load_configuration,
+    load_offline,
+    print_error,
+    read_secret,
     run_once,
-    secret,
-    tell,
 )
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from proxy.config.model import Settings
 
 _TOKENS: Final = ("OS_TOKEN", "OS_AUTH_TOKEN")  # where the openstack client and the glance client look
-_ANYWHERE: Final = ("0.0.0.0", "[::]")  # noqa: S104 - nothing listens here; callers on this machine use loopback
+_LISTEN_ANY: Final = ("0.0.0.0", "[::]")  # noqa: S104 - nothing listens here; callers on this machine use loopback
 
 
 @dataclass(slots=True)
-class Warmed:
+class WarmResult:
     """What a listing came to."""
 
     images: int = 0
@@ -48,10 +48,10 @@ class Warmed:
     took_s: float = 0.0
 
     def __str__(self) -> str:
-        from proxy.cli.stats import many
+        from proxy.cli.stats import pluralize
 
-        pages = many(self.pages, "page")
-        return f"{many(self.images, 'image')} in {pages}, {self.fetched:,} fetched, {self.took_s:.1f} s"
+        pages = pluralize(self.pages, "page")
+        return f"{pluralize(self.images, 'image')} in {pages}, {self.fetched:,} fetched, {self.took_s:.1f} s"
 
 
 @click.command()
@@ -104,44 +104,44 @@ def warm(
     """
     import asyncio
 
-    from proxy.cli.crawler import CrawlError, listing
+    from proxy.cli.crawler import CrawlError, parse_listing
 
     try:
-        wanted = [listing(query) for query in queries or ("",)]
+        span_request = [parse_listing(query) for query in queries or ("",)]
     except CrawlError as error:
         raise click.BadParameter(str(error), param_hint="QUERY") from error
-    settings = (configuration(config) if without_proxy else configuration_offline(config)).settings
+    settings = (load_configuration(config) if without_proxy else load_offline(config)).settings
     if without_proxy and settings.store.url.startswith("memory:"):
         raise click.UsageError("--without-proxy: store.url is memory://, which ends with the command; Redis is needed")
-    fields = _fields(token_file, key_file) | ({"Cache-Control": "no-cache"} if refresh else {})
+    fields = _request_fields(token_file, key_file) | ({"Cache-Control": "no-cache"} if refresh else {})
     through = None if without_proxy else _origin(url or _address(settings))
-    trusted = _trusted(ca_file, strict=tls_strict)
-    if not run_once(lambda: asyncio.run(_warm(wanted, settings, through, fields, trusted))):
+    trusted = _make_trust(ca_file, strict=tls_strict)
+    if not run_once(lambda: asyncio.run(_warm(span_request, settings, through, fields, trusted))):
         sys.exit(FAILED)
 
 
-def _fields(token_file: Path | None, key_file: Path | None) -> dict[str, str]:
+def _request_fields(token_file: Path | None, key_file: Path | None) -> dict[str, str]:
     """Return who asks, and that it can wait; no credential is ever an argument."""
     fields = {"X-Request-Priority": "batch", "User-Agent": "ims-proxy-warm"}
     if token_file is not None:
-        fields["X-Auth-Token"] = secret(token_file)
+        fields["X-Auth-Token"] = read_secret(token_file)
     elif key_file is not None:
-        fields["X-Api-Key"] = secret(key_file)
+        fields["X-Api-Key"] = read_secret(key_file)
     elif variable := next(filter(os.environ.get, _TOKENS), None):
-        fields["X-Auth-Token"] = field_value(os.environ[variable].strip(), variable)
+        fields["X-Auth-Token"] = check_field_value(os.environ[variable].strip(), variable)
     return fields
 
 
-def _trusted(ca_file: Path | None, *, strict: bool) -> ssl.SSLContext:
+def _make_trust(ca_file: Path | None, *, strict: bool) -> ssl.SSLContext:
     """Return what trusts the certificates in *ca_file*, or those of the system where there is none."""
     import ssl
 
-    from proxy.config.tls import verifying
+    from proxy.config.tls import make_verifying_context
 
     try:
-        return verifying(ca_file, strict=strict)
+        return make_verifying_context(ca_file, strict=strict)
     except OSError as error:  # which errors of TLS are, too
-        failed(f"{ca_file}: {'no certificates' if isinstance(error, ssl.SSLError) else error.strerror}")
+        fail(f"{ca_file}: {'no certificates' if isinstance(error, ssl.SSLError) else error.strerror}")
 
 
 def _origin(url: str) -> str:
@@ -159,7 +159,7 @@ def _origin(url: str) -> str:
 def _address(settings: Settings) -> str:
     host, _, port = settings.server.listen.rpartition(":")
     scheme = "https" if settings.server.tls_cert else "http"
-    return f"{scheme}://{'127.0.0.1' if host in _ANYWHERE else host}:{port}"
+    return f"{scheme}://{'127.0.0.1' if host in _LISTEN_ANY else host}:{port}"
 
 
 async def _warm(
@@ -173,7 +173,7 @@ async def _warm(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from proxy.cli.crawler import Crawler, CrawlError, session
+    from proxy.cli.crawler import Crawler, CrawlError, make_session
 
     well = True
     terminal = Console() if sys.stdout.isatty() else Console(stderr=True)  # one for both, or they would mix
@@ -186,21 +186,21 @@ async def _warm(
         transient=True,
         disable=not terminal.is_terminal,
     )
-    async with _proxy(settings, url) as address, session(trusted) as asking:
+    async with _find_proxy(settings, url) as address, make_session(trusted) as asking:
         crawler = Crawler(asking, address, fields=fields, rows=settings.upstream.max_page)
         with bar:
             task = bar.add_task("", total=len(wanted) if len(wanted) > 1 else None, said="")
             for number, each in enumerate(wanted):
                 bar.update(task, description=str(each), completed=number, said="")
                 try:
-                    warmed = await _crawled(crawler, each, say=lambda said: bar.update(task, said=said))
+                    warmed = await _crawl_one(crawler, each, say=lambda said: bar.update(task, said=said))
                 except CrawlError as error:
-                    tell(f"{each}: {error}")
+                    print_error(f"{each}: {error}")
                     well = False
                     continue
                 _print(f"{each}: {warmed}", terminal)
                 if warmed.unstored:
-                    tell(f"{each}: {warmed.unstored} pages were not stored")
+                    print_error(f"{each}: {warmed.unstored} pages were not stored")
                     well = False
     return well
 
@@ -213,10 +213,10 @@ def _print(line: str, terminal: Console) -> None:
         click.echo(line)
 
 
-async def _crawled(crawler: Crawler, wanted: Listing, *, say: Callable[[str], None]) -> Warmed:
+async def _crawl_one(crawler: Crawler, wanted: Listing, *, say: Callable[[str], None]) -> WarmResult:
     from proxy.cli.crawler import Pause
 
-    warmed = Warmed()
+    warmed = WarmResult()
     began = time.monotonic()
     async for step in crawler.crawl(wanted):
         if isinstance(step, Pause):
@@ -232,7 +232,7 @@ async def _crawled(crawler: Crawler, wanted: Listing, *, say: Callable[[str], No
 
 
 @asynccontextmanager
-async def _proxy(settings: Settings, url: str | None) -> AsyncIterator[str]:
+async def _find_proxy(settings: Settings, url: str | None) -> AsyncIterator[str]:
     """Give the address of the proxy to crawl through: *url*, or where there is none one of our own for the while."""
     if url is not None:
         yield url

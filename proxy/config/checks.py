@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from proxy.auth.api_keys import CallersError, callers
+from proxy.auth.api_keys import ApiKeysError, parse_api_keys
 from proxy.config.model import IdentitySection, Settings, StoreSection
-from proxy.config.reload import text
-from proxy.config.tls import no_authority, no_pair
-from proxy.storage.redis_connection import options_of
+from proxy.config.reload import read_text
+from proxy.config.tls import ca_file_problem, pair_problem
+from proxy.storage.redis_connection import parse_options
 
 _STORE_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
@@ -21,7 +21,7 @@ Setting = tuple[str, str]
 Fact = tuple[Setting, str]
 
 
-def facts(settings: Settings) -> Iterator[Fact]:
+def find_contradictions(settings: Settings) -> Iterator[Fact]:
     """Yield what is wrong with *settings*' identity, seal, workers and certificates, setting by setting."""
     identity = settings.identity
     if settings.server.workers > 1 and settings.store.url.startswith("memory:"):
@@ -31,23 +31,25 @@ def facts(settings: Settings) -> Iterator[Fact]:
     if identity.share_public and identity.mode == "token":
         yield ("identity", "share_public"), "true, which needs identity.mode 'project' or 'gateway'"
     if identity.mode == "gateway":
-        yield from _own(identity)
+        yield from _check_own_identity(identity)
         if identity.callers is None and not is_loopback(settings.server.listen):
             fact = f"{settings.server.listen!r}, beyond loopback in mode 'gateway' only with identity.callers"
             yield ("server", "listen"), fact
     else:
-        yield from _without_gateway(identity)
-    yield from _files(identity)
-    yield from _store(settings.store)
-    yield from _tls(settings)
+        yield from _check_unused_credentials(identity)
+    yield from _check_files(identity)
+    yield from _check_store(settings.store)
+    yield from _check_tls(settings)
 
 
-def _tls(settings: Settings) -> Iterator[Fact]:
+def _check_tls(settings: Settings) -> Iterator[Fact]:
     """Yield what is wrong with certificates and keys: one without the other, one that can't be used."""
     server, upstream = settings.server, settings.upstream
-    yield from _pair(("server", "tls_cert"), server.tls_cert, ("server", "tls_key"), server.tls_key)
-    yield from _pair(("upstream", "client_cert"), upstream.client_cert, ("upstream", "client_key"), upstream.client_key)
-    if upstream.ca_file is not None and (fact := no_authority(upstream.ca_file)):
+    yield from _check_pair(("server", "tls_cert"), server.tls_cert, ("server", "tls_key"), server.tls_key)
+    yield from _check_pair(
+        ("upstream", "client_cert"), upstream.client_cert, ("upstream", "client_key"), upstream.client_key
+    )
+    if upstream.ca_file is not None and (fact := ca_file_problem(upstream.ca_file)):
         yield ("upstream", "ca_file"), f"{upstream.ca_file}: {fact}"
     asked = [url for url in (upstream.url, settings.identity.iam_url) if url]
     for name in ("ca_file", "client_cert"):
@@ -55,24 +57,24 @@ def _tls(settings: Settings) -> Iterator[Fact]:
             yield ("upstream", name), "given, which only an https upstream.url or identity.iam_url uses"
 
 
-def _pair(at: Setting, cert: Path | None, key_at: Setting, key: Path | None) -> Iterator[Fact]:
+def _check_pair(at: Setting, cert: Path | None, key_at: Setting, key: Path | None) -> Iterator[Fact]:
     if cert is None and key is not None:
         yield key_at, f"given without {'.'.join(at)}"
     elif cert is not None and key is None:
         yield at, f"given without {'.'.join(key_at)}"
-    elif cert is not None and key is not None and (fault := no_pair((cert, key))):
+    elif cert is not None and key is not None and (fault := pair_problem((cert, key))):
         which, fact = fault
         yield (at, key_at)[which], f"{(cert, key)[which]}: {fact}"
 
 
-def _own(identity: IdentitySection) -> Iterator[Fact]:
+def _check_own_identity(identity: IdentitySection) -> Iterator[Fact]:
     """Yield what lacks of the proxy's own credentials: an access key with its secret, or a user with a password."""
     if (identity.access_key is None) == (identity.user is None):
         yield ("identity", "mode"), "'gateway', which needs identity.access_key or identity.user, one of them"
     elif identity.access_key is not None and identity.secret_key is None:
         yield ("identity", "access_key"), "given without identity.secret_key"
     elif identity.access_key is not None and identity.key_use == "token":
-        yield from _exchanged(identity)
+        yield from _check_token_exchange(identity)
     elif identity.user is not None:
         needed = {
             "password": identity.password,
@@ -87,7 +89,7 @@ def _own(identity: IdentitySection) -> Iterator[Fact]:
         yield ("identity", "keys"), "given in mode 'gateway', where callers' signatures don't count"
 
 
-def _exchanged(identity: IdentitySection) -> Iterator[Fact]:
+def _check_token_exchange(identity: IdentitySection) -> Iterator[Fact]:
     """Yield what lacks of a token by access key."""
     lacking = [f"identity.{name}" for name in ("project_id", "iam_url") if not getattr(identity, name)]
     if lacking:
@@ -96,7 +98,7 @@ def _exchanged(identity: IdentitySection) -> Iterator[Fact]:
         yield ("identity", "security_token"), "given, but IAM takes no temporary key for a token: only 'sign' does"
 
 
-def _without_gateway(identity: IdentitySection) -> Iterator[Fact]:
+def _check_unused_credentials(identity: IdentitySection) -> Iterator[Fact]:
     for name in ("access_key", "secret_key", "security_token", "user", "domain", "password", "project_id", "callers"):
         if getattr(identity, name):
             yield ("identity", name), "given, which only mode 'gateway' uses"
@@ -106,33 +108,33 @@ def _without_gateway(identity: IdentitySection) -> Iterator[Fact]:
         yield ("identity", "key_use"), f"{identity.key_use!r}, which only mode 'gateway' uses"
 
 
-def _files(identity: IdentitySection) -> Iterator[Fact]:
+def _check_files(identity: IdentitySection) -> Iterator[Fact]:
     if identity.callers is not None:
         try:
-            callers(text(identity.callers))
-        except (OSError, CallersError) as error:
+            parse_api_keys(read_text(identity.callers))
+        except (OSError, ApiKeysError) as error:
             yield ("identity", "callers"), f"{identity.callers}: {_reason(error)}"
     for access, path in identity.keys.items():
-        reason = _unusable(path)
+        reason = _unusable_reason(path)
         if reason:
             yield ("identity", "keys"), f"{access}: {path}: {reason}"
 
 
-def _unusable(path: Path) -> str | None:
+def _unusable_reason(path: Path) -> str | None:
     try:
-        return None if text(path).strip() else "is empty"
+        return None if read_text(path).strip() else "is empty"
     except OSError as error:
         return _reason(error)
 
 
-def _reason(error: OSError | CallersError) -> str:
+def _reason(error: OSError | ApiKeysError) -> str:
     return (error.strerror or "can't be read") if isinstance(error, OSError) else str(error)
 
 
-def _store(store: StoreSection) -> Iterator[Fact]:
+def _check_store(store: StoreSection) -> Iterator[Fact]:
     """Yield what is wrong with the seal, and with the files that the URL names."""
-    for name, file in options_of(store.url).items():
-        if name in _STORE_FILES and (reason := _unusable(Path(file))):
+    for name, file in parse_options(store.url).items():
+        if name in _STORE_FILES and (reason := _unusable_reason(Path(file))):
             yield ("store", "url"), f"{name} {file}: {reason}"
     if store.seal != "none" and store.key is None:
         yield ("store", "seal"), f"{store.seal!r}, which needs store.key or store.key_file"

@@ -19,9 +19,9 @@ from typing import Any, Final, get_args
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.config.checks import facts, is_loopback
+from proxy.config.checks import find_contradictions, is_loopback
 from proxy.config.model import RouteSection, RuleSection, Section, Settings, as_toml, masked
-from proxy.config.reload import text
+from proxy.config.reload import read_text
 from proxy.config.types import is_file_name
 from proxy.core.values import immutable
 
@@ -33,7 +33,7 @@ Setting = tuple[str, str]
 
 
 @immutable
-class Given:
+class GivenValue:
     """A value as a source gave it, and which source: a file, a variable, a flag."""
 
     value: Any
@@ -62,10 +62,10 @@ def sections() -> dict[str, type[Section]]:
     }
 
 
-def from_file(file: Path, problems: list[Problem]) -> dict[Setting, Given]:
+def read_file(file: Path, problems: list[Problem]) -> dict[Setting, GivenValue]:
     """Return the settings in *file*; what is wrong with it is added to *problems*, as everywhere here."""
     try:
-        tables = tomllib.loads(text(file))
+        tables = tomllib.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
         problems.append(Problem(str(file), _unreadable(error), "flag --config"))
         return {}
@@ -76,8 +76,8 @@ def from_file(file: Path, problems: list[Problem]) -> dict[Setting, Given]:
             problems.append(Problem(section, fact, str(file)))
             continue
         for name, value in table.items():
-            if _known(section, name, f"{section}.{name}", str(file), problems):
-                given[section, name] = Given(value, str(file))
+            if _check_name(section, name, f"{section}.{name}", str(file), problems):
+                given[section, name] = GivenValue(value, str(file))
     return given
 
 
@@ -94,19 +94,19 @@ def _unreadable(error: Exception) -> str:
             return "no TOML that can be read, a number in it is too long"
 
 
-def from_environment(environment: Mapping[str, str], problems: list[Problem]) -> dict[Setting, Given]:
+def read_environment(environment: Mapping[str, str], problems: list[Problem]) -> dict[Setting, GivenValue]:
     """Return the settings that *environment* holds."""
     given = {}
     for variable, value in sorted(environment.items()):
         if not variable.startswith(ENVIRONMENT_PREFIX) or _SERVICE_LINK.fullmatch(variable):
             continue
         section, _, name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
-        if _known(section, name, variable, "environment", problems):
-            given[section, name] = Given(value, f"environment {variable}")
+        if _check_name(section, name, variable, "environment", problems):
+            given[section, name] = GivenValue(value, f"environment {variable}")
     return given
 
 
-def _known(section: str, name: str, spelt: str, origin: str, problems: list[Problem]) -> bool:
+def _check_name(section: str, name: str, spelt: str, origin: str, problems: list[Problem]) -> bool:
     """Whether there is such a setting; if not, say which name comes nearest, spelt as the source spells them."""
     known = sections()
     if section in known and name in known[section].model_fields:
@@ -114,16 +114,16 @@ def _known(section: str, name: str, spelt: str, origin: str, problems: list[Prob
     names = [f"{a}.{b}" for a, model in known.items() for b in model.model_fields]
     if spelt.startswith(ENVIRONMENT_PREFIX):
         names = [ENVIRONMENT_PREFIX + each.replace(".", "__").upper() for each in names]
-    problems.append(_unknown(spelt, names, origin))
+    problems.append(_unknown_name_problem(spelt, names, origin))
     return False
 
 
-def _unknown(spelt: str, names: list[str], origin: str) -> Problem:
+def _unknown_name_problem(spelt: str, names: list[str], origin: str) -> Problem:
     nearest = difflib.get_close_matches(spelt, names, n=1, cutoff=0.5)
     return Problem(spelt, f"no such setting, did you mean {nearest[0]}?" if nearest else "no such setting", origin)
 
 
-def read_secret_files(given: dict[Setting, Given], problems: list[Problem]) -> None:
+def read_secret_files(given: dict[Setting, GivenValue], problems: list[Problem]) -> None:
     """Put what a `…_file` holds in the place of the secret that it stands for."""
     for section, model in sections().items():
         for name in model.model_fields:
@@ -138,14 +138,14 @@ def read_secret_files(given: dict[Setting, Given], problems: list[Problem]) -> N
             if not is_file_name(file.value):
                 continue  # which is told as every value that is not allowed
             try:
-                given[section, name] = Given(text(Path(file.value)).strip(), f"file {file.value}")
+                given[section, name] = GivenValue(read_text(Path(file.value)).strip(), f"file {file.value}")
             except OSError as error:
                 problems.append(Problem(f"{section}.{name}_file", f"{file.value}: {error.strerror}", file.origin))
 
 
 # What pydantic says before it says what is allowed.
 _PREFIX: Final = re.compile(r"Value error, |Input (?:should be|is not) ")
-_IN_OUR_WORDS: Final = {
+_MESSAGES: Final = {
     "tuple_type": "an array",
     "dict_type": "a table",
     "model_type": "a table",
@@ -170,18 +170,18 @@ class Configuration:
     origins: Mapping[Setting, str]
 
 
-def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Setting, object]) -> Configuration:
+def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[Setting, object]) -> Configuration:
     """Return the settings from *file*, *environment* and *flags*.
 
     Raises `ConfigurationError` that names every problem at once.
     """
     problems: list[Problem] = []
-    given: dict[Setting, Given] = {}
+    given: dict[Setting, GivenValue] = {}
     if file is not None:
-        given |= from_file(file, problems)
+        given |= read_file(file, problems)
     unread = any(problem.setting == str(file) for problem in problems)
-    given |= from_environment(environment, problems)
-    given |= {at: Given(value, f"flag --{at[1] if at[0] == 'server' else at[0]}") for at, value in flags.items()}
+    given |= read_environment(environment, problems)
+    given |= {at: GivenValue(value, f"flag --{at[1] if at[0] == 'server' else at[0]}") for at, value in flags.items()}
     read_secret_files(given, problems)
     tree: dict[str, dict[str, Any]] = {}
     for (section, name), entry in given.items():
@@ -193,15 +193,15 @@ def loaded(file: Path | None, environment: Mapping[str, str], flags: Mapping[Set
         wrong = error.errors(include_url=False)
         # What lacks may stand in a file that could not be read.
         told = [details for details in wrong if not (unread and details["type"] == "missing")]
-        problems += [_problem(list(same), given) for _, same in groupby(told, lambda details: details["loc"][:2])]
-        settings = _of_the_rest(tree, wrong)
-    problems += _contradictions(settings, given)
+        problems += [_to_problem(list(same), given) for _, same in groupby(told, lambda details: details["loc"][:2])]
+        settings = _without(tree, wrong)
+    problems += _contradiction_problems(settings, given)
     if problems:
         raise ConfigurationError(problems)
     return Configuration(settings, {at: entry.origin for at, entry in given.items()})
 
 
-def _problem(same: list[ErrorDetails], given: Mapping[Setting, Given]) -> Problem:
+def _to_problem(same: list[ErrorDetails], given: Mapping[Setting, GivenValue]) -> Problem:
     """Return what is wrong with one setting; a value that may be of several kinds is told all of them."""
     location = same[0]["loc"]
     section, name = str(location[0]), str(location[1]) if len(location) > 1 else ""
@@ -216,7 +216,7 @@ def _problem(same: list[ErrorDetails], given: Mapping[Setting, Given]) -> Proble
     field = sections()[section].model_fields[name]
     secret = _holds_a_secret(field.annotation)
     shown = "***" if secret else repr(masked(entry.value) if isinstance(entry.value, str) else entry.value)
-    allowed = " or ".join(dict.fromkeys(map(_allowed, same)))
+    allowed = " or ".join(dict.fromkeys(map(_allowed_values, same)))
     return Problem(setting, f"{shown}, allowed is {allowed}", entry.origin)
 
 
@@ -224,7 +224,7 @@ def _holds_a_secret(annotation: object) -> bool:
     return annotation is SecretStr or any(map(_holds_a_secret, get_args(annotation)))
 
 
-def _allowed(details: ErrorDetails) -> str:
+def _allowed_values(details: ErrorDetails) -> str:
     match details["type"]:
         case "too_short" | "string_too_short":
             return f"at least {details['ctx']['min_length']} characters"
@@ -236,10 +236,10 @@ def _allowed(details: ErrorDetails) -> str:
         case "string_pattern_mismatch":
             return f"what matches {details['ctx']['pattern']}"
         case kind:
-            return _IN_OUR_WORDS.get(kind) or _PREFIX.sub("", details["msg"])
+            return _MESSAGES.get(kind) or _PREFIX.sub("", details["msg"])
 
 
-def _of_the_rest(tree: dict[str, dict[str, Any]], wrong: Iterable[ErrorDetails]) -> Settings:
+def _without(tree: dict[str, dict[str, Any]], wrong: Iterable[ErrorDetails]) -> Settings:
     """Return the settings without those that are *wrong*, so that the others can still be held against each other."""
     for details in wrong:
         section, *name = map(str, details["loc"][:2])
@@ -251,7 +251,7 @@ def _of_the_rest(tree: dict[str, dict[str, Any]], wrong: Iterable[ErrorDetails])
     return Settings.model_validate(tree)
 
 
-def _contradictions(settings: Settings, given: Mapping[Setting, Given]) -> list[Problem]:
+def _contradiction_problems(settings: Settings, given: Mapping[Setting, GivenValue]) -> list[Problem]:
     """Return what no setting is wrong about on its own."""
 
     def origin(*at: Setting) -> str:
@@ -270,12 +270,12 @@ def _contradictions(settings: Settings, given: Mapping[Setting, Given]) -> list[
             given_one, lacking = ("calls", "per_s") if table.per_s is None else ("per_s", "calls")
             fact = f"given without {section}.{lacking}"
             problems.append(Problem(f"{section}.{given_one}", fact, origin((section, given_one))))
-    for at, fact in facts(settings):
+    for at, fact in find_contradictions(settings):
         problems.append(Problem(".".join(at), fact, origin(at)))
     return problems
 
 
-def effective(configuration: Configuration) -> str:
+def render_effective(configuration: Configuration) -> str:
     """Return every setting with its value, secrets masked, and where it came from, as a TOML file with comments."""
     lines = []
     for section in sections():

@@ -20,18 +20,18 @@ from proxy.config.types import (
     File,
     Files,
     IamUrl,
+    MaxWait,
     Networks,
     Origin,
     Pattern,
     Seconds,
     StoreUrl,
-    Wait,
 )
-from proxy.core.list_query import Unclear, Window, parsed
+from proxy.core.list_query import UnclearQuery, Window, parse_list_query
 
 
-def _is_a_number(annotation: object) -> bool:
-    return annotation in (int, float) or any(map(_is_a_number, get_args(annotation)))
+def _is_number(annotation: object) -> bool:
+    return annotation in (int, float) or any(map(_is_number, get_args(annotation)))
 
 
 class Section(BaseModel):
@@ -41,9 +41,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_number(cls, value: object, info: ValidationInfo) -> object:
+    def _reject_boolean(cls, value: object, info: ValidationInfo) -> object:
         """Refuse true for 1: pydantic, which has to take what the environment holds for a number, takes that too."""
-        if isinstance(value, bool) and info.field_name and _is_a_number(cls.model_fields[info.field_name].annotation):
+        if isinstance(value, bool) and info.field_name and _is_number(cls.model_fields[info.field_name].annotation):
             raise ValueError("a number")
         return value
 
@@ -101,8 +101,8 @@ class UpstreamSection(Section):
         description="whether certificates of the upstream and IAM need the extensions that RFC 5280 requires, "
         "such as an Authority Key Identifier",
     )
-    connect_timeout_s: Wait = Field(3.0, description="longest wait for a connection")
-    read_timeout_s: Wait = Field(30.0, description="longest wait for the next bytes of an answer")
+    connect_timeout_s: MaxWait = Field(3.0, description="longest wait for a connection")
+    read_timeout_s: MaxWait = Field(30.0, description="longest wait for the next bytes of an answer")
     max_connections: int = Field(
         64, ge=1, le=10_000, description="connections open at once; the calls under way follow latency, up to as many"
     )
@@ -201,9 +201,9 @@ class RuleSection(Section):
 
     @field_validator("query")
     @classmethod
-    def _names_a_listing(cls, value: str) -> str:
-        query = parsed(value)
-        if isinstance(query, Unclear) or query.window != Window():
+    def _check_listing_query(cls, value: str) -> str:
+        query = parse_list_query(value)
+        if isinstance(query, UnclearQuery) or query.window != Window():
             raise ValueError("a list query without limit and marker")
         return value
 
@@ -278,7 +278,7 @@ class StoreSection(Section):
     max_bytes: int = Field(
         256 * 1024 * 1024, ge=0, description="bound of process memory, bytes; with 0 it keeps no answers"
     )
-    near_ttl_s: Wait = Field(
+    near_ttl_s: MaxWait = Field(
         1.0, description="how long process memory is believed while invalidations of other replicas can't arrive"
     )
     timeout_ms: float = Field(
@@ -323,11 +323,11 @@ class BudgetSection(Section):
     calls: int | None = Field(
         None, ge=1, le=1_000_000, description="upstream calls allowed in any `per_s`; not set, what the upstream says"
     )
-    per_s: Wait | None = Field(None, description="the period of `calls`")
+    per_s: MaxWait | None = Field(None, description="the period of `calls`")
     scope: Literal["partition", "upstream"] = Field(
         "partition", description="each partition has its own (Huawei Cloud throttles users), or one for all"
     )
-    max_wait_s: Wait = Field(
+    max_wait_s: MaxWait = Field(
         30.0, description="longest wait for a call; who can't be served by then is told so at once, with 429"
     )
     without_store: Literal["share", "hold"] = Field(
@@ -344,7 +344,7 @@ class ClientsSection(Section):
     calls: int | None = Field(
         None, ge=1, le=1_000_000, description="requests of one caller in any `per_s` and process, 429 beyond"
     )
-    per_s: Wait | None = Field(None, description="the period of `calls`")
+    per_s: MaxWait | None = Field(None, description="the period of `calls`")
     max_concurrent: int | None = Field(
         None, ge=1, le=1_000_000, description="requests of one caller under way at once, 429 beyond"
     )

@@ -9,21 +9,21 @@ from typing import Final
 
 from proxy.config.model import CacheSection, RouteSection, Settings
 from proxy.core.freshness import Lifetimes
-from proxy.core.list_query import Unclear, parsed
+from proxy.core.list_query import UnclearQuery, parse_list_query
 from proxy.core.partition import Partitioner
-from proxy.http.stored_response import Policy
-from proxy.listing.request import Asking, PageSizes, Rule, Rules
+from proxy.http.stored_response import FreshnessPolicy
+from proxy.listing.request import LifetimeRule, LifetimeRules, ListRules, PageSizes
 from proxy.resources.routes import IMAGES, ResourceRoute, ResourceRoutes
 
 
-def asking(settings: Settings, secret: bytes) -> Asking:
+def make_list_rules(settings: Settings, secret: bytes) -> ListRules:
     """Return how lists are asked for; *secret* is the key of the partitions' digests."""
     upstream = settings.upstream
-    return Asking(
+    return ListRules(
         Partitioner(secret),
         page_sizes(settings),
-        rules(settings.cache),
-        extension=upstream.list_api == "cloudimages",
+        make_lifetime_rules(settings.cache),
+        use_cloudimages=upstream.list_api == "cloudimages",
         share_public=settings.identity.share_public,
     )
 
@@ -34,53 +34,55 @@ def page_sizes(settings: Settings) -> PageSizes:
     return PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages)
 
 
-def rules(cache: CacheSection) -> Rules:
+def make_lifetime_rules(cache: CacheSection) -> LifetimeRules:
     """Return the lifetimes by rule; what a rule does not name is as for all lists."""
     names = ("ttl_s", "transient_ttl_s", "stale_while_revalidate_s", "stale_if_error_s")
-    each: list[Rule] = []
+    each: list[LifetimeRule] = []
     for section in cache.rules:
-        query = parsed(section.query)
-        assert not isinstance(query, Unclear)
+        query = parse_list_query(section.query)
+        assert not isinstance(query, UnclearQuery)
         own = {name: value for name in names if (value := getattr(section, name)) is not None}
-        each.append(Rule(Lifetimes(**{name: getattr(cache, name) for name in names} | own), section.path, query.pairs))
-    return Rules(Lifetimes(*(getattr(cache, name) for name in names)), tuple(each))
+        each.append(
+            LifetimeRule(Lifetimes(**{name: getattr(cache, name) for name in names} | own), section.path, query.pairs)
+        )
+    return LifetimeRules(Lifetimes(*(getattr(cache, name) for name in names)), tuple(each))
 
 
 # What the cloud's operator changes, not its users: the forms of images, and the systems that images may have.
-_SETTLED_S: Final = 3600.0
-_SETTLED: Final = ("/v2/schemas/*", "/v1/cloudimages/os_version")
-_CHANGING: Final = (IMAGES, "/v1/cloudimages/quota")
+_FINAL_TTL_S: Final = 3600.0
+_FINAL_PATHS: Final = ("/v2/schemas/*", "/v1/cloudimages/os_version")
+_CHANGING_PATHS: Final = (IMAGES, "/v1/cloudimages/quota")
 
 
-def resource_routes(cache: CacheSection) -> ResourceRoutes:
+def make_resource_routes(cache: CacheSection) -> ResourceRoutes:
     """Return the routes: those that *cache* names, and behind them what the image API has; none with no lifetime."""
-    routes = [_named(section, cache) for section in cache.routes]
+    routes = [_to_route(section, cache) for section in cache.routes]
     if cache.ttl_s > 0:
-        routes += [_own(path, cache.ttl_s, cache) for path in _CHANGING]
-        routes += [_own(path, max(cache.ttl_s, _SETTLED_S), cache) for path in _SETTLED]
+        routes += [_default_route(path, cache.ttl_s, cache) for path in _CHANGING_PATHS]
+        routes += [_default_route(path, max(cache.ttl_s, _FINAL_TTL_S), cache) for path in _FINAL_PATHS]
     return ResourceRoutes(tuple(routes))
 
 
-def _named(section: RouteSection, cache: CacheSection) -> ResourceRoute:
-    policy = Policy(
+def _to_route(section: RouteSection, cache: CacheSection) -> ResourceRoute:
+    policy = FreshnessPolicy(
         ttl_s=section.ttl_s,
         heuristic_fraction=section.heuristic_fraction,
-        stale_while_revalidate_s=_first(section.stale_while_revalidate_s, cache.stale_while_revalidate_s),
-        stale_if_error_s=_first(section.stale_if_error_s, cache.stale_if_error_s),
+        stale_while_revalidate_s=_first_given(section.stale_while_revalidate_s, cache.stale_while_revalidate_s),
+        stale_if_error_s=_first_given(section.stale_if_error_s, cache.stale_if_error_s),
     )
     return ResourceRoute(
-        section.path, policy, public=section.public, vary=section.vary, transient_ttl_s=cache.transient_ttl_s
+        section.path, policy, is_public=section.public, by_vary=section.vary, transient_ttl_s=cache.transient_ttl_s
     )
 
 
-def _own(path: str, ttl_s: float, cache: CacheSection) -> ResourceRoute:
-    policy = Policy(
+def _default_route(path: str, ttl_s: float, cache: CacheSection) -> ResourceRoute:
+    policy = FreshnessPolicy(
         ttl_s=ttl_s,
         stale_while_revalidate_s=cache.stale_while_revalidate_s,
         stale_if_error_s=cache.stale_if_error_s,
     )
-    return ResourceRoute(path, policy, transient_ttl_s=cache.transient_ttl_s, json=True)
+    return ResourceRoute(path, policy, transient_ttl_s=cache.transient_ttl_s, requires_json=True)
 
 
-def _first(*values: float | None) -> float:
+def _first_given(*values: float | None) -> float:
     return next(value for value in values if value is not None)

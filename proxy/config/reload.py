@@ -12,23 +12,23 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-from proxy.observability.logging import event
+from proxy.observability.logging import log_event
 
-_MOST_BYTES: Final = 1024 * 1024
+_MAX_BYTES: Final = 1024 * 1024
 
 
-def text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text in *path*, UTF-8 whatever the locale, without the mark that some editors put before it.
 
     Raises `OSError`, which says why, where it can't be read, is no text, or does not end.
     """
     try:
         with path.open("rb") as file:
-            raw = file.read(_MOST_BYTES + 1)
+            raw = file.read(_MAX_BYTES + 1)
     except ValueError:  # a NUL in it
         raise OSError(errno.EINVAL, "no name of a file") from None
-    if len(raw) > _MOST_BYTES:
-        raise OSError(errno.EFBIG, f"longer than {_MOST_BYTES} bytes")
+    if len(raw) > _MAX_BYTES:
+        raise OSError(errno.EFBIG, f"longer than {_MAX_BYTES} bytes")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -37,10 +37,10 @@ def text(path: Path) -> str:
 
 Value = TypeVar("Value")
 
-LOOK_S: Final = 1.0
+CHECK_INTERVAL_S: Final = 1.0
 
 
-class Renewed(Generic[Value]):
+class ReloadedValue(Generic[Value]):
     """What *make* makes of *files*, looked at again after *LOOK_S* at the earliest. *clock* never steps back.
 
     Files that can't be used leave what was there before; at first they raise `OSError`, or what *make* raises.
@@ -61,20 +61,20 @@ class Renewed(Generic[Value]):
         self._make = make
         self._clock = clock
         self._looked_at = clock()
-        self._stamps = self._seen = self._stamped()
+        self._stamps = self._seen = self._read_stamps()
         self._value = make()
 
     def __call__(self) -> Value:
         """Return what the files hold."""
         now = self._clock()
-        if now - self._looked_at >= LOOK_S:
+        if now - self._looked_at >= CHECK_INTERVAL_S:
             self._looked_at = now
-            self._look()
+            self._check()
         return self._value
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         try:
-            before, self._seen = self._seen, self._stamped()
+            before, self._seen = self._seen, self._read_stamps()
             stamps = self._seen
             if stamps == self._stamps or (self._together and stamps != before):
                 return
@@ -82,15 +82,15 @@ class Renewed(Generic[Value]):
             self._stamps = stamps
         except (OSError, ValueError) as error:
             named = ", ".join(map(str, self._files))
-            event("file-not-used", level=logging.WARNING, file=named, error=type(error).__name__)
+            log_event("file-not-used", level=logging.WARNING, file=named, error=type(error).__name__)
 
-    def _stamped(self) -> tuple[tuple[int, int, int], ...]:
+    def _read_stamps(self) -> tuple[tuple[int, int, int], ...]:
         """Return what changes with the files; Kubernetes swaps a link, and so the inodes."""
         found = [file.stat() for file in self._files]
         return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
 
 
-def line(text: str) -> str:
+def single_line(text: str) -> str:
     """Return the one line of a secret's file; raises `ValueError` where there is none, as amid a renewal."""
     held = text.strip()
     if not held or not held.isprintable():
@@ -98,10 +98,10 @@ def line(text: str) -> str:
     return held
 
 
-class Watched(Renewed[Value]):
-    """What *parse* makes of the text of a file; see `Renewed`."""
+class ReloadedFile(ReloadedValue[Value]):
+    """What *parse* makes of the text of a file; see `ReloadedValue`."""
 
     def __init__(
         self, path: Path, parse: Callable[[str], Value], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        super().__init__([path], lambda: parse(text(path)), clock=clock)
+        super().__init__([path], lambda: parse(read_text(path)), clock=clock)

@@ -8,33 +8,35 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from proxy.config.reload import Renewed
+from proxy.config.reload import ReloadedValue
 from proxy.core.tls_verification import STRICT_FLAGS
 
-MINIMUM: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+MIN_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
-Pair = tuple[Path, Path]
+CertificatePair = tuple[Path, Path]
 
 
-def serving(pair: Pair, *, minimum: str, clock: Callable[[], float] = time.monotonic) -> ssl.SSLContext:
+def make_server_context(
+    pair: CertificatePair, *, minimum: str, clock: Callable[[], float] = time.monotonic
+) -> ssl.SSLContext:
     """Return a context that shows every caller the certificate that the files of *pair* hold when it comes.
 
     Connections that are open keep theirs. A pair that does not match, as in the middle of a renewal, leaves the one
     before; at first it raises `OSError`.
     """
-    newest = Renewed(pair, lambda: _shown(pair, minimum), clock=clock)
+    newest = ReloadedValue(pair, lambda: _make_server_context(pair, minimum), clock=clock)
 
     def show(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:  # noqa: ARG001 - of a fixed shape
         connection.context = newest()
 
-    context = _shown(pair, minimum)
+    context = _make_server_context(pair, minimum)
     context.sni_callback = show  # which OpenSSL calls for every handshake, also for one that names no server
     return context
 
 
-def asking(
+def make_client_contexts(
     ca_file: Path | None,
-    pair: Pair | None,
+    pair: CertificatePair | None,
     *,
     minimum: str,
     strict: bool = True,
@@ -46,19 +48,21 @@ def asking(
     at first.
     """
     files = [*([ca_file] if ca_file else []), *(pair or ())]
-    return Renewed(files, lambda: _trusting(ca_file, pair, minimum, strict=strict), clock=clock)
+    return ReloadedValue(files, lambda: _make_client_context(ca_file, pair, minimum, strict=strict), clock=clock)
 
 
-def _shown(pair: Pair, minimum: str) -> ssl.SSLContext:
+def _make_server_context(pair: CertificatePair, minimum: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = MINIMUM[minimum]
+    context.minimum_version = MIN_VERSIONS[minimum]
     context.set_alpn_protocols(["http/1.1"])
     _load(context, pair)
     return context
 
 
-def verifying(ca_file: Path | None, *, strict: bool = True) -> ssl.SSLContext:
-    """Return a context that trusts *ca_file*, else the system, and verifies alike on every Python; see `asking`."""
+def make_verifying_context(ca_file: Path | None, *, strict: bool = True) -> ssl.SSLContext:
+    """Return a context that trusts *ca_file*, else the system, and verifies alike on every Python; see
+    `make_client_contexts`.
+    """
     context = ssl.create_default_context(cafile=ca_file)
     for flag in STRICT_FLAGS:
         context.verify_flags |= flag
@@ -67,20 +71,22 @@ def verifying(ca_file: Path | None, *, strict: bool = True) -> ssl.SSLContext:
     return context
 
 
-def _trusting(ca_file: Path | None, pair: Pair | None, minimum: str, *, strict: bool) -> ssl.SSLContext:
-    context = verifying(ca_file, strict=strict)
-    context.minimum_version = MINIMUM[minimum]
+def _make_client_context(
+    ca_file: Path | None, pair: CertificatePair | None, minimum: str, *, strict: bool
+) -> ssl.SSLContext:
+    context = make_verifying_context(ca_file, strict=strict)
+    context.minimum_version = MIN_VERSIONS[minimum]
     if pair is not None:
         _load(context, pair)
     return context
 
 
-def _load(context: ssl.SSLContext, pair: Pair) -> None:
+def _load(context: ssl.SSLContext, pair: CertificatePair) -> None:
     # Without a function for it a key with a passphrase would have one asked for on the terminal.
     context.load_cert_chain(*pair, password=lambda: b"")
 
 
-def no_authority(file: Path) -> str | None:
+def ca_file_problem(file: Path) -> str | None:
     """Return why *file* can't say whom to trust, None where it can."""
     try:
         ssl.create_default_context(cafile=file)
@@ -91,9 +97,9 @@ def no_authority(file: Path) -> str | None:
     return None
 
 
-def no_pair(pair: Pair) -> tuple[int, str] | None:
+def pair_problem(pair: CertificatePair) -> tuple[int, str] | None:
     """Return which of *pair*, certificate and key, can't be used, and why; None where they can."""
-    if fact := no_authority(pair[0]):
+    if fact := ca_file_problem(pair[0]):
         return 0, fact
     try:
         encrypted = b"ENCRYPTED" in pair[1].read_bytes()

@@ -7,10 +7,10 @@ from typing import Final
 
 from proxy.core.values import immutable
 
-NAME: Final = "ims-proxy"
+CACHE_NAME: Final = "ims-proxy"
 
 
-class Fwd(Enum):
+class FwdReason(Enum):
     """Why a request went forward (RFC 9211 §2.2)."""
 
     BYPASS = "bypass"
@@ -26,7 +26,7 @@ class Fwd(Enum):
 class CacheStatus:
     """What happened to one request, in the parameters of RFC 9211 §2; *ttl_s* is what is left and may be negative."""
 
-    fwd: Fwd | None = None
+    fwd: FwdReason | None = None
     fwd_status: int | None = None
     ttl_s: float | None = None
     stored: bool = False
@@ -40,7 +40,7 @@ class CacheStatus:
 
     def __str__(self) -> str:
         """Return the field value; *detail* is one of our own tokens, never a caller's text."""
-        parts = [NAME, "hit" if self.fwd is None else f"fwd={self.fwd.value}"]
+        parts = [CACHE_NAME, "hit" if self.fwd is None else f"fwd={self.fwd.value}"]
         if self.fwd_status is not None:
             parts.append(f"fwd-status={self.fwd_status}")
         if self.ttl_s is not None:

@@ -16,7 +16,7 @@ class Priority(IntEnum):
     INTERACTIVE = 1
     BATCH = 2
     REVALIDATION = 3
-    READAHEAD = 4
+    PREFETCH = 4
 
     @property
     def label(self) -> str:
@@ -25,25 +25,25 @@ class Priority(IntEnum):
 
 
 # The purposes of calls whose answers no caller waits for.
-_UNAWAITED: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.READAHEAD}
+_BACKGROUND_PRIORITIES: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.PREFETCH}
 
 
 @immutable
-class Claimant:
+class CallContext:
     """*caller* is who shares fairly with others, *partition* whose budget the call counts towards.
 
-    One that is not *patient* takes a call that is free now, or none: nobody waits for it, or something stale will do.
+    One that is not *may_wait* takes a call that is free now, or none: nobody waits for it, or something stale will do.
     """
 
     priority: Priority = Priority.INTERACTIVE
     caller: str = ""
     partition: str = ""
-    patient: bool = True
+    may_wait: bool = True
 
-    def calling_for(self, purpose: str) -> Claimant:
+    def for_purpose(self, purpose: str) -> CallContext:
         """Return the claimant of a call that is counted as *purpose*: of lower rank, and impatient, if nobody waits."""
-        priority = _UNAWAITED.get(purpose)
-        return self if priority is None else replace(self, priority=priority, patient=False)
+        priority = _BACKGROUND_PRIORITIES.get(purpose)
+        return self if priority is None else replace(self, priority=priority, may_wait=False)
 
 
-ANYBODY: Final = Claimant()
+DEFAULT_CONTEXT: Final = CallContext()

@@ -9,14 +9,14 @@ from typing import Final
 
 import orjson
 
-NATIVE_PATH: Final = "/v2/images"
-EXTENSION_PATH: Final = "/v2/cloudimages"
+IMAGES_PATH: Final = "/v2/images"
+CLOUDIMAGES_PATH: Final = "/v2/cloudimages"
 
 # An image in one of these is about to change (IMS API reference, "Image Attributes"; Glance image statuses).
 TRANSIENT_STATUSES: Final = ("queued", "saving", "importing", "uploading", "pending_delete")
 
 
-def about_to_change(body: bytes) -> bool:
+def is_transient_image(body: bytes) -> bool:
     """Whether the image in *body* is about to change, or nothing can be said of it because it is no image."""
     try:
         status = orjson.loads(body)["status"]

@@ -1,7 +1,7 @@
 """Raw query string -> the listing it asks for and the window onto it.
 
 The canonical form is what goes upstream and what goes into the key, so the two can't differ. A query that could mean
-one thing here and another at the upstream is `Unclear`: it is passed through as it came, and never stored.
+one thing here and another at the upstream is `UnclearQuery`: it is passed through as it came, and never stored.
 
 The catalogue of list parameters, as data (IMS API reference, "Querying Images"; Glance api/v2/images.py).
 
@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote_to_bytes
 from proxy.core.values import immutable
 
 
-class Role(Enum):
+class ParameterRole(Enum):
     """What a parameter does to a list request."""
 
     FILTER = "filter"  # repeated values keep their order: of most, the last wins
@@ -29,13 +29,13 @@ class Role(Enum):
     WINDOW = "window"  # which page of the listing, not which listing
 
 
-PARAMETERS: Final[dict[str, Role]] = {
-    "limit": Role.WINDOW,
-    "marker": Role.WINDOW,
-    "sort": Role.SORT,
-    "sort_key": Role.SORT,
-    "sort_dir": Role.SORT,
-    "tag": Role.SET,
+PARAMETERS: Final[dict[str, ParameterRole]] = {
+    "limit": ParameterRole.WINDOW,
+    "marker": ParameterRole.WINDOW,
+    "sort": ParameterRole.SORT,
+    "sort_key": ParameterRole.SORT,
+    "sort_dir": ParameterRole.SORT,
+    "tag": ParameterRole.SET,
 }
 
 # The only defaults that are the query's. Those of `container_format`, `disk_format` or `__isregistered` are an image's:
@@ -43,32 +43,32 @@ PARAMETERS: Final[dict[str, Role]] = {
 QUERY_DEFAULTS: Final = {"sort_key": "created_at", "sort_dir": "desc"}
 
 # Sort keys under which an image never moves, so spans fetched at different moments may be joined in one page.
-IMMOVABLE_SORT_KEYS: Final = frozenset({"created_at", "id"})
+STABLE_SORT_KEYS: Final = frozenset({"created_at", "id"})
 
 # Sort keys under which Glance pages are windows of one total order. `size` is NULL for queued images, and Glance then
 # stops early or repeats, so it is served page by page; so is anything unknown.
-WINDOWED_SORT_KEYS: Final = IMMOVABLE_SORT_KEYS | {"updated_at", "name", "status", "disk_format", "container_format"}
+TOTAL_ORDER_SORT_KEYS: Final = STABLE_SORT_KEYS | {"updated_at", "name", "status", "disk_format", "container_format"}
 
 # Of those, the ones that an image may lack: a span that holds such an image is served only as the page it was.
 NULLABLE_SORT_KEYS: Final = frozenset({"name", "disk_format", "container_format"})
 
 
-def role(name: str) -> Role:
+def parameter_role(name: str) -> ParameterRole:
     """Return the role of the parameter *name*; whatever is not in the catalogue is a filter."""
-    return PARAMETERS.get(name, Role.FILTER)
+    return PARAMETERS.get(name, ParameterRole.FILTER)
 
 
 Pairs = tuple[tuple[str, str], ...]
 
 _LIMIT: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_MARKER_CHARS: Final = 255
-_REMEMBERED_CHARS: Final = 1024
+_MAX_CACHED_CHARS: Final = 1024
 
 
 @immutable
-class Unclear:
+class UnclearQuery:
     """Why a query is not safe to normalise; the *reason* is a token for `Cache-Status`, none of the caller's text."""
 
     reason: str
@@ -83,7 +83,7 @@ class Window:
 
 
 @immutable
-class Sort:
+class SortOrder:
     """The sort keys of a listing, before Glance completes them with `created_at` and `id`.
 
     *descending* are the directions that go with them: one serves every key.
@@ -93,17 +93,17 @@ class Sort:
     descending: tuple[bool, ...] = field(default=(True,), compare=False)
 
     @property
-    def windowed(self) -> bool:
+    def has_total_order(self) -> bool:
         """Whether every page is a window onto one total order."""
-        return WINDOWED_SORT_KEYS.issuperset(self.keys)
+        return TOTAL_ORDER_SORT_KEYS.issuperset(self.keys)
 
     @property
-    def immovable(self) -> bool:
+    def is_stable(self) -> bool:
         """Whether no change of an image can move it, so that spans of different moments may be joined."""
-        return IMMOVABLE_SORT_KEYS.issuperset(self.keys)
+        return STABLE_SORT_KEYS.issuperset(self.keys)
 
     @property
-    def order(self) -> tuple[tuple[str, bool], ...]:
+    def total_order(self) -> tuple[tuple[str, bool], ...]:
         """The keys as Glance completes them, each with whether it descends: a total order."""
         keys = (*self.keys, *(key for key in ("created_at", "id") if key not in self.keys))
         if len(self.descending) == 1:
@@ -111,7 +111,7 @@ class Sort:
         return tuple(zip(keys, (*self.descending, True, True), strict=False))
 
     @property
-    def nullable(self) -> tuple[str, ...]:
+    def nullable_keys(self) -> tuple[str, ...]:
         """The keys that an image may lack."""
         return tuple(key for key in self.keys if key in NULLABLE_SORT_KEYS)
 
@@ -126,14 +126,14 @@ class ListQuery:
     pairs: Pairs
     window: Window
     canonical: str = field(init=False, compare=False)
-    sort: Sort = field(init=False, compare=False)
+    sort: SortOrder = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "canonical", encoded(self.pairs))
-        object.__setattr__(self, "sort", _sorted_by(self.pairs))
+        object.__setattr__(self, "canonical", encode_pairs(self.pairs))
+        object.__setattr__(self, "sort", _parse_sort(self.pairs))
 
 
-def _sorted_by(pairs: Pairs) -> Sort:
+def _parse_sort(pairs: Pairs) -> SortOrder:
     """Return the sort keys in *pairs*, in rank order."""
     combined = [value for name, value in pairs if name == "sort"]
     if combined:
@@ -142,105 +142,105 @@ def _sorted_by(pairs: Pairs) -> Sort:
         descending = tuple(direction.strip() != "asc" for _, _, direction in parts)
         # Repeated `sort`, or `sort` beside `sort_key`, is an error upstream or a guess here: an unknown key.
         mixed = len(combined) > 1 or any(name in ("sort_key", "sort_dir") for name, _ in pairs)
-        return Sort(("",) if mixed else tuple(keys), descending)
+        return SortOrder(("",) if mixed else tuple(keys), descending)
     keys = [value for name, value in pairs if name == "sort_key"]
     descending = tuple(value != "asc" for name, value in pairs if name == "sort_dir")
-    return Sort(tuple(keys) or (QUERY_DEFAULTS["sort_key"],), descending or (True,))
+    return SortOrder(tuple(keys) or (QUERY_DEFAULTS["sort_key"],), descending or (True,))
 
 
-def encoded(pairs: Pairs) -> str:
+def encode_pairs(pairs: Pairs) -> str:
     """Return *pairs* as a query string: all but RFC 3986's unreserved characters escaped, a space as `%20`."""
     return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
 
 
-def parsed(raw: str) -> ListQuery | Unclear:
+def parse_list_query(raw: str) -> ListQuery | UnclearQuery:
     """Return the canonical form of the raw query *raw*, or why there is none. Short ones are remembered.
 
     Split at `&` only and at the first `=` (a tag may hold one), decoded once. Nothing is folded or trimmed.
     """
-    return _remembered(raw) if len(raw) <= _REMEMBERED_CHARS else _parsed(raw)
+    return _parse_cached(raw) if len(raw) <= _MAX_CACHED_CHARS else _parse_uncached(raw)
 
 
-def _parsed(raw: str) -> ListQuery | Unclear:
-    pairs = _decoded(raw)
-    if isinstance(pairs, Unclear):
+def _parse_uncached(raw: str) -> ListQuery | UnclearQuery:
+    pairs = _decode_pairs(raw)
+    if isinstance(pairs, UnclearQuery):
         return pairs
-    window = _window(pairs)
-    if isinstance(window, Unclear):
+    window = _parse_window(pairs)
+    if isinstance(window, UnclearQuery):
         return window
-    return ListQuery(tuple(_kept(_of_the_listing(pairs))), window)
+    return ListQuery(tuple(_canonical_pairs(_without_window(pairs))), window)
 
 
-_remembered = lru_cache(maxsize=4096)(_parsed)
+_parse_cached = lru_cache(maxsize=4096)(_parse_uncached)
 
 
-def normalised(raw: str) -> tuple[str, ...]:
-    """Return what `parsed` takes away from the raw query *raw*, or spells another way, in words for a person."""
-    pairs = _decoded(raw)
-    if isinstance(pairs, Unclear):
+def describe_normalisation(raw: str) -> tuple[str, ...]:
+    """Return what `parse_list_query` takes away from the raw query *raw*, or spells another way, in words for a person."""
+    pairs = _decode_pairs(raw)
+    if isinstance(pairs, UnclearQuery):
         return ()
-    listing = _of_the_listing(pairs)
-    dropped = _defaults(listing)
+    listing = _without_window(pairs)
+    dropped = _find_defaults(listing)
     notes = [f"{name}={value} is the default of the query" for name, value in sorted(dropped)]
-    if _kept(listing) != [pair for pair in listing if pair not in dropped]:
+    if _canonical_pairs(listing) != [pair for pair in listing if pair not in dropped]:
         notes.append("parameters are ordered by name, equal tags by value; repeated sort keys keep their order")
-    if listing and not set(encoded(tuple(listing)).split("&")) <= set(raw.split("&")):
+    if listing and not set(encode_pairs(tuple(listing)).split("&")) <= set(raw.split("&")):
         notes.append("escapes are spelt one way: %20 for a space, upper-case hex, nothing escaped that need not be")
     return tuple(notes)
 
 
-def _of_the_listing(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [pair for pair in pairs if role(pair[0]) is not Role.WINDOW]
+def _without_window(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [pair for pair in pairs if parameter_role(pair[0]) is not ParameterRole.WINDOW]
 
 
-def _kept(listing: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _canonical_pairs(listing: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the pairs of *listing* in their order, without those that only spell out a default."""
-    dropped = _defaults(listing)
+    dropped = _find_defaults(listing)
     kept = [pair for pair in listing if pair not in dropped]
-    kept.sort(key=lambda pair: (pair[0], pair[1] if role(pair[0]) is Role.SET else ""))
+    kept.sort(key=lambda pair: (pair[0], pair[1] if parameter_role(pair[0]) is ParameterRole.SET else ""))
     return kept
 
 
-def _decoded(raw: str) -> list[tuple[str, str]] | Unclear:
+def _decode_pairs(raw: str) -> list[tuple[str, str]] | UnclearQuery:
     if ";" in raw:
-        return Unclear("semicolon")  # Glance splits there, other servers don't
+        return UnclearQuery("semicolon")  # Glance splits there, other servers don't
     if not raw.isascii() or _BAD_ESCAPE.search(raw):
-        return Unclear("escape")
+        return UnclearQuery("escape")
     pairs = []
     for piece in filter(None, raw.split("&")):
         name, equals, value = piece.partition("=")
         if not equals:
-            return Unclear("no-value")
+            return UnclearQuery("no-value")
         try:
-            pair = (_unescaped(name), _unescaped(value))
+            pair = (_unescape(name), _unescape(value))
         except UnicodeDecodeError:
-            return Unclear("not-utf-8")
-        if not pair[0] or _CONTROL.search(pair[0]) or _CONTROL.search(pair[1]):
-            return Unclear("control-character" if pair[0] else "no-name")
+            return UnclearQuery("not-utf-8")
+        if not pair[0] or _CONTROL_CHARACTER.search(pair[0]) or _CONTROL_CHARACTER.search(pair[1]):
+            return UnclearQuery("control-character" if pair[0] else "no-name")
         pairs.append(pair)
     return pairs
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     spaced = text.replace("+", " ")
     return unquote_to_bytes(spaced).decode() if "%" in spaced else spaced
 
 
-def _window(pairs: list[tuple[str, str]]) -> Window | Unclear:
+def _parse_window(pairs: list[tuple[str, str]]) -> Window | UnclearQuery:
     limits = [value for name, value in pairs if name == "limit"]
     markers = [value for name, value in pairs if name == "marker"]
     if len(limits) > 1:
-        return Unclear("two-limits")
+        return UnclearQuery("two-limits")
     if len(markers) > 1:
-        return Unclear("two-markers")
+        return UnclearQuery("two-markers")
     if limits and not _LIMIT.fullmatch(limits[0]):
-        return Unclear("limit")
+        return UnclearQuery("limit")
     if markers and not 0 < len(markers[0]) <= _MAX_MARKER_CHARS:
-        return Unclear("marker")
+        return UnclearQuery("marker")
     return Window(int(limits[0]) if limits else None, markers[0] if markers else None)
 
 
-def _defaults(listing: list[tuple[str, str]]) -> set[tuple[str, str]]:
+def _find_defaults(listing: list[tuple[str, str]]) -> set[tuple[str, str]]:
     """Return the pairs that only spell out a default.
 
     Beside `sort` they are an error upstream, and one repeated is matched with its partner by position: then they stay.

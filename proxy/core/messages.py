@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import field
 from typing import Final, Protocol
 
-from proxy.core.call_context import ANYBODY, Claimant
+from proxy.core.call_context import DEFAULT_CONTEXT, CallContext
 from proxy.core.values import immutable
 
 # RFC 9110 §7.6.1, and the two that old agents still send.
@@ -51,23 +51,23 @@ class Fields:
         """Name the fields, never their values: a representation ends up in logs."""
         return f"Fields({', '.join(name for name, _ in self.lines)})"
 
-    def all(self, name: str) -> list[str]:
+    def get_all(self, name: str) -> list[str]:
         """Return every value of *name*, in order."""
-        return list((self._values or self._by_name()).get(name.lower(), ()))
+        return list((self._values or self._index_by_name()).get(name.lower(), ()))
 
     def get(self, name: str) -> str | None:
         """Return the first value of *name*."""
-        values = (self._values or self._by_name()).get(name.lower())
+        values = (self._values or self._index_by_name()).get(name.lower())
         return values[0] if values else None
 
-    def any(self, names: frozenset[str]) -> bool:
+    def contains_any(self, names: frozenset[str]) -> bool:
         """Return whether there is a line with one of *names*, which are in lower case."""
-        return not names.isdisjoint(self._values or self._by_name())
+        return not names.isdisjoint(self._values or self._index_by_name())
 
-    def only(self, names: Iterable[str]) -> Fields:
+    def select(self, names: Iterable[str]) -> Fields:
         """Return the lines whose name is one of *names*."""
-        wanted = {name.lower() for name in names}
-        return Fields(line for line in self.lines if line[0].lower() in wanted)
+        span_request = {name.lower() for name in names}
+        return Fields(line for line in self.lines if line[0].lower() in span_request)
 
     def without(self, names: Iterable[str]) -> Fields:
         """Return the lines whose name is none of *names*."""
@@ -78,7 +78,7 @@ class Fields:
         """Return these lines with *lines* after them."""
         return Fields((*self.lines, *lines))
 
-    def _by_name(self) -> dict[str, list[str]]:
+    def _index_by_name(self) -> dict[str, list[str]]:
         values: dict[str, list[str]] = {}
         for name, value in self.lines:
             values.setdefault(name.lower(), []).append(value)
@@ -87,15 +87,15 @@ class Fields:
 
     def end_to_end(self) -> Fields:
         """Return the fields that may cross a proxy: neither hop-by-hop nor named by `Connection` (RFC 9110 §7.6.1)."""
-        named = {option.strip() for value in self.all("connection") for option in value.split(",")}
+        named = {option.strip() for value in self.get_all("connection") for option in value.split(",")}
         return self.without(HOP_BY_HOP | named)
 
 
 # Takes the status and the fields of an answer that is not the final one.
-Interim = Callable[[int, Fields], None]
+OnInterim = Callable[[int, Fields], None]
 
 
-class Targeted:
+class HasTarget:
     """What has a *target*: the raw origin-form, a path and, behind a question mark, a query (RFC 9112 §3.2.1)."""
 
     __slots__ = ()
@@ -114,11 +114,12 @@ class Targeted:
 
 
 @immutable
-class Request(Targeted):
+class Request(HasTarget):
     """One request as its caller sent it; *target* is the raw origin-form, never decoded.
 
-    On its way upstream *claimant* says for whom, and how urgently; *interim* is told what comes before the answer.
-    *still* is called when it has waited and is about to be sent: it raises `ProxyError` where that may not be any more.
+    On its way upstream *context* says for whom, and how urgently; *on_interim* is told what comes before the answer.
+    *before_send* is called when it has waited and is about to be sent: it raises `ProxyError` where that may not be any
+    more.
     """
 
     method: str
@@ -126,9 +127,9 @@ class Request(Targeted):
     fields: Fields
     request_id: str
     body: AsyncIterable[bytes] | None = None
-    claimant: Claimant = ANYBODY
-    interim: Interim | None = field(default=None, compare=False)
-    still: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    context: CallContext = DEFAULT_CONTEXT
+    on_interim: OnInterim | None = field(default=None, compare=False)
+    before_send: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
 
 @immutable
@@ -145,7 +146,7 @@ USER_AGENT: Final = "ims-cache-proxy"  # of the calls that are the proxy's own, 
 
 
 @immutable
-class Exchange:
+class StreamedResponse:
     """An answer whose body still comes: *chunks* are its bytes as they arrive."""
 
     status: int
@@ -161,6 +162,6 @@ class Upstream(Protocol):
         """Return the whole answer, its content coding undone."""
         ...
 
-    def exchange(self, request: Request) -> AbstractAsyncContextManager[Exchange]:
+    def stream(self, request: Request) -> AbstractAsyncContextManager[StreamedResponse]:
         """Send *request*, body and all, and give the answer as it arrives, unaltered."""
         ...

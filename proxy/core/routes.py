@@ -10,7 +10,7 @@ import re
 from enum import Enum
 from typing import Final
 
-from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
+from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
 from proxy.core.messages import Request
 
 
@@ -18,33 +18,33 @@ class Route(Enum):
     """The label of a request in metrics and logs."""
 
     LIST = "list"
-    EXTENSION_LIST = "cloudimages"
+    CLOUDIMAGES_LIST = "cloudimages"
     VERSIONS = "versions"
     IMAGE = "image"
     IMAGE_DATA = "image-data"
     OTHER = "other"
 
 
-_LISTS: Final = {NATIVE_PATH: Route.LIST, EXTENSION_PATH: Route.EXTENSION_LIST}
-_IMAGE: Final = re.compile(r"/v2(?:\.[0-9]+)?/images/[^/]+(/file)?", re.ASCII)
+_LIST_ROUTES: Final = {IMAGES_PATH: Route.LIST, CLOUDIMAGES_PATH: Route.CLOUDIMAGES_LIST}
+_IMAGE_PATH: Final = re.compile(r"/v2(?:\.[0-9]+)?/images/[^/]+(/file)?", re.ASCII)
 _PRECONDITIONS: Final = frozenset({"if-match", "if-unmodified-since"})
 
 
-def route(path: str) -> Route:
+def classify_path(path: str) -> Route:
     """Return what the raw *path* names."""
-    if path in _LISTS:
-        return _LISTS[path]
+    if path in _LIST_ROUTES:
+        return _LIST_ROUTES[path]
     if path in ("/", "/versions", "/versions/"):
         return Route.VERSIONS
-    if image := _IMAGE.fullmatch(path):
+    if image := _IMAGE_PATH.fullmatch(path):
         return Route.IMAGE_DATA if image[1] else Route.IMAGE
     return Route.OTHER
 
 
-def bypass(request: Request) -> str | None:
+def bypass_reason(request: Request) -> str | None:
     """Return why the list *request* can't be answered from the store whatever its query, None where it can."""
     if request.body is not None:
         return "body"
-    if request.fields.any(_PRECONDITIONS):
+    if request.fields.contains_any(_PRECONDITIONS):
         return "precondition"
     return None

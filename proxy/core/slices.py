@@ -9,17 +9,17 @@ Result = TypeVar("Result")
 Steps: TypeAlias = Generator[None, None, Result]
 
 
-class Limits(NamedTuple):
+class SliceLimits(NamedTuple):
     """What a slice holds at most."""
 
     max_bytes: int
     max_items: int
 
 
-SLICE: Final = Limits(256 * 1024, 250)
+DEFAULT_LIMITS: Final = SliceLimits(256 * 1024, 250)
 
 
-def cut_slices(sizes: Sequence[int], limits: Limits = SLICE) -> list[range]:
+def cut_slices(sizes: Sequence[int], limits: SliceLimits = DEFAULT_LIMITS) -> list[range]:
     """Return consecutive ranges of indices of *sizes*, each within *limits*.
 
     An item that is larger by itself is a slice of its own.

@@ -16,59 +16,60 @@ from typing import Final
 
 from proxy.core.values import immutable
 
-HEAD: Final = ""  # the marker that stands before the first image of a listing
-_MAX_HOPS: Final = 1024
+LIST_START: Final = ""  # the marker that stands before the first image of a listing
+_MAX_SLICES: Final = 1024
 
 
 @immutable
 class Span:
-    """The images that follow *after*, up to the marker *end*, or to the end of the listing where *end* is None.
+    """The images that follow *marker*, up to the marker *next_marker*, or to the end of the listing where *next_marker*
+    is None.
 
     *body* holds the images' own bytes from the first to the last, separators included; image i stands at
-    `body[starts[i]:ends[i]]`. *asked* is the `limit` it was fetched with. *fetched_at* (epoch seconds) is when the
+    `body[starts[i]:ends[i]]`. *limit* is the `limit` it was fetched with. *fetched_at* (epoch seconds) is when the
     request was sent; the span is fresh for *lifetime_s* from then. *generation* stands for the invalidations known
-    when the fetch began. *nulls* says that an image lacks one of the listing's sort keys; *unlinked* that this list
-    comes without `next`, so that a short run may be the last one and may not: only an empty one is the end.
-    *known_as* is a digest that identifies the span, of one that was read from a store; empty for any other.
+    when the fetch began. *has_nulls* says that an image lacks one of the listing's sort keys; *without_next* that this
+    list comes without `next`, so that a short run may be the last one and may not: only an empty one is the end.
+    *digest* is a digest that identifies the span, of one that was read from a store; empty for any other.
     """
 
-    after: str
-    end: str | None
+    marker: str
+    next_marker: str | None
     ids: tuple[str, ...]
     body: bytes
     starts: Sequence[int]
     ends: Sequence[int]
-    asked: int
+    limit: int
     fetched_at: float
     lifetime_s: float
     generation: str = ""
-    nulls: bool = False
-    unlinked: bool = False
-    known_as: bytes = field(default=b"", compare=False)
+    has_nulls: bool = False
+    without_next: bool = False
+    digest: bytes = field(default=b"", compare=False)
 
     @property
-    def _short(self) -> bool:
-        return self.end is not None and len(self.ids) < self.asked
+    def _is_short(self) -> bool:
+        return self.next_marker is not None and len(self.ids) < self.limit
 
     @property
-    def hides(self) -> bool:
+    def hides_rows(self) -> bool:
         """Whether rows were hidden: fewer images than asked for, and yet a `next`."""
-        return self._short and not self.unlinked
+        return self._is_short and not self.without_next
 
     @property
-    def stops(self) -> bool:
+    def completes_page(self) -> bool:
         """Whether a page that reaches the end of this span is complete, full or not."""
-        return self.end is None or (self._short and self.unlinked)
+        return self.next_marker is None or (self._is_short and self.without_next)
 
     @property
-    def whole(self) -> bool:
+    def is_indivisible(self) -> bool:
         """Whether this span can't be cut, but only be given as the page it was."""
-        return self.hides or self.nulls
+        return self.hides_rows or self.has_nulls
 
     @property
-    def rows(self) -> int:
+    def row_count(self) -> int:
         """How many rows of a page the whole span fills."""
-        return self.asked if self.hides else len(self.ids)
+        return self.limit if self.hides_rows else len(self.ids)
 
     @property
     def size_bytes(self) -> int:
@@ -77,7 +78,7 @@ class Span:
 
 
 @immutable
-class Piece:
+class SpanSlice:
     """A span from its image number *start* on."""
 
     span: Span
@@ -89,13 +90,13 @@ class Piece:
         return len(self.span.ids) - self.start
 
     @property
-    def reach(self) -> float:
+    def max_rows(self) -> float:
         """How many rows of a window it can fill, at most; `inf` where the listing ends with it."""
-        return inf if self.span.end is None else self.count
+        return inf if self.span.next_marker is None else self.count
 
 
 @immutable
-class Part:
+class PagePart:
     """The images `start:stop` of a span, as they go into a page."""
 
     span: Span
@@ -107,81 +108,84 @@ class Part:
 class Page:
     """A window that is answered: its *parts* in order, and the marker of the next page, None on the last one."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[PagePart, ...]
     next_marker: str | None
 
 
 @immutable
-class Gap:
-    """What a window still lacks: *count* rows after the marker *after*, behind the *pieces* that can be used."""
+class Missing:
+    """What a window still lacks: *count* rows after the marker *marker*, behind the *slices* that can be used."""
 
-    after: str
+    marker: str
     count: int
-    pieces: tuple[Piece, ...]
+    slices: tuple[SpanSlice, ...]
 
 
-Lookup = Callable[[str], Piece | None]
+FindSlice = Callable[[str], SpanSlice | None]
 
 
-def chosen(pieces: Sequence[Piece], *, least: int) -> Piece | None:
-    """Return which of *pieces* to go on with, all of which follow the same marker; None where there is none.
+def choose_slice(slices: Sequence[SpanSlice], *, min_rows: int) -> SpanSlice | None:
+    """Return which of *slices* to go on with, all of which follow the same marker; None where there is none.
 
-    Those that have *least* images or end the listing go first; among equals the one fetched latest, then the first.
+    Those that have *min_rows* images or end the listing go first; among equals the one fetched latest, then the first.
     """
-    return max(pieces, key=lambda each: (each.reach >= least, each.span.fetched_at), default=None)
+    return max(slices, key=lambda each: (each.max_rows >= min_rows, each.span.fetched_at), default=None)
 
 
-def chain(after: str, count: int, lookup: Lookup, *, most: int = _MAX_HOPS) -> list[Piece]:
-    """Return the pieces, *most* of them, that follow the marker *after* without a gap, until they hold *count* images.
+def follow_slices(marker: str, count: int, find_slice: FindSlice, *, max_slices: int = _MAX_SLICES) -> list[SpanSlice]:
+    """Return the pieces, *max_slices* of them, that follow the marker *marker* without a gap, until they hold *count*
+    images.
 
-    *lookup* gives the piece that begins right after a marker. A piece without images counts only where the listing
+    *find_slice* gives the piece that begins right after a marker. A piece without images counts only where the listing
     ends or where it leads on to another marker.
     """
-    pieces: list[Piece] = []
-    for _ in range(most):
-        piece = lookup(after)
-        if piece is None or (piece.count == 0 and piece.span.end == after):
+    slices: list[SpanSlice] = []
+    for _ in range(max_slices):
+        span_slice = find_slice(marker)
+        if span_slice is None or (span_slice.count == 0 and span_slice.span.next_marker == marker):
             break
-        pieces.append(piece)
-        count -= piece.count
-        if piece.span.end is None or count <= 0:
+        slices.append(span_slice)
+        count -= span_slice.count
+        if span_slice.span.next_marker is None or count <= 0:
             break
-        after = piece.span.end
-    return pieces
+        marker = span_slice.span.next_marker
+    return slices
 
 
-def cover(after: str, limit: int, pieces: Sequence[Piece], *, joinable: bool) -> Page | Gap:
-    """Return the page of *limit* rows after the marker *after*, or the gap that *pieces* leave.
+def assemble_page(marker: str, limit: int, slices: Sequence[SpanSlice], *, can_join: bool) -> Page | Missing:
+    """Return the page of *limit* rows after the marker *marker*, or the gap that *slices* leave.
 
-    Without *joinable* (a sort key under which images move) a page comes from one span or not at all: between two
+    Without *can_join* (a sort key under which images move) a page comes from one span or not at all: between two
     fetches an image may have moved out of the one and into the other.
     """
-    parts: list[Part] = []
-    used: list[Piece] = []
+    parts: list[PagePart] = []
+    used_slices: list[SpanSlice] = []
     seen: set[str] = set()
     left = limit
-    for piece in pieces:
-        span = piece.span
-        if span.whole and (piece.start or span.rows > left or (span.nulls and span.asked != left)):
+    for span_slice in slices:
+        span = span_slice.span
+        if span.is_indivisible and (
+            span_slice.start or span.row_count > left or (span.has_nulls and span.limit != left)
+        ):
             break
-        taken = span.ids[piece.start : piece.start + left]
-        if used and not seen.isdisjoint(taken):
+        taken = span.ids[span_slice.start : span_slice.start + left]
+        if used_slices and not seen.isdisjoint(taken):
             # The listing changed between two fetches: only the newer of the two spans is still to be believed.
-            return Gap(after, limit, ())
-        parts.append(Part(span, piece.start, piece.start + len(taken)))
-        used.append(piece)
-        left -= span.rows if span.hides else len(taken)
-        if left <= 0 or span.stops:
+            return Missing(marker, limit, ())
+        parts.append(PagePart(span, span_slice.start, span_slice.start + len(taken)))
+        used_slices.append(span_slice)
+        left -= span.row_count if span.hides_rows else len(taken)
+        if left <= 0 or span.completes_page:
             return Page(tuple(parts), _next_marker(parts[-1], left))
-        if not joinable:
-            return Gap(after, limit, ())
+        if not can_join:
+            return Missing(marker, limit, ())
         seen.update(taken)
-    missing_after = used[-1].span.end if used else after
+    missing_after = used_slices[-1].span.next_marker if used_slices else marker
     assert missing_after is not None
-    return Gap(missing_after, left, tuple(used))
+    return Missing(missing_after, left, tuple(used_slices))
 
 
-def _next_marker(last: Part, left: int) -> str | None:
+def _next_marker(last: PagePart, left: int) -> str | None:
     """Return the marker in the upstream's `next` for a page that ends with *last*.
 
     Glance gives a `next` whenever the page is full, even if nothing follows; a full span that came without one shows
@@ -189,8 +193,8 @@ def _next_marker(last: Part, left: int) -> str | None:
     """
     span = last.span
     if last.stop == len(span.ids):
-        if span.end is not None:
-            return span.end
-        if left > 0 or len(span.ids) == span.asked:
+        if span.next_marker is not None:
+            return span.next_marker
+        if left > 0 or len(span.ids) == span.limit:
             return None
     return span.ids[last.stop - 1]

@@ -13,16 +13,16 @@ _OTHER_NAME: Final = frozenset({62, 64})  # of which Python's own words quote th
 _NOT_STRICT: Final = frozenset({78, *range(80, 95)})  # which VERIFY_X509_STRICT alone leads to
 
 
-def why_unverified(error: BaseException, *, tolerate: str) -> str:
+def explain_verification_error(error: BaseException, *, remedy: str) -> str:
     """Return why a certificate was not accepted, without the name of a host.
 
-    *tolerate* is what to do to accept certificates that lack what RFC 5280 requires.
+    *remedy* is what to do to accept certificates that lack what RFC 5280 requires.
     """
     match error:
         case ssl.SSLCertVerificationError(verify_code=code) if code in _OTHER_NAME:
             return "certificate not accepted, it is another host's"
         case ssl.SSLCertVerificationError(verify_code=code, verify_message=said) if code in _NOT_STRICT:
-            return f"certificate not accepted, {said} (RFC 5280): renew it or its authority's, or {tolerate}"
+            return f"certificate not accepted, {said} (RFC 5280): renew it or its authority's, or {remedy}"
         case ssl.SSLCertVerificationError(verify_message=str(said)) if said:
             return f"certificate not accepted, {said}"
         case _:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar, dataclass_transform
 
-Made = TypeVar("Made")
+ClassT = TypeVar("ClassT")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def immutable(cls: type[Made]) -> type[Made]:
+def immutable(cls: type[ClassT]) -> type[ClassT]:
     """Return *cls* as a dataclass with slots that nobody alters, which the type checker sees to and not each instance.
 
     `frozen=True` looks after that when the program runs, and makes an instance take four times as long to be made. A

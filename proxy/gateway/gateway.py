@@ -13,58 +13,58 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from proxy.auth.authenticators import Door, TokenDoor
-from proxy.core.cache_key import partition_scope
-from proxy.core.cache_status import CacheStatus, Fwd
-from proxy.core.messages import Exchange, Request, Response
-from proxy.core.partition import Unshared, Who
-from proxy.core.purge import Purge, Purged
-from proxy.core.routes import Route, route
+from proxy.auth.authenticators import Authenticator, TokenAuthenticator
+from proxy.core.cache_key import partition_tag
+from proxy.core.cache_status import CacheStatus, FwdReason
+from proxy.core.messages import Request, Response, StreamedResponse
+from proxy.core.partition import NotShareable, Principal
+from proxy.core.purge import PurgeOrder, PurgeResult
+from proxy.core.routes import Route, classify_path
 from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
-from proxy.gateway.invalidation import LearningForwarder
-from proxy.gateway.reauthorization import as_one, believed_no_longer
-from proxy.gateway.relevant_headers import decisive
-from proxy.listing.lookup import Repeatable
-from proxy.listing.page_cache import PageAnswers, PageRenderer
+from proxy.gateway.invalidation import InvalidatingForwarder
+from proxy.gateway.reauthorization import revoked_reason, run_as_one_identity
+from proxy.gateway.relevant_headers import with_relevant_fields
+from proxy.listing.lookup import ReplayTerms
+from proxy.listing.page_cache import PageRenderer, PageResponder
 from proxy.listing.rendering import LinkStyle
-from proxy.listing.request import Asking, ListAsk, asked, shared_by_all
-from proxy.listing.service import ListingGateway
-from proxy.ratelimit.priority import Claimants
-from proxy.resources.request import resource_asked
+from proxy.listing.request import ListRequest, ListRules, parse_list_request, to_public_list
+from proxy.listing.service import ListingService
+from proxy.ratelimit.priority import CallPriorities
+from proxy.resources.request import parse_resource_request
 from proxy.resources.routes import NO_RESOURCES, ResourceRoutes
-from proxy.resources.service import ResourceGateway
+from proxy.resources.service import ResourceService
 from proxy.storage.base import SpanStore
 from proxy.storage.circuit_breaker import begin_request
-from proxy.upstream.forward import Forwarder, ends_here, options
+from proxy.upstream.forward import Forwarder, answer_options, answers_locally
 
 
-def homeward(body: bytes, base: str) -> bytes:
+def rewrite_links(body: bytes, base: str) -> bytes:
     """Return the version document *body* with each link on *base*, scheme and authority of the proxy as callers see it.
 
     A body that is no JSON, or has no link that leads elsewhere, comes back as it is.
     """
     try:
         document = orjson.loads(body)
-        rebased = _rebased(document, base)
+        rebased = _rebase(document, base)
     except (orjson.JSONDecodeError, RecursionError):
         return body
     return body if rebased == document else orjson.dumps(rebased)
 
 
-def _rebased(value: Any, base: str) -> Any:
+def _rebase(value: Any, base: str) -> Any:
     if isinstance(value, list):
-        return [_rebased(item, base) for item in value]
+        return [_rebase(item, base) for item in value]
     if isinstance(value, dict):
         return {
-            name: _on_base(item, base) if name == "href" and isinstance(item, str) else _rebased(item, base)
+            name: _rebase_link(item, base) if name == "href" and isinstance(item, str) else _rebase(item, base)
             for name, item in value.items()
         }
     return value
 
 
-def _on_base(link: str, base: str) -> str:
+def _rebase_link(link: str, base: str) -> str:
     """Return *link* on *base*: its path and query, or the root where it has no path of an origin."""
     try:
         parts = urlsplit(link)
@@ -78,11 +78,11 @@ def _on_base(link: str, base: str) -> str:
     return f"{base}{parts.path or '/'}{query}"
 
 
-_OF_THE_BODY: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
+_BODY_FIELDS: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
 
 
 @immutable
-class Arrival:
+class ClientConnection:
     """Where a request came from: the address of the *peer*, and the *origin* it spoke to, "" if that is unclear."""
 
     peer: str | None
@@ -90,14 +90,14 @@ class Arrival:
 
 
 @immutable
-class Answer:
+class GatewayResponse:
     """What goes back: a finished response, or one whose body still comes."""
 
     route: Route
     cache_status: CacheStatus
     response: Response | None = None
-    exchange: Exchange | None = None
-    repeatable: Repeatable | None = None
+    streamed: StreamedResponse | None = None
+    replay_terms: ReplayTerms | None = None
 
 
 class Gateway:
@@ -105,18 +105,18 @@ class Gateway:
 
     def __init__(
         self,
-        listings: ListingGateway,
+        listings: ListingService,
         forwarder: Forwarder,
         renderer: PageRenderer,
         *,
-        asking: Asking,
+        list_rules: ListRules,
         links: LinkStyle,
         store: SpanStore,
         clock: Callable[[], float],
-        door: Door | None = None,
-        claimants: Claimants | None = None,
+        authenticator: Authenticator | None = None,
+        priorities: CallPriorities | None = None,
         admission: Admission | None = None,
-        resources: ResourceGateway | None = None,
+        resources: ResourceService | None = None,
         routes: ResourceRoutes = NO_RESOURCES,
     ) -> None:
         self._listings = listings
@@ -124,164 +124,182 @@ class Gateway:
         self._routes = routes
         self._forwarder = forwarder
         self._renderer = renderer
-        self._pages = PageAnswers(renderer, links)
-        self._asking = asking
+        self._page_responder = PageResponder(renderer, links)
+        self._list_rules = list_rules
         self._links = links
         self._store = store
         self._clock = clock
-        self._door = door or TokenDoor(asking.partitioner)
-        self._claimants = claimants or Claimants(asking.partitioner)
+        self._authenticator = authenticator or TokenAuthenticator(list_rules.partitioner)
+        self._priorities = priorities or CallPriorities(list_rules.partitioner)
         self._admission = admission or Admission(clock=clock)
-        self._through = LearningForwarder(
+        self._invalidating_forwarder = InvalidatingForwarder(
             forwarder,
             store,
-            partitions=asking.partitioner,
-            credentials=listings.credentials,
-            door=self._door,
+            partitioner=list_rules.partitioner,
+            acceptance=listings.acceptance,
+            authenticator=self._authenticator,
             routes=routes,
             clock=clock,
         )
 
     @asynccontextmanager
-    async def answer(self, request: Request, arrival: Arrival) -> AsyncIterator[Answer]:
+    async def answer(self, request: Request, connection: ClientConnection) -> AsyncIterator[GatewayResponse]:
         """Give the answer to *request*; a streamed one lasts as long as the context.
 
         Raises `ProxyError` where the proxy has to answer itself.
         """
         begin_request()
-        asked = decisive(request) if request.method in ("GET", "HEAD") else request
-        self._door.admit(asked)
-        if ends_here(request):
-            yield Answer(Route.OTHER, CacheStatus(Fwd.BYPASS, detail="options"), response=options())
+        asked = with_relevant_fields(request) if request.method in ("GET", "HEAD") else request
+        self._authenticator.authorize(asked)
+        if answers_locally(request):
+            yield GatewayResponse(
+                Route.OTHER, CacheStatus(FwdReason.BYPASS, detail="options"), response=answer_options()
+            )
             return
-        caller = self._claimants.caller(asked.fields, peer=arrival.peer)
-        with self._admission.admitted(caller):
-            kind = route(request.path)
-            answer = await as_one(lambda: self._finished(request, asked, kind, arrival, caller))
-            if isinstance(answer, Answer):
+        caller = self._priorities.caller_id(asked.fields, peer=connection.peer)
+        with self._admission.admit(caller):
+            kind = classify_path(request.path)
+            answer = await run_as_one_identity(
+                lambda: self._answer_from_cache(request, asked, kind, connection, caller)
+            )
+            if isinstance(answer, GatewayResponse):
                 yield answer
                 return
             async with AsyncExitStack() as stack:
-                exchange = await as_one(lambda: self._passed(request, caller, stack))
+                streamed = await run_as_one_identity(lambda: self._forward(request, caller, stack))
                 safe = request.method in ("GET", "HEAD")
-                fwd = CacheStatus(Fwd.BYPASS if safe else Fwd.METHOD, exchange.status, detail=answer if safe else None)
-                yield Answer(kind, fwd, exchange=exchange)
+                fwd = CacheStatus(
+                    FwdReason.BYPASS if safe else FwdReason.METHOD, streamed.status, detail=answer if safe else None
+                )
+                yield GatewayResponse(kind, fwd, streamed=streamed)
 
-    async def _finished(
-        self, request: Request, asked: Request, kind: Route, arrival: Arrival, caller: str
-    ) -> Answer | str:
+    async def _answer_from_cache(
+        self, request: Request, asked: Request, route: Route, connection: ClientConnection, caller: str
+    ) -> GatewayResponse | str:
         """Return the answer to *request*, which *caller* sent, or why the request goes through.
 
         What is answered from the store is decided by *asked* alone: the request with none but its decisive fields.
         """
         if request.method not in ("GET", "HEAD"):
             return "method"
-        if kind in (Route.LIST, Route.EXTENSION_LIST):
-            ask = await self._asked(asked, caller)
-            return await self._list(asked, arrival, kind, ask) if isinstance(ask, ListAsk) else ask
-        if kind is Route.VERSIONS and request.method == "GET":
-            return await self._versions(request, arrival, caller)
-        return await self._resource(request, asked, kind, caller)
+        if route in (Route.LIST, Route.CLOUDIMAGES_LIST):
+            list_request = await self._parse_list_request(asked, caller)
+            return (
+                await self._answer_list(asked, connection, route, list_request)
+                if isinstance(list_request, ListRequest)
+                else list_request
+            )
+        if route is Route.VERSIONS and request.method == "GET":
+            return await self._answer_versions(request, connection, caller)
+        return await self._answer_resource(request, asked, route, caller)
 
-    async def _resource(self, request: Request, asked: Request, kind: Route, caller: str) -> Answer | str:
+    async def _answer_resource(
+        self, request: Request, asked: Request, route: Route, caller: str
+    ) -> GatewayResponse | str:
         """Return the answer to a request for a resource, or why it must go through as it came.
 
         It is decided by *asked*, which has only the decisive fields, unless the route lets the upstream's `Vary` say
         which fields count.
         """
-        on = self._routes.route(request.path)
+        on = self._routes.find(request.path)
         if on is None or self._resources is None:
             return "other-path"
-        request = request if on.vary else asked
-        who = await self._who(request)
+        request = request if on.by_vary else asked
+        principal = await self._authenticate(request)
         # On these routes more of the request goes up than its credentials, so the door makes it ready. A request with a
         # body will go through, and its door may have to read that body, which can be done only once.
-        all_of_it = (on.public or on.vary) and request.body is None
-        sent = await self._door.onward(request) if all_of_it else request
-        ask = resource_asked(sent, on, self._asking.partitioner, who)
-        if isinstance(ask, str):
-            return ask
-        ask = replace(ask, claimant=self._claimants.claimant(request, who, caller=caller))
-        got = await self._resources.answer(ask)
+        all_of_it = (on.is_public or on.by_vary) and request.body is None
+        sent = await self._authenticator.prepare_forward(request) if all_of_it else request
+        list_request = parse_resource_request(sent, on, self._list_rules.partitioner, principal)
+        if isinstance(list_request, str):
+            return list_request
+        list_request = replace(list_request, context=self._priorities.call_context(request, principal, caller=caller))
+        got = await self._resources.answer(list_request)
         if isinstance(got, str):
             return got
-        if reason := await believed_no_longer(self._door, request, ask, got.response, now=self._clock()):
+        if reason := await revoked_reason(self._authenticator, request, list_request, got.response, now=self._clock()):
             return reason
-        return Answer(kind, got.cache_status, response=got.response, repeatable=got.repeatable)
+        return GatewayResponse(route, got.cache_status, response=got.response, replay_terms=got.replay_terms)
 
     async def close(self) -> None:
         """Wait until all that is under way has been learnt; each of it has a time limit."""
-        await self._through.close()
+        await self._invalidating_forwarder.close()
         await self._renderer.close()
 
-    async def _passed(self, request: Request, caller: str, stack: AsyncExitStack) -> Exchange:
+    async def _forward(self, request: Request, caller: str, stack: AsyncExitStack) -> StreamedResponse:
         """Return the upstream's answer to *request*, which lasts as long as *stack*."""
         return await stack.enter_async_context(
-            self._through.exchange(await self._onward(request, caller), asked=request)
+            self._invalidating_forwarder.stream(await self._prepare_forward(request, caller), asked=request)
         )
 
-    async def _onward(self, request: Request, caller: str) -> Request:
+    async def _prepare_forward(self, request: Request, caller: str) -> Request:
         """Return *request* as it goes through, with its claimant."""
-        claimant = self._claimants.claimant(request, await self._door.who(request), caller=caller)
-        return replace(await self._door.onward(request), claimant=claimant)
+        context = self._priorities.call_context(request, await self._authenticator.authenticate(request), caller=caller)
+        return replace(await self._authenticator.prepare_forward(request), context=context)
 
-    async def _asked(self, request: Request, caller: str) -> ListAsk | str:
+    async def _parse_list_request(self, request: Request, caller: str) -> ListRequest | str:
         """Return what the list *request* asks for, or why it must go through as it came.
 
         A public list is shared only from a marker that the shared list itself has shown. Where any other image stands
         in the order is nobody's to learn but theirs who may see that image.
         """
-        who = await self._who(request)
-        ask = asked(request, self._asking, who, self._claimants.claimant(request, who, caller=caller))
-        if isinstance(ask, ListAsk) and (shared := shared_by_all(ask, self._asking)):
-            return shared if await self._listings.shows(shared) else ask
-        return ask
+        principal = await self._authenticate(request)
+        list_request = parse_list_request(
+            request, self._list_rules, principal, self._priorities.call_context(request, principal, caller=caller)
+        )
+        if isinstance(list_request, ListRequest) and (shared := to_public_list(list_request, self._list_rules)):
+            return shared if await self._listings.has_shown(shared) else list_request
+        return list_request
 
-    async def _who(self, request: Request) -> Who | Unshared:
+    async def _authenticate(self, request: Request) -> Principal | NotShareable:
         """Return whose *request* is, and note a verified identity as shown before anything is looked up for it."""
-        who = await self._door.who(request)
-        if isinstance(who, Who) and who.verified:
-            self._listings.credentials.shown(who)
-        return who
+        principal = await self._authenticator.authenticate(request)
+        if isinstance(principal, Principal) and principal.is_verified:
+            self._listings.acceptance.record_shown(principal)
+        return principal
 
-    async def purge(self, order: Purge) -> Purged:
+    async def purge(self, order: PurgeOrder) -> PurgeResult:
         """Drop what *order* names, in every replica, and return what that was."""
         now = self._clock()
-        partitions = self._asking.partitioner
-        order = order if order.project is None else self._door.seen_by(order.project)
-        scopes = order.scopes or (partition_scope(partitions.hashed(order.token or b"")),)
+        partitions = self._list_rules.partitioner
+        order = order if order.project is None else self._authenticator.purge_project(order.project)
+        tags = order.tags or (partition_tag(partitions.for_token_hash(order.token_hash or b"")),)
         try:
-            dropped = sum([await self._store.count(scope, now=now) for scope in scopes])
+            dropped = sum([await self._store.count_listings(scope, now=now) for scope in tags])
         except StoreUnavailableError:
             dropped = 0  # what can't be reached can't be counted, but is dropped before it is believed again
-        if order.scopes:
-            await self._store.invalidate(order.scopes, now=now)
-        if order.token is not None:
-            await self._listings.credentials.rejected(self._door.holder(partitions.hashed(order.token)), surely=True)
-        return Purged(dropped, order.because)
+        if order.tags:
+            await self._store.invalidate(order.tags, now=now)
+        if order.token_hash is not None:
+            await self._listings.acceptance.record_rejected(
+                self._authenticator.token_holder(partitions.for_token_hash(order.token_hash)), certain=True
+            )
+        return PurgeResult(dropped, order.reason)
 
-    async def _list(self, request: Request, arrival: Arrival, kind: Route, ask: ListAsk) -> Answer | str:
-        """Return the answer to *ask*, or why it goes through: its token may have ended during the fetch."""
-        got = await self._listings.answer(ask)
-        if reason := await believed_no_longer(self._door, request, ask, got.answer, now=self._clock()):
+    async def _answer_list(
+        self, request: Request, connection: ClientConnection, route: Route, list_request: ListRequest
+    ) -> GatewayResponse | str:
+        """Return the answer to *list_request*, or why it goes through: its token may have ended during the fetch."""
+        got = await self._listings.answer(list_request)
+        if reason := await revoked_reason(self._authenticator, request, list_request, got.response, now=self._clock()):
             return reason
-        if got.answer is not None:
-            return Answer(kind, got.cache_status, response=_unchanged(got.answer))
+        if got.response is not None:
+            return GatewayResponse(route, got.cache_status, response=_without_hop_by_hop(got.response))
         if self._resources is not None:
-            self._resources.listed(ask)
-        page, repeatable = await self._pages.answer(request, ask, got, peer=arrival.peer)
-        return Answer(kind, got.cache_status, response=page, repeatable=repeatable)
+            self._resources.note_list(list_request)
+        page, repeatable = await self._page_responder.respond(request, list_request, got, peer=connection.peer)
+        return GatewayResponse(route, got.cache_status, response=page, replay_terms=repeatable)
 
-    async def _versions(self, request: Request, arrival: Arrival, caller: str) -> Answer:
+    async def _answer_versions(self, request: Request, connection: ClientConnection, caller: str) -> GatewayResponse:
         """Return the version document with links to the proxy; it is asked for anew each time."""
-        answer = await self._forwarder.whole(await self._onward(request, caller))
-        base = self._links.base(request.fields, arrival.peer) or arrival.origin
-        body = homeward(answer.body, base) if base else answer.body
-        fields = answer.fields if body is answer.body else answer.fields.without(_OF_THE_BODY)
-        status = CacheStatus(Fwd.BYPASS, answer.status, detail="versions")
-        return Answer(Route.VERSIONS, status, response=Response(answer.status, fields, body, answer.reason))
+        answer = await self._forwarder.fetch(await self._prepare_forward(request, caller))
+        base = self._links.base_for(request.fields, connection.peer) or connection.origin
+        body = rewrite_links(answer.body, base) if base else answer.body
+        fields = answer.fields if body is answer.body else answer.fields.without(_BODY_FIELDS)
+        status = CacheStatus(FwdReason.BYPASS, answer.status, detail="versions")
+        return GatewayResponse(Route.VERSIONS, status, response=Response(answer.status, fields, body, answer.reason))
 
 
-def _unchanged(answer: Response) -> Response:
+def _without_hop_by_hop(answer: Response) -> Response:
     """Return the upstream's *answer* as it came, but for the fields that end at a proxy."""
     return Response(answer.status, answer.fields.end_to_end(), answer.body, answer.reason)

@@ -13,14 +13,14 @@ from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from proxy.auth.authenticators import Door
-from proxy.auth.token_acceptance import Credentials
-from proxy.core.cache_key import EVERYTHING, listing_scope
-from proxy.core.messages import Exchange, Fields, Request
+from proxy.auth.authenticators import Authenticator
+from proxy.auth.token_acceptance import TokenAcceptance
+from proxy.core.cache_key import ALL_TAG, listing_tag
+from proxy.core.messages import Fields, Request, StreamedResponse
 from proxy.core.partition import Partition, Partitioner
-from proxy.core.write_effect import SAFE, Touch, taken_for, touch
-from proxy.errors import NotInStoreError, ProxyError
-from proxy.http.cache_control import directives
+from proxy.core.write_effect import SAFE_METHODS, WriteEffect, effective_status, write_effect
+from proxy.errors import NotCachedError, ProxyError
+from proxy.http.cache_control import parse_request_directives
 from proxy.resources.routes import ResourceRoutes
 from proxy.storage.base import SpanStore
 from proxy.upstream.forward import Forwarder
@@ -33,15 +33,15 @@ def changed_resources(request: Request, status: int, fields: Fields, routes: Res
     They are its target, and what `Location` and `Content-Location` name on the same origin. A method that is not known
     to be safe counts as a write. Whoever they are stored for, they are dropped.
     """
-    if request.method in SAFE or not 200 <= status < 400:
+    if request.method in SAFE_METHODS or not 200 <= status < 400:
         return []
-    named = [request.target, *(value for name in ("location", "content-location") for value in fields.all(name))]
+    named = [request.target, *(value for name in ("location", "content-location") for value in fields.get_all(name))]
     host = (request.fields.get("host") or "").lower()
-    targets = {target for value in named if (target := _target(request.target, value, host)) is not None}
-    return [listing_scope(path, query) for path, query in sorted(targets) if routes.route(path) is not None]
+    targets = {target for value in named if (target := _same_origin_target(request.target, value, host)) is not None}
+    return [listing_tag(path, query) for path, query in sorted(targets) if routes.find(path) is not None]
 
 
-def _target(base: str, reference: str, host: str) -> tuple[str, str] | None:
+def _same_origin_target(base: str, reference: str, host: str) -> tuple[str, str] | None:
     """Return path and query of what *reference* names beside *base*, None where that is on another host."""
     try:
         parts = urlsplit(urljoin(base, reference))
@@ -51,11 +51,11 @@ def _target(base: str, reference: str, host: str) -> tuple[str, str] | None:
 
 
 # How long lists live shortly after a write that began a job, seconds: what IMS's image jobs take, and some more.
-UNSETTLED_S: Final = 120.0
-NOTHING_SAID: Final = Fields()
+PENDING_CHANGES_S: Final = 120.0
+NO_FIELDS: Final = Fields()
 
 
-class LearningForwarder:
+class InvalidatingForwarder:
     """Passes requests to *forwarder*, and drops from *store* what the exchanges show to be out of date."""
 
     def __init__(
@@ -63,72 +63,74 @@ class LearningForwarder:
         forwarder: Forwarder,
         store: SpanStore,
         *,
-        partitions: Partitioner,
-        credentials: Credentials,
-        door: Door,
+        partitioner: Partitioner,
+        acceptance: TokenAcceptance,
+        authenticator: Authenticator,
         routes: ResourceRoutes,
         clock: Callable[[], float],
     ) -> None:
         self._forwarder = forwarder
         self._store = store
-        self._partitions = partitions
-        self._credentials = credentials
-        self._door = door
+        self._partitioner = partitioner
+        self._acceptance = acceptance
+        self._authenticator = authenticator
         self._routes = routes
         self._clock = clock
-        self._learning: set[asyncio.Task[None]] = set()
+        self._invalidations: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def exchange(self, onward: Request, *, asked: Request) -> AsyncIterator[Exchange]:
+    async def stream(self, onward: Request, *, asked: Request) -> AsyncIterator[StreamedResponse]:
         """Give the upstream's answer to *onward*, once what it says of stored lists has been taken from it.
 
         This is done even if the caller of *asked* hangs up, and also after a write whose outcome is unknown because the
         caller went away or the connection broke: it may have reached the upstream.
 
-        Raises `NotInStoreError` where that caller takes only what is stored.
+        Raises `NotCachedError` where that caller takes only what is stored.
         """
-        if asked.method in ("GET", "HEAD") and directives(asked.fields).only_if_cached:
-            raise NotInStoreError("request: not answered from the store, and the caller sent only-if-cached")
+        if asked.method in ("GET", "HEAD") and parse_request_directives(asked.fields).only_if_cached:
+            raise NotCachedError("request: not answered from the store, and the caller sent only-if-cached")
         answered = False
         try:
-            async with self._forwarder.exchange(onward) as exchange:
+            async with self._forwarder.stream(onward) as streamed:
                 answered = True
-                await asyncio.shield(self._learns(asked, exchange.status, exchange.fields))
-                yield exchange
+                await asyncio.shield(self._start_invalidation(asked, streamed.status, streamed.fields))
+                yield streamed
         except asyncio.CancelledError:
             if not answered:
-                self._learns(asked, 200)
+                self._start_invalidation(asked, 200)
             raise
         except ProxyError as error:
-            if error.arrived and not answered:
-                await asyncio.shield(self._learns(asked, 200))
+            if error.may_have_arrived and not answered:
+                await asyncio.shield(self._start_invalidation(asked, 200))
             raise
 
     async def close(self) -> None:
         """Wait until all that is under way has been learnt; each of it has a time limit."""
-        await asyncio.gather(*self._learning, return_exceptions=True)
+        await asyncio.gather(*self._invalidations, return_exceptions=True)
 
-    def _learns(self, request: Request, status: int, fields: Fields = NOTHING_SAID) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._learn(request, status, fields))
-        self._learning.add(task)
-        task.add_done_callback(self._learning.discard)
+    def _start_invalidation(self, request: Request, status: int, fields: Fields = NO_FIELDS) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._invalidate(request, status, fields))
+        self._invalidations.add(task)
+        task.add_done_callback(self._invalidations.discard)
         return task
 
-    async def _learn(self, request: Request, status: int, fields: Fields) -> None:
+    async def _invalidate(self, request: Request, status: int, fields: Fields) -> None:
         """Invalidate what the answer to *request*, by its *status* and *fields*, shows to be out of date.
 
         No request says which projects see the image that it changes, so after a write every list counts as changed,
         and so does every resource.
         """
-        ended = taken_for(status)
-        touched = touch(request.method, request.path, ended)
-        if touched is not Touch.NOTHING:
-            unsettled_s = UNSETTLED_S if touched is Touch.BEGINS else 0.0
-            await self._store.invalidate([EVERYTHING], unsettled_s=unsettled_s, now=self._clock())
+        ended = effective_status(status)
+        touched = write_effect(request.method, request.path, ended)
+        if touched is not WriteEffect.NOTHING:
+            pending_s = PENDING_CHANGES_S if touched is WriteEffect.JOB_STARTED else 0.0
+            await self._store.invalidate([ALL_TAG], pending_s=pending_s, now=self._clock())
         elif changed := changed_resources(request, ended, fields, self._routes):
             await self._store.invalidate(changed, now=self._clock())
-        if status == 401 and isinstance(partition := self._partitions.of(request.fields), Partition):
-            await self._credentials.rejected(self._door.holder(partition))
+        if status == 401 and isinstance(partition := self._partitioner.from_fields(request.fields), Partition):
+            await self._acceptance.record_rejected(self._authenticator.token_holder(partition))
         subject = request.fields.get("x-subject-token")
         if subject and request.method == "DELETE" and request.path == TOKENS_PATH and 200 <= status < 300:
-            await self._credentials.rejected(self._door.holder(self._partitions.token(subject)), surely=True)
+            await self._acceptance.record_rejected(
+                self._authenticator.token_holder(self._partitioner.for_token(subject)), certain=True
+            )

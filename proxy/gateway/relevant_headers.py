@@ -11,7 +11,7 @@ from typing import Final
 
 from proxy.core.messages import Fields, Request
 
-DECISIVE: Final = frozenset(
+RELEVANT_FIELDS: Final = frozenset(
     {
         # who asks
         "authorization",
@@ -49,12 +49,12 @@ DECISIVE: Final = frozenset(
 BEARER: Final = "bearer "
 
 
-def decisive(request: Request) -> Request:
+def with_relevant_fields(request: Request) -> Request:
     """Return *request* with the fields that count before anything is sent upstream: all of them where it is signed."""
     lines = []
     for line in request.fields.lines:
         name = line[0].lower()
-        if name in DECISIVE:
+        if name in RELEVANT_FIELDS:
             if name == "authorization" and line[1][: len(BEARER)].lower() != BEARER:
                 return request
             lines.append(line)
@@ -65,6 +65,6 @@ def decisive(request: Request) -> Request:
         Fields(lines),
         request.request_id,
         request.body,
-        request.claimant,
-        request.interim,
+        request.context,
+        request.on_interim,
     )

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Final
 
-from proxy.core.messages import Exchange, Request
+from proxy.core.messages import Request, StreamedResponse
 
-SMALL_BYTES: Final = 64 * 1024
+MAX_BUFFERED_BYTES: Final = 64 * 1024
 
 
 class ReplayableBody:
@@ -18,13 +18,13 @@ class ReplayableBody:
         self._body = body
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._once()
+        return self._read_once()
 
-    async def _once(self) -> AsyncIterator[bytes]:
+    async def _read_once(self) -> AsyncIterator[bytes]:
         yield self._body
 
 
-async def replayable(request: Request) -> tuple[Request, bool]:
+async def make_replayable(request: Request) -> tuple[Request, bool]:
     """Return *request*, and whether it can be sent again, for which a body that is stated to be small is read.
 
     A body that the sender holds back until it is asked for (RFC 9110 §10.1.1) is not read here.
@@ -34,13 +34,13 @@ async def replayable(request: Request) -> tuple[Request, bool]:
     if request.fields.get("expect") is not None:
         return request, False
     length = request.fields.get("content-length") or ""
-    if not length.isascii() or not length.isdecimal() or int(length) > SMALL_BYTES:
+    if not length.isascii() or not length.isdecimal() or int(length) > MAX_BUFFERED_BYTES:
         return request, False
     body = b"".join([chunk async for chunk in request.body])
     return replace(request, body=ReplayableBody(body)), True
 
 
-async def whole_if_small(request: Request) -> tuple[bytes | None, Request]:
+async def buffer_small_body(request: Request) -> tuple[bytes | None, Request]:
     """Return the body of *request*, None where it is not small, and a request that gives it again."""
     chunks: list[bytes] = []
     size = 0
@@ -49,25 +49,25 @@ async def whole_if_small(request: Request) -> tuple[bytes | None, Request]:
         async for chunk in rest:
             chunks.append(chunk)
             size += len(chunk)
-            if size > SMALL_BYTES:
-                return None, replace(request, body=_chained(chunks, rest))
+            if size > MAX_BUFFERED_BYTES:
+                return None, replace(request, body=_chain(chunks, rest))
     body = b"".join(chunks)
     return body, replace(request, body=ReplayableBody(body))
 
 
-async def beginning(exchange: Exchange) -> tuple[bytes, Exchange]:
-    """Return the first bytes of *exchange*, as many as are small, and an exchange that gives them again."""
+async def buffer_beginning(streamed: StreamedResponse) -> tuple[bytes, StreamedResponse]:
+    """Return the first bytes of *streamed*, as many as are small, and an exchange that gives them again."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in exchange.chunks:
+    async for chunk in streamed.chunks:
         chunks.append(chunk)
         size += len(chunk)
-        if size >= SMALL_BYTES:
+        if size >= MAX_BUFFERED_BYTES:
             break
-    return b"".join(chunks), replace(exchange, chunks=_chained(chunks, exchange.chunks))
+    return b"".join(chunks), replace(streamed, chunks=_chain(chunks, streamed.chunks))
 
 
-async def _chained(chunks: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _chain(chunks: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     for chunk in chunks:
         yield chunk
     async for chunk in rest:

@@ -28,7 +28,7 @@ _CENTURY: Final = 100
 _FUTURE_YEARS: Final = 50  # a two-digit year further ahead than this is in the past (RFC 9110 §5.6.7)
 
 
-def http_date(text: str, *, now: float) -> float | None:
+def parse_http_date(text: str, *, now: float) -> float | None:
     """Return the moment that *text* names, epoch seconds, None where it is no HTTP date; *now* tells the century."""
     found = next((match for form in _FORMS if (match := form.fullmatch(text))), None)
     if found is None or found["month"].lower() not in _MONTHS:
@@ -47,8 +47,8 @@ def http_date(text: str, *, now: float) -> float | None:
     return moment.timestamp()
 
 
-def dated(fields: Fields, *, now: float) -> Fields:
+def with_date(fields: Fields, *, now: float) -> Fields:
     """Return *fields* with a `Date` that can be read: who receives none puts it in (RFC 9110 §6.6.1)."""
-    if http_date(fields.get("date") or "", now=now) is not None:
+    if parse_http_date(fields.get("date") or "", now=now) is not None:
         return fields
     return fields.without(["date"]).plus(("Date", formatdate(now, usegmt=True)))

@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from proxy.core.freshness import Standing, stale
+from proxy.core.freshness import Freshness, stale_freshness
 from proxy.core.messages import Fields
 from proxy.core.values import immutable
-from proxy.http.cache_control import LONGEST_S, Control, control
-from proxy.http.dates import http_date
+from proxy.http.cache_control import MAX_DELTA_SECONDS, ResponseDirectives, parse_response_directives
+from proxy.http.dates import parse_http_date
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_DELTA_SECONDS: Final = re.compile(r"[0-9]+", re.ASCII)
 # What may be given a lifetime by its age since the last change (RFC 9110 §15.1), `public` or not.
-HEURISTIC: Final = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
+HEURISTIC_STATUSES: Final = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
 # How long an answer that has a validator is kept beyond all other use, to be asked about; and the longest of all.
 _VALIDATABLE_S: Final = 3600.0
-_LONGEST_S: Final = 86400.0
+_MAX_LIFETIME_S: Final = 86400.0
 
 # Request fields by name, in lower case, and the value that selected an answer; None where there was none.
-Nominated = tuple[tuple[str, str | None], ...]
+NominatedFields = tuple[tuple[str, str | None], ...]
 
 
 @immutable
-class Policy:
+class FreshnessPolicy:
     """What counts where the upstream states nothing, seconds.
 
     *ttl_s* is the lifetime of a 200, *heuristic_fraction* the share of the time since its last change that an answer
@@ -40,7 +40,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class StoredAnswer:
+class StoredResponse:
     """An answer as it was received between *request_time* and *response_time*, epoch seconds.
 
     *lifetime_s* is its freshness lifetime. *nominated* are the fields of the request that selected it,
@@ -54,12 +54,12 @@ class StoredAnswer:
     request_time: float
     response_time: float
     lifetime_s: float
-    nominated: Nominated = ()
+    nominated: NominatedFields = ()
 
     @cached_property
-    def control(self) -> Control:
+    def directives(self) -> ResponseDirectives:
         """What its fields say of being stored."""
-        return control(self.fields)
+        return parse_response_directives(self.fields)
 
     @cached_property
     def initial_age_s(self) -> float:
@@ -75,30 +75,32 @@ class StoredAnswer:
         """Return its age (RFC 9111 §4.2.3); a clock that steps back does not make it younger than it was received."""
         return self.initial_age_s + max(0.0, now - self.response_time)
 
-    def standing(self, policy: Policy, *, now: float) -> Standing:
+    def freshness(self, policy: FreshnessPolicy, *, now: float) -> Freshness:
         """Return what it may be used for at *now* without asking, but for what the caller wishes."""
         stale_s = self.current_age_s(now=now) - self.lifetime_s
-        if stale_s < 0 and not self.control.no_cache:
-            return Standing.FRESH
-        if self.control.never_stale:
-            return Standing.GONE
-        revalidate_s, error_s = self.windows(policy)
-        return stale(stale_s, revalidate_s=revalidate_s, error_s=error_s)
+        if stale_s < 0 and not self.directives.no_cache:
+            return Freshness.FRESH
+        if self.directives.forbids_stale:
+            return Freshness.EXPIRED
+        revalidate_s, error_s = self.stale_windows(policy)
+        return stale_freshness(stale_s, revalidate_s=revalidate_s, error_s=error_s)
 
-    def windows(self, policy: Policy) -> tuple[float, float]:
+    def stale_windows(self, policy: FreshnessPolicy) -> tuple[float, float]:
         """Return how long after its lifetime it may be given while it is revalidated, and while the upstream fails."""
-        if self.control.never_stale:
+        if self.directives.forbids_stale:
             return 0.0, 0.0
-        revalidate_s, error_s = self.control.stale_while_revalidate_s, self.control.stale_if_error_s
+        revalidate_s, error_s = self.directives.stale_while_revalidate_s, self.directives.stale_if_error_s
         return (
             policy.stale_while_revalidate_s if revalidate_s is None else revalidate_s,
             policy.stale_if_error_s if error_s is None else error_s,
         )
 
-    def of_use_s(self, policy: Policy, *, now: float) -> float:
+    def useful_s(self, policy: FreshnessPolicy, *, now: float) -> float:
         """Return for how long it is of any use from *now* on, to be asked about if for nothing else."""
         left_s = max(0.0, self.fresh_until - now)
-        return min(_LONGEST_S, left_s + max(*self.windows(policy), _VALIDATABLE_S if any(self.validators) else 0.0))
+        return min(
+            _MAX_LIFETIME_S, left_s + max(*self.stale_windows(policy), _VALIDATABLE_S if any(self.validators) else 0.0)
+        )
 
     @property
     def validators(self) -> tuple[str | None, str | None]:
@@ -107,44 +109,46 @@ class StoredAnswer:
         One with a control character in it, which an upstream may send but no request (RFC 9110 §5.5), is none.
         """
         tag, changed = (self.fields.get(name) for name in ("etag", "last-modified"))
-        return _sendable(tag), _sendable(changed)
+        return _is_sendable(tag), _is_sendable(changed)
 
 
-def _sendable(value: str | None) -> str | None:
-    return None if value is None or _CONTROL.search(value) else value
+def _is_sendable(value: str | None) -> str | None:
+    return None if value is None or _CONTROL_CHARACTER.search(value) else value
 
 
 def initial_age_s(fields: Fields, *, request_time: float, response_time: float) -> float:
     """Return `corrected_initial_age` (RFC 9111 §4.2.3)."""
-    date = http_date(fields.get("date") or "", now=response_time)
+    date = parse_http_date(fields.get("date") or "", now=response_time)
     apparent_age = max(0.0, response_time - date) if date is not None else 0.0
     response_delay = max(0.0, response_time - request_time)
-    return max(apparent_age, _age_value(fields) + response_delay)
+    return max(apparent_age, _parse_age(fields) + response_delay)
 
 
-def _age_value(fields: Fields) -> float:
+def _parse_age(fields: Fields) -> float:
     """Return what `Age` states: the first of several, 0 for what is malformed (RFC 9111 §5.1)."""
     first = (fields.get("age") or "").partition(",")[0].strip(" \t")
-    return min(LONGEST_S, float(first)) if _SECONDS.fullmatch(first) else 0.0
+    return min(MAX_DELTA_SECONDS, float(first)) if _DELTA_SECONDS.fullmatch(first) else 0.0
 
 
-def freshness_lifetime_s(status: int, fields: Fields, policy: Policy, *, response_time: float) -> float | None:
+def freshness_lifetime_s(status: int, fields: Fields, policy: FreshnessPolicy, *, response_time: float) -> float | None:
     """Return the lifetime of an answer (RFC 9111 §4.2.1), None where nothing gives it one.
 
     A targeted field stands in the place of `Expires` too. What is repeated or malformed is stale.
     """
-    said = control(fields)
+    said = parse_response_directives(fields)
     if said.max_age_s is not None:
         return said.max_age_s
-    if not said.targeted and (expires := fields.all("expires")):
-        until = http_date(expires[0], now=response_time) if len(expires) == 1 else None
-        date = http_date(fields.get("date") or "", now=response_time)
+    if not said.is_targeted and (expires := fields.get_all("expires")):
+        until = parse_http_date(expires[0], now=response_time) if len(expires) == 1 else None
+        date = parse_http_date(fields.get("date") or "", now=response_time)
         return max(0.0, until - (response_time if date is None else date)) if until is not None else 0.0
-    return _unstated_s(status, fields, said, policy, response_time=response_time)
+    return _heuristic_lifetime_s(status, fields, said, policy, response_time=response_time)
 
 
-def _unstated_s(status: int, fields: Fields, said: Control, policy: Policy, *, response_time: float) -> float | None:
-    changed = http_date(fields.get("last-modified") or "", now=response_time)
-    if policy.heuristic_fraction > 0 and changed is not None and (status in HEURISTIC or said.public):
+def _heuristic_lifetime_s(
+    status: int, fields: Fields, said: ResponseDirectives, policy: FreshnessPolicy, *, response_time: float
+) -> float | None:
+    changed = parse_http_date(fields.get("last-modified") or "", now=response_time)
+    if policy.heuristic_fraction > 0 and changed is not None and (status in HEURISTIC_STATUSES or said.public):
         return policy.heuristic_fraction * max(0.0, response_time - changed)
     return policy.ttl_s if status == 200 and policy.ttl_s > 0 else None

@@ -15,50 +15,50 @@ from proxy.core.values import immutable
 _ORIGIN_FORM: Final = re.compile(r"/[\x21\x22\x24-\x7e]*", re.ASCII)
 _ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
-_WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_CODING: Final = re.compile(_WORD + r"(?:[ \t]*;.*)?", re.ASCII)
+_TOKEN_PATTERN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_CODING: Final = re.compile(_TOKEN_PATTERN + r"(?:[ \t]*;.*)?", re.ASCII)
 
-SERVER: Final = "*"  # the target that names the server itself, of OPTIONS only (RFC 9112 §3.2.4)
-LENGTH_DIGITS: Final = 19  # of a length that counts bytes; with more, zeros too, some read it and others fail
+ASTERISK_FORM: Final = "*"  # the target that names the server itself, of OPTIONS only (RFC 9112 §3.2.4)
+MAX_LENGTH_DIGITS: Final = 19  # of a length that counts bytes; with more, zeros too, some read it and others fail
 _VERSIONS: Final = ((1, 0), (1, 1))
 
 
 @immutable
-class Malformed:
+class MalformedRequest:
     """Why a head is refused, and the *status* that says so; *fact* quotes nothing of it."""
 
-    fact: str
+    message: str
     status: int = 400
 
 
-def malformed(
+def find_malformation(
     *, version: tuple[int, int], hosts: list[str], codings: list[str], lengths: Sequence[str] = ()
-) -> Malformed | None:
+) -> MalformedRequest | None:
     """Return what is wrong with a head.
 
     *hosts*, *codings* and *lengths* are its values of `Host`, `Transfer-Encoding` and `Content-Length`.
     """
     if version not in _VERSIONS:
-        return Malformed("request: neither HTTP/1.1 nor HTTP/1.0")
+        return MalformedRequest("request: neither HTTP/1.1 nor HTTP/1.0")
     if len(hosts) > 1:
-        return Malformed("Host: stands more than once")
+        return MalformedRequest("Host: stands more than once")
     if hosts and not is_host(hosts[0]):
-        return Malformed("Host: not one name or address with an optional port")
-    if any(len(length) > LENGTH_DIGITS for length in lengths):
-        return Malformed("Content-Length: too many digits")
-    return _of_the_framing(version, codings) if codings else None
+        return MalformedRequest("Host: not one name or address with an optional port")
+    if any(len(length) > MAX_LENGTH_DIGITS for length in lengths):
+        return MalformedRequest("Content-Length: too many digits")
+    return _find_framing_fault(version, codings) if codings else None
 
 
-def _of_the_framing(version: tuple[int, int], codings: list[str]) -> Malformed | None:
+def _find_framing_fault(version: tuple[int, int], codings: list[str]) -> MalformedRequest | None:
     """Return what is wrong with codings; only `chunked`, and nothing beside it, is undone here (RFC 9112 §6.1)."""
     if version < (1, 1):
-        return Malformed("Transfer-Encoding: in a request of HTTP/1.0")
+        return MalformedRequest("Transfer-Encoding: in a request of HTTP/1.0")
     if len(codings) == 1 and codings[0].lower() == "chunked":
         return None
     named = [coding.strip(" \t") for value in codings for coding in value.split(",")]
     if all(map(_CODING.fullmatch, named)) and named[-1].lower() == "chunked":
-        return Malformed("Transfer-Encoding: a coding that this proxy does not know", 501)
-    return Malformed("Transfer-Encoding: not chunked")
+        return MalformedRequest("Transfer-Encoding: a coding that this proxy does not know", 501)
+    return MalformedRequest("Transfer-Encoding: not chunked")
 
 
 def is_host(text: str) -> bool:
@@ -71,7 +71,7 @@ def is_host(text: str) -> bool:
     return found is not None and int(found[1] or 0) <= 65535
 
 
-def written(lines: Sequence[str]) -> bytes:
+def serialize_head(lines: Sequence[str]) -> bytes:
     """Return *lines* of a head as they are sent; what stands in them need not be UTF-8 (RFC 9110 §5.5).
 
     Raises `ValueError` for a line break or a NUL within one: what follows would be read as another field.
@@ -84,11 +84,11 @@ def written(lines: Sequence[str]) -> bytes:
 
 def is_token(text: str) -> bool:
     """Whether *text* can be a method, or the name of a field (RFC 9110 §5.6.2)."""
-    return re.fullmatch(_WORD, text) is not None
+    return re.fullmatch(_TOKEN_PATTERN, text) is not None
 
 
-def origin_form(method: str, target: str, host: str | None) -> str | Malformed:
-    """Return *target* as a path with a query, or `SERVER`.
+def to_origin_form(method: str, target: str, host: str | None) -> str | MalformedRequest:
+    """Return *target* as a path with a query, or `ASTERISK_FORM`.
 
     An absolute one is accepted (RFC 9112 §3.2.2) where it names the *host* that the request names anyway; its scheme
     and authority say nothing more, and go no further.
@@ -97,14 +97,14 @@ def origin_form(method: str, target: str, host: str | None) -> str | Malformed:
         path = target
     elif absolute := _ABSOLUTE_FORM.fullmatch(target):
         if not is_host(absolute[1]) or (host is not None and absolute[1].lower() != host.lower()):
-            return Malformed("request target: names another host than Host does")
+            return MalformedRequest("request target: names another host than Host does")
         path = absolute[2] if absolute[2].startswith("/") else f"/{absolute[2]}"
         if method == "OPTIONS" and not absolute[2]:
-            return SERVER  # RFC 9112 §3.2.4
-    elif target == SERVER and method == "OPTIONS":
-        return SERVER
+            return ASTERISK_FORM  # RFC 9112 §3.2.4
+    elif target == ASTERISK_FORM and method == "OPTIONS":
+        return ASTERISK_FORM
     else:
         path = ""
     if not _ORIGIN_FORM.fullmatch(path):
-        return Malformed("request target: not a path with a query in visible ASCII characters")
+        return MalformedRequest("request target: not a path with a query in visible ASCII characters")
     return path

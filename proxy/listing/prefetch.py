@@ -5,7 +5,7 @@ looks something up must not pay for a crawl; one who crawls has a call saved for
 
 Where an upstream lets 200 calls a minute through, a call is worth as much time as 190 rows. The caller of a second page
 is taken to go on as likely as not, so what is fetched for it in vain, 175 rows behind a first page of 25, may be about
-that much: hence `GROWTH`. Three calls then are a listing of 1,200 images.
+that much: hence `GROWTH_FACTOR`. Three calls then are a listing of 1,200 images.
 
 What is left undone while a budget runs low: fetches that no caller waits for.
 
@@ -18,142 +18,151 @@ from collections.abc import Callable
 from math import inf
 from typing import Final
 
-from proxy.caching.bounded import Memo
-from proxy.core.freshness import Standing
-from proxy.core.span import HEAD, Gap, Page, Span
+from proxy.caching.bounded import TTLMap
+from proxy.core.freshness import Freshness
+from proxy.core.span import LIST_START, Missing, Page, Span
 from proxy.core.values import immutable
-from proxy.http.cache_control import NONE
-from proxy.listing.fetcher import Wanted
-from proxy.listing.lookup import Looking, seen
-from proxy.listing.request import ListAsk
-from proxy.storage.base import Found
+from proxy.http.cache_control import NO_DIRECTIVES
+from proxy.listing.fetcher import SpanRequest
+from proxy.listing.lookup import SpanLookup, latest_fetch_time
+from proxy.listing.request import ListRequest
+from proxy.storage.base import FoundSpans
 
-GROWTH: Final = 8
-MINIMUM: Final = 25
-LOOK_UP: Final = 5  # pages shorter than this are look-ups, and cost what they ask for
+GROWTH_FACTOR: Final = 8
+MIN_ROWS: Final = 25
+MIN_PREFETCH_ROWS: Final = 5  # pages shorter than this are look-ups, and cost what they ask for
 
 
 @immutable
-class Readahead:
-    """The rule; *longest* is the longest page that the upstream gives, *enabled* whether a span may exceed a page."""
+class FetchSizing:
+    """The rule; *max_page* is the longest page that the upstream gives, *enabled* whether a span may exceed a page."""
 
-    longest: int
+    max_page: int
     enabled: bool = True
 
-    def first(self, rows: int) -> int:
+    def first_size(self, rows: int) -> int:
         """Return the size of the first fetch for a caller who wants *rows*: its page, or a sensible minimum."""
-        if not self.enabled or rows < LOOK_UP:
+        if not self.enabled or rows < MIN_PREFETCH_ROWS:
             return rows
-        return min(max(rows, MINIMUM), self.longest)
+        return min(max(rows, MIN_ROWS), self.max_page)
 
-    def next(self, rows: int, *, previous: int, whole_pages: bool = False) -> int:
+    def next_size(self, rows: int, *, previous: int, whole_pages: bool = False) -> int:
         """Return the size of the fetch for a caller who wants *rows* and paged on behind a span of *previous*.
 
         With *whole_pages* no page may be joined from two spans: what is fetched beyond the last whole page is fetched
         again with the page it begins.
         """
-        size = self.first(rows)
+        size = self.first_size(rows)
         if self.enabled and previous:
-            size = min(max(rows, GROWTH * previous), self.longest)
+            size = min(max(rows, GROWTH_FACTOR * previous), self.max_page)
         return size - size % rows if whole_pages else size
 
-    def ahead(self, *, left: int, page: int, span: int, paging: bool) -> bool:
+    def is_prefetch_due(self, *, left: int, page: int, span: int, paging: bool) -> bool:
         """Whether to fetch the next span before the caller reaches it.
 
         *left* images follow the page that was just given, in a span of *span*; *paging* says that the page was not the
         first. The next span is due when the caller is past the middle of this one, or one page from its end.
         """
-        return self.enabled and paging and page >= LOOK_UP and left <= max(span // 2, page)
+        return self.enabled and paging and page >= MIN_PREFETCH_ROWS and left <= max(span // 2, page)
 
 
 @immutable
-class Thrift:
-    """*low* says of a partition whether its budget runs low; *saved* is told the purpose of each fetch left undone."""
+class BudgetSaver:
+    """*is_low* says of a partition whether its budget runs low; *on_skipped* is told the purpose of each fetch left
+    undone.
+    """
 
-    low: Callable[[str], bool] = lambda _: False
-    saved: Callable[[str], None] = lambda _: None
+    is_low: Callable[[str], bool] = lambda _: False
+    on_skipped: Callable[[str], None] = lambda _: None
 
-    def forbids(self, purpose: str, partition: str) -> bool:
+    def skips(self, purpose: str, partition: str) -> bool:
         """Return whether a fetch for *purpose* has to be left undone, and count it if so."""
-        if not self.low(partition):
+        if not self.is_low(partition):
             return False
-        self.saved(purpose)
+        self.on_skipped(purpose)
         return True
 
 
-_REMEMBERED: Final = 10_000
+_MAX_ENTRIES: Final = 10_000
 
 
-class Strides:
+class Prefetcher:
     """Sizes fetches by the rule *readahead*. *clock* gives epoch seconds."""
 
     def __init__(
         self,
-        readahead: Readahead,
-        look: Looking,
+        readahead: FetchSizing,
+        look: SpanLookup,
         *,
-        thrift: Thrift,
+        budget_saver: BudgetSaver,
         clock: Callable[[], float],
     ) -> None:
-        self._readahead = readahead
-        self._look = look
-        self._thrift = thrift
+        self._sizing = readahead
+        self._lookup = look
+        self._budget_saver = budget_saver
         self._clock = clock
-        self._exact: Memo[bool] = Memo(_REMEMBERED)  # listings that are fetched page by page
-        self._begun: Memo[bool] = Memo(_REMEMBERED)  # spans that were read ahead, or are being so
+        self._page_by_page: TTLMap[bool] = TTLMap(_MAX_ENTRIES)  # listings that are fetched page by page
+        self._prefetched: TTLMap[bool] = TTLMap(_MAX_ENTRIES)  # spans that were read ahead, or are being so
 
-    def wanted(self, ask: ListAsk, gap: Gap, found: Found) -> Wanted:
-        """Return the span to fetch for *gap*: the longer, the farther its caller has paged on."""
-        size = gap.count
-        if ask.key.page is None and not self._page_by_page(ask):
-            previous = gap.pieces[-1].span.asked if gap.pieces else max(found.behind, self._too_short(ask, gap, found))
-            size = self._readahead.next(gap.count, previous=previous, whole_pages=not ask.sort.immovable)
-        last_seen = inf if ask.directives != NONE else seen(found, gap.after)
-        return Wanted(gap.after, size, found.state.generation, last_seen, found.join_after)
+    def plan_fetch(self, request: ListRequest, missing: Missing, found: FoundSpans) -> SpanRequest:
+        """Return the span to fetch for *missing*: the longer, the farther its caller has paged on."""
+        size = missing.count
+        if request.key.page_window is None and not self._is_page_by_page(request):
+            previous = (
+                missing.slices[-1].span.limit
+                if missing.slices
+                else max(found.marker_span_limit, self._limit_of_short_span(request, missing, found))
+            )
+            size = self._sizing.next_size(missing.count, previous=previous, whole_pages=not request.sort.is_stable)
+        last_seen = inf if request.directives != NO_DIRECTIVES else latest_fetch_time(found, missing.marker)
+        return SpanRequest(missing.marker, size, found.state.generation, last_seen, found.join_after)
 
-    def ahead(self, ask: ListAsk, page: Page) -> Wanted | None:
+    def plan_prefetch(self, request: ListRequest, page: Page) -> SpanRequest | None:
         """Return the span to fetch in the background now that *page* is given, None where there is none to fetch."""
         last = page.parts[-1]
         span = last.span
         left = len(span.ids) - last.stop
-        if span.stops or span.end is None or ask.key.page is not None:
+        if span.completes_page or span.next_marker is None or request.key.page_window is not None:
             return None
-        if not self._readahead.ahead(left=left, page=ask.rows, span=len(span.ids), paging=ask.after != HEAD):
+        if not self._sizing.is_prefetch_due(
+            left=left, page=request.row_count, span=len(span.ids), paging=request.marker != LIST_START
+        ):
             return None
-        size = self._readahead.next(ask.rows, previous=span.asked, whole_pages=not ask.sort.immovable)
-        wanted = Wanted(span.end, size, span.generation, inf)
+        size = self._sizing.next_size(request.row_count, previous=span.limit, whole_pages=not request.sort.is_stable)
+        span_request = SpanRequest(span.next_marker, size, span.generation, inf)
         now = self._clock()
-        if self._begun.get(_name(ask, wanted), now=now) or self._page_by_page(ask):
+        if self._prefetched.get(_span_key(request, span_request), now=now) or self._is_page_by_page(request):
             return None
-        if self._thrift.forbids("readahead", ask.claimant.partition):
+        if self._budget_saver.skips("readahead", request.context.partition):
             return None
-        self._begun.put(_name(ask, wanted), True, until=now + span.lifetime_s)
-        return wanted
+        self._prefetched.put(_span_key(request, span_request), True, until=now + span.lifetime_s)
+        return span_request
 
-    def not_read(self, ask: ListAsk, wanted: Wanted) -> None:
-        """Let *wanted* be read ahead another time: there was no call to spare for it."""
-        self._begun.forget(_name(ask, wanted))
+    def forget_prefetch(self, request: ListRequest, span_request: SpanRequest) -> None:
+        """Let *span_request* be read ahead another time: there was no call to spare for it."""
+        self._prefetched.forget(_span_key(request, span_request))
 
-    def cannot_cut(self, ask: ListAsk, span: Span) -> None:
-        """Fetch the listing of *ask* page by page from now on, for as long as *span* is fresh, which can't be cut."""
-        self._exact.put(ask.key.digest, True, until=self._clock() + span.lifetime_s)
+    def fetch_page_by_page(self, request: ListRequest, span: Span) -> None:
+        """Fetch the listing of *request* page by page from now on, for as long as *span* is fresh, which can't be cut."""
+        self._page_by_page.put(request.key.digest, True, until=self._clock() + span.lifetime_s)
 
-    def _page_by_page(self, ask: ListAsk) -> bool:
-        return self._exact.get(ask.key.digest, now=self._clock()) is not None
+    def _is_page_by_page(self, request: ListRequest) -> bool:
+        return self._page_by_page.get(request.key.digest, now=self._clock()) is not None
 
-    def _too_short(self, ask: ListAsk, gap: Gap, found: Found) -> int:
-        """Return how many rows were asked for with a fresh span that begins where *gap* does and lacks its last rows.
+    def _limit_of_short_span(self, request: ListRequest, missing: Missing, found: FoundSpans) -> int:
+        """Return how many rows were asked for with a fresh span that begins where *missing* does and lacks its last
+        rows.
 
         Where pages can't be joined it is fetched anew; whoever fetched it has paged on since, and so may others.
         """
         if (
-            ask.sort.immovable
-            or not found.pieces
-            or self._look.standing(ask, found.pieces[0].span, found.state) < Standing.FRESH
+            request.sort.is_stable
+            or not found.slices
+            or self._lookup.freshness(request, found.slices[0].span, found.state) < Freshness.FRESH
         ):
             return 0
-        return found.pieces[0].span.asked if found.pieces[0].count < gap.count else 0
+        return found.slices[0].span.limit if found.slices[0].count < missing.count else 0
 
 
-def _name(ask: ListAsk, wanted: Wanted) -> tuple[str, str, str]:
-    return (ask.key.digest, wanted.after, wanted.generation)
+def _span_key(request: ListRequest, span_request: SpanRequest) -> tuple[str, str, str]:
+    return (request.key.digest, span_request.marker, span_request.generation)

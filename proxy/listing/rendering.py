@@ -18,11 +18,11 @@ from urllib.parse import quote
 
 import orjson
 
-from proxy.core.cache_key import ListingKey
-from proxy.core.list_api import EXTENSION_PATH
+from proxy.core.cache_key import CacheKey
+from proxy.core.list_api import CLOUDIMAGES_PATH
 from proxy.core.list_query import Window
 from proxy.core.messages import Fields
-from proxy.core.span import Page, Part
+from proxy.core.span import Page, PagePart
 from proxy.core.values import immutable
 from proxy.http.validation import is_host
 
@@ -35,13 +35,15 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @immutable
 class LinkStyle:
-    """How links are written: *public_url* is the base of absolute ones; without it *trusted* proxies may name it."""
+    """How links are written: *public_url* is the base of absolute ones; without it *trusted_proxies* proxies may name
+    it.
+    """
 
     absolute: bool = False
     public_url: str = ""
-    trusted: tuple[Network, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
 
-    def base(self, fields: Fields, peer: str | None) -> str:
+    def base_for(self, fields: Fields, peer: str | None) -> str:
         """Return what stands before the API's path in a link to this caller: `""` for a relative link."""
         if not self.absolute:
             return ""
@@ -56,7 +58,7 @@ class LinkStyle:
             return False
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
-        return any(address in network for network in self.trusted)
+        return any(address in network for network in self.trusted_proxies)
 
 
 def _forwarded_base(fields: Fields) -> str:
@@ -64,12 +66,12 @@ def _forwarded_base(fields: Fields) -> str:
 
     Of a list the last element counts: it is the one the trusted peer wrote.
     """
-    if forwarded := fields.all("forwarded"):
+    if forwarded := fields.get_all("forwarded"):
         element = forwarded[-1].rpartition(",")[2]
         said = {name.lower(): quoted or plain for name, quoted, plain in _FORWARDED_PAIR.findall(element)}
         scheme, host, prefix = said.get("proto", ""), said.get("host", ""), ""
     else:
-        scheme, host, prefix = (_last(fields, f"x-forwarded-{name}") for name in ("proto", "host", "prefix"))
+        scheme, host, prefix = (_last_element(fields, f"x-forwarded-{name}") for name in ("proto", "host", "prefix"))
     if scheme.lower() not in ("http", "https") or not is_host(host):
         return ""
     prefix = prefix.rstrip("/")
@@ -78,8 +80,8 @@ def _forwarded_base(fields: Fields) -> str:
     return f"{scheme.lower()}://{host.lower()}{prefix}"
 
 
-def _last(fields: Fields, name: str) -> str:
-    values = fields.all(name)
+def _last_element(fields: Fields, name: str) -> str:
+    values = fields.get_all(name)
     return values[-1].rpartition(",")[2].strip() if values else ""
 
 
@@ -96,38 +98,40 @@ def page_link(base: str, path: str, query: str, window: Window, marker: str | No
     return f"{base}{path}?{'&'.join(parts)}" if parts else f"{base}{path}"
 
 
-Extent: TypeAlias = tuple[int, int]  # from its first byte to behind its last
+ByteRange: TypeAlias = tuple[int, int]  # from its first byte to behind its last
 
 
 _END: Final = b"]}"
 
 
-def rendered(page: Page, key: ListingKey, window: Window, base: str) -> bytes:
-    """Return the body of *page*; see `opening` for *base*."""
-    return assembled(opening(page, key, window, base), [(part.span.body, extent(part)) for part in page.parts])
+def render_page(page: Page, key: CacheKey, window: Window, base: str) -> bytes:
+    """Return the body of *page*; see `render_opening` for *base*."""
+    return join_page(
+        render_opening(page, key, window, base), [(part.span.body, byte_range(part)) for part in page.parts]
+    )
 
 
-def assembled(begun: bytes, runs: Sequence[tuple[bytes, Extent]]) -> bytes:
-    """Return the body that is *begun* so and goes on with *runs* of images: where each stands in the bytes it is of.
+def join_page(opening: bytes, runs: Sequence[tuple[bytes, ByteRange]]) -> bytes:
+    """Return the body that is *opening* so and goes on with *runs* of images: where each stands in the bytes it is of.
 
     They are taken from where they are: whoever joins them copies them, once.
     """
     parts = [memoryview(held)[start:stop] for held, (start, stop) in runs if start < stop]
     images = parts[0] if len(parts) == 1 else b",".join(parts)
-    return b"".join((begun, images, _END))
+    return b"".join((opening, images, _END))
 
 
-def extent(part: Part) -> Extent:
+def byte_range(part: PagePart) -> ByteRange:
     """Return where the images of *part* stand in the body of its span."""
     return (0, 0) if part.start == part.stop else (part.span.starts[part.start], part.span.ends[part.stop - 1])
 
 
-def opening(page: Page, key: ListingKey, window: Window, base: str) -> bytes:
+def render_opening(page: Page, key: CacheKey, window: Window, base: str) -> bytes:
     """Return what stands before the images of *page*; *base* stands before the path in its links.
 
     `/v2/cloudimages` has no links: its callers page by the last id they saw.
     """
-    if key.path == EXTENSION_PATH:
+    if key.path == CLOUDIMAGES_PATH:
         return b'{"images":['
     head = {"schema": f"{base}/v2/schemas/images", "first": page_link(base, key.path, key.query, window)}
     if page.next_marker is not None:

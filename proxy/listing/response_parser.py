@@ -29,7 +29,7 @@ import msgspec
 import orjson
 
 from proxy.core.list_api import TRANSIENT_STATUSES
-from proxy.core.slices import SLICE, Limits, Steps, cut_slices, run_to_end
+from proxy.core.slices import DEFAULT_LIMITS, SliceLimits, Steps, cut_slices, run_to_end
 from proxy.core.span import Span
 from proxy.core.values import immutable
 
@@ -70,32 +70,32 @@ class _FullList(msgspec.Struct):
     images: list[FullImage]
 
 
-class _Pieces(msgspec.Struct):
+class _RawList(msgspec.Struct):
     images: list[msgspec.Raw]
     next: Any = None
 
 
-_PIECES: Final = msgspec.json.Decoder(_Pieces)
-_LIST: Final = msgspec.json.Decoder(_List)
-_FULL_LIST: Final = msgspec.json.Decoder(_FullList)
-_IMAGES: Final = msgspec.json.Decoder(list[Image])
-_FULL_IMAGES: Final = msgspec.json.Decoder(list[FullImage])
+_RAW_LIST_DECODER: Final = msgspec.json.Decoder(_RawList)
+_LIST_DECODER: Final = msgspec.json.Decoder(_List)
+_FULL_LIST_DECODER: Final = msgspec.json.Decoder(_FullList)
+_IMAGES_DECODER: Final = msgspec.json.Decoder(list[Image])
+_FULL_IMAGES_DECODER: Final = msgspec.json.Decoder(list[FullImage])
 
 
-class Scanned(NamedTuple):
+class ScannedList(NamedTuple):
     """A list answer: its *images*, its link to the *next* page, and the images' own bytes.
 
-    These are a *run*, of *sizes*, with *between* between each two.
+    These are a *images_body*, of *sizes*, with *separator* between each two.
     """
 
     images: Sequence[Image]
     next: Any
-    run: bytes
+    images_body: bytes
     sizes: list[int]
-    between: bytes
+    separator: bytes
 
 
-def scanned(body: bytes, *, full: bool = False) -> Scanned:
+def scan_list(body: bytes, *, full: bool = False) -> ScannedList:
     """Return what the list answer *body* has, *full* images or only what is asked of all.
 
     Raises `ScanError` where it is not JSON (RFC 8259), or where `images` is missing, stands twice, or holds something
@@ -104,35 +104,35 @@ def scanned(body: bytes, *, full: bool = False) -> Scanned:
     return run_to_end(scan_in_slices(body, full=full))
 
 
-def scan_in_slices(body: bytes, *, full: bool = False, limits: Limits = SLICE) -> Steps[Scanned]:
-    """Do what `scanned` does, and yield before each slice of the images, if there are several.
+def scan_in_slices(body: bytes, *, full: bool = False, limits: SliceLimits = DEFAULT_LIMITS) -> Steps[ScannedList]:
+    """Do what `scan_list` does, and yield before each slice of the images, if there are several.
 
     The parser goes over the whole body once to find the images, which takes a third of the time.
     """
     try:
         if not body.isascii():
             body.decode()  # of a string that nobody asks for the parser does not say that it is no UTF-8
-        answer = _PIECES.decode(body)
+        answer = _RAW_LIST_DECODER.decode(body)
         pieces = answer.images
         sizes = list(map(len, pieces))
-        run, between, around = _cut(body, pieces, sizes)
-        if _twice(body, around):
+        run, between, around = _cut_out_images(body, pieces, sizes)
+        if _has_images_twice(body, around):
             raise ScanError("images: stands twice")
         slices = cut_slices(sizes, limits)
         if len(slices) > 1:
             images = yield from _decode_images(run, sizes, len(between), slices, full=full)
         else:
-            images = (_FULL_LIST if full else _LIST).decode(body).images
+            images = (_FULL_LIST_DECODER if full else _LIST_DECODER).decode(body).images
     except (ValueError, RecursionError) as error:
         raise ScanError("body: not a list answer") from error
-    return Scanned(images, answer.next, run, sizes, between)
+    return ScannedList(images, answer.next, run, sizes, between)
 
 
 def _decode_images(
     run: bytes, sizes: Sequence[int], between: int, slices: Sequence[range], *, full: bool
 ) -> Steps[Sequence[Image]]:
     """Return what is asked of the images in *run*, which are of *sizes* and *between* bytes apart, slice by slice."""
-    decoder: msgspec.json.Decoder[Any] = _FULL_IMAGES if full else _IMAGES
+    decoder: msgspec.json.Decoder[Any] = _FULL_IMAGES_DECODER if full else _IMAGES_DECODER
     images: list[Image] = []
     start = 0
     for each in slices:
@@ -143,31 +143,31 @@ def _decode_images(
     return images
 
 
-def _cut(body: bytes, pieces: list[msgspec.Raw], sizes: list[int]) -> tuple[bytes, bytes, bytes]:
-    """Return *pieces* as a run, what is between them, and *body* without the run.
+def _cut_out_images(body: bytes, slices: list[msgspec.Raw], sizes: list[int]) -> tuple[bytes, bytes, bytes]:
+    """Return *slices* as a run, what is between them, and *body* without the run.
 
     Where they are not all separated alike, commas are between. Where they are not found in the first arrays called
     `images`, *body* is returned whole.
     """
-    if pieces:
+    if slices:
         for array in islice(_ARRAY.finditer(body), _MAX_ARRAYS):
             start = array.end()
             found = _BETWEEN.match(body, start + sizes[0])
             between = found[0] if found else b","
-            run = between.join(pieces)
+            run = between.join(slices)
             if body.startswith(run, start):
                 return run, between, body[:start] + body[start + len(run) :]
-            end = _end_of_images(body, start, pieces, sizes)
+            end = _end_of_images(body, start, slices, sizes)
             if end is not None:
-                return b",".join(pieces), b",", body[:start] + body[end:]
-    return b",".join(pieces), b",", body
+                return b",".join(slices), b",", body[:start] + body[end:]
+    return b",".join(slices), b",", body
 
 
-def _end_of_images(body: bytes, start: int, pieces: list[msgspec.Raw], sizes: list[int]) -> int | None:
-    """Return where the last of *pieces* ends in *body*, None where they don't stand there one by one from *start*."""
+def _end_of_images(body: bytes, start: int, slices: list[msgspec.Raw], sizes: list[int]) -> int | None:
+    """Return where the last of *slices* ends in *body*, None where they don't stand there one by one from *start*."""
     end = at = start
-    for piece, size in zip(pieces, sizes, strict=True):
-        if not body.startswith(piece, at):
+    for span_slice, size in zip(slices, sizes, strict=True):
+        if not body.startswith(span_slice, at):
             return None
         end = at + size
         between = _BETWEEN.match(body, end)
@@ -175,14 +175,14 @@ def _end_of_images(body: bytes, start: int, pieces: list[msgspec.Raw], sizes: li
     return end
 
 
-def _twice(body: bytes, around: bytes) -> bool:
+def _has_images_twice(body: bytes, around: bytes) -> bool:
     """Whether *body* names `images` twice, as far as can be told from what is *around* its images, else from all."""
     if around.count(b'"images"') == 1 and b"\\" not in around:
         return False  # spelt without escapes it stands there once, and with one it does not
-    return _under_images(around) != [[]] and len(_under_images(body)) != 1
+    return _values_of_images(around) != [[]] and len(_values_of_images(body)) != 1
 
 
-def _under_images(text: bytes) -> list[Any]:
+def _values_of_images(text: bytes) -> list[Any]:
     """Return what stands under the name `images` in the object *text*, as often as it stands there."""
     return [value for name, value in _MEMBERS.decode(text.decode()) if name == "images"]
 
@@ -196,7 +196,7 @@ class _Times(msgspec.Struct, gc=False):
     created_at: Any = None
 
 
-_TIMES: Final = msgspec.json.Decoder(_Times)
+_TIMES_DECODER: Final = msgspec.json.Decoder(_Times)
 
 
 @immutable
@@ -207,7 +207,7 @@ class NotAList:
 
 
 @immutable
-class Listed:
+class ParsedList:
     """What a list answer holds, before it is known how long it may be kept.
 
     *transient_since* is when the latest of the images that are about to change got into that state, epoch seconds,
@@ -215,35 +215,35 @@ class Listed:
     """
 
     ids: tuple[str, ...]
-    end: str | None
+    next_marker: str | None
     body: bytes
     starts: array[int]
     ends: array[int]
-    nulls: bool
+    has_nulls: bool
     transient_since: float | None
 
-    def span(
-        self, *, after: str, asked: int, unlinked: bool, fetched_at: float, lifetime_s: float, generation: str = ""
+    def to_span(
+        self, *, marker: str, asked: int, unlinked: bool, fetched_at: float, lifetime_s: float, generation: str = ""
     ) -> Span:
-        """Return the span, fetched with the limit *asked* after the marker *after*."""
-        end = self.ids[-1] if unlinked and self.ids else self.end
+        """Return the span, fetched with the limit *asked* after the marker *marker*."""
+        end = self.ids[-1] if unlinked and self.ids else self.next_marker
         return Span(
-            after=after,
-            end=end,
+            marker=marker,
+            next_marker=end,
             ids=self.ids,
             body=self.body,
             starts=self.starts,
             ends=self.ends,
-            asked=asked,
+            limit=asked,
             fetched_at=fetched_at,
             lifetime_s=lifetime_s,
             generation=generation,
-            nulls=self.nulls,
-            unlinked=unlinked,
+            has_nulls=self.has_nulls,
+            without_next=unlinked,
         )
 
 
-def listed(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) -> Listed | NotAList:
+def parse_list(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) -> ParsedList | NotAList:
     """Return what the list answer *body* holds; *sort_keys* are those that an image may lack.
 
     Where all have to be *public*, one image that is not makes it no list to keep.
@@ -252,9 +252,9 @@ def listed(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) 
 
 
 def read_list_in_slices(
-    body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False, limits: Limits = SLICE
-) -> Steps[Listed | NotAList]:
-    """Do what `listed` does, and yield between slices of the images; never for a body that is one slice."""
+    body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False, limits: SliceLimits = DEFAULT_LIMITS
+) -> Steps[ParsedList | NotAList]:
+    """Do what `parse_list` does, and yield between slices of the images; never for a body that is one slice."""
     try:
         answer = yield from scan_in_slices(body, full=public or bool(sort_keys), limits=limits)
     except ScanError:
@@ -268,27 +268,27 @@ def read_list_in_slices(
     end = _marker_of_next(answer.next, ids)
     if isinstance(end, NotAList):
         return end
-    run = answer.run
-    starts, ends = _bounds(answer.sizes, len(answer.between))
+    run = answer.images_body
+    starts, ends = _bounds(answer.sizes, len(answer.separator))
     changing = [
         at for at, image in enumerate(images) if image.status != "active" and image.status in TRANSIENT_STATUSES
     ]
     transient_since = yield from _latest_change([run[starts[at] : ends[at]] for at in changing], limits)
-    if not _all_links_home(images, ids):
+    if not _has_relative_links(images, ids):
         try:
-            pieces = [run[start:end] for start, end in zip(starts, ends, strict=True)]
-            pieces = yield from _bring_links_home(pieces, limits)
+            slices = [run[start:end] for start, end in zip(starts, ends, strict=True)]
+            slices = yield from _make_links_relative(slices, limits)
         except orjson.JSONDecodeError:
             return NotAList("not-a-list")
-        run = b",".join(pieces)
-        starts, ends = _bounds([len(piece) for piece in pieces], 1)
-    return Listed(
+        run = b",".join(slices)
+        starts, ends = _bounds([len(piece) for piece in slices], 1)
+    return ParsedList(
         ids=ids,
-        end=end,
+        next_marker=end,
         body=run,
         starts=starts,
         ends=ends,
-        nulls=any(getattr(image, key) is None for key in sort_keys for image in images),
+        has_nulls=any(getattr(image, key) is None for key in sort_keys for image in images),
         transient_since=transient_since,
     )
 
@@ -300,30 +300,30 @@ def _bounds(sizes: Sequence[int], between: int) -> tuple[array[int], array[int]]
     return starts, array("I", map(add, starts, sizes))
 
 
-def _latest_change(pieces: Sequence[bytes], limits: Limits) -> Steps[float | None]:
-    """Return when the latest of the images *pieces* changed, epoch seconds, None where there is none."""
+def _latest_change(slices: Sequence[bytes], limits: SliceLimits) -> Steps[float | None]:
+    """Return when the latest of the images *slices* changed, epoch seconds, None where there is none."""
     latest: float | None = None
-    for number, each in enumerate(cut_slices(list(map(len, pieces)), limits)):
+    for number, each in enumerate(cut_slices(list(map(len, slices)), limits)):
         if number:
             yield
-        changed_at = max(map(_changed_at, pieces[each.start : each.stop]))
+        changed_at = max(map(_parse_change_time, slices[each.start : each.stop]))
         latest = changed_at if latest is None else max(latest, changed_at)
     return latest
 
 
-def _bring_links_home(pieces: Sequence[bytes], limits: Limits) -> Steps[list[bytes]]:
-    """Return the images *pieces* with links that lead nowhere else, see `_homeward`."""
+def _make_links_relative(slices: Sequence[bytes], limits: SliceLimits) -> Steps[list[bytes]]:
+    """Return the images *slices* with links that lead nowhere else, see `_with_relative_links`."""
     home: list[bytes] = []
-    for number, each in enumerate(cut_slices(list(map(len, pieces)), limits)):
+    for number, each in enumerate(cut_slices(list(map(len, slices)), limits)):
         if number:
             yield
-        home += map(_homeward, pieces[each.start : each.stop])
+        home += map(_with_relative_links, slices[each.start : each.stop])
     return home
 
 
-def _changed_at(image: bytes) -> float:
+def _parse_change_time(image: bytes) -> float:
     try:
-        times = _TIMES.decode(image)
+        times = _TIMES_DECODER.decode(image)
         moment = datetime.fromisoformat(times.updated_at or times.created_at)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (TypeError, ValueError):
@@ -348,7 +348,7 @@ def _marker_of_next(link: object, ids: tuple[Any, ...]) -> str | NotAList | None
     return str(ids[-1]) if ids else NotAList("next")
 
 
-def _all_links_home(images: Sequence[Image], ids: Sequence[str]) -> bool:
+def _has_relative_links(images: Sequence[Image], ids: Sequence[str]) -> bool:
     """Whether every image's own links are relative; almost always they are those that the API publishes."""
     own = [f"/v2/images/{image_id}" for image_id in ids]
     if (
@@ -359,19 +359,19 @@ def _all_links_home(images: Sequence[Image], ids: Sequence[str]) -> bool:
     ):
         return True
     links = (link for image in images for link in (image.self, image.file, image.schema) if link is not None)
-    return all(map(_relative, links))
+    return all(map(_is_relative, links))
 
 
-def _relative(link: object) -> bool:
+def _is_relative(link: object) -> bool:
     return isinstance(link, str) and link.startswith("/") and link[1:2] not in ("/", "\\") and link.isprintable()
 
 
-def _homeward(piece: bytes) -> bytes:
-    """Return the image *piece* as it is, or with its own links as the API spells them where they lead elsewhere."""
-    image: dict[str, Any] = orjson.loads(piece)
-    foreign = {name for name in _IMAGE_LINKS if image.get(name) is not None and not _relative(image[name])}
+def _with_relative_links(span_slice: bytes) -> bytes:
+    """Return the image *span_slice* as it is, or with its own links as the API spells them where they lead elsewhere."""
+    image: dict[str, Any] = orjson.loads(span_slice)
+    foreign = {name for name in _IMAGE_LINKS if image.get(name) is not None and not _is_relative(image[name])}
     if not foreign:
-        return piece
+        return span_slice
     own = f"/v2/images/{image['id']}"
     links = {"self": own, "file": f"{own}/file", "schema": "/v2/schemas/image"}
     return orjson.dumps({name: links[name] if name in foreign else value for name, value in image.items()})

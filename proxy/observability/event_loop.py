@@ -1,7 +1,7 @@
 """The event loop's own delay: measured, so that it is never taken for somebody else's silence, and kept short.
 
 A wait of 250 ms by the clock says nothing about a server if this process stood still for 240 of them: the answer may
-have arrived long ago and not have been read. `LoopClock.heard_s` counts only time in which the loop turned, and so
+have arrived long ago and not have been read. `LoopClock.responsive_s` counts only time in which the loop turned, and so
 could hear.
 
 Ending tasks that run a client which may swallow a cancellation.
@@ -21,8 +21,8 @@ from typing import Any, Final, TypeVar
 Result = TypeVar("Result")
 
 TICK_S: Final = 0.02
-_LEAST_TICK_S: Final = 0.004  # what a tick counts for however late it is
-_PENALTY: Final = 3.0  # by how much a late tick counts for less than its lag
+_MIN_TICK_S: Final = 0.004  # what a tick counts for however late it is
+_LATE_PENALTY: Final = 3.0  # by how much a late tick counts for less than its lag
 _RECENT_S: Final = 10.0
 _THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="short-work")
 
@@ -60,15 +60,15 @@ class LoopClock:
     ) -> None:
         self._clock = clock
         self._observe = observe
-        self._heard_s = 0.0
+        self._responsive_s = 0.0
         self._ticked_at = clock()
         self._timer: asyncio.TimerHandle | None = None
         self._recent: deque[tuple[float, float]] = deque()  # falling lags with the times they were seen at
 
     @property
-    def heard_s(self) -> float:
+    def responsive_s(self) -> float:
         """Time so far in which the loop could hear, seconds. It never steps back, and stands while the loop does."""
-        return self._heard_s + min(_LEAST_TICK_S, self._clock() - self._ticked_at)
+        return self._responsive_s + min(_MIN_TICK_S, self._clock() - self._ticked_at)
 
     @property
     def lag_s(self) -> float:
@@ -97,9 +97,9 @@ class LoopClock:
         The future is not cancelled, neither when the time has passed nor when the caller is cancelled.
         """
         self.start()
-        until = self.heard_s + timeout_s
+        until = self.responsive_s + timeout_s
         while not future.done():
-            left_s = until - self.heard_s
+            left_s = until - self.responsive_s
             if left_s <= 0:
                 return False
             # What is left by this clock is at least as long by the other.
@@ -109,7 +109,7 @@ class LoopClock:
     def _tick(self) -> None:
         now = self._clock()
         passed_s = now - self._ticked_at
-        self._heard_s += _counted_s(passed_s)
+        self._responsive_s += _credited_s(passed_s)
         self._ticked_at = now
         lag_s = max(0.0, passed_s - TICK_S)
         while self._recent and self._recent[-1][1] <= lag_s:
@@ -119,23 +119,23 @@ class LoopClock:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
 
-def _counted_s(passed_s: float) -> float:
+def _credited_s(passed_s: float) -> float:
     """Return what *passed_s* since the latest tick count for."""
     if passed_s <= TICK_S:
         return passed_s
-    return max(_LEAST_TICK_S, TICK_S - _PENALTY * (passed_s - TICK_S))
+    return max(_MIN_TICK_S, TICK_S - _LATE_PENALTY * (passed_s - TICK_S))
 
 
-_AGAIN_S: Final = 0.2
-_MOST: Final = 25
+_RETRY_S: Final = 0.2
+_MAX_TRIES: Final = 25
 
 
-async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel *tasks* until each has ended, for 5 s at the most."""
     left = {task for task in tasks if not task.done()}
-    for _ in range(_MOST):
+    for _ in range(_MAX_TRIES):
         if not left:
             return
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=_AGAIN_S)
+        _, left = await asyncio.wait(left, timeout=_RETRY_S)

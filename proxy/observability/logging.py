@@ -12,12 +12,12 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from proxy import __version__
-from proxy.errors import ProxyError, TooManyCallsError, UpstreamFailingError
-from proxy.observability.metrics import Requests, Seen
+from proxy.errors import CircuitOpenError, ProxyError, RateLimitedError
+from proxy.observability.metrics import RequestCollector, RequestRecorder
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-_NOT_MADE: Final = frozenset({TooManyCallsError.code, UpstreamFailingError.code})  # UpstreamBusyError has the second
+_NOT_MADE: Final = frozenset({RateLimitedError.code, CircuitOpenError.code})  # UpstreamBusyError has the second
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, that nobody asks for
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("ims_proxy")
 
 
 @dataclass(slots=True)
-class Call:
+class UpstreamCall:
     """A call to the upstream; its *status* is empty until it is known how the call ends."""
 
     status: str = ""
@@ -36,7 +36,7 @@ class Telemetry:
 
     def __init__(self, *, access_log: bool = False) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Requests(_SECONDS, log=_served if access_log else None)
+        self._requests = RequestCollector(_SECONDS, log=_log_request if access_log else None)
         self.registry.register(self._requests)
         self._upstream_calls = Counter(
             "ims_proxy_upstream_calls",
@@ -79,24 +79,24 @@ class Telemetry:
         build = Gauge("ims_proxy_build_info", "The version that runs, always 1", ["version"], registry=self.registry)
         build.labels(__version__).set(1)
 
-    def served(
+    def record_request(
         self, *, method: str, route: str, status: int, cache_status: str, elapsed_s: float, request_id: str
     ) -> None:
         """One request was answered."""
-        seen = self.seen(method=method, route=route, status=status, cache_status=cache_status)
-        seen.served(elapsed_s, request_id)
+        seen = self.request_recorder(method=method, route=route, status=status, cache_status=cache_status)
+        seen.record(elapsed_s, request_id)
 
-    def seen(self, *, method: str, route: str, status: int, cache_status: str) -> Seen:
+    def request_recorder(self, *, method: str, route: str, status: int, cache_status: str) -> RequestRecorder:
         """Return where requests that end this way are counted."""
-        return self._requests.seen(method=method, route=route, status=status, cache_status=cache_status)
+        return self._requests.recorder(method=method, route=route, status=status, cache_status=cache_status)
 
     @contextmanager
-    def calling(self, purpose: str, *, clock: Callable[[], float]) -> Iterator[Call]:
+    def track_call(self, purpose: str, *, clock: Callable[[], float]) -> Iterator[UpstreamCall]:
         """Count the call to the upstream that is made within, and how long it takes by *clock*.
 
         It is counted under the status that it is given, else under the code of the error that it ends with.
         """
-        call, started = Call(), clock()
+        call, started = UpstreamCall(), clock()
         try:
             yield call
         except ProxyError as error:
@@ -104,9 +104,9 @@ class Telemetry:
             raise
         finally:
             elapsed_s = max(0.0, clock() - started)
-            self.called(purpose=purpose, status=call.status or "aborted", elapsed_s=elapsed_s)
+            self.record_call(purpose=purpose, status=call.status or "aborted", elapsed_s=elapsed_s)
 
-    def called(self, *, purpose: str, status: str, elapsed_s: float) -> None:
+    def record_call(self, *, purpose: str, status: str, elapsed_s: float) -> None:
         """The upstream was called; *status* is its status code or the code of our error.
 
         What was refused a call here was none: `ims_proxy_refused_calls_total` counts it.
@@ -121,11 +121,11 @@ class Telemetry:
         calls.inc()
         seconds.observe(elapsed_s)
 
-    def collapsed(self) -> None:
+    def record_collapsed(self) -> None:
         """A request waited for a fetch that another had begun."""
         self._collapsed.inc()
 
-    def store_failed(self, operation: str) -> None:
+    def record_store_error(self, operation: str) -> None:
         """The store did not do what it was asked in time."""
         self._store_errors.labels(operation).inc()
 
@@ -138,7 +138,7 @@ class Telemetry:
         """Show how late the event loop is, *lag_s* at the most lately."""
         self._event_loop_lag.set_function(lag_s)
 
-    def exposition(self) -> bytes:
+    def render_metrics(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
@@ -155,19 +155,19 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
+def log_event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     """Log the event *name* with its *fields*."""
     if logger.isEnabledFor(level):
         logger.log(level, name, extra={"event_fields": fields})
 
 
-def _served(seen: Seen, elapsed_s: float, request_id: str) -> None:
-    event(
+def _log_request(recorder: RequestRecorder, elapsed_s: float, request_id: str) -> None:
+    log_event(
         "served",
-        method=seen.method,
-        route=seen.route,
-        status=seen.status,
-        cache_status=seen.cache_status,
+        method=recorder.method,
+        route=recorder.route,
+        status=recorder.status,
+        cache_status=recorder.cache_status,
         elapsed_s=round(elapsed_s, 6),
         request_id=request_id,
     )

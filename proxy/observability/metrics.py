@@ -16,10 +16,10 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-Log = Callable[["Seen", float, str], None]
+Log = Callable[["RequestRecorder", float, str], None]
 
 
-class Seen:
+class RequestRecorder:
     """Requests that ended in one way; *seconds* are the upper ends of the buckets that they are counted in."""
 
     __slots__ = ("_log", "_seconds", "cache_status", "counts", "elapsed_s", "method", "route", "status")
@@ -33,7 +33,7 @@ class Seen:
         self._seconds = seconds
         self._log = log
 
-    def served(self, elapsed_s: float, request_id: str | bytes) -> None:
+    def record(self, elapsed_s: float, request_id: str | bytes) -> None:
         """One more request was answered."""
         self.counts[bisect_left(self._seconds, elapsed_s)] += 1
         self.elapsed_s += elapsed_s
@@ -41,20 +41,20 @@ class Seen:
             self._log(self, elapsed_s, request_id if isinstance(request_id, str) else request_id.decode())
 
 
-class Requests(Collector):
+class RequestCollector(Collector):
     """Every way in which requests ended. *log* is told of each request, None where nothing is logged."""
 
     def __init__(self, seconds: tuple[float, ...], *, log: Log | None) -> None:
         self._seconds = seconds
         self._log = log
-        self._seen: dict[tuple[str, str, int, str], Seen] = {}
+        self._recorders: dict[tuple[str, str, int, str], RequestRecorder] = {}
 
-    def seen(self, *, method: str, route: str, status: int, cache_status: str) -> Seen:
+    def recorder(self, *, method: str, route: str, status: int, cache_status: str) -> RequestRecorder:
         """Return where requests that end this way are counted; there are few ways."""
         at = (method, route, status, cache_status)
-        found = self._seen.get(at)
+        found = self._recorders.get(at)
         if found is None:
-            found = self._seen[at] = Seen(method, route, status, cache_status, self._seconds, self._log)
+            found = self._recorders[at] = RequestRecorder(method, route, status, cache_status, self._seconds, self._log)
         return found
 
     def collect(self) -> Iterator[Metric]:
@@ -64,7 +64,7 @@ class Requests(Collector):
 
     def _totals(self) -> Metric:
         totals: Counter[tuple[str, str, str]] = Counter()
-        for seen in self._seen.values():
+        for seen in self._recorders.values():
             totals[seen.route, seen.cache_status, str(seen.status)] += sum(seen.counts)
         family = CounterMetricFamily(
             "ims_proxy_requests",
@@ -82,8 +82,10 @@ class Requests(Collector):
             labels=["route", "cache_status"],
         )
         bounds: Final = [*map(str, self._seconds), "+Inf"]
-        for route, cache_status in {(seen.route, seen.cache_status): None for seen in self._seen.values()}:
-            alike = [seen for seen in self._seen.values() if (seen.route, seen.cache_status) == (route, cache_status)]
+        for route, cache_status in {(seen.route, seen.cache_status): None for seen in self._recorders.values()}:
+            alike = [
+                seen for seen in self._recorders.values() if (seen.route, seen.cache_status) == (route, cache_status)
+            ]
             counts = accumulate(map(sum, zip(*(seen.counts for seen in alike), strict=True)))
             buckets = list(zip(bounds, map(float, counts), strict=True))
             family.add_metric([route, cache_status], buckets, sum(seen.elapsed_s for seen in alike))

@@ -14,134 +14,134 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from proxy.core.call_context import Claimant, Priority
-from proxy.core.messages import USER_AGENT, Exchange, Fields, Request, Response, Upstream
+from proxy.core.call_context import CallContext, Priority
+from proxy.core.messages import USER_AGENT, Fields, Request, Response, StreamedResponse, Upstream
 from proxy.core.values import immutable
-from proxy.core.write_effect import SAFE
+from proxy.core.write_effect import SAFE_METHODS
 from proxy.errors import (
     BrokenBodyError,
+    CircuitOpenError,
     ProxyError,
-    UpstreamFailingError,
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
-from proxy.http.body_buffering import beginning, replayable
-from proxy.observability.logging import event
-from proxy.ratelimit.memory_store import WithoutStore
-from proxy.ratelimit.metrics import ShieldMetrics
-from proxy.ratelimit.queue import Queues, Turn, Turns
-from proxy.ratelimit.resilience import CLOSED, TRANSIENT, Breaker, Retries, backoff_s
-from proxy.ratelimit.sliding_window import Usage
-from proxy.ratelimit.upstream_limits import Heard, heard
+from proxy.http.body_buffering import buffer_beginning, make_replayable
+from proxy.observability.logging import log_event
+from proxy.ratelimit.memory_store import StoreOutage
+from proxy.ratelimit.metrics import RateLimitMetrics
+from proxy.ratelimit.queue import CallQueue, QueueState, Slot
+from proxy.ratelimit.resilience import CLOSED_CIRCUIT, TRANSIENT_STATUSES, RetryBudget, UpstreamCircuit, backoff_s
+from proxy.ratelimit.sliding_window import LimitUsage
+from proxy.ratelimit.upstream_limits import AdvertisedLimits, parse_advertised_limits
 
 _PROBE_S: Final = 60.0
-_LEAST_PAUSE_S: Final = 0.05
+_MIN_PAUSE_S: Final = 0.05
 _PROBE: Final = "probe"  # the partition whose budget probes count towards, where each has its own
 _PROBE_FIELDS: Final = Fields([("User-Agent", USER_AGENT)])
-_MOST_SCOPES: Final = 10_000
-_GATE_S: Final = 60.0  # the longest that an upstream which does not say for how long is left alone
-_SPOKEN: Final = frozenset({400, 429})  # answers whose body may tell a limit
+_MAX_SCOPES: Final = 10_000
+_DEFAULT_COOLDOWN_S: Final = 60.0  # the longest that an upstream which does not say for how long is left alone
+_STATUSES_WITH_DETAILS: Final = frozenset({400, 429})  # answers whose body may tell a limit
 
 
 @dataclass(slots=True)
-class _Trial:
+class _PendingCall:
     """One request and its tries. *again* says that it may be sent again, *safe* that it may even if it arrived."""
 
     request: Request
     scope: str
     deadline: float
-    again: bool
-    safe: bool
-    tries: int = 0
+    may_retry: bool
+    is_safe: bool
+    attempts: int = 0
 
 
 @dataclass(slots=True)
-class _Call:
+class _Attempt:
     """One try. *heard* is what its answer said of limits, *failed* why it counts as no answer.
 
     *closes* says whether its success closes the circuit breaker, or only lets the next call through.
     """
 
-    heard: Heard = field(default_factory=Heard)
-    failed: str | None = "no answer"
-    closes: bool = True
+    advertised: AdvertisedLimits = field(default_factory=AdvertisedLimits)
+    failure: str | None = "no answer"
+    closes_circuit: bool = True
 
 
 @immutable
-class ShieldState:
+class RateLimitState:
     """How the shield stands: the tightest budget, the lines before the upstream, the breaker, the calls under way.
 
-    *left_alone_s* is None while the breaker is closed, *without_store* while replicas count together.
+    *circuit_open_s* is None while the breaker is closed, *store_outage* while replicas count together.
     """
 
-    usage: Usage | None
-    queues: Queues
-    left_alone_s: float | None
+    usage: LimitUsage | None
+    queues: QueueState
+    circuit_open_s: float | None
     concurrency_limit: int
-    under_way: int
-    without_store: WithoutStore | None
+    in_flight: int
+    store_outage: StoreOutage | None
 
 
-class Limiter:
+class RateLimiter:
     """An `Upstream` before *upstream*; a call counts towards the budget of its partition, or of *scope* for all.
 
     A call that failed is made *retries* times more at the most; *breaker* says when no more calls are made.
-    *now* gives epoch seconds, *clock* never steps back, *dice* a number from 0 to 1. The log names it by its *url*.
+    *now* gives epoch seconds, *clock* never steps back, *rng* a number from 0 to 1. The log names it by its *url*.
     """
 
     def __init__(
         self,
         upstream: Upstream,
-        turns: Turns,
+        queue: CallQueue,
         *,
         url: str,
         max_wait_s: float,
         scope: str | None,
-        metrics: ShieldMetrics,
+        metrics: RateLimitMetrics,
         clock: Callable[[], float],
         now: Callable[[], float],
-        dice: Callable[[], float],
+        rng: Callable[[], float],
         retries: int = 2,
-        breaker: Breaker = CLOSED,
+        breaker: UpstreamCircuit = CLOSED_CIRCUIT,
     ) -> None:
         self._upstream = upstream
         self._url = url
-        self._turns = turns
-        self._most_retries = retries
+        self._queue = queue
+        self._max_retries = retries
         self._max_wait_s = max_wait_s
         self._scope = scope
         self._metrics = metrics
         self._clock = clock
         self._now = now
-        self._dice = dice
+        self._rng = rng
         self._breaker = breaker
         self._failed_with_status = False  # the upstream replied to the latest call that failed
         self._probing: asyncio.Task[None] | None = None
-        self._retries = Retries()
+        self._retries = RetryBudget()
         self._throttled: dict[str, int] = {}  # refusals in a row that did not say for how long
 
     async def fetch(self, request: Request) -> Response:
-        """See `Upstream.fetch`; raises `TooManyCallsError` or `UpstreamFailingError` where no call is made."""
-        trial = self._trial(request, replays=request.body is None)
+        """See `Upstream.fetch`; raises `RateLimitedError` or `CircuitOpenError` where no call is made."""
+        trial = self._make_call(request, replays=request.body is None)
         while True:
             try:
-                async with self._called(trial) as call:
+                async with self._attempt(trial) as call:
                     response = await self._upstream.fetch(trial.request)
-                    self._answered(call, response.status, response.fields, response.body)
+                    self._record_response(call, response.status, response.fields, response.body)
             except (UpstreamUnreachableError, UpstreamTimeoutError) as error:
-                if not await self._again(trial, error.code):
+                if not await self._retry_after_error(trial, error.code):
                     raise
                 continue
-            if not await self._repeated(trial, call, response.status):
+            if not await self._retry_after_response(trial, call, response.status):
                 return response
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
-        """See `Upstream.exchange`, and `fetch`."""
-        request, replays = await replayable(request)
-        trial = self._trial(request, replays=replays)
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
+        """See `Upstream.stream`, and `fetch`."""
+        request, replays = await make_replayable(request)
+        call = self._make_call(request, replays=replays)
         async with AsyncExitStack() as stack:
-            yield await self._exchanged(trial, stack)
+            yield await self._stream(call, stack)
 
     async def close(self) -> None:
         """Probe the upstream no more."""
@@ -149,161 +149,163 @@ class Limiter:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
 
-    def low(self, partition: str) -> bool:
+    def is_low(self, partition: str) -> bool:
         """Whether the budget that *partition* calls from runs low."""
-        return self._turns.low(self._scope or partition)
+        return self._queue.is_low(self._scope or partition)
 
-    def left_alone_s(self) -> float | None:
+    def circuit_open_s(self) -> float | None:
         """Return for how long the upstream is left alone because it failed, None where it is not."""
-        return max(0.0, self._breaker.open_until - self._clock()) if self._breaker.opened else None
+        return max(0.0, self._breaker.open_until - self._clock()) if self._breaker.is_open else None
 
-    async def _exchanged(self, trial: _Trial, stack: AsyncExitStack) -> Exchange:
+    async def _stream(self, trial: _PendingCall, stack: AsyncExitStack) -> StreamedResponse:
         while True:
             async with AsyncExitStack() as attempt:
                 try:
-                    async with self._called(trial) as call:
-                        given = await attempt.enter_async_context(self._upstream.exchange(trial.request))
-                        text, given = await beginning(given) if given.status in _SPOKEN else (b"", given)
-                        self._answered(call, given.status, given.fields, text)
+                    async with self._attempt(trial) as call:
+                        given = await attempt.enter_async_context(self._upstream.stream(trial.request))
+                        text, given = (
+                            await buffer_beginning(given) if given.status in _STATUSES_WITH_DETAILS else (b"", given)
+                        )
+                        self._record_response(call, given.status, given.fields, text)
                 except (UpstreamUnreachableError, UpstreamTimeoutError) as error:
-                    if not await self._again(trial, error.code):
+                    if not await self._retry_after_error(trial, error.code):
                         raise
                     continue
-                if await self._repeated(trial, call, given.status):
+                if await self._retry_after_response(trial, call, given.status):
                     continue
                 await stack.enter_async_context(attempt.pop_all())
                 return given
 
-    def _trial(self, request: Request, *, replays: bool) -> _Trial:
-        claimant = request.claimant
-        return _Trial(
+    def _make_call(self, request: Request, *, replays: bool) -> _PendingCall:
+        context = request.context
+        return _PendingCall(
             request,
-            scope=self._scope or claimant.partition,
+            scope=self._scope or context.partition,
             deadline=self._clock() + self._max_wait_s,
-            again=replays and claimant.patient,
+            may_retry=replays and context.may_wait,
             # A DELETE may be sent again too (RFC 9110 §9.2.2), but where the first one arrived the second is told 404,
             # and then neither the caller nor the proxy knows that it was done.
-            safe=request.method in SAFE,
+            is_safe=request.method in SAFE_METHODS,
         )
 
     @asynccontextmanager
-    async def _called(self, trial: _Trial) -> AsyncIterator[_Call]:
+    async def _attempt(self, trial: _PendingCall) -> AsyncIterator[_Attempt]:
         """Wait for a turn, let the call be made, and tell everyone what came of it."""
-        self._closed_breaker(trial, claim=False)
-        turn = await self._turns.turn(trial.scope, trial.request.claimant, deadline=trial.deadline)
-        call = _Call()
+        self._check_circuit(trial, lock=False)
+        slot = await self._queue.acquire(trial.scope, trial.request.context, deadline=trial.deadline)
+        call = _Attempt()
         try:
-            if trial.request.still is not None:
-                trial.request.still()
-            self._closed_breaker(trial, claim=True)
-            self._retries = self._retries.called() if trial.tries == 0 else self._retries
-            trial.tries += 1
+            if trial.request.before_send is not None:
+                trial.request.before_send()
+            self._check_circuit(trial, lock=True)
+            self._retries = self._retries.record_call() if trial.attempts == 0 else self._retries
+            trial.attempts += 1
             try:
                 yield call
             except (asyncio.CancelledError, GeneratorExit, BrokenBodyError):  # none of these is the upstream's doing
-                self._breaker = self._breaker.abandoned(now=self._clock())
+                self._breaker = self._breaker.record_abandoned(now=self._clock())
                 raise
             except ProxyError as error:
                 self._failed_with_status = False
-                self._failed(str(error))
+                self._record_failure(str(error))
                 raise
-            if call.failed:
+            if call.failure:
                 self._failed_with_status = True
-                self._failed(call.failed)
-            elif call.closes:
-                self._succeeded()
+                self._record_failure(call.failure)
+            elif call.closes_circuit:
+                self._record_success()
             else:
-                self._breaker = self._breaker.half_opened(now=self._clock())
+                self._breaker = self._breaker.half_open(now=self._clock())
         finally:
-            self._ended(turn, call)
+            self._release_slot(slot, call)
 
-    def _closed_breaker(self, trial: _Trial, *, claim: bool) -> None:
-        """Let the call pass if the breaker does, as a probe if need be; raises `UpstreamFailingError` if not."""
-        left_s, breaker = self._breaker.asked(probe_s=_PROBE_S, now=self._clock())
+    def _check_circuit(self, call: _PendingCall, *, lock: bool) -> None:
+        """Let the call pass if the breaker does, as a probe if need be; raises `CircuitOpenError` if not."""
+        left_s, breaker = self._breaker.try_call(probe_s=_PROBE_S, now=self._clock())
         if left_s > 0:
-            self._metrics.refused.labels(trial.request.claimant.priority.label, "failing").inc()
-            raise UpstreamFailingError("upstream: failed so often that it is left alone", retry_after_s=left_s)
-        if claim:
+            self._metrics.refused.labels(call.request.context.priority.label, "failing").inc()
+            raise CircuitOpenError("upstream: failed so often that it is left alone", retry_after_s=left_s)
+        if lock:
             self._breaker = breaker
 
-    def _answered(self, call: _Call, status: int, fields: Fields, body: bytes) -> None:
-        call.failed = f"status {status}" if status in TRANSIENT else None
-        call.heard = heard(status, fields, body, now=self._now())
+    def _record_response(self, call: _Attempt, status: int, fields: Fields, body: bytes) -> None:
+        call.failure = f"status {status}" if status in TRANSIENT_STATUSES else None
+        call.advertised = parse_advertised_limits(status, fields, body, now=self._now())
 
-    def _failed(self, reason: str) -> None:
-        before, self._breaker = self._breaker, self._breaker.failed(now=self._clock())
-        if self._breaker.opened and not before.opened:
-            event("circuit_open", level=logging.WARNING, dependency="upstream", server=self._url, reason=reason)
-        if self._breaker.opened and (self._probing is None or self._probing.done()):
-            self._probing = asyncio.create_task(self._probe_until_it_replies())
+    def _record_failure(self, reason: str) -> None:
+        before, self._breaker = self._breaker, self._breaker.record_failure(now=self._clock())
+        if self._breaker.is_open and not before.is_open:
+            log_event("circuit_open", level=logging.WARNING, dependency="upstream", server=self._url, reason=reason)
+        if self._breaker.is_open and (self._probing is None or self._probing.done()):
+            self._probing = asyncio.create_task(self._probe_until_success())
 
-    async def _probe_until_it_replies(self) -> None:
+    async def _probe_until_success(self) -> None:
         """Ask the upstream after each pause, whether or not callers do, until it replies.
 
         Where calls failed for lack of a reply, the breaker closes then. Where they were answered 5xx the next caller's
         call is the probe: the versions document may well be there when lists are not.
         """
-        claimant = Claimant(Priority.REVALIDATION, partition=_PROBE, patient=False)
-        request = Request("GET", "/", _PROBE_FIELDS, request_id="", claimant=claimant)
+        context = CallContext(Priority.REVALIDATION, partition=_PROBE, may_wait=False)
+        request = Request("GET", "/", _PROBE_FIELDS, request_id="", context=context)
         while True:
-            await asyncio.sleep(max(_LEAST_PAUSE_S, self._breaker.open_until - self._clock()))
-            if not self._breaker.opened:
+            await asyncio.sleep(max(_MIN_PAUSE_S, self._breaker.open_until - self._clock()))
+            if not self._breaker.is_open:
                 return
             if self._breaker.open_until > self._clock():
                 continue  # a caller was the probe
             with suppress(ProxyError):
-                async with self._called(self._trial(request, replays=False)) as call:
-                    call.closes = not self._failed_with_status
+                async with self._attempt(self._make_call(request, replays=False)) as call:
+                    call.closes_circuit = not self._failed_with_status
                     response = await self._upstream.fetch(request)
-                    self._answered(call, response.status, response.fields, b"")
-                if call.failed is None:
+                    self._record_response(call, response.status, response.fields, b"")
+                if call.failure is None:
                     return
 
-    def _succeeded(self) -> None:
-        before, self._breaker = self._breaker, self._breaker.succeeded()
-        if before.opened:
-            event("circuit_closed", dependency="upstream", server=self._url)
+    def _record_success(self) -> None:
+        before, self._breaker = self._breaker, self._breaker.record_success()
+        if before.is_open:
+            log_event("circuit_closed", dependency="upstream", server=self._url)
 
-    def _ended(self, turn: Turn, call: _Call) -> None:
-        if turn.permitted:
-            self._turns.permits.give_back()
-        closed_s = self._closed_s(turn.scope, call.heard) if call.heard.throttled else None
-        if closed_s is None:
-            self._throttled.pop(turn.scope, None)
-        self._turns.over(turn, told=call.heard.told, closed_s=closed_s)
-        if call.heard.told:
-            self._metrics.learnt({each.name: each.allowance for each in call.heard.told})
+    def _release_slot(self, slot: Slot, call: _Attempt) -> None:
+        if slot.has_permit:
+            self._queue.permits.release()
+        cooldown_s = self._cooldown_s(slot.scope, call.advertised) if call.advertised.is_throttled else None
+        if cooldown_s is None:
+            self._throttled.pop(slot.scope, None)
+        self._queue.release(slot, advertised=call.advertised.limits, cooldown_s=cooldown_s)
+        if call.advertised.limits:
+            self._metrics.record_advertised({each.name: each.limit for each in call.advertised.limits})
 
-    def _closed_s(self, scope: str, said: Heard) -> float:
+    def _cooldown_s(self, scope: str, said: AdvertisedLimits) -> float:
         """Return for how long to close the gate: as the upstream says, or longer each time that it does not say."""
         self._metrics.throttled.inc()
-        if said.closed_s is not None:
-            return said.closed_s
+        if said.cooldown_s is not None:
+            return said.cooldown_s
         row = self._throttled.pop(scope, 0) + 1
         self._throttled[scope] = row
-        if len(self._throttled) > _MOST_SCOPES:
+        if len(self._throttled) > _MAX_SCOPES:
             del self._throttled[next(iter(self._throttled))]
-        return backoff_s(row, dice=(1.0 + self._dice()) / 2, first_s=0.5, longest_s=_GATE_S)
+        return backoff_s(row, rng=(1.0 + self._rng()) / 2, first_s=0.5, longest_s=_DEFAULT_COOLDOWN_S)
 
-    async def _repeated(self, trial: _Trial, call: _Call, status: int) -> bool:
+    async def _retry_after_response(self, trial: _PendingCall, call: _Attempt, status: int) -> bool:
         """Whether to make the call again, because it was refused as one too many, or failed on the upstream's side."""
-        if call.heard.throttled:
-            if trial.again:
+        if call.advertised.is_throttled:
+            if trial.may_retry:
                 self._metrics.retried.labels("throttled").inc()
-            return trial.again
-        return status in TRANSIENT and await self._again(trial, str(status))
+            return trial.may_retry
+        return status in TRANSIENT_STATUSES and await self._retry_after_error(trial, str(status))
 
-    async def _again(self, trial: _Trial, reason: str) -> bool:
+    async def _retry_after_error(self, call: _PendingCall, reason: str) -> bool:
         """Whether to make a call again that failed, after a pause; a share of the traffic may be such calls."""
-        pause_s = backoff_s(trial.tries, dice=self._dice())
+        pause_s = backoff_s(call.attempts, rng=self._rng())
         if (
-            not (trial.again and trial.safe)
-            or trial.tries > self._most_retries
-            or self._clock() + pause_s >= trial.deadline
+            not (call.may_retry and call.is_safe)
+            or call.attempts > self._max_retries
+            or self._clock() + pause_s >= call.deadline
         ):
             return False
-        left = self._retries.taken()
-        if left is None or self._breaker.opened:
+        left = self._retries.try_take()
+        if left is None or self._breaker.is_open:
             return False
         self._retries = left
         self._metrics.retried.labels(reason).inc()

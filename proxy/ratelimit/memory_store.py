@@ -12,27 +12,27 @@ from typing import Final, Protocol
 from proxy.core.call_context import Priority
 from proxy.core.values import immutable
 from proxy.ratelimit.sliding_window import (
-    Allowance,
-    Log,
-    Taken,
-    Told,
-    Usage,
+    AdvertisedLimit,
+    CallLog,
+    Granted,
+    LimitUsage,
+    RateLimit,
     Wait,
-    closed,
-    corrected,
+    add_call,
+    apply_advertised,
     drop_expired,
-    ended,
-    noted,
-    take,
-    tightest,
+    end_call,
+    start_cooldown,
+    take_slot,
+    tightest_limit,
 )
 
-_MOST_SCOPES: Final = 10_000
-_LOOKED_AT: Final = 200
+_MAX_SCOPES: Final = 10_000
+_MAX_CHECKED: Final = 200
 
 
 @immutable
-class WithoutStore:
+class StoreOutage:
     """The shared log of calls can't be reached: this replica goes by *mode*, as one of *replicas*.
 
     It makes no call for *no_calls_for_s*, which is 0 in mode `share`.
@@ -48,42 +48,46 @@ class WithoutStore:
         return f"1/{self.replicas}"
 
 
-class Ledger(Protocol):
+class RateLimitStore(Protocol):
     """Keeps the budget of each scope. It never fails: a shared one that is away goes by what this replica knows."""
 
     async def start(self) -> None:
         """Learn how the books stand."""
         ...
 
-    def listening(self) -> None:
+    def note_connected(self) -> None:
         """This replica begins to hear the others, perhaps again."""
         ...
 
-    async def take(self, scope: str, priority: Priority) -> Taken | Wait:
+    async def take(self, scope: str, priority: Priority) -> Granted | Wait:
         """Return leave to make one call, or how long to wait for one."""
         ...
 
-    def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait | None:
+    def try_take(self, scope: str, priority: Priority) -> Granted | Wait | None:
         """Return what `take` would, None where another has to be asked first."""
         ...
 
-    def report(self, scope: str, lease: str, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
-        """The call *lease* was answered or given up; the upstream *told* limits, and to stay away for *closed_s*."""
+    def report(
+        self, scope: str, lease: str, *, advertised: Sequence[AdvertisedLimit] = (), cooldown_s: float | None = None
+    ) -> None:
+        """The call *lease* was answered or given up; the upstream *advertised* limits, and to stay away for
+        *cooldown_s*.
+        """
         ...
 
-    def limits(self, scope: str) -> Mapping[str, Allowance]:
+    def advertised_limits(self, scope: str) -> Mapping[str, RateLimit]:
         """Return the limits that the upstream told, by name."""
         ...
 
-    def allowances(self, scope: str) -> Sequence[Allowance]:
+    def limits(self, scope: str) -> Sequence[RateLimit]:
         """Return every limit that holds."""
         ...
 
-    def usage(self) -> Usage | None:
+    def usage(self) -> LimitUsage | None:
         """Return how the tightest of all limits stands, by the calls of this process; None where none is known."""
         ...
 
-    def without_store(self) -> WithoutStore | None:
+    def store_outage(self) -> StoreOutage | None:
         """Return how calls are limited while the shared log can't be reached, None while it can or none is shared."""
         ...
 
@@ -92,40 +96,42 @@ class Ledger(Protocol):
         ...
 
 
-class MemoryLedger:
-    """A `Ledger` of this process alone. *clock* never steps back; *hold_s* see `proxy.ratelimit.sliding_window`."""
+class MemoryRateLimitStore:
+    """A `RateLimitStore` of this process alone. *clock* never steps back; *hold_s* see
+    `proxy.ratelimit.sliding_window`.
+    """
 
-    def __init__(self, configured: Allowance | None, *, hold_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, configured: RateLimit | None, *, hold_s: float, clock: Callable[[], float]) -> None:
         self._configured = configured
         self._hold_s = hold_s
         self._clock = clock
-        self._logs: OrderedDict[str, Log] = OrderedDict()
+        self._logs: OrderedDict[str, CallLog] = OrderedDict()
         self._leases = counted(1)
 
     async def start(self) -> None:
-        """See `Ledger.start`: they are empty."""
+        """See `RateLimitStore.start`: they are empty."""
 
-    def listening(self) -> None:
-        """See `Ledger.listening`: there are none."""
+    def note_connected(self) -> None:
+        """See `RateLimitStore.note_connected`: there are none."""
 
-    async def take(self, scope: str, priority: Priority) -> Taken | Wait:
-        """See `Ledger.take`."""
+    async def take(self, scope: str, priority: Priority) -> Granted | Wait:
+        """See `RateLimitStore.take`."""
         return self.take_now(scope, priority)
 
-    def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait:
-        """See `Ledger.take_at_once`: there is nobody to ask."""
+    def try_take(self, scope: str, priority: Priority) -> Granted | Wait:
+        """See `RateLimitStore.try_take`: there is nobody to ask."""
         return self.take_now(scope, priority)
 
     def take_now(
         self, scope: str, priority: Priority, *, lease: str = "", rank: int = 0, among: int = 1
-    ) -> Taken | Wait:
+    ) -> Granted | Wait:
         """Return what `take` returns, by the part of replica *rank* of *among*."""
-        whole = log = self._log(scope)
+        whole = log = self._call_log(scope)
         configured = self._configured
         if among > 1:
-            log = replace(log, told={name: each.share(rank, among) for name, each in log.told.items()})
-            configured = configured.share(rank, among) if configured else None
-        verdict, log = take(
+            log = replace(log, advertised={name: each.part_of(rank, among) for name, each in log.advertised.items()})
+            configured = configured.part_of(rank, among) if configured else None
+        verdict, log = take_slot(
             log,
             configured,
             lease=lease or f"m{next(self._leases)}",
@@ -133,78 +139,80 @@ class MemoryLedger:
             hold_s=self._hold_s,
             now=self._clock(),
         )
-        self._keep(scope, replace(log, told=whole.told) if among > 1 else log)
+        self._keep(scope, replace(log, advertised=whole.advertised) if among > 1 else log)
         return verdict
 
-    def note(self, scope: str, lease: str) -> None:
+    def add_call(self, scope: str, lease: str) -> None:
         """Log a call that was granted elsewhere."""
         now = self._clock()
-        log = drop_expired(self._log(scope), self._configured, now=now)
-        self._keep(scope, noted(log, lease, hold_s=self._hold_s, now=now))
+        log = drop_expired(self._call_log(scope), self._configured, now=now)
+        self._keep(scope, add_call(log, lease, hold_s=self._hold_s, now=now))
 
-    def forget(self, scope: str, lease: str) -> None:
+    def remove_call(self, scope: str, lease: str) -> None:
         """Take a call out that was not made."""
-        log = self._log(scope)
+        log = self._call_log(scope)
         self._keep(scope, replace(log, entries=tuple(each for each in log.entries if each[1] != lease)))
 
-    def learn(self, scope: str, told: Mapping[str, Allowance]) -> None:
+    def record_advertised(self, scope: str, told: Mapping[str, RateLimit]) -> None:
         """Take over limits that were told to another replica."""
-        self._keep(scope, replace(self._log(scope), told=told))
+        self._keep(scope, replace(self._call_log(scope), advertised=told))
 
-    def close_gate(self, scope: str, closed_s: float) -> None:
-        """Make no calls for *closed_s*, as another replica was told."""
-        self._keep(scope, closed(self._log(scope), closed_s=closed_s, now=self._clock()))
+    def start_cooldown(self, scope: str, cooldown_s: float) -> None:
+        """Make no calls for *cooldown_s*, as another replica was told."""
+        self._keep(scope, start_cooldown(self._call_log(scope), cooldown_s=cooldown_s, now=self._clock()))
 
-    def log(self, scope: str) -> Log:
+    def call_log(self, scope: str) -> CallLog:
         """Return the calls of *scope* that count, and its limits."""
-        return drop_expired(self._log(scope), self._configured, now=self._clock())
+        return drop_expired(self._call_log(scope), self._configured, now=self._clock())
 
     def scopes(self) -> list[str]:
         """Return every scope that is known, the one that was used last first."""
         return list(reversed(self._logs))
 
-    def report(self, scope: str, lease: str, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
-        """See `Ledger.report`."""
+    def report(
+        self, scope: str, lease: str, *, advertised: Sequence[AdvertisedLimit] = (), cooldown_s: float | None = None
+    ) -> None:
+        """See `RateLimitStore.report`."""
         now = self._clock()
-        log = self._log(scope)
-        for each in told:
-            log = corrected(log, each, now=now)
-        if closed_s is not None:
-            log = closed(log, closed_s=closed_s, now=now)
-        self._keep(scope, ended(log, lease, now=now))
+        log = self._call_log(scope)
+        for each in advertised:
+            log = apply_advertised(log, each, now=now)
+        if cooldown_s is not None:
+            log = start_cooldown(log, cooldown_s=cooldown_s, now=now)
+        self._keep(scope, end_call(log, lease, now=now))
 
-    def limits(self, scope: str) -> Mapping[str, Allowance]:
-        """See `Ledger.limits`."""
+    def advertised_limits(self, scope: str) -> Mapping[str, RateLimit]:
+        """See `RateLimitStore.advertised_limits`."""
         log = self._logs.get(scope)
-        return log.told if log else {}
+        return log.advertised if log else {}
 
-    def allowances(self, scope: str) -> Sequence[Allowance]:
-        """See `Ledger.allowances`."""
-        return self._log(scope).allowances(self._configured)
+    def limits(self, scope: str) -> Sequence[RateLimit]:
+        """See `RateLimitStore.limits`."""
+        return self._call_log(scope).limits(self._configured)
 
-    def usage(self) -> Usage | None:
-        """See `Ledger.usage`: of the scopes that called last."""
+    def usage(self) -> LimitUsage | None:
+        """See `RateLimitStore.usage`: of the scopes that called last."""
         now = self._clock()
-        latest = islice(reversed(self._logs.values()), _LOOKED_AT)
-        known = [found for log in latest if (found := tightest(log, self._configured, now=now))]
-        fresh = Usage(self._configured, 0) if self._configured else None
+        latest = islice(reversed(self._logs.values()), _MAX_CHECKED)
+        known = [found for log in latest if (found := tightest_limit(log, self._configured, now=now))]
+        fresh = LimitUsage(self._configured, 0) if self._configured else None
         return min(known, key=lambda usage: usage.left_share, default=fresh)
 
     def counted_s(self, scope: str) -> float:
         """Return the longest that a call counts, seconds; 0 without a limit."""
-        return max((each.counted_s for each in self.allowances(scope)), default=0.0)
+        return max((each.counted_s for each in self.limits(scope)), default=0.0)
 
-    def without_store(self) -> None:
-        """See `Ledger.without_store`: nothing is shared."""
+    def store_outage(self) -> None:
+        """See `RateLimitStore.store_outage`: nothing is shared."""
 
     async def close(self) -> None:
-        """See `Ledger.close`."""
+        """See `RateLimitStore.close`."""
 
-    def _log(self, scope: str) -> Log:
-        return self._logs.get(scope) or Log()
+    def _call_log(self, scope: str) -> CallLog:
+        return self._logs.get(scope) or CallLog()
 
-    def _keep(self, scope: str, log: Log) -> None:
+    def _keep(self, scope: str, log: CallLog) -> None:
         self._logs[scope] = log
         self._logs.move_to_end(scope)
-        if len(self._logs) > _MOST_SCOPES:
+        if len(self._logs) > _MAX_SCOPES:
             self._logs.popitem(last=False)

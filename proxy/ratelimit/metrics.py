@@ -8,13 +8,13 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from proxy.core.call_context import Priority
-from proxy.ratelimit.sliding_window import Allowance
+from proxy.ratelimit.sliding_window import RateLimit
 
-_REASONS: Final = ("deadline", "failing", "impatient", "queue", "stopping", "waited")
+_REFUSAL_REASONS: Final = ("deadline", "failing", "impatient", "queue", "stopping", "waited")
 _SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-class ShieldMetrics:
+class RateLimitMetrics:
     """What callers wait for, what is refused, and what the upstream says of its limits."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -22,7 +22,7 @@ class ShieldMetrics:
             "ims_proxy_waiting_calls", "Calls that wait for their turn, by class", ["priority"], registry=registry
         )
         self._waits: dict[Priority, Histogram] = {}  # looked up by their label once
-        self._waited = Histogram(
+        self._wait_seconds = Histogram(
             "ims_proxy_call_wait_seconds",
             "Seconds a call waited for its turn, by class",
             ["priority"],
@@ -36,7 +36,7 @@ class ShieldMetrics:
             registry=registry,
         )
         for priority in Priority:  # at 0 from the start, or Prometheus sees no increase in the first of each
-            for reason in _REASONS:
+            for reason in _REFUSAL_REASONS:
                 self.refused.labels(priority.label, reason)
         self.throttled = Counter(
             "ims_proxy_throttled_calls", "Calls that the upstream refused as too many", registry=registry
@@ -45,7 +45,7 @@ class ShieldMetrics:
         self.left = Gauge(
             "ims_proxy_budget_left_ratio", "Share of the budget left after the latest call taken", registry=registry
         )
-        self.thrifty = Counter(
+        self.prefetch_skipped = Counter(
             "ims_proxy_thrift",
             "What was not fetched because the budget ran low: readahead, revalidate",
             ["purpose"],
@@ -57,12 +57,12 @@ class ShieldMetrics:
         self.breaker = Gauge(
             "ims_proxy_breaker_open", "Whether the upstream is left alone because it fails", registry=registry
         )
-        self.gates = Gauge(
+        self.cooldowns = Gauge(
             "ims_proxy_gates_closed",
             "Budgets that nobody calls from, for the upstream refused a call",
             registry=registry,
         )
-        self.without_store = Gauge(
+        self.store_outage = Gauge(
             "ims_proxy_budget_without_store",
             "Whether replicas can't count their calls together, so that each goes by a part of the budget",
             registry=registry,
@@ -75,15 +75,15 @@ class ShieldMetrics:
         )
         self.left.set(1.0)
 
-    def waited(self, priority: Priority, seconds: float) -> None:
+    def record_wait(self, priority: Priority, seconds: float) -> None:
         """A call of class *priority* has waited so long for its turn."""
         waits = self._waits.get(priority)
         if waits is None:
-            waits = self._waits[priority] = self._waited.labels(priority.label)
+            waits = self._waits[priority] = self._wait_seconds.labels(priority.label)
         waits.observe(seconds)
 
-    def learnt(self, limits: Mapping[str, Allowance]) -> None:
+    def record_advertised(self, limits: Mapping[str, RateLimit]) -> None:
         """The upstream has told *limits*."""
-        for policy, allowance in limits.items():
-            self._learnt_calls.labels(policy).set(allowance.calls)
-            self._learnt_seconds.labels(policy).set(allowance.per_s)
+        for policy, limit in limits.items():
+            self._learnt_calls.labels(policy).set(limit.calls)
+            self._learnt_seconds.labels(policy).set(limit.per_s)

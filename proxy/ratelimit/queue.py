@@ -24,20 +24,20 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
 
-from proxy.core.call_context import Claimant, Priority
+from proxy.core.call_context import CallContext, Priority
 from proxy.core.values import immutable
-from proxy.errors import TooManyCallsError, UpstreamBusyError
-from proxy.ratelimit.metrics import ShieldMetrics
-from proxy.ratelimit.sliding_window import Allowance, Taken, Told, Wait
+from proxy.errors import RateLimitedError, UpstreamQueueFullError
+from proxy.ratelimit.metrics import RateLimitMetrics
+from proxy.ratelimit.sliding_window import AdvertisedLimit, Granted, RateLimit, Wait
 
 Item = TypeVar("Item")
 
 
-class Waiting(Generic[Item]):
+class FairQueue(Generic[Item]):
     """Tickets by class and caller. A caller with five hundred tickets is served as often as one with a single one."""
 
     def __init__(self) -> None:
-        self._callers: dict[Priority, OrderedDict[str, deque[Item]]] = {each: OrderedDict() for each in Priority}
+        self._tickets: dict[Priority, OrderedDict[str, deque[Item]]] = {each: OrderedDict() for each in Priority}
         self._count = 0
 
     def __len__(self) -> int:
@@ -45,16 +45,16 @@ class Waiting(Generic[Item]):
 
     def count(self, priority: Priority) -> int:
         """Return how many of a class wait."""
-        return sum(len(tickets) for tickets in self._callers[priority].values())
+        return sum(len(tickets) for tickets in self._tickets[priority].values())
 
-    def add(self, claimant: Claimant, ticket: Item) -> None:
+    def add(self, context: CallContext, ticket: Item) -> None:
         """Put *ticket* behind the others of its caller."""
-        self._callers[claimant.priority].setdefault(claimant.caller, deque()).append(ticket)
+        self._tickets[context.priority].setdefault(context.caller, deque()).append(ticket)
         self._count += 1
 
     def first(self) -> Item | None:
         """Return who is next."""
-        for callers in self._callers.values():
+        for callers in self._tickets.values():
             for tickets in callers.values():
                 return tickets[0]
         return None
@@ -62,7 +62,7 @@ class Waiting(Generic[Item]):
     def next(self, count: int) -> list[Item]:
         """Return the *count* tickets that are served next, if all of them get what they wait for."""
         found: list[Item] = []
-        for callers in self._callers.values():
+        for callers in self._tickets.values():
             depth = 0
             while len(found) < count:
                 row = [tickets[depth] for tickets in callers.values() if len(tickets) > depth]
@@ -72,153 +72,155 @@ class Waiting(Generic[Item]):
                 depth += 1
         return found
 
-    def remove(self, claimant: Claimant, ticket: Item, *, served: bool) -> None:
+    def remove(self, context: CallContext, ticket: Item, *, served: bool) -> None:
         """Take *ticket* out, if it is in; where it was *served* it is the other callers' turn."""
-        callers = self._callers[claimant.priority]
-        tickets = callers.get(claimant.caller, deque())
+        callers = self._tickets[context.priority]
+        tickets = callers.get(context.caller, deque())
         if ticket not in tickets:
             return
         tickets.remove(ticket)
         self._count -= 1
         if not tickets:
-            del callers[claimant.caller]
+            del callers[context.caller]
         elif served:
-            callers.move_to_end(claimant.caller)
+            callers.move_to_end(context.caller)
 
-    def ahead(self, claimant: Claimant) -> int:
-        """Return how many tickets are served before one that *claimant* would add now."""
-        before = sum(self.count(each) for each in Priority if each < claimant.priority)
-        callers = self._callers[claimant.priority]
-        own = len(callers.get(claimant.caller, ()))
-        return before + own + sum(min(len(each), own + 1) for who, each in callers.items() if who != claimant.caller)
+    def count_ahead(self, context: CallContext) -> int:
+        """Return how many tickets are served before one that *context* would add now."""
+        before = sum(self.count(each) for each in Priority if each < context.priority)
+        callers = self._tickets[context.priority]
+        own = len(callers.get(context.caller, ()))
+        return before + own + sum(min(len(each), own + 1) for who, each in callers.items() if who != context.caller)
 
 
-_MOST_LINES: Final = 10_000
+_MAX_QUEUES: Final = 10_000
 
 
 @immutable
-class Turn:
-    """Leave to make one call now, of the budget *scope*. *permitted* says that a permit goes with it."""
+class Slot:
+    """Leave to make one call now, of the budget *scope*. *has_permit* says that a permit goes with it."""
 
     scope: str
     lease: str
-    given_at: float
-    permitted: bool
+    granted_at: float
+    has_permit: bool
 
 
 @immutable
-class Queues:
-    """The lines before the upstream: of *budgets*, one a line, so many run *low* and so many gates are *closed*.
+class QueueState:
+    """The lines before the upstream: of *budgets*, one a line, so many run *low* and so many gates are *cooling_down*.
 
-    The last of these opens in *closed_s* seconds, or is found open before. *waiting* is how many calls wait.
+    The last of these opens in *cooldown_s* seconds, or is found open before. *waiting* is how many calls wait.
     """
 
     budgets: int
     low: int
-    closed: int
-    closed_s: float
+    cooling_down: int
+    cooldown_s: float
     waiting: int
 
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A place in a line, from when it *began* until its *deadline*; *turn* is what comes of it."""
+    """A place in a line, from when it *queued_at* until its *deadline*; *slot* is what comes of it."""
 
-    claimant: Claimant
-    began: float
+    claimant: CallContext
+    queued_at: float
     deadline: float
-    turn: asyncio.Future[Turn]
+    slot: asyncio.Future[Slot]
 
 
 @dataclass(slots=True)
-class Line:
+class ScopeQueue:
     """The line for one budget: its *tickets*, and what is known of the budget, as times by the clock.
 
     Until *not_before* there is no call for a class; until *low_until* the budget counts as low, and until
-    *closed_until* its gate is closed. *server* is there as long as somebody waits; *changed* wakes it.
+    *cooldown_until* its gate is closed. *dispatcher* is there as long as somebody waits; *changed* wakes it.
     """
 
-    waiting: Waiting[Ticket] = field(default_factory=Waiting)
+    waiting: FairQueue[Ticket] = field(default_factory=FairQueue)
     tickets: set[Ticket] = field(default_factory=set)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    server: asyncio.Task[None] | None = None
+    dispatcher: asyncio.Task[None] | None = None
     not_before: dict[Priority, float] = field(default_factory=dict)
     low_until: float = 0.0
-    closed_until: float = 0.0
+    cooldown_until: float = 0.0
 
     def wait_s(self, priority: Priority, now: float) -> float:
         """Return how long there is no call for a class: as long as for any class that is more urgent, at least."""
         return max(0.0, *(until - now for each, until in self.not_before.items() if each <= priority), 0.0)
 
-    def leave(self, ticket: Ticket, *, served: bool) -> None:
+    def remove(self, ticket: Ticket, *, served: bool) -> None:
         """Take *ticket* out, if it is in; where it was *served* it is the other callers' turn."""
         self.waiting.remove(ticket.claimant, ticket, served=served)
         self.tickets.discard(ticket)
 
 
-class Lines:
+class ScopeQueues:
     """One line for each budget, by its scope; those that nobody stands in are forgotten where there are too many."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, Line] = {}
+        self._queues: dict[str, ScopeQueue] = {}
 
-    def __iter__(self) -> Iterator[Line]:
-        return iter(self._lines.values())
+    def __iter__(self) -> Iterator[ScopeQueue]:
+        return iter(self._queues.values())
 
-    def known(self, scope: str) -> Line | None:
+    def find(self, scope: str) -> ScopeQueue | None:
         """Return the line for the budget *scope*, None where nobody has stood in it of late."""
-        return self._lines.get(scope)
+        return self._queues.get(scope)
 
-    def line(self, scope: str, *, now: float) -> Line:
+    def get_or_create(self, scope: str, *, now: float) -> ScopeQueue:
         """Return the line for the budget *scope*."""
-        line = self._lines.get(scope)
+        line = self._queues.get(scope)
         if line is not None:
             return line
-        if len(self._lines) >= _MOST_LINES:
-            kept = {at: each for at, each in self._lines.items() if each.tickets or each.server or each.low_until > now}
-            self._lines = kept
-        line = self._lines[scope] = Line()
+        if len(self._queues) >= _MAX_QUEUES:
+            kept = {
+                at: each for at, each in self._queues.items() if each.tickets or each.dispatcher or each.low_until > now
+            }
+            self._queues = kept
+        line = self._queues[scope] = ScopeQueue()
         return line
 
-    def queues(self, *, waiting: int, now: float) -> Queues:
+    def state(self, *, waiting: int, now: float) -> QueueState:
         """Return how all lines stand, in which *waiting* calls wait."""
-        closed = [line.closed_until - now for line in self if line.closed_until > now]
+        closed = [line.cooldown_until - now for line in self if line.cooldown_until > now]
         low = sum(line.low_until > now for line in self)
-        return Queues(len(self._lines), low, len(closed), max(closed, default=0.0), waiting)
+        return QueueState(len(self._queues), low, len(closed), max(closed, default=0.0), waiting)
 
 
-class Permits:
-    """Counts calls under way up to *limit*. *freed* is called when there may be room again."""
+class ConcurrencyLimit:
+    """Counts calls under way up to *limit*. *on_released* is called when there may be room again."""
 
-    def __init__(self, limit: int, *, freed: Callable[[], None]) -> None:
+    def __init__(self, limit: int, *, on_released: Callable[[], None]) -> None:
         self.limit = limit
-        self.under_way = 0
-        self._freed = freed
+        self.in_flight = 0
+        self._on_released = on_released
 
     @property
     def is_free(self) -> bool:
         """Whether there is one to take."""
-        return self.under_way < self.limit
+        return self.in_flight < self.limit
 
-    def take(self) -> bool:
+    def try_acquire(self) -> bool:
         """Take a permit, if there is one."""
-        if self.under_way >= self.limit:
+        if self.in_flight >= self.limit:
             return False
-        self.under_way += 1
+        self.in_flight += 1
         return True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Give a permit back."""
-        self.under_way -= 1
-        self._freed()
+        self.in_flight -= 1
+        self._on_released()
 
 
 _POLL_S: Final = 0.25  # another replica's call may have ended, or its probe opened the gate
-_MOST_WAITING: Final = 10_000
-_MOST_TOGETHER: Final = 16
-_MOST_LOOKED_AT: Final = 64  # calls under way, when it is estimated how soon one of them ends
+_MAX_WAITING: Final = 10_000
+_MAX_BATCH: Final = 16
+_MAX_CHECKED: Final = 64  # calls under way, when it is estimated how soon one of them ends
 _WEIGHT: Final = 0.1  # of the latest call in the moving average of how long calls take
-_LOW: Final = 0.25
+_LOW_SHARE: Final = 0.25
 _LOW_S: Final = 5.0
 # While the budget's log is away nobody knows whether there is a call. Who waits is refused only once it is clear that
 # the log doesn't come back at once, and is told to come again soon.
@@ -226,253 +228,265 @@ _UNCERTAIN_S: Final = 2.5
 _UNCERTAIN_RETRY_S: Final = 5.0
 
 
-class Books(Protocol):
+class SlotSource(Protocol):
     """What a queue needs of a ledger; see `proxy.ratelimit.memory_store`."""
 
-    async def take(self, scope: str, priority: Priority) -> Taken | Wait: ...
+    async def take(self, scope: str, priority: Priority) -> Granted | Wait: ...
 
-    def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait | None: ...
+    def try_take(self, scope: str, priority: Priority) -> Granted | Wait | None: ...
 
-    def report(self, scope: str, lease: str, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None: ...
+    def report(
+        self, scope: str, lease: str, *, advertised: Sequence[AdvertisedLimit] = (), cooldown_s: float | None = None
+    ) -> None: ...
 
-    def allowances(self, scope: str) -> Sequence[Allowance]: ...
+    def limits(self, scope: str) -> Sequence[RateLimit]: ...
 
 
-class Turns:
+class CallQueue:
     """Gives turns. *clock* never steps back; *hold_s* is how long after a grant its call may still be sent."""
 
     def __init__(
-        self, books: Books, *, most: int, hold_s: float, clock: Callable[[], float], metrics: ShieldMetrics
+        self,
+        store: SlotSource,
+        *,
+        max_concurrent: int,
+        hold_s: float,
+        clock: Callable[[], float],
+        metrics: RateLimitMetrics,
     ) -> None:
-        self._books = books
+        self._store = store
         self._hold_s = hold_s
         self._clock = clock
         self.metrics = metrics
-        self._lines = Lines()
-        self._wanting: dict[str, Line] = {}  # those that lack a permit, the one that has lacked it longest first
+        self._queues = ScopeQueues()
+        self._without_permit: dict[
+            str, ScopeQueue
+        ] = {}  # those that lack a permit, the one that has lacked it longest first
         self._waiting_count = 0
-        self._under_way: dict[Turn, None] = {}  # oldest first
+        self._in_flight: dict[Slot, None] = {}  # oldest first
         self._call_s = 0.0  # how long a call takes, a moving average
-        self.permits = Permits(most, freed=self._freed)
+        self.permits = ConcurrencyLimit(max_concurrent, on_released=self._wake_waiting)
 
-    async def turn(self, scope: str, claimant: Claimant, *, deadline: float) -> Turn:
+    async def acquire(self, scope: str, context: CallContext, *, deadline: float) -> Slot:
         """Return leave to make one call, once there is any.
 
-        Raises `TooManyCallsError` as soon as it is clear that there will be none before *deadline*, by the clock;
-        `UpstreamBusyError` where that is for lack of connections, not of budget.
+        Raises `RateLimitedError` as soon as it is clear that there will be none before *deadline*, by the clock;
+        `UpstreamQueueFullError` where that is for lack of connections, not of budget.
         """
         began = self._clock()
         while True:
-            turn = await self._waited(scope, claimant, deadline)
-            if self._clock() - turn.given_at < self._hold_s / 2:
-                self.metrics.waited(claimant.priority, self._clock() - began)
-                self._under_way[turn] = None
-                return turn
-            self._unused(turn)  # this process stood still: the call might arrive when it no longer counts
+            slot = await self._wait_for_slot(scope, context, deadline)
+            if self._clock() - slot.granted_at < self._hold_s / 2:
+                self.metrics.record_wait(context.priority, self._clock() - began)
+                self._in_flight[slot] = None
+                return slot
+            self._return_unused(slot)  # this process stood still: the call might arrive when it no longer counts
 
-    def over(self, turn: Turn, *, told: Sequence[Told] = (), closed_s: float | None = None) -> None:
-        """The call was answered, or given up; see `Ledger.report`."""
-        if turn in self._under_way:
-            del self._under_way[turn]
-            self._call_s += _WEIGHT * (self._clock() - turn.given_at - self._call_s)
-        self._books.report(turn.scope, turn.lease, told=told, closed_s=closed_s)
-        line = self._lines.known(turn.scope)
+    def release(
+        self, slot: Slot, *, advertised: Sequence[AdvertisedLimit] = (), cooldown_s: float | None = None
+    ) -> None:
+        """The call was answered, or given up; see `RateLimitStore.report`."""
+        if slot in self._in_flight:
+            del self._in_flight[slot]
+            self._call_s += _WEIGHT * (self._clock() - slot.granted_at - self._call_s)
+        self._store.report(slot.scope, slot.lease, advertised=advertised, cooldown_s=cooldown_s)
+        line = self._queues.find(slot.scope)
         if line is not None:
-            if closed_s is not None:
-                line.closed_until = line.not_before[Priority.WRITE] = self._clock() + closed_s
+            if cooldown_s is not None:
+                line.cooldown_until = line.not_before[Priority.WRITE] = self._clock() + cooldown_s
             line.changed.set()
 
-    def low(self, scope: str) -> bool:
+    def is_low(self, scope: str) -> bool:
         """Whether the budget *scope* ran low a moment ago."""
-        line = self._lines.known(scope)
+        line = self._queues.find(scope)
         return line is not None and self._clock() < line.low_until
 
-    def queues(self) -> Queues:
+    def state(self) -> QueueState:
         """Return how long the lines before the upstream are, and how their budgets stand."""
-        return self._lines.queues(waiting=self._waiting_count, now=self._clock())
+        return self._queues.state(waiting=self._waiting_count, now=self._clock())
 
     async def close(self) -> None:
         """Give no more turns, and wait until nobody waits for one."""
-        servers = [line.server for line in self._lines if line.server is not None]
+        servers = [line.dispatcher for line in self._queues if line.dispatcher is not None]
         for server in servers:
             server.cancel()
         await asyncio.gather(*servers, return_exceptions=True)
-        for line in self._lines:
+        for line in self._queues:
             for ticket in list(line.tickets):
                 self._refuse(line, ticket, "stopping", 1.0)
 
-    async def _waited(self, scope: str, claimant: Claimant, deadline: float) -> Turn:
-        line = self._lines.line(scope, now=self._clock())
-        self._admitted(scope, line, claimant, deadline)
-        if turn := self._at_once(scope, line, claimant):
-            return turn
-        ticket = Ticket(claimant, self._clock(), deadline, asyncio.get_running_loop().create_future())
-        line.waiting.add(claimant, ticket)
+    async def _wait_for_slot(self, scope: str, context: CallContext, deadline: float) -> Slot:
+        line = self._queues.get_or_create(scope, now=self._clock())
+        self._check_admission(scope, line, context, deadline)
+        if slot := self._try_acquire(scope, line, context):
+            return slot
+        ticket = Ticket(context, self._clock(), deadline, asyncio.get_running_loop().create_future())
+        line.waiting.add(context, ticket)
         line.tickets.add(ticket)
         line.changed.set()
-        if line.server is None:
-            line.server = asyncio.create_task(self._serve(scope, line))
-        self._counted(claimant, 1)
+        if line.dispatcher is None:
+            line.dispatcher = asyncio.create_task(self._dispatch(scope, line))
+        self._count_waiting(context, 1)
         used = False
         try:
             async with asyncio.timeout(deadline - self._clock()):
-                await asyncio.wait([ticket.turn])
+                await asyncio.wait([ticket.slot])
             used = True
-            return ticket.turn.result()
+            return ticket.slot.result()
         except TimeoutError:
-            wait_s = line.wait_s(claimant.priority, self._clock())
+            wait_s = line.wait_s(context.priority, self._clock())
             if wait_s <= 0 and not self.permits.is_free:
-                raise self._busy(claimant, self._busy_s()) from None
-            raise self._refusal(claimant, "waited", wait_s) from None
+                raise self._queue_full_error(context, self._permit_wait_s()) from None
+            raise self._rate_limited_error(context, "waited", wait_s) from None
         finally:
-            self._counted(claimant, -1)
-            line.leave(ticket, served=False)
-            if not ticket.turn.done():
-                ticket.turn.cancel()
-            elif not used and ticket.turn.exception() is None:
-                self._unused(ticket.turn.result())
+            self._count_waiting(context, -1)
+            line.remove(ticket, served=False)
+            if not ticket.slot.done():
+                ticket.slot.cancel()
+            elif not used and ticket.slot.exception() is None:
+                self._return_unused(ticket.slot.result())
 
-    def _at_once(self, scope: str, line: Line, claimant: Claimant) -> Turn | None:
+    def _try_acquire(self, scope: str, queue: ScopeQueue, context: CallContext) -> Slot | None:
         """Return a turn where nobody waits, here or for a permit, and there is a call that need not be waited for."""
-        if line.server is not None or self._wanting:
+        if queue.dispatcher is not None or self._without_permit:
             return None
-        permitted = claimant.priority is not Priority.WRITE
-        if permitted and not self.permits.take():
+        permitted = context.priority is not Priority.WRITE
+        if permitted and not self.permits.try_acquire():
             return None
-        verdict = self._books.take_at_once(scope, claimant.priority)
-        if isinstance(verdict, Taken):
-            return self._taken(scope, line, verdict, claimant.priority, permitted=permitted)
+        verdict = self._store.try_take(scope, context.priority)
+        if isinstance(verdict, Granted):
+            return self._grant(scope, queue, verdict, context.priority, permitted=permitted)
         if permitted:
-            self.permits.give_back()
+            self.permits.release()
         return None
 
-    def _counted(self, claimant: Claimant, change: int) -> None:
+    def _count_waiting(self, context: CallContext, change: int) -> None:
         self._waiting_count += change
-        self.metrics.waiting.labels(claimant.priority.label).inc(change)
+        self.metrics.waiting.labels(context.priority.label).inc(change)
 
-    def _unused(self, turn: Turn) -> None:
-        if turn.permitted:
-            self.permits.give_back()
-        self.over(turn)
+    def _return_unused(self, slot: Slot) -> None:
+        if slot.has_permit:
+            self.permits.release()
+        self.release(slot)
 
-    def _admitted(self, scope: str, line: Line, claimant: Claimant, deadline: float) -> None:
-        """Let *claimant* wait in *line*; raises `TooManyCallsError` if it would wait in vain."""
+    def _check_admission(self, scope: str, queue: ScopeQueue, context: CallContext, deadline: float) -> None:
+        """Let *context* wait in *queue*; raises `RateLimitedError` if it would wait in vain."""
         now = self._clock()
-        wait_s = line.wait_s(claimant.priority, now)
-        if not claimant.patient and wait_s > 0:
-            raise self._refusal(claimant, "impatient", wait_s)
-        if self._waiting_count >= _MOST_WAITING:
-            raise self._busy(claimant, max(1.0, self._busy_s()))
-        if claimant.priority is not Priority.WRITE and now + (busy_s := self._busy_s()) > deadline:
-            raise self._busy(claimant, busy_s)
-        if line.tickets:
-            ahead = line.waiting.ahead(claimant)
-            rounds_s = [ahead // max(1, each.calls) * each.counted_s for each in self._books.allowances(scope)]
+        wait_s = queue.wait_s(context.priority, now)
+        if not context.may_wait and wait_s > 0:
+            raise self._rate_limited_error(context, "impatient", wait_s)
+        if self._waiting_count >= _MAX_WAITING:
+            raise self._queue_full_error(context, max(1.0, self._permit_wait_s()))
+        if context.priority is not Priority.WRITE and now + (busy_s := self._permit_wait_s()) > deadline:
+            raise self._queue_full_error(context, busy_s)
+        if queue.tickets:
+            ahead = queue.waiting.count_ahead(context)
+            rounds_s = [ahead // max(1, each.calls) * each.counted_s for each in self._store.limits(scope)]
             wait_s += max(rounds_s, default=0.0)
         if now + wait_s > deadline:
-            raise self._refusal(claimant, "deadline", wait_s)
+            raise self._rate_limited_error(context, "deadline", wait_s)
 
-    async def _serve(self, scope: str, line: Line) -> None:
-        """Serve *line* until nobody waits in it.
+    async def _dispatch(self, scope: str, queue: ScopeQueue) -> None:
+        """Serve *queue* until nobody waits in it.
 
         As long as calls are granted ever more are asked for at once, for each may be a round trip away.
         """
         together = 1
         try:
-            while tickets := line.waiting.next(together):
-                line.changed.clear()
-                permitted = self._permitted(tickets)
+            while tickets := queue.waiting.next(together):
+                queue.changed.clear()
+                permitted = self._take_permits(tickets)
                 if not permitted:
-                    if tickets[0].claimant.patient:
-                        self._wanting.setdefault(scope, line)
-                        await line.changed.wait()
+                    if tickets[0].claimant.may_wait:
+                        self._without_permit.setdefault(scope, queue)
+                        await queue.changed.wait()
                     else:
-                        self._refuse(line, tickets[0], "impatient", 0.0)
+                        self._refuse(queue, tickets[0], "impatient", 0.0)
                     continue
-                self._wanting.pop(scope, None)
-                asking = (self._asked(scope, line, each, permitted=needed) for each, needed in permitted)
+                self._without_permit.pop(scope, None)
+                asking = (self._request_slot(scope, queue, each, permitted=needed) for each, needed in permitted)
                 pause_s = max(await asyncio.gather(*asking))
-                together = 1 if pause_s > 0 else min(2 * together, _MOST_TOGETHER)
+                together = 1 if pause_s > 0 else min(2 * together, _MAX_BATCH)
                 if pause_s > 0:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(min(pause_s, _POLL_S)):
-                            await line.changed.wait()
+                            await queue.changed.wait()
         finally:
-            line.server = None
-            self._wanting.pop(scope, None)
+            queue.dispatcher = None
+            self._without_permit.pop(scope, None)
 
-    def _permitted(self, tickets: Sequence[Ticket]) -> list[tuple[Ticket, bool]]:
+    def _take_permits(self, tickets: Sequence[Ticket]) -> list[tuple[Ticket, bool]]:
         """Take permits for the first of *tickets*, and return them, each with whether a permit goes with it."""
         permitted: list[tuple[Ticket, bool]] = []
         for ticket in tickets:
             exempt = ticket.claimant.priority is Priority.WRITE  # never behind reads, here neither
-            if not exempt and not self.permits.take():
+            if not exempt and not self.permits.try_acquire():
                 break
             permitted.append((ticket, not exempt))
         return permitted
 
-    async def _asked(self, scope: str, line: Line, ticket: Ticket, *, permitted: bool) -> float:
-        """Ask for a call for who is first in *line*, and return how long there is none."""
-        verdict: Taken | Wait | None = None
+    async def _request_slot(self, scope: str, queue: ScopeQueue, ticket: Ticket, *, permitted: bool) -> float:
+        """Ask for a call for who is first in *queue*, and return how long there is none."""
+        verdict: Granted | Wait | None = None
         try:
-            verdict = await self._books.take(scope, ticket.claimant.priority)
+            verdict = await self._store.take(scope, ticket.claimant.priority)
         finally:
-            if not isinstance(verdict, Taken) and permitted:
-                self.permits.give_back()
+            if not isinstance(verdict, Granted) and permitted:
+                self.permits.release()
         if isinstance(verdict, Wait):
-            self._wait(scope, line, verdict, ticket.claimant.priority)
+            self._record_wait(scope, queue, verdict, ticket.claimant.priority)
             return verdict.wait_s
-        turn = self._taken(scope, line, verdict, ticket.claimant.priority, permitted=permitted)
-        heir = ticket if ticket in line.tickets else line.waiting.first()
+        slot = self._grant(scope, queue, verdict, ticket.claimant.priority, permitted=permitted)
+        heir = ticket if ticket in queue.tickets else queue.waiting.first()
         if heir is None:
-            self._unused(turn)
+            self._return_unused(slot)
         else:
-            line.leave(heir, served=True)
-            heir.turn.set_result(turn)
+            queue.remove(heir, served=True)
+            heir.slot.set_result(slot)
         return 0.0
 
-    def _taken(self, scope: str, line: Line, verdict: Taken, priority: Priority, *, permitted: bool) -> Turn:
-        """Return the turn for a call of class *priority* that was granted, and note what that says of *line*."""
-        self.metrics.left.set(verdict.left)
-        line.not_before = {each: until for each, until in line.not_before.items() if each > priority}
-        if verdict.left < _LOW:
-            self._lower(scope, line, _LOW_S)
-        return Turn(scope, verdict.lease, self._clock(), permitted)
+    def _grant(self, scope: str, queue: ScopeQueue, verdict: Granted, priority: Priority, *, permitted: bool) -> Slot:
+        """Return the turn for a call of class *priority* that was granted, and note what that says of *queue*."""
+        self.metrics.left.set(verdict.left_share)
+        queue.not_before = {each: until for each, until in queue.not_before.items() if each > priority}
+        if verdict.left_share < _LOW_SHARE:
+            self._mark_low(scope, queue, _LOW_S)
+        return Slot(scope, verdict.lease, self._clock(), permitted)
 
-    def _wait(self, scope: str, line: Line, verdict: Wait, priority: Priority) -> None:
-        """Note that *line* gets no call for a while, and refuse those in it who can't or won't wait for so long."""
+    def _record_wait(self, scope: str, queue: ScopeQueue, verdict: Wait, priority: Priority) -> None:
+        """Note that *queue* gets no call for a while, and refuse those in it who can't or won't wait for so long."""
         now = self._clock()
-        longest_s = max((each.counted_s for each in self._books.allowances(scope)), default=verdict.wait_s)
-        wait_s = verdict.wait_s if verdict.closed else min(verdict.wait_s, longest_s)
-        if not verdict.uncertain:
-            line.not_before[Priority.WRITE if verdict.closed else priority] = now + wait_s
-        if verdict.closed:
-            line.closed_until = now + wait_s
-        self._lower(scope, line, wait_s)
-        in_vain = [each for each in line.tickets if not each.claimant.patient or each.deadline < now + wait_s]
-        if verdict.uncertain:
-            in_vain = [each for each in in_vain if not each.claimant.patient or now - each.began >= _UNCERTAIN_S]
+        longest_s = max((each.counted_s for each in self._store.limits(scope)), default=verdict.wait_s)
+        wait_s = verdict.wait_s if verdict.is_cooldown else min(verdict.wait_s, longest_s)
+        if not verdict.is_uncertain:
+            queue.not_before[Priority.WRITE if verdict.is_cooldown else priority] = now + wait_s
+        if verdict.is_cooldown:
+            queue.cooldown_until = now + wait_s
+        self._mark_low(scope, queue, wait_s)
+        in_vain = [each for each in queue.tickets if not each.claimant.may_wait or each.deadline < now + wait_s]
+        if verdict.is_uncertain:
+            in_vain = [each for each in in_vain if not each.claimant.may_wait or now - each.queued_at >= _UNCERTAIN_S]
             wait_s = min(wait_s, _UNCERTAIN_RETRY_S)
         for ticket in in_vain:
-            self._refuse(line, ticket, "deadline" if ticket.claimant.patient else "impatient", wait_s)
+            self._refuse(queue, ticket, "deadline" if ticket.claimant.may_wait else "impatient", wait_s)
 
-    def _lower(self, scope: str, line: Line, low_s: float) -> None:
-        allowances = self._books.allowances(scope)
-        line.low_until = self._clock() + min([low_s, *(each.counted_s for each in allowances)])
+    def _mark_low(self, scope: str, queue: ScopeQueue, low_s: float) -> None:
+        limits = self._store.limits(scope)
+        queue.low_until = self._clock() + min([low_s, *(each.counted_s for each in limits)])
 
-    def _refuse(self, line: Line, ticket: Ticket, reason: str, wait_s: float) -> None:
-        line.leave(ticket, served=False)
-        if not ticket.turn.done():
-            ticket.turn.set_exception(self._refusal(ticket.claimant, reason, wait_s))
+    def _refuse(self, queue: ScopeQueue, ticket: Ticket, reason: str, wait_s: float) -> None:
+        queue.remove(ticket, served=False)
+        if not ticket.slot.done():
+            ticket.slot.set_exception(self._rate_limited_error(ticket.claimant, reason, wait_s))
 
-    def _busy_s(self) -> float:
+    def _permit_wait_s(self) -> float:
         """Return how long a caller who comes now waits for a permit, as calls have lately gone; 0 while one is free."""
         if self.permits.is_free:
             return 0.0
         now, ending_per_s, looked_at_s = self._clock(), 0.0, 0.0
-        calls = [turn for turn in islice(self._under_way, _MOST_LOOKED_AT) if turn.permitted]
-        for turn in calls:  # one that hangs says nothing of the others
-            looked_at_s = max(self._call_s, now - turn.given_at)
+        calls = [turn for turn in islice(self._in_flight, _MAX_CHECKED) if turn.has_permit]
+        for slot in calls:  # one that hangs says nothing of the others
+            looked_at_s = max(self._call_s, now - slot.granted_at)
             if looked_at_s <= 0:
                 return 0.0
             ending_per_s += 1 / looked_at_s
@@ -481,20 +495,20 @@ class Turns:
         ending_per_s += (self.permits.limit - len(calls)) / looked_at_s  # those are younger than the last of these
         return (self._waiting_count + 1) / ending_per_s
 
-    def _busy(self, claimant: Claimant, wait_s: float) -> UpstreamBusyError:
-        self.metrics.refused.labels(claimant.priority.label, "queue").inc()
-        return UpstreamBusyError(
-            f"upstream: {self.permits.under_way} calls under way and {self._waiting_count} waiting, "
+    def _queue_full_error(self, context: CallContext, wait_s: float) -> UpstreamQueueFullError:
+        self.metrics.refused.labels(context.priority.label, "queue").inc()
+        return UpstreamQueueFullError(
+            f"upstream: {self.permits.in_flight} calls under way and {self._waiting_count} waiting, "
             f"the next could begin in {wait_s:.0f}s",
             retry_after_s=max(1.0, wait_s),
         )
 
-    def _refusal(self, claimant: Claimant, reason: str, wait_s: float) -> TooManyCallsError:
-        self.metrics.refused.labels(claimant.priority.label, reason).inc()
-        return TooManyCallsError(
+    def _rate_limited_error(self, context: CallContext, reason: str, wait_s: float) -> RateLimitedError:
+        self.metrics.refused.labels(context.priority.label, reason).inc()
+        return RateLimitedError(
             f"upstream: no call to be had in time, the next in {wait_s:.0f}s", retry_after_s=max(1.0, wait_s)
         )
 
-    def _freed(self) -> None:
-        for line in self._wanting.values():
+    def _wake_waiting(self) -> None:
+        for line in self._without_permit.values():
             line.changed.set()

@@ -17,7 +17,8 @@ any time a replica's own calls since then are fewer than
     share(calls - calls of that time that still count)
 
 so all replicas that were told the same stay within the budget. One that was told earlier than another doesn't know what
-was granted in between: each such call may be made again by that replica's part of it. `SharedLedger` states the bound.
+was granted in between: each such call may be made again by that replica's part of it. `RedisRateLimitStore` states the
+bound.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ from proxy.core.values import immutable
 
 CONFIGURED: Final = "configured"
 # Clocks that are slewed differ by 500 ppm at most from one another and from true time.
-_DRIFT: Final = 0.001
+_MAX_CLOCK_DRIFT: Final = 0.001
 # What a class leaves of a budget to those before it: a write finds a call left by reads, a reader one by readahead.
-LEAVES: Final[Mapping[Priority, float]] = {
+RESERVED_SHARES: Final[Mapping[Priority, float]] = {
     Priority.WRITE: 0.0,
     Priority.INTERACTIVE: 0.05,
     Priority.BATCH: 0.05,
     Priority.REVALIDATION: 0.15,
-    Priority.READAHEAD: 0.3,
+    Priority.PREFETCH: 0.3,
 }
 
 
@@ -50,37 +51,37 @@ def divide_calls(calls: int, rank: int, among: int) -> int:
 
 
 @immutable
-class Allowance:
+class RateLimit:
     """At most *calls* calls in any *per_s* seconds."""
 
     calls: int
     per_s: float
 
     @classmethod
-    def counting(cls, calls: int, counted_s: float) -> Allowance:
+    def from_counted_s(cls, calls: int, counted_s: float) -> RateLimit:
         """Return the allowance whose calls count for *counted_s*."""
-        return cls(calls, round(counted_s / (1.0 + _DRIFT), 6))
+        return cls(calls, round(counted_s / (1.0 + _MAX_CLOCK_DRIFT), 6))
 
     @property
     def counted_s(self) -> float:
         """How long a call counts after its answer."""
-        return self.per_s * (1.0 + _DRIFT)
+        return self.per_s * (1.0 + _MAX_CLOCK_DRIFT)
 
     def usable(self, priority: Priority) -> int:
         """Return how many of the calls the class *priority* may use up; the rest is left to more urgent ones."""
-        return self.calls - int(self.calls * LEAVES[priority])
+        return self.calls - int(self.calls * RESERVED_SHARES[priority])
 
-    def share(self, rank: int, among: int) -> Allowance:
+    def part_of(self, rank: int, among: int) -> RateLimit:
         """Return the part of replica *rank* of *among*, from 0 on; the parts add up to the whole, and some may be 0."""
         return replace(self, calls=divide_calls(self.calls, rank, among))
 
 
 @immutable
-class Taken:
-    """A call may be made, once. *left* is the share of the budget that is left, from 0 to 1."""
+class Granted:
+    """A call may be made, once. *left_share* is the share of the budget that is left, from 0 to 1."""
 
     lease: str
-    left: float
+    left_share: float
 
 
 @immutable
@@ -91,203 +92,204 @@ class Wait:
     """
 
     wait_s: float
-    closed: bool = False
-    uncertain: bool = False
+    is_cooldown: bool = False
+    is_uncertain: bool = False
 
 
 @immutable
-class Told:
+class AdvertisedLimit:
     """What the upstream says of its limit *name*; *remain* is how many calls it says are left, if it does."""
 
     name: str
-    allowance: Allowance
-    remain: int | None = None
+    limit: RateLimit
+    remaining: int | None = None
 
 
 @immutable
-class Log:
+class CallLog:
     """The calls that count, each with its lease and the time it counts from, in order; for one under way that is ahead.
 
-    *at* is the latest time seen. The gate is closed until *closed_until*; *doubtful* says that the next call will be a
-    probe, made alone, and *probe* is the lease of one under way. *told* are the upstream's own limits by name.
+    *at* is the latest time seen. The gate is closed until *cooldown_until*; *probe_next* says that the next call will
+    be a probe, made alone, and *probe* is the lease of one under way. *advertised* are the upstream's own limits by
+    name.
     """
 
     entries: tuple[tuple[float, str], ...] = ()
     at: float = -inf
-    closed_until: float = -inf
-    doubtful: bool = False
+    cooldown_until: float = -inf
+    probe_next: bool = False
     probe: str = ""
-    told: Mapping[str, Allowance] = field(default_factory=dict)
+    advertised: Mapping[str, RateLimit] = field(default_factory=dict)
 
-    def allowances(self, configured: Allowance | None) -> list[Allowance]:
+    def limits(self, configured: RateLimit | None) -> list[RateLimit]:
         """Return every limit that holds."""
-        return [*self.told.values(), *([configured] if configured else [])]
+        return [*self.advertised.values(), *([configured] if configured else [])]
 
-    def having(self, entries: tuple[tuple[float, str], ...], *, at: float) -> Log:
+    def with_entries(self, entries: tuple[tuple[float, str], ...], *, at: float) -> CallLog:
         """Return the log with *entries* in place of its own, seen *at* that time.
 
         Every call is entered and ended; `dataclasses.replace` would take several times as long.
         """
-        return Log(entries, at, self.closed_until, self.doubtful, self.probe, self.told)
+        return CallLog(entries, at, self.cooldown_until, self.probe_next, self.probe, self.advertised)
 
 
-def take(
-    log: Log, configured: Allowance | None, *, lease: str, priority: Priority, hold_s: float, now: float
-) -> tuple[Taken | Wait, Log]:
+def take_slot(
+    log: CallLog, configured: RateLimit | None, *, lease: str, priority: Priority, hold_s: float, now: float
+) -> tuple[Granted | Wait, CallLog]:
     """Return whether a call may be made at *now*, and the log with it.
 
     A clock that steps back counts as one that stood still: what was logged moves back with it.
     """
-    allowances = log.allowances(configured)
-    log = _advanced(log, allowances, now)
-    if now < log.closed_until:
-        return Wait(log.closed_until - now, closed=True), log
-    if waits := [wait for each in allowances if (wait := _wait_s(log, each, priority, now)) > 0]:
+    limits = log.limits(configured)
+    log = _advance(log, limits, now)
+    if now < log.cooldown_until:
+        return Wait(log.cooldown_until - now, is_cooldown=True), log
+    if waits := [wait for each in limits if (wait := _wait_s(log, each, priority, now)) > 0]:
         return Wait(max(waits)), log
-    log = noted(log, lease, hold_s=hold_s, now=now)
-    if log.doubtful or log.probe:  # a probe whose end was not told is followed by another
-        log = replace(log, doubtful=False, probe=lease, closed_until=now + hold_s)
-    return Taken(lease, left_share(log, configured, now=now)), log
+    log = add_call(log, lease, hold_s=hold_s, now=now)
+    if log.probe_next or log.probe:  # a probe whose end was not told is followed by another
+        log = replace(log, probe_next=False, probe=lease, cooldown_until=now + hold_s)
+    return Granted(lease, left_share(log, configured, now=now)), log
 
 
-def noted(log: Log, lease: str, *, hold_s: float, now: float) -> Log:
+def add_call(log: CallLog, lease: str, *, hold_s: float, now: float) -> CallLog:
     """Return the log with a call that was granted elsewhere."""
-    log = _stepped(log, now)
+    log = _step_clock(log, now)
     entries = list(log.entries)
     insort(entries, (now + hold_s, lease))
-    return log.having(tuple(entries), at=now)
+    return log.with_entries(tuple(entries), at=now)
 
 
-def ended(log: Log, lease: str, *, now: float) -> Log:
+def end_call(log: CallLog, lease: str, *, now: float) -> CallLog:
     """Return the log after the call *lease* was answered, or given up. The gate that waited for a probe opens."""
-    log = _stepped(log, now)
+    log = _step_clock(log, now)
     entries = [(at, who) for at, who in log.entries if who != lease]
     if len(entries) < len(log.entries):
         insort(entries, (now, lease))
     if log.probe == lease:
-        log = replace(log, probe="", closed_until=now)
-    return log.having(tuple(entries), at=now)
+        log = replace(log, probe="", cooldown_until=now)
+    return log.with_entries(tuple(entries), at=now)
 
 
-def closed(log: Log, *, closed_s: float, now: float) -> Log:
-    """Return the log with the gate closed for *closed_s* seconds at least; who calls after that is a probe."""
-    log = _stepped(log, now)
-    return replace(log, closed_until=max(log.closed_until, now + closed_s), doubtful=True, probe="")
+def start_cooldown(log: CallLog, *, cooldown_s: float, now: float) -> CallLog:
+    """Return the log with the gate closed for *cooldown_s* seconds at least; who calls after that is a probe."""
+    log = _step_clock(log, now)
+    return replace(log, cooldown_until=max(log.cooldown_until, now + cooldown_s), probe_next=True, probe="")
 
 
-def corrected(log: Log, told: Told, *, now: float) -> Log:
+def apply_advertised(log: CallLog, advertised: AdvertisedLimit, *, now: float) -> CallLog:
     """Return the log after the upstream told a limit; calls that others made, as *remain* shows, count as ours."""
-    log = replace(_stepped(log, now), told={**log.told, told.name: told.allowance})
-    if told.remain is None:
+    log = replace(_step_clock(log, now), advertised={**log.advertised, advertised.name: advertised.limit})
+    if advertised.remaining is None:
         return log
-    foreign = told.allowance.calls - told.remain - _count(log, told.allowance, now)
-    others = ((now, f"{told.name}-{now!r}-{number}") for number in range(foreign))
+    foreign = advertised.limit.calls - advertised.remaining - _count(log, advertised.limit, now)
+    others = ((now, f"{advertised.name}-{now!r}-{number}") for number in range(foreign))
     return replace(log, entries=tuple(sorted((*log.entries, *others))))
 
 
-def left_share(log: Log, configured: Allowance | None, *, now: float) -> float:
+def left_share(log: CallLog, configured: RateLimit | None, *, now: float) -> float:
     """Return the share of the budget that is left at *now*: 1 where none is known, 0 where nothing is."""
-    shares = [1.0 - _count(log, each, now) / max(1, each.calls) for each in log.allowances(configured)]
+    shares = [1.0 - _count(log, each, now) / max(1, each.calls) for each in log.limits(configured)]
     return max(0.0, min(shares, default=1.0))
 
 
 @immutable
-class Usage:
-    """How one limit stands: of the calls that *allowance* lets through, *used* count at the moment."""
+class LimitUsage:
+    """How one limit stands: of the calls that *limit* lets through, *used* count at the moment."""
 
-    allowance: Allowance
+    limit: RateLimit
     used: int
 
     @property
     def left_share(self) -> float:
         """The share that is left, from 0 to 1."""
-        return max(0.0, 1.0 - self.used / max(1, self.allowance.calls))
+        return max(0.0, 1.0 - self.used / max(1, self.limit.calls))
 
 
-def tightest(log: Log, configured: Allowance | None, *, now: float) -> Usage | None:
+def tightest_limit(log: CallLog, configured: RateLimit | None, *, now: float) -> LimitUsage | None:
     """Return the limit of which the least is left at *now*, None where none holds."""
-    log = _stepped(log, now)
-    each = (Usage(allowance, _count(log, allowance, now)) for allowance in log.allowances(configured))
+    log = _step_clock(log, now)
+    each = (LimitUsage(allowance, _count(log, allowance, now)) for allowance in log.limits(configured))
     return min(each, key=lambda usage: usage.left_share, default=None)
 
 
-def drop_expired(log: Log, configured: Allowance | None, *, now: float) -> Log:
+def drop_expired(log: CallLog, configured: RateLimit | None, *, now: float) -> CallLog:
     """Return the log without the calls that no longer count towards any limit."""
-    return _advanced(log, log.allowances(configured), now)
+    return _advance(log, log.limits(configured), now)
 
 
-def _stepped(log: Log, now: float) -> Log:
+def _step_clock(log: CallLog, now: float) -> CallLog:
     if now == log.at:
         return log
     if now > log.at:
-        return log.having(log.entries, at=now)
+        return log.with_entries(log.entries, at=now)
     back = log.at - now
     return replace(
         log,
         entries=tuple((at - back, lease) for at, lease in log.entries),
         at=now,
-        closed_until=log.closed_until - back,
+        cooldown_until=log.cooldown_until - back,
     )
 
 
-def _advanced(log: Log, allowances: list[Allowance], now: float) -> Log:
-    log = _stepped(log, now)
-    longest_s = max((each.counted_s for each in allowances), default=0.0)
-    gone = bisect_right(log.entries, now - longest_s, key=_since)
-    return log.having(log.entries[gone:], at=now) if gone else log
+def _advance(log: CallLog, limits: list[RateLimit], now: float) -> CallLog:
+    log = _step_clock(log, now)
+    longest_s = max((each.counted_s for each in limits), default=0.0)
+    gone = bisect_right(log.entries, now - longest_s, key=_counted_from)
+    return log.with_entries(log.entries[gone:], at=now) if gone else log
 
 
-def _since(entry: tuple[float, str]) -> float:
+def _counted_from(entry: tuple[float, str]) -> float:
     return entry[0]
 
 
-def _count(log: Log, allowance: Allowance, now: float) -> int:
-    return len(log.entries) - bisect_right(log.entries, now - allowance.counted_s, key=_since)
+def _count(log: CallLog, limit: RateLimit, now: float) -> int:
+    return len(log.entries) - bisect_right(log.entries, now - limit.counted_s, key=_counted_from)
 
 
-def _wait_s(log: Log, allowance: Allowance, priority: Priority, now: float) -> float:
+def _wait_s(log: CallLog, limit: RateLimit, priority: Priority, now: float) -> float:
     """Return how long until the budget has a call for the class *priority*, if none that is under way ends before."""
-    usable = allowance.usable(priority)
-    if _count(log, allowance, now) < usable:
+    usable = limit.usable(priority)
+    if _count(log, limit, now) < usable:
         return 0.0
     if usable <= 0:
-        return allowance.per_s
-    return log.entries[-usable][0] + allowance.counted_s - now
+        return limit.per_s
+    return log.entries[-usable][0] + limit.counted_s - now
 
 
-Parts = Sequence[tuple[float, int]]
+CountedParts = Sequence[tuple[float, int]]
 
 
 @immutable
-class Statement:
+class LogSnapshot:
     """How the budget of a scope stood when the store last answered.
 
     *counted* has for each limit, by name, parts of the calls that counted then: until when (by the local clock) and how
-    many. *life* and *at* are the store's own: which of its lives, and its time. Own calls with a number up to *number*
-    are among them.
+    many. *store_run* and *at* are the store's own: which of its lives, and its time. Own calls with a number up to
+    *number* are among them.
     """
 
-    counted: Mapping[str, Parts] = field(default_factory=dict)
-    life: bytes = b""
+    counted: Mapping[str, CountedParts] = field(default_factory=dict)
+    store_run: bytes = b""
     at: float = -inf
     sent_at: float = -inf
-    heard_at: float = -inf
+    received_at: float = -inf
     number: int = 0
 
-    def is_newer_than(self, other: Statement) -> bool:
+    def is_newer_than(self, other: LogSnapshot) -> bool:
         """Whether this replaces *other*. Replies may overtake each other, and the store's clock may be set back."""
-        return self.life != other.life or self.at >= other.at or self.sent_at >= other.heard_at
+        return self.store_run != other.store_run or self.at >= other.at or self.sent_at >= other.received_at
 
 
 @immutable
-class Share:
+class ReplicaShare:
     """What one replica may use: of *limits* by name, as replica *rank* of *among*; *own* calls count since these times.
 
-    *statement* is the last that the store said.
+    *snapshot* is the last that the store said.
     """
 
-    limits: Mapping[str, Allowance]
-    statement: Statement
+    limits: Mapping[str, RateLimit]
+    snapshot: LogSnapshot
     own: Sequence[float]
     rank: int
     among: int
@@ -305,28 +307,28 @@ class Share:
         return max(0.0, min(lefts, default=1.0))
 
     def _wait_s(self, name: str, priority: Priority, now: float) -> float:
-        allowance = self.limits[name]
+        limit = self.limits[name]
 
         def is_free(at: float) -> bool:
             part = self._part(name, at)
-            return self._used(allowance, at) < part - int(part * LEAVES[priority])
+            return self._used(limit, at) < part - int(part * RESERVED_SHARES[priority])
 
         if is_free(now):
             return 0.0
-        ends = [until for until, _ in self.statement.counted.get(name, ())]
-        ends += [since + allowance.counted_s for since in self.own]
+        ends = [until for until, _ in self.snapshot.counted.get(name, ())]
+        ends += [since + limit.counted_s for since in self.own]
         moments = sorted(at for at in ends if at > now)
         first = bisect_left(moments, True, key=is_free)  # once there is a call there is one
-        return moments[first] - now if first < len(moments) else allowance.per_s
+        return moments[first] - now if first < len(moments) else limit.per_s
 
     def _part(self, name: str, at: float) -> int:
-        counting = sum(calls for until, calls in self.statement.counted.get(name, ()) if until > at)
+        counting = sum(calls for until, calls in self.snapshot.counted.get(name, ()) if until > at)
         return divide_calls(max(0, self.limits[name].calls - counting), self.rank, self.among)
 
-    def _used(self, allowance: Allowance, at: float) -> int:
-        return sum(since + allowance.counted_s > at for since in self.own)
+    def _used(self, limit: RateLimit, at: float) -> int:
+        return sum(since + limit.counted_s > at for since in self.own)
 
 
-def limits_by_name(log: Log, configured: Allowance | None) -> dict[str, Allowance]:
+def limits_by_name(log: CallLog, configured: RateLimit | None) -> dict[str, RateLimit]:
     """Return every limit that holds, by name."""
-    return {**log.told, **({CONFIGURED: configured} if configured else {})}
+    return {**log.advertised, **({CONFIGURED: configured} if configured else {})}

@@ -10,66 +10,68 @@ import orjson
 
 from proxy.core.messages import Fields
 from proxy.core.values import immutable
-from proxy.ratelimit.sliding_window import Allowance, Told
+from proxy.ratelimit.sliding_window import AdvertisedLimit, RateLimit
 
 # IMS API reference, "Error Codes": flow control of IMS itself, behind the gateway.
 _FLOW_CONTROL: Final = "IMG.0060"
 _UNITS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_LIMIT: Final = re.compile(
+_LIMIT_WORD: Final = re.compile(
     r"limit:\s*+([0-9]{1,9})\s*+,\s*+time:\s*+([0-9]{0,6}+)\s*+(second|minute|hour|day)s?", re.ASCII
 )
-_REMAIN: Final = re.compile(r"remain:\s*([0-9]{1,9})", re.ASCII)
+_REMAIN_WORD: Final = re.compile(r"remain:\s*([0-9]{1,9})", re.ASCII)
 _POLICY: Final = re.compile(r"policy ([a-z]{1,16}) over ratelimit", re.ASCII)
 _FIELD: Final = "x-apig-ratelimit-"
 _POLICIES: Final = ("user", "api", "app", "ip")
 _FIELDS: Final = frozenset(_FIELD + name for name in _POLICIES)
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
-_LONGEST_S: Final = 86400.0
-_MOST_CALLS: Final = 100_000  # the books have a line for each call; a higher limit is none that anyone here reaches
+_MAX_PERIOD_S: Final = 86400.0
+_MAX_CALLS: Final = 100_000  # the books have a line for each call; a higher limit is none that anyone here reaches
 
 
 @immutable
-class Heard:
+class AdvertisedLimits:
     """What one answer says: the limits it tells, and, where it is a refusal, how long to stay away.
 
-    *closed_s* is None where it does not say for how long.
+    *cooldown_s* is None where it does not say for how long.
     """
 
-    told: tuple[Told, ...] = ()
-    throttled: bool = False
-    closed_s: float | None = None
+    limits: tuple[AdvertisedLimit, ...] = ()
+    is_throttled: bool = False
+    cooldown_s: float | None = None
 
 
-def heard(status: int, fields: Fields, body: bytes, *, now: float) -> Heard:
+def parse_advertised_limits(status: int, fields: Fields, body: bytes, *, now: float) -> AdvertisedLimits:
     """Return what an answer says of the upstream's limits at *now*, epoch seconds."""
-    told: list[Told] = []
-    if fields.any(_FIELDS):
-        told += [each for name in _POLICIES for value in fields.all(_FIELD + name) if (each := _told(name, value))]
-    if status != 429 and not (status == 400 and _code(body) == _FLOW_CONTROL):
-        return Heard(tuple(told))
+    advertised: list[AdvertisedLimit] = []
+    if fields.contains_any(_FIELDS):
+        advertised += [
+            each for name in _POLICIES for value in fields.get_all(_FIELD + name) if (each := _parse_limit(name, value))
+        ]
+    if status != 429 and not (status == 400 and _error_code(body) == _FLOW_CONTROL):
+        return AdvertisedLimits(tuple(advertised))
     text = body[:4096].decode("utf-8", "replace")
     policy = _POLICY.search(text)
-    said = _told(policy[1] if policy and policy[1] in _POLICIES else "flow", text)
+    said = _parse_limit(policy[1] if policy and policy[1] in _POLICIES else "flow", text)
     if said:
-        told = [each for each in told if each.name != said.name] + [said]
-    after_s = _retry_after_s(fields.get("retry-after"), now=now)
+        advertised = [each for each in advertised if each.name != said.name] + [said]
+    after_s = _parse_retry_after(fields.get("retry-after"), now=now)
     if after_s is None and said:
-        after_s = said.allowance.per_s
-    return Heard(tuple(told), throttled=True, closed_s=after_s)
+        after_s = said.limit.per_s
+    return AdvertisedLimits(tuple(advertised), is_throttled=True, cooldown_s=after_s)
 
 
-def _told(name: str, text: str) -> Told | None:
-    limit = _LIMIT.search(text)
-    if limit is None or not 0 < int(limit[1]) <= _MOST_CALLS:
+def _parse_limit(name: str, text: str) -> AdvertisedLimit | None:
+    limit = _LIMIT_WORD.search(text)
+    if limit is None or not 0 < int(limit[1]) <= _MAX_CALLS:
         return None
     per_s = int(limit[2] or 1) * _UNITS[limit[3]]
-    if not 0 < per_s <= _LONGEST_S:
+    if not 0 < per_s <= _MAX_PERIOD_S:
         return None
-    remain = _REMAIN.search(text)
-    return Told(name, Allowance(int(limit[1]), float(per_s)), int(remain[1]) if remain else None)
+    remain = _REMAIN_WORD.search(text)
+    return AdvertisedLimit(name, RateLimit(int(limit[1]), float(per_s)), int(remain[1]) if remain else None)
 
 
-def _code(body: bytes) -> str:
+def _error_code(body: bytes) -> str:
     """Return the error code in *body*, in the shape of IMS or in that of the gateway before it."""
     try:
         answer = orjson.loads(body)
@@ -82,13 +84,13 @@ def _code(body: bytes) -> str:
     return code if isinstance(code, str) else ""
 
 
-def _retry_after_s(value: str | None, *, now: float) -> float | None:
+def _parse_retry_after(value: str | None, *, now: float) -> float | None:
     """Return the seconds that `Retry-After` names (RFC 9110 §10.2.3), at most a day; None where it is malformed."""
     if value is None:
         return None
     if _SECONDS.fullmatch(value.strip()):
-        return min(float(value), _LONGEST_S)
+        return min(float(value), _MAX_PERIOD_S)
     try:
-        return min(max(0.0, parsedate_to_datetime(value).timestamp() - now), _LONGEST_S)
+        return min(max(0.0, parsedate_to_datetime(value).timestamp() - now), _MAX_PERIOD_S)
     except (ValueError, OverflowError):
         return None

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from proxy.core.messages import Targeted
+from proxy.core.messages import HasTarget
 from proxy.core.values import immutable
 
 _COMBINED: Final = re.compile(
@@ -37,7 +37,7 @@ _MILLISECONDS: Final = 1e11  # larger numbers are no seconds of this age
 
 
 @immutable
-class Entry(Targeted):
+class Entry(HasTarget):
     """One request that was logged: *at*, epoch seconds; *caller*, whoever that is; *size* of the answer's body."""
 
     at: float
@@ -49,75 +49,75 @@ class Entry(Targeted):
 
 
 @immutable
-class Malformed:
+class MalformedLine:
     """A line that is no entry, and why."""
 
     reason: str
 
 
-def entry(line: str, *, caller: str | None = None) -> Entry | Malformed:
+def parse_entry(line: str, *, caller: str | None = None) -> Entry | MalformedLine:
     """Return what *line* records, or why it records nothing.
 
     *caller* names the field that tells callers apart, in JSON by its own name, else `user` or `address`. Without it
     that is a user where one is logged, else the address.
     """
     if line.startswith("{"):
-        return _from_json(line, caller)
+        return _parse_json(line, caller)
     match = _COMBINED.fullmatch(line)
     if match is None:
-        return Malformed("neither the combined format nor JSON")
+        return MalformedLine("neither the combined format nor JSON")
     request = _REQUEST.fullmatch(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), match["request"]))
     if request is None:
-        return Malformed("no request in it")
-    at = _local(match["time"])
+        return MalformedLine("no request in it")
+    at = _parse_local_time(match["time"])
     if at is None:
-        return Malformed("no time that is understood")
+        return MalformedLine("no time that is understood")
     size = None if match["size"] == "-" else int(match["size"])
     users = {"user": "" if match["user"] == "-" else match["user"], "address": match["address"]}
-    who = users.get(caller, "") if caller else users["user"] or users["address"]
-    return Entry(at, who, request["method"], _origin_form(request["target"]), int(match["status"]), size)
+    principal = users.get(caller, "") if caller else users["user"] or users["address"]
+    return Entry(at, principal, request["method"], _parse_target(request["target"]), int(match["status"]), size)
 
 
-def _from_json(line: str, caller: str | None) -> Entry | Malformed:
+def _parse_json(line: str, caller: str | None) -> Entry | MalformedLine:
     try:
         told = orjson.loads(line)
     except orjson.JSONDecodeError:
-        return Malformed("no JSON")
-    at = _moment(_first(told, _TIMES))
+        return MalformedLine("no JSON")
+    at = _parse_time(_first_of(told, _TIMES))
     if at is None:
-        return Malformed("no time that is understood")
-    method, target = _first(told, _METHODS), _first(told, _TARGETS)
+        return MalformedLine("no time that is understood")
+    method, target = _first_of(told, _METHODS), _first_of(told, _TARGETS)
     if method is None and isinstance(request := told.get("request"), str) and (found := _REQUEST.fullmatch(request)):
         method, target = found["method"], found["target"]
     method = str(method or "GET").upper()
     if not isinstance(target, str) or not target or not _METHOD.fullmatch(method):
-        return Malformed("no request in it")  # nor is what a terminal might take for an order: the method is shown
-    query = _first(told, _QUERIES)
+        return MalformedLine("no request in it")  # nor is what a terminal might take for an order: the method is shown
+    query = _first_of(told, _QUERIES)
     if "?" not in target and isinstance(query, str) and query not in ("", "-"):
         target = f"{target}?{query.removeprefix('?')}"
-    status = _integer(_first(told, _STATUSES))
+    status = _parse_integer(_first_of(told, _STATUSES))
     if status is None or not 100 <= status <= 999:
-        return Malformed("no status")
-    who = told.get(caller) if caller else _first(told, _USERS) or _first(told, _ADDRESSES)
-    size = _integer(_first(told, _SIZES))
-    return Entry(at, "" if who is None else str(who), method, _origin_form(target), status, size)
+        return MalformedLine("no status")
+    principal = told.get(caller) if caller else _first_of(told, _USERS) or _first_of(told, _ADDRESSES)
+    size = _parse_integer(_first_of(told, _SIZES))
+    return Entry(at, "" if principal is None else str(principal), method, _parse_target(target), status, size)
 
 
-def _first(told: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+def _first_of(told: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((told[name] for name in names if told.get(name) not in (None, "", "-")), None)
 
 
-def _integer(value: object) -> int | None:
+def _parse_integer(value: object) -> int | None:
     try:
         return int(value)  # type: ignore[call-overload, no-any-return]  # whatever JSON holds there
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _moment(value: object) -> float | None:
+def _parse_time(value: object) -> float | None:
     """Return epoch seconds from a number, in seconds or milliseconds, or from a text in one of the common forms."""
     if isinstance(value, str) and not _NUMBER.fullmatch(value):
-        return _local(value) or _iso8601(value)
+        return _parse_local_time(value) or _parse_iso8601(value)
     try:
         number = float(value)  # type: ignore[arg-type]  # whatever JSON holds there
     except (TypeError, ValueError):
@@ -126,7 +126,7 @@ def _moment(value: object) -> float | None:
     return number if 0 <= number < _MILLISECONDS else None
 
 
-def _iso8601(text: str) -> float | None:
+def _parse_iso8601(text: str) -> float | None:
     try:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
@@ -134,7 +134,7 @@ def _iso8601(text: str) -> float | None:
         return None
 
 
-def _local(text: str) -> float | None:
+def _parse_local_time(text: str) -> float | None:
     """Return epoch seconds from the combined format's time, such as `24/Nov/2026:08:52:08 +0000`."""
     match = _LOCAL.fullmatch(text)
     if match is None or match[2] not in _MONTHS:
@@ -148,5 +148,5 @@ def _local(text: str) -> float | None:
     return moment.timestamp() - (offset_s if match[7] == "+" else -offset_s)
 
 
-def _origin_form(target: str) -> str:
+def _parse_target(target: str) -> str:
     return _ORIGIN.sub("", target, count=1) or "/"

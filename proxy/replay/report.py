@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from proxy.core.values import immutable
-from proxy.replay.entries import Entry, Malformed
-from proxy.replay.listings import listed
-from proxy.replay.simulation import Outcome, Replayed
+from proxy.replay.entries import Entry, MalformedLine
+from proxy.replay.listings import is_listed
+from proxy.replay.simulation import Outcome, ReplayResult
 
 _SHOWN_MALFORMED: Final = 5
 
 
 @dataclass(slots=True)
-class Read:
+class LinesRead:
     """What became of a log's lines: each is of a list or of something else, blank, or malformed."""
 
     lists: int = 0
@@ -32,17 +32,17 @@ class Read:
         """How many lines there were."""
         return self.lists + self.others + self.blank + self.malformed
 
-    def took(self, read: Entry | Malformed | None) -> None:
+    def add(self, read: Entry | MalformedLine | None) -> None:
         """One more line was read; None is a blank one."""
         if read is None:
             self.blank += 1
             return
-        if isinstance(read, Malformed):
+        if isinstance(read, MalformedLine):
             self.malformed += 1
             if len(self.examples) < _SHOWN_MALFORMED:
                 self.examples.append((self.lines, read.reason))
             return
-        if listed(read) is None:
+        if is_listed(read) is None:
             self.others += 1
         else:
             self.lists += 1
@@ -64,7 +64,7 @@ class Row:
         return self.outcome.requests - self.outcome.calls
 
 
-def rows(replayed: Replayed) -> list[Row]:
+def report_rows(replayed: ReplayResult) -> list[Row]:
     """Return the listings whoever asked for them, then the routes, those that are asked most first."""
     sums: dict[tuple[bool, str], Outcome] = {}
     for (_, path, query), outcome in replayed.outcomes.items():
@@ -78,15 +78,15 @@ def rows(replayed: Replayed) -> list[Row]:
     return [Row(label, outcome) for (_, label), outcome in ordered]
 
 
-def total(each: Sequence[Row], label: str = "all") -> Row:
+def sum_outcomes(each: Sequence[Row], label: str = "all") -> Row:
     """Return the sum of rows."""
     fields = ("requests", "hits", "calls")
     return Row(label, Outcome(*(sum(getattr(row.outcome, name) for row in each) for name in fields)))
 
 
-def as_json(read: Read, replayed: Replayed) -> dict[str, Any]:
+def to_json(read: LinesRead, replayed: ReplayResult) -> dict[str, Any]:
     """Return everything, fit for JSON."""
-    each = rows(replayed)
+    each = report_rows(replayed)
     return {
         "lines": {
             "total": read.lines,
@@ -96,13 +96,13 @@ def as_json(read: Read, replayed: Replayed) -> dict[str, Any]:
         "from": read.first,
         "to": read.last if read.first is not None else None,
         "callers": len(read.callers),
-        "listings": [_told(row) for row in each],
-        "total": _told(total(each)),
+        "listings": [_row_to_json(row) for row in each],
+        "total": _row_to_json(sum_outcomes(each)),
         "busiest_minute": {"without": replayed.busiest[0], "with": replayed.busiest[1]},
     }
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _row_to_json(row: Row) -> dict[str, Any]:
     outcome = row.outcome
     return {
         "listing": row.label,
@@ -113,7 +113,7 @@ def _told(row: Row) -> dict[str, Any]:
     }
 
 
-def lines_read(read: Read) -> Iterator[str]:
+def describe_lines(read: LinesRead) -> Iterator[str]:
     """Yield what became of the log's lines."""
     yield (
         f"{read.lines:,} lines: {read.lists:,} lists, {read.others:,} other requests, {read.blank:,} blank, "

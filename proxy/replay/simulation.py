@@ -17,26 +17,26 @@ from typing import Final
 
 import orjson
 
-from proxy.auth.authenticators import TokenDoor
+from proxy.auth.authenticators import TokenAuthenticator
 from proxy.config.model import Settings
-from proxy.config.policies import asking, page_sizes
-from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
-from proxy.core.list_query import ListQuery, parsed
-from proxy.core.messages import Exchange, Fields, Request, Response
-from proxy.core.partition import Partition, Partitioner, Unshared, Who
-from proxy.core.routes import route
+from proxy.config.policies import make_list_rules, page_sizes
+from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
+from proxy.core.list_query import ListQuery, parse_list_query
+from proxy.core.messages import Fields, Request, Response, StreamedResponse
+from proxy.core.partition import NotShareable, Partition, Partitioner, Principal
+from proxy.core.routes import classify_path
 from proxy.errors import ProxyError
-from proxy.gateway.gateway import Arrival
-from proxy.listing.lookup import Repeatable
+from proxy.gateway.gateway import ClientConnection
+from proxy.listing.lookup import ReplayTerms
 from proxy.listing.rendering import page_link
 from proxy.listing.request import PageSizes
 from proxy.observability.logging import Telemetry
 from proxy.replay.entries import Entry
-from proxy.replay.listings import Listings, Name, listed
-from proxy.runtime.container import Answering, answering
+from proxy.replay.listings import Name, ObservedListings, is_listed
+from proxy.runtime.container import Engines, make_engines
 from proxy.storage.memory import MemoryStore
 
-_LISTS: Final = (NATIVE_PATH, EXTENSION_PATH)
+_LISTS: Final = (IMAGES_PATH, CLOUDIMAGES_PATH)
 # What was refused for the request's own sake would be refused again; what failed or was throttled was for the moment's.
 _REFUSED: Final = frozenset({400, 401, 403, 404})
 # An image that is in no way special: it lacks no sort key, and is not about to change.
@@ -54,7 +54,7 @@ _JSON: Final = Fields([("Content-Type", "application/json")])
 class RecordedUpstream:
     """An `Upstream`; *total* counts its calls. *entry* is the request under way, *name* the listing it asks for."""
 
-    def __init__(self, listings: Listings, sizes: PageSizes) -> None:
+    def __init__(self, listings: ObservedListings, sizes: PageSizes) -> None:
         self._listings = listings
         self._sizes = sizes
         self.total = 0
@@ -66,7 +66,9 @@ class RecordedUpstream:
         self.total += 1
         entry = self.entry
         assert entry is not None
-        query = parsed(request.query) if request.method in ("GET", "HEAD") and request.path in _LISTS else None
+        query = (
+            parse_list_query(request.query) if request.method in ("GET", "HEAD") and request.path in _LISTS else None
+        )
         if entry.status in _REFUSED:
             return Response(entry.status, _JSON, b"{}")
         if not isinstance(query, ListQuery):
@@ -75,25 +77,25 @@ class RecordedUpstream:
         page = self._listings.page(
             (self.name[0], self.name[1], query.canonical),
             query.window.marker,
-            self._sizes.rows(query.window, request.path),
+            self._sizes.row_count(query.window, request.path),
         )
         if page is None:
             return Response(400, _JSON, b"{}")
         ids, goes_on = page
         told: dict[str, object] = {"images": [{"id": each, **_IMAGE} for each in ids]}
-        if goes_on and request.path != EXTENSION_PATH:
+        if goes_on and request.path != CLOUDIMAGES_PATH:
             told["next"] = f"{request.path}?marker={ids[-1]}"
         return Response(200, _JSON, orjson.dumps(told))
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
-        """See `Upstream.exchange`."""
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
+        """See `Upstream.stream`."""
         answer = await self.fetch(request)
 
         async def chunks() -> AsyncIterator[bytes]:
             yield answer.body
 
-        yield Exchange(answer.status, answer.reason, answer.fields, chunks())
+        yield StreamedResponse(answer.status, answer.reason, answer.fields, chunks())
 
 
 _SECRET: Final = b"nothing is kept of a replay"
@@ -102,15 +104,15 @@ _REMEMBERED: Final = 100_000
 _TURNS: Final = 10_000
 
 
-class AssumedDoor(TokenDoor):
+class AssumedAuthenticator(TokenAuthenticator):
     """Who a log calls by one name shares what is stored; *vouched* says that IAM or the proxy would vouch for it."""
 
     def __init__(self, partitioner: Partitioner, *, vouched: bool) -> None:
         super().__init__(partitioner)
         self._vouched = vouched
 
-    async def _token(self, request: Request, partition: Partition) -> Who | Unshared:  # noqa: ARG002 - see TokenDoor
-        return Who(partition, partition, verified=self._vouched, public=self._vouched)
+    async def _authenticate_token(self, request: Request, partition: Partition) -> Principal | NotShareable:  # noqa: ARG002 - see TokenDoor
+        return Principal(partition, partition, is_verified=self._vouched, may_share_public=self._vouched)
 
 
 @dataclass(slots=True)
@@ -123,7 +125,7 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Replayed:
+class ReplayResult:
     """What the whole log came to, by listing; *busiest* are the most calls in a minute, without and with the proxy."""
 
     outcomes: dict[Name, Outcome] = field(default_factory=dict)
@@ -133,91 +135,95 @@ class Replayed:
 class Simulation:
     """Asks one gateway, of a proxy with *settings*, what it would have been asked. *listings* have been learnt."""
 
-    def __init__(self, settings: Settings, listings: Listings) -> None:
-        self._sharer = sharer(settings)
+    def __init__(self, settings: Settings, listings: ObservedListings) -> None:
+        self._sharer = make_sharer(settings)
         self._listings = listings
         self._upstream = RecordedUpstream(listings, page_sizes(settings))
         self._now = 0.0
-        self._given: dict[tuple[str, str], tuple[Repeatable, int | None]] = {}
+        self._given: dict[tuple[str, str], tuple[ReplayTerms, int | None]] = {}
         self._outcomes: dict[Name, Outcome] = {}
         self._minutes: dict[int, list[int]] = {}
-        asks = asking(settings, _SECRET)
-        self._answering: Answering = answering(
+        asks = make_list_rules(settings, _SECRET)
+        self._answering: Engines = make_engines(
             settings,
             self._upstream,
             MemoryStore(settings.store.max_bytes),
             asks,
             telemetry=Telemetry(),
             clock=lambda: self._now,
-            dice=lambda: _DICE,
-            door=AssumedDoor(asks.partitioner, vouched=settings.identity.mode != "token"),
+            rng=lambda: _DICE,
+            authenticator=AssumedAuthenticator(asks.partitioner, vouched=settings.identity.mode != "token"),
         )
 
     async def ask(self, entry: Entry) -> None:
         """Ask what *entry* records, at its moment; a clock that steps back stands still."""
         self._now = max(self._now, entry.at)
-        query = listed(entry)
-        who = self._sharer(entry.caller)
+        query = is_listed(entry)
+        principal = self._sharer(entry.caller)
         if query is not None and query.window.marker is not None:
-            name = (who, entry.path, query.canonical)
-            marker = self._listings.standing_in(name, query.window.marker)
+            name = (principal, entry.path, query.canonical)
+            marker = self._listings.resolve_marker(name, query.window.marker)
             entry = replace(entry, target=page_link("", entry.path, query.canonical, query.window, marker))
-        name = (who, entry.path, query.canonical) if query else ("", f"{entry.method} {route(entry.path).value}", "")
+        name = (
+            (principal, entry.path, query.canonical)
+            if query
+            else ("", f"{entry.method} {classify_path(entry.path).value}", "")
+        )
         outcome = self._outcomes.setdefault(name, Outcome())
         outcome.requests += 1
         before = self._upstream.total
-        if self._repeated(who, entry):
+        if self._is_replayed(principal, entry):
             outcome.hits += 1
         else:
-            outcome.hits += await self._asked(who, name, entry)
+            outcome.hits += await self._answer(principal, name, entry)
         outcome.calls += self._upstream.total - before
         minute = self._minutes.setdefault(int(self._now // 60), [0, 0])
         minute[0] += 1
         minute[1] += self._upstream.total - before
 
-    def replayed(self) -> Replayed:
+    def result(self) -> ReplayResult:
         """Return what was asked so far came to."""
         busiest = [max((minute[at] for minute in self._minutes.values()), default=0) for at in (0, 1)]
-        return Replayed(self._outcomes, (busiest[0], busiest[1]))
+        return ReplayResult(self._outcomes, (busiest[0], busiest[1]))
 
     async def close(self) -> None:
         """End what is under way."""
         await self._answering.close()
 
-    def _repeated(self, who: str, entry: Entry) -> bool:
+    def _is_replayed(self, principal: str, entry: Entry) -> bool:
         """Whether the same was answered before and may be answered again, as `proxy.server.fast_path` does."""
-        kept = self._given.get((who, entry.target)) if entry.method == "GET" else None
+        kept = self._given.get((principal, entry.target)) if entry.method == "GET" else None
         return kept is not None and self._now < kept[0].until and kept[1] == self._answering.listings.epoch
 
-    async def _asked(self, who: str, name: Name, entry: Entry) -> bool:
+    async def _answer(self, principal: str, name: Name, entry: Entry) -> bool:
         """Ask the gateway, let it finish what it began in the background, and return whether it was a hit."""
         self._upstream.entry, self._upstream.name = entry, name
-        token = hashlib.blake2b(who.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+        token = hashlib.blake2b(principal.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
         request = Request(entry.method, entry.target, Fields([("X-Auth-Token", token)]), "replayed")
         epoch = self._answering.listings.epoch
         hit = False
         try:
-            async with self._answering.gateway.answer(request, Arrival(None, "")) as answer:
+            async with self._answering.gateway.answer(request, ClientConnection(None, "")) as answer:
                 hit = answer.cache_status.fwd is None
-                if answer.repeatable is not None:
-                    self._remember((who, entry.target), (answer.repeatable, epoch))
-                if answer.exchange is not None:
-                    async for _ in answer.exchange.chunks:
+                if answer.replay_terms is not None:
+                    self._note_replay((principal, entry.target), (answer.replay_terms, epoch))
+                if answer.streamed is not None:
+                    async for _ in answer.streamed.chunks:
                         pass
         except ProxyError:
             hit = False
         for _ in range(_TURNS):
-            if not self._answering.busy:
+            if not self._answering.is_busy:
                 break
             await asyncio.sleep(0)
         return hit
 
-    def _remember(self, at: tuple[str, str], given: tuple[Repeatable, int | None]) -> None:
+    def _note_replay(self, at: tuple[str, str], given: tuple[ReplayTerms, int | None]) -> None:
         if len(self._given) >= _REMEMBERED:
             self._given.clear()
         self._given[at] = given
 
 
-def sharer(settings: Settings) -> Callable[[str], str]:
+def make_sharer(settings: Settings) -> Callable[[str], str]:
     """Return who shares the listings of a caller: in mode `gateway` everyone, else that caller alone."""
     return (lambda _: "") if settings.identity.mode == "gateway" else (lambda caller: caller)

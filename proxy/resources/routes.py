@@ -7,40 +7,40 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Final
 
-from proxy.core.list_api import EXTENSION_PATH, NATIVE_PATH
+from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
 from proxy.core.values import immutable
-from proxy.http.stored_response import Policy
+from proxy.http.stored_response import FreshnessPolicy
 
 # A path that other servers may read otherwise than it is spelt: an escape, an empty or dotted segment, a parameter.
 _ODD: Final = re.compile(r"[%;\\]|//|/\.{1,2}(?:/|$)", re.ASCII)
 _DATA: Final = re.compile(r"/v2/images/[^/]+/file", re.ASCII)
 IMAGES: Final = "/v2/images/*"
-_LONGEST_CHARS: Final = 512  # what a pattern with `**` takes grows with the square of a path's length
+_MAX_CHARS: Final = 512  # what a pattern with `**` takes grows with the square of a path's length
 
 
 @immutable
 class ResourceRoute:
     """Resources whose path is like *path*: `*` stands for one segment or a part of it, `**` for any number of them.
 
-    *transient_ttl_s* is the lifetime while a job that was begun lately may change images. A *public* answer belongs to
-    no partition: everyone gets it. With *vary* all that a caller sends goes up, and the upstream's `Vary` says which of
-    it counts; without, little goes up, and all of that counts. With *json* a 200 that is not JSON is not stored: it may
-    be an error page of some server in between.
+    *transient_ttl_s* is the lifetime while a job that was begun lately may change images. A *is_public* answer belongs
+    to no partition: everyone gets it. With *by_vary* all that a caller sends goes up, and the upstream's `Vary` says
+    which of it counts; without, little goes up, and all of that counts. With *requires_json* a 200 that is not JSON is
+    not stored: it may be an error page of some server in between.
     """
 
     path: str
-    policy: Policy
-    public: bool = False
-    vary: bool = False
+    policy: FreshnessPolicy
+    is_public: bool = False
+    by_vary: bool = False
     transient_ttl_s: float = 0.0
-    json: bool = False
+    requires_json: bool = False
     pattern: re.Pattern[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pattern", re.compile(_spelt(self.path), re.ASCII))
+        object.__setattr__(self, "pattern", re.compile(_normalise_path(self.path), re.ASCII))
 
     @property
-    def images(self) -> bool:
+    def depends_on_images(self) -> bool:
         """Whether these are images, which may be about to change."""
         return self.path == IMAGES
 
@@ -51,11 +51,11 @@ class ResourceRoutes:
 
     routes: Sequence[ResourceRoute] = ()
 
-    def route(self, path: str) -> ResourceRoute | None:
+    def find(self, path: str) -> ResourceRoute | None:
         """Return what holds for the raw *path*, None where it is none to be stored: a list, an image's data."""
         if (
-            len(path) > _LONGEST_CHARS
-            or path in (NATIVE_PATH, EXTENSION_PATH)
+            len(path) > _MAX_CHARS
+            or path in (IMAGES_PATH, CLOUDIMAGES_PATH)
             or _DATA.fullmatch(path)
             or _ODD.search(path)
         ):
@@ -66,7 +66,7 @@ class ResourceRoutes:
 NO_RESOURCES: Final = ResourceRoutes()
 
 
-def _spelt(path: str) -> str:
+def _normalise_path(path: str) -> str:
     """Return the regular expression of paths like *path*.
 
     A text between two stars need only be matched at its first place: if the rest matches behind a later place, it also

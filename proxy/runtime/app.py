@@ -17,25 +17,25 @@ from aiohttp import web
 
 from proxy.admin import app as admin
 from proxy.admin.app import Runner
-from proxy.admin.explain import assumed_explanation
+from proxy.admin.explain import explain_target
 from proxy.admin.stats import Statistics
 from proxy.config import tls
 from proxy.config.model import ServerSection, Settings
 from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
-from proxy.observability.logging import Telemetry, event
-from proxy.ratelimit.memory_store import WithoutStore
-from proxy.runtime.container import Parts, put_together
-from proxy.runtime.rlimits import left_to_callers, raised
-from proxy.runtime.supervision import ending_signals
+from proxy.observability.logging import Telemetry, log_event
+from proxy.ratelimit.memory_store import StoreOutage
+from proxy.runtime.container import Container, build_container
+from proxy.runtime.rlimits import max_client_connections, raise_open_files
+from proxy.runtime.supervision import stop_signals
 from proxy.server.acceptor import Acceptor, ConnectionTable, WorkerLoad
-from proxy.server.fast_path import HeadMemo
-from proxy.server.handler import Front
+from proxy.server.fast_path import ReplayCache
+from proxy.server.handler import RequestHandler
 from proxy.storage.base import SpanStore
 
 BACKLOG: Final = 4096  # connections that wait to be accepted; with fewer a burst of callers waits for a second or more
-_QUIET_S: Final = 0.25  # in which a request that was on its way when the proxy was told to stop still comes
-_REPEATED_SHARE: Final = 0.125  # of `store.max_bytes`: answers repeated as they are, mostly rendered pages
+_MAX_IDLE_WAIT_S: Final = 0.25  # in which a request that was on its way when the proxy was told to stop still comes
+_REPLAY_SHARE: Final = 0.125  # of `store.max_bytes`: answers repeated as they are, mostly rendered pages
 
 
 @immutable
@@ -47,15 +47,16 @@ class Running:
 
 
 @immutable
-class Place:
-    """What the supervisor gives a worker: sockets that listen for *callers* and for *operators*, and a *secret*.
+class WorkerContext:
+    """What the supervisor gives a worker: sockets that listen for *client_sockets* and for *admin_socket*, and a
+    *secret*.
 
     Partitions are made with the *secret*, the same for all workers, where no other is configured or shared. In
     *connections* the workers see how many connections each has; this one has the given *number*, from 0.
     """
 
-    callers: Sequence[socket.socket]
-    operators: Sequence[socket.socket]
+    client_sockets: Sequence[socket.socket]
+    admin_socket: Sequence[socket.socket]
     secret: bytes
     connections: ConnectionTable
     number: int
@@ -63,7 +64,7 @@ class Place:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, place: Place | None = None, *, skip_delay: asyncio.Event | None = None
+    settings: Settings, place: WorkerContext | None = None, *, skip_delay: asyncio.Event | None = None
 ) -> AsyncIterator[Running]:
     """Run a proxy for as long as the context lasts, on its own or as a worker at its *place*; on leaving it drains.
 
@@ -71,7 +72,7 @@ async def running(
     Raises `OSError` where an address can't be listened on.
     """
     telemetry = Telemetry(access_log=settings.log.access)
-    parts = await put_together(settings, telemetry, place.secret if place else secrets.token_bytes(32))
+    parts = await build_container(settings, telemetry, place.secret if place else secrets.token_bytes(32))
     listeners = _Listeners(settings, parts, place)
     try:
         yield await listeners.start()
@@ -82,40 +83,46 @@ async def running(
 class _Listeners:
     """What listens for callers and for operators, before *parts*; on its own or as a worker at its *place*."""
 
-    def __init__(self, settings: Settings, parts: Parts, place: Place | None) -> None:
+    def __init__(self, settings: Settings, parts: Container, place: WorkerContext | None) -> None:
         self._settings = settings
-        self._parts = parts
-        self._place = place
-        self._memo = _memo(settings, parts)
+        self._container = parts
+        self._worker = place
+        self._replay_cache = _make_replay_cache(settings, parts)
         # Where callers' requests are counted, each has to come as far as the gateway.
-        front = Front(parts.answers.gateway, parts.telemetry, memo=None if parts.admission.counts else self._memo)
-        self._server = front.server(most=left_to_callers(raised(), upstream=settings.upstream.max_connections))
-        self._callers = web.ServerRunner(self._server, shutdown_timeout=settings.server.drain_s)
+        front = RequestHandler(
+            parts.engines.gateway,
+            parts.telemetry,
+            replay_cache=None if parts.admission.limits_callers else self._replay_cache,
+        )
+        self._server = front.make_server(
+            most=max_client_connections(raise_open_files(), upstream=settings.upstream.max_connections)
+        )
+        self._client_runner = web.ServerRunner(self._server, shutdown_timeout=settings.server.drain_s)
         self._acceptor: Acceptor | None = None
         self._draining = asyncio.Event()
-        self._operators = Runner(_operating(settings, parts, self._draining))
+        self._admin_runner = Runner(_admin_operations(settings, parts, self._draining))
         self._started = False
 
     async def start(self) -> Running:
         """Let callers and operators in, and return where they come. Raises `OSError` where they can't."""
-        settings, place = self._settings, self._place
-        await self._parts.shield.start()
-        await self._operators.setup()
-        await self._callers.setup()
-        context = _serving(settings.server)
-        bound = place.callers if place else listening(settings.server.listen)
+        settings, place = self._settings, self._worker
+        await self._container.rate_limiting.start()
+        await self._admin_runner.setup()
+        await self._client_runner.setup()
+        context = _run_on_sockets(settings.server)
+        bound = place.client_sockets if place else open_sockets(settings.server.listen)
         load = self._server.load = WorkerLoad(place.connections, place.number) if place else None
         self._acceptor = Acceptor(bound, self._server, context=context, load=load)
         self._acceptor.start()
-        url = _url(settings.server.listen, bound, secure=context is not None)
+        url = _format_url(settings.server.listen, bound, secure=context is not None)
         # Only now: a client that reads here that the proxy is ready may call it at once.
-        bound = place.operators if place else listening(settings.admin.listen)
+        bound = place.admin_socket if place else open_sockets(settings.admin.listen)
         for each in bound:
-            await web.SockSite(self._operators, each).start()
-        admin_url = _url(settings.admin.listen, bound)
+            await web.SockSite(self._admin_runner, each).start()
+        admin_url = _format_url(settings.admin.listen, bound)
         self._started = True
-        self._parts.telemetry.ready.set(1)
-        event(
+        self._container.telemetry.ready.set(1)
+        log_event(
             "worker-listening" if place else "listening",
             callers=url,
             operators=admin_url,
@@ -131,25 +138,25 @@ class _Listeners:
         delay_s, drain_s = self._settings.server.drain_delay_s, self._settings.server.drain_s
         self._draining.set()
         self._server.draining = True  # each answer from now on closes its connection
-        self._parts.telemetry.ready.set(0)
-        self._memo.close()  # what it would repeat does not say so
+        self._container.telemetry.ready.set(0)
+        self._replay_cache.close()  # what it would repeat does not say so
         if self._started:
-            event("draining", delay_s=delay_s, at_most_s=drain_s)
+            log_event("draining", delay_s=delay_s, at_most_s=drain_s)
             await _wait(skip_delay, at_most_s=delay_s)
         if self._acceptor is not None:
             await self._acceptor.stop()
-        await self._server.drain(min(_QUIET_S, drain_s))
-        await self._callers.cleanup()
-        await self._parts.close()
-        await self._operators.cleanup()
+        await self._server.drain(min(_MAX_IDLE_WAIT_S, drain_s))
+        await self._client_runner.cleanup()
+        await self._container.close()
+        await self._admin_runner.cleanup()
         if self._started:
-            event("stopped")
+            log_event("stopped")
 
 
-def _memo(settings: Settings, parts: Parts) -> HeadMemo:
+def _make_replay_cache(settings: Settings, parts: Container) -> ReplayCache:
     """Return the memory of answers to repeat; it keeps none where process memory is to keep none."""
-    max_bytes = int(settings.store.max_bytes * _REPEATED_SHARE)
-    return HeadMemo(max_bytes=max_bytes, epoch=lambda: parts.epoch, clock=time.time)
+    max_bytes = int(settings.store.max_bytes * _REPLAY_SHARE)
+    return ReplayCache(max_bytes=max_bytes, epoch=lambda: parts.epoch, clock=time.time)
 
 
 async def serve(settings: Settings) -> signal.Signals:
@@ -174,7 +181,7 @@ class StopSignals:
         self.first: asyncio.Future[signal.Signals] = loop.create_future()
         self.skip_delay = asyncio.Event()
         self._supervised = life is not None
-        for number in ending_signals():
+        for number in stop_signals():
             loop.add_signal_handler(number, self._receive, number)
         if life is not None:
             loop.add_reader(life, self._notice_end_of_supervisor, life)
@@ -196,39 +203,41 @@ async def _wait(event: asyncio.Event, *, at_most_s: float) -> None:
             await event.wait()
 
 
-def _operating(settings: Settings, parts: Parts, draining: asyncio.Event) -> web.Application:
+def _admin_operations(settings: Settings, parts: Container, draining: asyncio.Event) -> web.Application:
     """Return what answers operators; while *draining* is set it says that the proxy is not ready."""
     store = parts.store
     operations = admin.Operations(
         telemetry=parts.telemetry,
-        readiness=lambda: _readiness(store, draining, parts.shield.ledger.without_store()),
-        purging=parts.answers.gateway.purge,
+        readiness=lambda: _make_readiness(store, draining, parts.rate_limiting.store.store_outage()),
+        purge_order=parts.engines.gateway.purge,
         stored_bytes=lambda: store.stored_bytes,
-        statistics=Statistics(parts.telemetry.registry, store, parts.shield.state, max_bytes=settings.store.max_bytes),
-        explain=lambda target: assumed_explanation(target, settings),
+        statistics=Statistics(
+            parts.telemetry.registry, store, parts.rate_limiting.state, max_bytes=settings.store.max_bytes
+        ),
+        explain=lambda target: explain_target(target, settings),
     )
     return admin.application(
         operations, token=settings.admin.token.get_secret_value() if settings.admin.token else None
     )
 
 
-def _serving(server: ServerSection) -> ssl.SSLContext | None:
+def _run_on_sockets(server: ServerSection) -> ssl.SSLContext | None:
     if server.tls_cert is None or server.tls_key is None:
         return None
-    return tls.serving((server.tls_cert, server.tls_key), minimum=server.tls_min_version)
+    return tls.make_server_context((server.tls_cert, server.tls_key), minimum=server.tls_min_version)
 
 
-async def _readiness(store: SpanStore, draining: asyncio.Event, without: WithoutStore | None) -> Mapping[str, str]:
+async def _make_readiness(store: SpanStore, draining: asyncio.Event, without: StoreOutage | None) -> Mapping[str, str]:
     """Return how each part is. A store that is unavailable makes the proxy slower, not unready."""
     parts = {"listener": admin.DRAINING if draining.is_set() else "ok"}
-    parts |= await _store_parts(store, ping=not draining.is_set())
+    parts |= await _check_store(store, ping=not draining.is_set())
     if without is not None:
         wait = f", no calls for {without.no_calls_for_s:.0f} s" if without.no_calls_for_s else ""
         parts["budget"] = f"without the store: mode {without.mode}, share {without.share}{wait}"
     return parts
 
 
-async def _store_parts(store: SpanStore, *, ping: bool) -> dict[str, str]:
+async def _check_store(store: SpanStore, *, ping: bool) -> dict[str, str]:
     """Return how the store and its parts are; without *ping* as far as it is known, which takes no time."""
     said = "ok"
     try:
@@ -242,7 +251,7 @@ async def _store_parts(store: SpanStore, *, ping: bool) -> dict[str, str]:
     return {"store": said if redis == "ok" else redis} | parts
 
 
-def listening(address: str) -> list[socket.socket]:
+def open_sockets(address: str) -> list[socket.socket]:
     """Return sockets that listen at *address*, HOST:PORT, on each address that its host has; port 0 is a free one.
 
     Raises `OSError` where that can't be done.
@@ -256,20 +265,20 @@ def listening(address: str) -> list[socket.socket]:
     except OSError as error:
         for each in bound:
             each.close()
-        raise not_listened(address, error) from error
+        raise explain_listen_error(address, error) from error
     return bound
 
 
-def not_listened(address: str, error: OSError) -> OSError:
+def explain_listen_error(address: str, error: OSError) -> OSError:
     """Return *error*, which kept us from listening there, with the *address* in what it says."""
     number = error.errno or 0
     return OSError(number, f"{address}: {os.strerror(number) if number > 0 else error.strerror}")
 
 
-def _url(address: str, bound: Sequence[socket.socket], *, secure: bool = False) -> str:
-    return url_of(address.rpartition(":")[0], bound[0].getsockname()[1], secure=secure)
+def _format_url(address: str, bound: Sequence[socket.socket], *, secure: bool = False) -> str:
+    return make_url(address.rpartition(":")[0], bound[0].getsockname()[1], secure=secure)
 
 
-def url_of(host: str, port: int, *, secure: bool = False) -> str:
+def make_url(host: str, port: int, *, secure: bool = False) -> str:
     """Return the URL of what listens there."""
     return f"{'https' if secure else 'http'}://{host}:{port}"

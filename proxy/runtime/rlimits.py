@@ -10,11 +10,11 @@ import resource
 from typing import Final
 
 # For the store, operators, IAM, files that are read again.
-_OTHERS: Final = 128
-_LEAST: Final = 16
+_OTHER_FILES: Final = 128
+_MIN_CONNECTIONS: Final = 16
 
 
-def raised() -> int:
+def raise_open_files() -> int:
     """Let this process, and those it starts, open as many files as the system lets it; return how many that are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -24,8 +24,8 @@ def raised() -> int:
     return hard
 
 
-def left_to_callers(limit: int, *, upstream: int) -> int:
+def max_client_connections(limit: int, *, upstream: int) -> int:
     """Return how many connections callers may have of *limit* open files, beside *upstream* to the upstream."""
     if limit == resource.RLIM_INFINITY:
         return 1_000_000
-    return max(_LEAST, limit - upstream - _OTHERS)
+    return max(_MIN_CONNECTIONS, limit - upstream - _OTHER_FILES)

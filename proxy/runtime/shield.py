@@ -12,47 +12,47 @@ from proxy.core.call_context import Priority
 from proxy.core.messages import Upstream
 from proxy.core.partition import Partitioner
 from proxy.gateway.admission import Admission
-from proxy.listing.prefetch import Thrift
+from proxy.listing.prefetch import BudgetSaver
 from proxy.observability.logging import Telemetry
-from proxy.ratelimit.limiter import Limiter, ShieldState
-from proxy.ratelimit.memory_store import Ledger, MemoryLedger
-from proxy.ratelimit.metrics import ShieldMetrics
-from proxy.ratelimit.priority import Claimants
-from proxy.ratelimit.queue import Turns
-from proxy.ratelimit.resilience import Breaker
-from proxy.ratelimit.sliding_window import Allowance
+from proxy.ratelimit.limiter import RateLimiter, RateLimitState
+from proxy.ratelimit.memory_store import MemoryRateLimitStore, RateLimitStore
+from proxy.ratelimit.metrics import RateLimitMetrics
+from proxy.ratelimit.priority import CallPriorities
+from proxy.ratelimit.queue import CallQueue
+from proxy.ratelimit.resilience import UpstreamCircuit
+from proxy.ratelimit.sliding_window import RateLimit
 from proxy.storage.base import SpanStore
 
 _ARRIVAL_S = 2.0  # beyond the time that connecting may take
-_ALL = "all"
-_IAM = "iam"
-_LEAST_TIMEOUT_S = 0.25  # a call that waits for its turn can wait for Redis too
-_LEDGER_S = 0.25  # beside what a request waits for stored answers; then its replica goes by its share
+_SHARED_SCOPE = "all"
+_IAM_SCOPE = "iam"
+_MIN_TIMEOUT_S = 0.25  # a call that waits for its turn can wait for Redis too
+_STORE_TIMEOUT_S = 0.25  # beside what a request waits for stored answers; then its replica goes by its share
 _IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, uncached
 
 
-class Shield:
+class RateLimiting:
     """The limiter before *upstream* and what it needs. Its books are in Redis where *store* is."""
 
     def __init__(self, settings: Settings, upstream: Upstream, store: SpanStore, telemetry: Telemetry) -> None:
         budget = settings.budget
         self._settings = settings
         self._hold_s = settings.upstream.connect_timeout_s + _ARRIVAL_S
-        self.metrics = ShieldMetrics(telemetry.registry)
-        self.ledger = self._ledger(store, allowance(budget.calls, budget.per_s))
-        self._all = _ALL if budget.scope == "upstream" else None
-        self._turns = self._queue(self.metrics)
-        self.metrics.gates.set_function(lambda: self._turns.queues().closed)
-        self._iam_limiter: Limiter | None = None
-        self._iam_turns = self._queue(ShieldMetrics(CollectorRegistry()))
-        self.limiter = self._limiter(
-            upstream, self._turns, url=settings.upstream.url, scope=self._all, max_wait_s=budget.max_wait_s
+        self.metrics = RateLimitMetrics(telemetry.registry)
+        self.store = self._make_store(store, to_rate_limit(budget.calls, budget.per_s))
+        self._all = _SHARED_SCOPE if budget.scope == "upstream" else None
+        self._queue = self._make_queue(self.metrics)
+        self.metrics.cooldowns.set_function(lambda: self._queue.state().cooling_down)
+        self._iam_limiter: RateLimiter | None = None
+        self._iam_queue = self._make_queue(RateLimitMetrics(CollectorRegistry()))
+        self.limiter = self._make_limiter(
+            upstream, self._queue, url=settings.upstream.url, scope=self._all, max_wait_s=budget.max_wait_s
         )
-        self.metrics.concurrency.set_function(lambda: self._turns.permits.limit)
-        self.metrics.breaker.set_function(lambda: self.limiter.left_alone_s() is not None)
-        self.metrics.without_store.set_function(lambda: self.ledger.without_store() is not None)
+        self.metrics.concurrency.set_function(lambda: self._queue.permits.limit)
+        self.metrics.breaker.set_function(lambda: self.limiter.circuit_open_s() is not None)
+        self.metrics.store_outage.set_function(lambda: self.store.store_outage() is not None)
 
-    def before_iam(self, iam: Upstream) -> Limiter:
+    def limit_iam(self, iam: Upstream) -> RateLimiter:
         """Return the limiter before *iam*: its calls count where there is one budget for all, else towards one of its
         own.
 
@@ -61,102 +61,108 @@ class Shield:
         """
         wait_s = min(_IAM_WAIT_S, self._settings.budget.max_wait_s)
         url = self._settings.identity.iam_url
-        self._iam_limiter = self._limiter(iam, self._iam_turns, url=url, scope=self._all or _IAM, max_wait_s=wait_s)
+        self._iam_limiter = self._make_limiter(
+            iam, self._iam_queue, url=url, scope=self._all or _IAM_SCOPE, max_wait_s=wait_s
+        )
         return self._iam_limiter
 
-    def _queue(self, metrics: ShieldMetrics) -> Turns:
+    def _make_queue(self, metrics: RateLimitMetrics) -> CallQueue:
         most = self._settings.upstream.max_connections
-        return Turns(self.ledger, most=most, hold_s=self._hold_s, clock=time.monotonic, metrics=metrics)
+        return CallQueue(self.store, max_concurrent=most, hold_s=self._hold_s, clock=time.monotonic, metrics=metrics)
 
-    def _limiter(self, upstream: Upstream, turns: Turns, *, url: str, scope: str | None, max_wait_s: float) -> Limiter:
-        return Limiter(
+    def _make_limiter(
+        self, upstream: Upstream, queue: CallQueue, *, url: str, scope: str | None, max_wait_s: float
+    ) -> RateLimiter:
+        return RateLimiter(
             upstream,
-            turns,
+            queue,
             url=url,
             max_wait_s=max_wait_s,
             scope=scope,
-            metrics=turns.metrics,
+            metrics=queue.metrics,
             clock=time.monotonic,
             now=time.time,
-            dice=random,
+            rng=random,
             retries=self._settings.upstream.retries,
-            breaker=Breaker(tolerated=self._settings.upstream.tolerated_failures),
+            breaker=UpstreamCircuit(max_failures=self._settings.upstream.tolerated_failures),
         )
 
-    def claimants(self, partitioner: Partitioner) -> Claimants:
+    def call_priorities(self, partitioner: Partitioner) -> CallPriorities:
         """Return how requests are told apart and ranked."""
         clients = self._settings.clients
         usual = Priority.BATCH if clients.priority == "batch" else Priority.INTERACTIVE
         keyed = self._settings.identity.mode == "gateway"
-        return Claimants(partitioner, usual, chosen=clients.may_choose_priority, keyed=keyed)
+        return CallPriorities(partitioner, usual, may_choose=clients.may_choose_priority, by_api_key=keyed)
 
     def admission(self) -> Admission:
         """Return what callers may ask of the proxy."""
         clients = self._settings.clients
         return Admission(
-            allowance=allowance(clients.calls, clients.per_s),
-            each=clients.max_concurrent,
-            all_of_them=self._settings.server.max_concurrent,
+            rate_limit=to_rate_limit(clients.calls, clients.per_s),
+            max_per_caller=clients.max_concurrent,
+            max_total=self._settings.server.max_concurrent,
             clock=time.monotonic,
         )
 
-    def state(self) -> ShieldState:
+    def state(self) -> RateLimitState:
         """Return how the shield stands at the moment."""
-        permits = self._turns.permits
-        return ShieldState(
-            self.ledger.usage(),
-            self._turns.queues(),
-            left_alone_s=self.limiter.left_alone_s(),
+        permits = self._queue.permits
+        return RateLimitState(
+            self.store.usage(),
+            self._queue.state(),
+            circuit_open_s=self.limiter.circuit_open_s(),
             concurrency_limit=permits.limit,
-            under_way=permits.under_way,
-            without_store=self.ledger.without_store(),
+            in_flight=permits.in_flight,
+            store_outage=self.store.store_outage(),
         )
 
-    def thrift(self) -> Thrift:
+    def budget_saver(self) -> BudgetSaver:
         """Return what is left undone while a budget runs low."""
-        return Thrift(self.limiter.low, saved=lambda purpose: self.metrics.thrifty.labels(purpose).inc())
+        return BudgetSaver(
+            self.limiter.is_low, on_skipped=lambda purpose: self.metrics.prefetch_skipped.labels(purpose).inc()
+        )
 
-    def listening(self) -> None:
-        """See `SharedLedger.listening`."""
-        self.ledger.listening()
+    def note_connected(self) -> None:
+        """See `RedisRateLimitStore.note_connected`."""
+        self.store.note_connected()
 
     async def start(self) -> None:
         """Learn how the books stand."""
-        await self.ledger.start()
+        await self.store.start()
 
     async def close(self) -> None:
         """Give no more turns, and close the books."""
         await self.limiter.close()
         if self._iam_limiter is not None:
             await self._iam_limiter.close()
-        await self._turns.close()
-        await self._iam_turns.close()
-        await self.ledger.close()
+        await self._queue.close()
+        await self._iam_queue.close()
+        await self.store.close()
 
-    def _ledger(self, store: SpanStore, configured: Allowance | None) -> Ledger:
-        near = MemoryLedger(configured, hold_s=self._hold_s, clock=time.monotonic)
+    def _make_store(self, store: SpanStore, configured: RateLimit | None) -> RateLimitStore:
+        near = MemoryRateLimitStore(configured, hold_s=self._hold_s, clock=time.monotonic)
         if self._settings.store.url.startswith("memory:"):
             return near
-        from proxy.ratelimit.redis_store import SharedLedger
+        from proxy.ratelimit.redis_store import RedisRateLimitStore
         from proxy.storage.tiered import TieredStore
 
         assert isinstance(store, TieredStore)
-        return SharedLedger(
+        return RedisRateLimitStore(
             store.far,
             near,
             configured,
             name=store.bus.name,
             peers=lambda: store.bus.peers,
-            in_touch=lambda: store.bus.trusted,
+            in_touch=lambda: store.bus.is_trusted,
             notice_s=2 * self._settings.store.near_ttl_s,
             hold_s=self._hold_s,
-            timeout_s=min(_LEDGER_S, self._settings.store.timeout_ms / 1000),
+            timeout_s=min(_STORE_TIMEOUT_S, self._settings.store.timeout_ms / 1000),
             breaker=store.breaker,
             without_store=self._settings.budget.without_store,
-            watched=(_ALL,) if self._settings.budget.scope == "upstream" else (),
+            on_outage=(_SHARED_SCOPE,) if self._settings.budget.scope == "upstream" else (),
         )
 
 
-def allowance(calls: int | None, per_s: float | None) -> Allowance | None:
+def to_rate_limit(calls: int | None, per_s: float | None) -> RateLimit | None:
     """Return the limit of *calls* in *per_s*, None where it is off."""
-    return Allowance(calls, per_s) if calls is not None and per_s is not None else None
+    return RateLimit(calls, per_s) if calls is not None and per_s is not None else None

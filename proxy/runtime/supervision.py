@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from proxy.core.values import immutable
-from proxy.observability.logging import event
+from proxy.observability.logging import log_event
 
 _FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 5.0
-MOST: Final = 5
-WITHIN_S: Final = 60.0
+_MAX_PAUSE_S: Final = 5.0
+MAX_ENDS: Final = 5
+WINDOW_S: Final = 60.0
 
 
 @immutable
@@ -45,18 +45,18 @@ class GiveUp:
 
 
 @immutable
-class Ends:
+class RecentEnds:
     """When a process ended lately, seconds of a clock that never steps back."""
 
     lately: tuple[float, ...] = ()
 
-    def ended(self, *, now: float) -> tuple[Restart | GiveUp, Ends]:
+    def record_end(self, *, now: float) -> tuple[Restart | GiveUp, RecentEnds]:
         """Return what follows from one more end at *now*: a pause that doubles with each, or no further start."""
-        lately = (*(at for at in self.lately if now - at < WITHIN_S), now)
-        if len(lately) > MOST:
-            return GiveUp(len(lately)), Ends(lately)
-        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (len(lately) - 1))
-        return Restart(now + pause_s), Ends(lately)
+        lately = (*(at for at in self.lately if now - at < WINDOW_S), now)
+        if len(lately) > MAX_ENDS:
+            return GiveUp(len(lately)), RecentEnds(lately)
+        pause_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (len(lately) - 1))
+        return Restart(now + pause_s), RecentEnds(lately)
 
 
 _GRACE_S: Final = 5.0  # beyond the time that a child itself takes to stop
@@ -65,7 +65,7 @@ _GRACE_S: Final = 5.0  # beyond the time that a child itself takes to stop
 Main = Callable[[int], None]
 
 
-def ending_signals() -> frozenset[signal.Signals]:
+def stop_signals() -> frozenset[signal.Signals]:
     """Return the signals that end the proxy: SIGHUP too, unless whoever started it (nohup) had that ignored."""
     hangup = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else set()
     return frozenset({signal.SIGTERM, signal.SIGINT} | hangup)
@@ -73,18 +73,19 @@ def ending_signals() -> frozenset[signal.Signals]:
 
 @dataclass(slots=True)
 class Child:
-    """One of the processes: *stop_s* is how long it may take to stop. The *last* are ended after the others.
+    """One of the processes: *stop_s* is how long it may take to stop. The *last_restart* are ended after the others.
 
-    SIGTERM tells a child to drain and end, SIGINT to do so without a delay; one of the *last* may wait for SIGINT.
+    SIGTERM tells a child to drain and end, SIGINT to do so without a delay; one of the *last_restart* may wait for
+    SIGINT.
     """
 
     name: str
     main: Main
     stop_s: float
-    last: bool = False
+    last_restart: bool = False
     pid: int | None = None
-    due: float | None = 0.0
-    ends: Ends = field(default_factory=Ends)
+    restart_at: float | None = 0.0
+    ends: RecentEnds = field(default_factory=RecentEnds)
 
 
 class Supervisor:
@@ -96,51 +97,51 @@ class Supervisor:
     def __init__(self, children: Sequence[Child], *, stopping: Callable[[], None]) -> None:
         self._children = children
         self._stopping = stopping
-        self._life, self._held = os.pipe()
+        self._life_pipe, self._held = os.pipe()
         self._mask: set[int] = set()
-        self._signals = ending_signals() | {signal.SIGCHLD}
+        self._signals = stop_signals() | {signal.SIGCHLD}
 
     def run(self) -> signal.Signals | None:
         """Return the signal that ended it, None where a child had to be given up."""
         self._mask = {int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)}
         got: signal.Signals | None = None
         try:
-            got = self._watched()
+            got = self._watch()
             return got
         finally:
             self._stop(got)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            os.close(self._life)
+            os.close(self._life_pipe)
             os.close(self._held)
 
-    def _watched(self) -> signal.Signals | None:
+    def _watch(self) -> signal.Signals | None:
         while True:
             now = time.monotonic()
             for child in self._children:
-                if child.due is not None and child.due <= now:
+                if child.restart_at is not None and child.restart_at <= now:
                     self._start(child)
-            waits = [child.due - now for child in self._children if child.due is not None]
-            got = self._signalled(min(waits, default=None))
+            waits = [child.restart_at - now for child in self._children if child.restart_at is not None]
+            got = self._wait_for_signal(min(waits, default=None))
             if got and got is not signal.SIGCHLD:
                 return got
-            for child in self._reaped():
-                if not self._carries_on(child):
+            for child in self._reap():
+                if not self._should_continue(child):
                     return None
 
-    def _carries_on(self, child: Child) -> bool:
+    def _should_continue(self, child: Child) -> bool:
         """Return whether *child*, which has ended, is to be started anew."""
-        verdict, child.ends = child.ends.ended(now=time.monotonic())
+        verdict, child.ends = child.ends.record_end(now=time.monotonic())
         if isinstance(verdict, GiveUp):
-            event("given-up", level=logging.ERROR, process=child.name, ends=verdict.ends)
+            log_event("given-up", level=logging.ERROR, process=child.name, ends=verdict.ends)
             return False
-        event("process-ended", level=logging.WARNING, process=child.name)
-        child.due = verdict.at
+        log_event("process-ended", level=logging.WARNING, process=child.name)
+        child.restart_at = verdict.at
         return True
 
     def _start(self, child: Child) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        child.due = None
+        child.restart_at = None
         child.pid = os.fork()
         if child.pid == 0:
             self._become(child)
@@ -151,16 +152,16 @@ class Supervisor:
         try:
             os.close(self._held)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            child.main(self._life)
+            child.main(self._life_pipe)
             status = 0
         except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor's stack is not its to unwind
             reason = error.strerror if isinstance(error, OSError) else None
-            event("process-failed", level=logging.ERROR, process=child.name, error=reason or type(error).__name__)
+            log_event("process-failed", level=logging.ERROR, process=child.name, error=reason or type(error).__name__)
         finally:
             logging.shutdown()
             os._exit(status)
 
-    def _reaped(self) -> list[Child]:
+    def _reap(self) -> list[Child]:
         """Return the children that have ended since they were looked for."""
         gone: list[Child] = []
         while any(child.pid for child in self._children):
@@ -176,27 +177,27 @@ class Supervisor:
     def _stop(self, got: signal.Signals | None) -> None:
         """Tell all children at once, so that the last can say that the others drain, and end the last after those."""
         self._stopping()
-        first, last = ([child for child in self._children if child.last is each] for each in (False, True))
-        _tell(last, signal.SIGTERM)
-        _tell(first, signal.SIGINT if got is signal.SIGINT else signal.SIGTERM)
+        first, last = ([child for child in self._children if child.last_restart is each] for each in (False, True))
+        _signal(last, signal.SIGTERM)
+        _signal(first, signal.SIGINT if got is signal.SIGINT else signal.SIGTERM)
         self._await_end(first)
-        _tell(last, signal.SIGINT)
+        _signal(last, signal.SIGINT)
         self._await_end(last)
 
     def _await_end(self, children: Sequence[Child]) -> None:
         """Return when *children*, which were told to stop, have ended; kill those that take too long."""
         until = time.monotonic() + max((child.stop_s for child in children), default=0.0) + _GRACE_S
         while any(child.pid for child in children) and (left_s := until - time.monotonic()) > 0:
-            if self._signalled(left_s) not in (None, signal.SIGCHLD):
-                _tell(children, signal.SIGINT)
-            self._reaped()
-        _tell(children, signal.SIGKILL)
+            if self._wait_for_signal(left_s) not in (None, signal.SIGCHLD):
+                _signal(children, signal.SIGINT)
+            self._reap()
+        _signal(children, signal.SIGKILL)
         for child in children:
             if child.pid:
                 os.waitpid(child.pid, 0)
                 child.pid = None
 
-    def _signalled(self, wait_s: float | None) -> signal.Signals | None:
+    def _wait_for_signal(self, wait_s: float | None) -> signal.Signals | None:
         """Return the next signal, None where none arrives within *wait_s*."""
         if wait_s is None:
             return signal.Signals(signal.sigwaitinfo(self._signals).si_signo)
@@ -204,7 +205,7 @@ class Supervisor:
         return signal.Signals(got.si_signo) if got else None
 
 
-def _tell(children: Sequence[Child], number: signal.Signals) -> None:
+def _signal(children: Sequence[Child], number: signal.Signals) -> None:
     for child in children:
         if child.pid:
             os.kill(child.pid, number)

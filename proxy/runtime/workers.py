@@ -21,15 +21,15 @@ from aiohttp import web
 from proxy.admin import aggregate as together
 from proxy.admin.app import Runner
 from proxy.config.model import Settings
-from proxy.observability.logging import event
-from proxy.runtime.app import Place, StopSignals, listening, running, url_of
+from proxy.observability.logging import log_event
+from proxy.runtime.app import StopSignals, WorkerContext, make_url, open_sockets, running
 from proxy.runtime.supervision import Child, Supervisor
 from proxy.server.acceptor import ConnectionTable
 
 _STOP_S = 10.0  # what an operators' process may take to stop, half of it for what it is asked
 
 
-def supervised(settings: Settings) -> signal.Signals | None:
+def run_supervised(settings: Settings) -> signal.Signals | None:
     """Run workers until SIGTERM, SIGINT or SIGHUP, and return which it was, None where one can't be kept running.
 
     Raises `OSError` where an address can't be listened on.
@@ -37,27 +37,29 @@ def supervised(settings: Settings) -> signal.Signals | None:
     count = settings.server.workers
     with ExitStack() as stack:
         callers, operators, *each = (
-            [stack.enter_context(bound) for bound in listening(address)]
+            [stack.enter_context(bound) for bound in open_sockets(address)]
             for address in (settings.server.listen, settings.admin.listen, *["127.0.0.1:0"] * count)
         )
-        part, secret = part_of(settings), secrets.token_bytes(32)
+        part, secret = worker_settings(settings), secrets.token_bytes(32)
         connections = ConnectionTable(count)
         workers = [
             Child(
                 f"worker {number}",
-                partial(_serve, part, Place(callers, inside, secret, connections, number - 1)),
+                partial(_serve, part, WorkerContext(callers, inside, secret, connections, number - 1)),
                 stop_s=settings.server.drain_delay_s + settings.server.drain_s,
             )
             for number, inside in enumerate(each, 1)
         ]
-        urls = [url_of("127.0.0.1", inside[0].getsockname()[1]) for inside in each]
-        admin = Child("operators", partial(_administer, settings, callers, operators, urls), stop_s=_STOP_S, last=True)
+        urls = [make_url("127.0.0.1", inside[0].getsockname()[1]) for inside in each]
+        admin = Child(
+            "operators", partial(_administer, settings, callers, operators, urls), stop_s=_STOP_S, last_restart=True
+        )
         # The workers have the sockets too, and accept during `server.drain_delay_s`. Behind that nobody may be accepted
         # whom no worker will answer, so the supervisor closes its own.
         return Supervisor([*workers, admin], stopping=lambda: _close(callers)).run()
 
 
-def part_of(settings: Settings) -> Settings:
+def worker_settings(settings: Settings) -> Settings:
     """Return the settings of one worker: its part of what all of them together may do at once."""
     count = settings.server.workers
     server = {"max_concurrent": max(1, settings.server.max_concurrent // count)}
@@ -70,7 +72,7 @@ def part_of(settings: Settings) -> Settings:
     )
 
 
-def _serve(settings: Settings, place: Place, life: int) -> None:
+def _serve(settings: Settings, place: WorkerContext, life: int) -> None:
     """Be a worker until a signal, or until the supervisor is gone."""
 
     async def serving() -> None:
@@ -93,7 +95,7 @@ def _administer(
     The supervisor sends SIGTERM when the workers begin to drain, and SIGINT when they have ended.
     """
     where = tuple(
-        url_of(address.rpartition(":")[0], bound[0].getsockname()[1], secure=secure)
+        make_url(address.rpartition(":")[0], bound[0].getsockname()[1], secure=secure)
         for address, bound, secure in (
             (settings.server.listen, callers, settings.server.tls_cert is not None),
             (settings.admin.listen, operators, False),
@@ -105,13 +107,13 @@ def _administer(
     async def administering() -> None:
         signals = StopSignals(life)
         async with aiohttp.ClientSession() as session:
-            workers = together.Workers(urls, session)
+            workers = together.WorkerPool(urls, session)
             application = together.application(workers, token=token, is_stopping=signals.first.done)
             runner = Runner(application, shutdown_timeout=_STOP_S / 2)
             await runner.setup()
             for each in operators:
                 await web.SockSite(runner, each).start()
-            telling = asyncio.create_task(_told_when_ready(workers, where, settings.upstream.url))
+            telling = asyncio.create_task(_announce_when_ready(workers, where, settings.upstream.url))
             await signals.first
             telling.cancel()
             await asyncio.gather(telling, return_exceptions=True)
@@ -123,10 +125,10 @@ def _administer(
     uvloop.run(administering())
 
 
-async def _told_when_ready(workers: together.Workers, where: tuple[str, ...], upstream: str) -> None:
-    await together.started(workers)
+async def _announce_when_ready(workers: together.WorkerPool, where: tuple[str, ...], upstream: str) -> None:
+    await together.are_started(workers)
     callers, operators = where
-    event("listening", callers=callers, operators=operators, upstream=upstream)
+    log_event("listening", callers=callers, operators=operators, upstream=upstream)
 
 
 def _close(sockets: Sequence[socket.socket]) -> None:

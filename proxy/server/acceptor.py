@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.observability.logging import event
+from proxy.observability.logging import log_event
 
 MARGIN: Final = 1  # connections that a worker may have more than another one before it waits,
 MARGIN_SHARE: Final = 8  # and one for each so many that the other one has: short connections come and go
@@ -35,7 +35,7 @@ PATIENCE_S: Final = 0.005  # longest wait of a connection for a worker that has 
 
 
 @dataclass(slots=True)
-class _Allowance:
+class _Overtaking:
     """How many connections may be accepted before a peer that has fewer, as long as it has *accepted* no more."""
 
     accepted: int
@@ -77,7 +77,7 @@ class WorkerLoad:
         self._table = table
         self._number = number
         self._peers = [each for each in range(table.worker_count) if each != number]
-        self._allowances: dict[int, _Allowance] = {}
+        self._allowances: dict[int, _Overtaking] = {}
         self._open = 0
         table.set_open(number, 0)  # a worker that had this number before may have died
 
@@ -94,8 +94,8 @@ class WorkerLoad:
     def accepted(self) -> None:
         """Note that this worker accepted a connection: it uses the allowances up."""
         self._table.count_accepted(self._number)
-        for allowance in self._allowances.values():
-            allowance.left -= 1
+        for limit in self._allowances.values():
+            limit.left -= 1
 
     def is_ahead(self) -> bool:
         """Whether to leave the next connection to a peer, which has fewer."""
@@ -106,21 +106,21 @@ class WorkerLoad:
         for peer in filter(self._is_behind, self._peers):
             accepted, before = self._table.accepted(peer), self._allowances.get(peer)
             size = before.size * 2 if before and before.accepted == accepted else 1
-            self._allowances[peer] = _Allowance(accepted, size, size)
+            self._allowances[peer] = _Overtaking(accepted, size, size)
 
     def _is_behind(self, peer: int) -> bool:
         has = self._table.open(peer)
         return self._open > has + MARGIN + has // MARGIN_SHARE
 
     def _may_overtake(self, peer: int) -> bool:
-        allowance = self._allowances.get(peer)
-        return allowance is not None and allowance.left > 0 and allowance.accepted == self._table.accepted(peer)
+        limit = self._allowances.get(peer)
+        return limit is not None and limit.left > 0 and limit.accepted == self._table.accepted(peer)
 
 
-_MOST_AT_ONCE: Final = 64
+_MAX_BATCH: Final = 64
 _PAUSE_S: Final = 1.0
 _LOOK_S: Final = 0.001
-_HANDSHAKES_S: Final = 0.25  # in which TLS handshakes end that have begun when it is stopped
+_MAX_HANDSHAKE_WAIT_S: Final = 0.25  # in which TLS handshakes end that have begun when it is stopped
 
 
 class Acceptor:
@@ -164,7 +164,7 @@ class Acceptor:
                 pause.cancel()
             each.close()
         if self._connecting:
-            _, unfinished = await asyncio.wait(self._connecting, timeout=_HANDSHAKES_S)
+            _, unfinished = await asyncio.wait(self._connecting, timeout=_MAX_HANDSHAKE_WAIT_S)
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
@@ -183,7 +183,7 @@ class Acceptor:
             if not self._accept_one(listening):
                 self._at_once[listening] = 1
                 return
-        self._at_once[listening] = min(2 * self._at_once[listening], _MOST_AT_ONCE)
+        self._at_once[listening] = min(2 * self._at_once[listening], _MAX_BATCH)
 
     def _wait_for_peers(self, listening: socket.socket, load: WorkerLoad, until: float) -> None:
         """Look again and again whether peers have caught up, and accept what still waits after *until*."""
@@ -205,7 +205,7 @@ class Acceptor:
         except ConnectionAbortedError:
             return True
         except OSError as error:
-            event("accept_failed", level=logging.ERROR, error=error.strerror)
+            log_event("accept_failed", level=logging.ERROR, error=error.strerror)
             self._pause(listening)
             return False
         connection.setblocking(False)

@@ -22,16 +22,16 @@ from typing import Final
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11, web
 
 from proxy.core.messages import Fields, Request, Response
-from proxy.errors import BadRequestError, BrokenBodyError, NotCarriedOnError, ProxyError
-from proxy.gateway.gateway import Answer, Arrival
-from proxy.http.negotiation import told
-from proxy.http.validation import Malformed, is_host, malformed, origin_form, written
+from proxy.errors import BadRequestError, BrokenBodyError, NotImplementedByProxyError, ProxyError
+from proxy.gateway.gateway import ClientConnection, GatewayResponse
+from proxy.http.negotiation import render_error
+from proxy.http.validation import MalformedRequest, find_malformation, is_host, serialize_head, to_origin_form
 
-BODILESS: Final = frozenset({204, 304})
-_OURS: Final = frozenset({"cache-status", "x-request-id", "content-length", "connection"})
+BODILESS_STATUSES: Final = frozenset({204, 304})
+_OWN_FIELDS: Final = frozenset({"cache-status", "x-request-id", "content-length", "connection"})
 
 
-class Written(web.StreamResponse):
+class WrittenResponse(web.StreamResponse):
     """An answer that has been written: its *head*, as far as the request id, and its *body*."""
 
     def __init__(self, status: int, keep_alive: bool, head: bytes, body: bytes) -> None:
@@ -47,21 +47,21 @@ class Written(web.StreamResponse):
         """Do nothing: it is done."""
 
 
-def finished_head(answer: Response, *, version: HttpVersion, keep_alive: bool, cache_status: str, now: float) -> bytes:
+def render_head(answer: Response, *, version: HttpVersion, keep_alive: bool, cache_status: str, now: float) -> bytes:
     """Return the head of *answer*, given at *now*, as far as the value of `X-Request-Id`, which stands last.
 
     Raises `ValueError` as `written` does.
     """
-    lines = [f"HTTP/{version.major}.{version.minor} {answer.status} {answer.reason or phrase(answer.status)}"]
+    lines = [f"HTTP/{version.major}.{version.minor} {answer.status} {answer.reason or reason_phrase(answer.status)}"]
     dated = False
     for name, value in answer.fields:
         folded = name.lower()
-        if folded not in _OURS:
+        if folded not in _OWN_FIELDS:
             dated = dated or folded == "date"
             lines.append(f"{name}: {value}")
     if not dated:
-        lines.append(f"Date: {http_date(int(now))}")
-    if answer.status not in BODILESS:
+        lines.append(f"Date: {format_http_date(int(now))}")
+    if answer.status not in BODILESS_STATUSES:
         lines.append(f"Content-Length: {len(answer.body)}")
     if not keep_alive:
         lines.append("Connection: close")
@@ -69,19 +69,19 @@ def finished_head(answer: Response, *, version: HttpVersion, keep_alive: bool, c
         lines.append("Connection: keep-alive")
     lines.append(f"Cache-Status: {cache_status}")
     lines.append("X-Request-Id: ")
-    return written(lines)
+    return serialize_head(lines)
 
 
-def whole_head(first: str, lines: Iterable[tuple[str, str]]) -> bytes:
+def render_streamed_head(first: str, lines: Iterable[tuple[str, str]]) -> bytes:
     """Return a head as it is sent, from its *first* line to the empty one.
 
     Raises `ValueError` as `written` does.
     """
-    return written([first, *(f"{name}: {value}" for name, value in lines), "", ""])
+    return serialize_head([first, *(f"{name}: {value}" for name, value in lines), "", ""])
 
 
 @lru_cache(maxsize=64)
-def phrase(status: int) -> str:
+def reason_phrase(status: int) -> str:
     """Return the reason phrase of *status*, "" for one that has none."""
     try:
         return HTTPStatus(status).phrase
@@ -90,15 +90,15 @@ def phrase(status: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def http_date(second: int) -> str:
+def format_http_date(second: int) -> str:
     """Return *second* of the epoch as `Date` has it (RFC 9110 §5.6.7)."""
     return formatdate(second, usegmt=True)
 
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
-_CONTINUED: Final = web.RequestKey("continued", bool)  # whether the caller was asked for its body
-STALL_S: Final = 60.0  # the longest that a caller may neither send nor take anything in the middle of a body
+_CONTINUE_SENT: Final = web.RequestKey("continued", bool)  # whether the caller was asked for its body
+STALL_TIMEOUT_S: Final = 60.0  # the longest that a caller may neither send nor take anything in the middle of a body
 _JOINED_BYTES: Final = 64 * 1024  # copying as much costs less than a second buffer to the kernel
 
 
@@ -113,43 +113,43 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
-def received(request: web.BaseRequest, *, known_as: str) -> Request:
+def to_request(request: web.BaseRequest, *, request_id: str) -> Request:
     """Return *request* as ours.
 
-    Raises `BadRequestError` for one that two servers could take differently, `NotCarriedOnError` for CONNECT, TRACE and
-    codings that nobody here undoes.
+    Raises `BadRequestError` for one that two servers could take differently, `NotImplementedByProxyError` for CONNECT,
+    TRACE and codings that nobody here undoes.
     """
     if request.method in _REFUSED_METHODS:
-        raise NotCarriedOnError(f"method {request.method}: not carried on by this proxy")
+        raise NotImplementedByProxyError(f"method {request.method}: not carried on by this proxy")
     fields = _fields(request)
-    hosts, codings = fields.all("host"), fields.all("transfer-encoding")
-    lengths = fields.all("content-length")
-    fault = malformed(version=request.version, hosts=hosts, codings=codings, lengths=lengths)
-    target = fault or origin_form(request.method, request.raw_path, hosts[0] if hosts else None)
-    if isinstance(target, Malformed):
-        raise (NotCarriedOnError if target.status == 501 else BadRequestError)(target.fact)
-    if fields.get("expect") is not None and not _expects(request):
+    hosts, codings = fields.get_all("host"), fields.get_all("transfer-encoding")
+    lengths = fields.get_all("content-length")
+    fault = find_malformation(version=request.version, hosts=hosts, codings=codings, lengths=lengths)
+    target = fault or to_origin_form(request.method, request.raw_path, hosts[0] if hosts else None)
+    if isinstance(target, MalformedRequest):
+        raise (NotImplementedByProxyError if target.status == 501 else BadRequestError)(target.message)
+    if fields.get("expect") is not None and not _expects_continue(request):
         fields = fields.without(["expect"])
-    body = _body(request) if request.body_exists else None
-    interim = partial(_tell, request) if request.version >= HttpVersion11 else None
-    return Request(request.method, target, fields, known_as, body, interim=interim)
+    body = _read_body(request) if request.body_exists else None
+    interim = partial(_send_interim, request) if request.version >= HttpVersion11 else None
+    return Request(request.method, target, fields, request_id, body, on_interim=interim)
 
 
-def _tell(request: web.BaseRequest, status: int, fields: Fields) -> None:
+def _send_interim(request: web.BaseRequest, status: int, fields: Fields) -> None:
     """Send an interim answer, which HTTP/1.0 knows nothing of (RFC 9110 §15.2)."""
     if request.transport is not None and not request.writer.output_size:
-        request.transport.write(whole_head(f"HTTP/1.1 {status} {phrase(status)}", fields))
+        request.transport.write(render_streamed_head(f"HTTP/1.1 {status} {reason_phrase(status)}", fields))
 
 
-def _expects(request: web.BaseRequest) -> bool:
+def _expects_continue(request: web.BaseRequest) -> bool:
     """Whether the caller keeps its body until it is asked for (RFC 9110 §10.1.1), which none of HTTP/1.0 does."""
     told = request.headers.getall("Expect", []) if request.body_exists and request.version >= HttpVersion11 else []
     return [value.lower() for value in told] == ["100-continue"]
 
 
-def keeps_its_body(request: web.BaseRequest) -> bool:
+def withholds_body(request: web.BaseRequest) -> bool:
     """Whether the caller was never asked for its body, and has sent nothing of it."""
-    return _expects(request) and _CONTINUED not in request and not request.content.total_bytes
+    return _expects_continue(request) and _CONTINUE_SENT not in request and not request.content.total_bytes
 
 
 def _fields(request: web.BaseRequest) -> Fields:
@@ -158,22 +158,22 @@ def _fields(request: web.BaseRequest) -> Fields:
     )
 
 
-def arrival(request: web.BaseRequest) -> Arrival:
+def client_connection(request: web.BaseRequest) -> ClientConnection:
     """Return where *request* came from; its origin is told only to itself and never stored."""
     host = request.headers.get("Host", "")
     connection = request.protocol  # which looks both up once
     scheme, peer = "https" if connection.ssl_context else "http", connection.peername
     address = peer[0] if isinstance(peer, tuple) else None
-    return Arrival(address, f"{scheme}://{host}" if is_host(host) else "")
+    return ClientConnection(address, f"{scheme}://{host}" if is_host(host) else "")
 
 
-async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
-    if _expects(request) and request.transport and not request.writer.output_size:
-        request[_CONTINUED] = True
+async def _read_body(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    if _expects_continue(request) and request.transport and not request.writer.output_size:
+        request[_CONTINUE_SENT] = True
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     while True:
         try:
-            async with _unstalled(request):
+            async with _limit_stall(request):
                 chunk = await request.content.readany()
         except ConnectionResetError as error:
             raise BrokenBodyError("body: not sent to its end") from error
@@ -183,43 +183,47 @@ async def _body(request: web.BaseRequest) -> AsyncIterator[bytes]:
 
 
 @asynccontextmanager
-async def _unstalled(request: web.BaseRequest) -> AsyncIterator[None]:
+async def _limit_stall(request: web.BaseRequest) -> AsyncIterator[None]:
     """Hang up on a caller that neither sends nor takes anything for long: it may hold a connection to the upstream."""
     try:
-        async with asyncio.timeout(STALL_S):
+        async with asyncio.timeout(STALL_TIMEOUT_S):
             yield
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
-        raise ConnectionResetError(f"caller: nothing moved for {STALL_S:g}s") from None
+        raise ConnectionResetError(f"caller: nothing moved for {STALL_TIMEOUT_S:g}s") from None
 
 
-async def respond(request: web.BaseRequest, answer: Answer, *, known_as: str, last: bool) -> web.StreamResponse:
+async def respond(
+    request: web.BaseRequest, answer: GatewayResponse, *, request_id: str, last: bool
+) -> web.StreamResponse:
     """Send *answer* and return what was sent; with the *last* one the connection ends."""
     cache_status = str(answer.cache_status)
     if answer.response is not None:
-        return await _send(request, answer.response, cache_status=cache_status, known_as=known_as, last=last)
-    assert answer.exchange is not None
-    exchange = answer.exchange
-    own = (("Cache-Status", cache_status), ("X-Request-Id", known_as))
-    response = _prepared(exchange.status, exchange.reason, exchange.fields, own)
-    length = exchange.fields.get("content-length")
+        return await _send_finished(
+            request, answer.response, cache_status=cache_status, request_id=request_id, last=last
+        )
+    assert answer.streamed is not None
+    streamed = answer.streamed
+    own = (("Cache-Status", cache_status), ("X-Request-Id", request_id))
+    response = _prepare_stream(streamed.status, streamed.reason, streamed.fields, own)
+    length = streamed.fields.get("content-length")
     if length is not None:
         response.headers["Content-Length"] = length
     if last:
         response.force_close()
     await response.prepare(request)
-    async for chunk in exchange.chunks:
-        async with _unstalled(request):
+    async for chunk in streamed.chunks:
+        async with _limit_stall(request):
             await response.write(chunk)
-    async with _unstalled(request):
+    async with _limit_stall(request):
         await response.write_eof()
     return response
 
 
-def _refusal(request: web.BaseRequest, error: ProxyError, *, known_as: str) -> Response:
+def _error_response(request: web.BaseRequest, error: ProxyError, *, request_id: str) -> Response:
     """Return the answer that tells *error* to who sent *request*."""
-    kind, body = told(error.code, error.message, request_id=known_as, asked=_fields(request))
+    kind, body = render_error(error.code, error.message, request_id=request_id, request_fields=_fields(request))
     lines = [("Content-Type", kind), ("Cache-Control", "no-store")]
     if error.status == 401:
         lines.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 §11.6.1
@@ -228,53 +232,61 @@ def _refusal(request: web.BaseRequest, error: ProxyError, *, known_as: str) -> R
     return Response(error.status, Fields(lines), body)
 
 
-async def refuse(request: web.BaseRequest, error: ProxyError, *, known_as: str, last: bool) -> web.StreamResponse:
+async def send_error(request: web.BaseRequest, error: ProxyError, *, request_id: str, last: bool) -> web.StreamResponse:
     """Send the answer that tells *error*; with the *last* one the connection ends."""
-    sent = refuse_at_once(request, error, known_as=known_as, last=last)
-    await _taken(request)
+    sent = send_error_now(request, error, request_id=request_id, last=last)
+    await _drain(request)
     return sent
 
 
-def refuse_at_once(request: web.BaseRequest, error: ProxyError, *, known_as: str, last: bool = True) -> Written:
+def send_error_now(
+    request: web.BaseRequest, error: ProxyError, *, request_id: str, last: bool = True
+) -> WrittenResponse:
     """Send the answer that tells *error*, and don't wait for a slow reader."""
-    answer = _refusal(request, error, known_as=known_as)
+    answer = _error_response(request, error, request_id=request_id)
     status = "ims-proxy; fwd=bypass; detail=error"
-    return _written(request, answer, cache_status=status, known_as=known_as, last=last)
+    return _write(request, answer, cache_status=status, request_id=request_id, last=last)
 
 
-async def _send(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str, last: bool) -> Written:
-    sent = _written(request, answer, cache_status=cache_status, known_as=known_as, last=last)
-    await _taken(request)
+async def _send_finished(
+    request: web.BaseRequest, answer: Response, *, cache_status: str, request_id: str, last: bool
+) -> WrittenResponse:
+    sent = _write(request, answer, cache_status=cache_status, request_id=request_id, last=last)
+    await _drain(request)
     return sent
 
 
-def _written(request: web.BaseRequest, answer: Response, *, cache_status: str, known_as: str, last: bool) -> Written:
+def _write(
+    request: web.BaseRequest, answer: Response, *, cache_status: str, request_id: str, last: bool
+) -> WrittenResponse:
     """Write *answer* at once; aiohttp has nothing left to do but to wait for a slow reader."""
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("caller: gone before the answer")
     keep_alive = bool(request.keep_alive) and not last
     version = max(request.version, HttpVersion10)  # what came before has no head in which to say so
-    head = finished_head(answer, version=version, keep_alive=keep_alive, cache_status=cache_status, now=time.time())
-    body = b"" if request.method == "HEAD" or answer.status in BODILESS else answer.body
-    end = known_as.encode() + b"\r\n\r\n"
+    head = render_head(answer, version=version, keep_alive=keep_alive, cache_status=cache_status, now=time.time())
+    body = b"" if request.method == "HEAD" or answer.status in BODILESS_STATUSES else answer.body
+    end = request_id.encode() + b"\r\n\r\n"
     request.writer.output_size += len(head) + len(end) + len(body)
     if len(body) < _JOINED_BYTES:
         transport.write(b"".join((head, end, body)))
     else:
         transport.writelines((head + end, body))
-    return Written(answer.status, keep_alive, head, body)
+    return WrittenResponse(answer.status, keep_alive, head, body)
 
 
-async def _taken(request: web.BaseRequest) -> None:
+async def _drain(request: web.BaseRequest) -> None:
     """Return once what was written is taken, but for what fits into a buffer."""
     if request.transport is not None and request.transport.get_write_buffer_size():
-        async with _unstalled(request):
+        async with _limit_stall(request):
             await request.writer.drain()
 
 
-def _prepared(status: int, reason: str | None, fields: Fields, own: tuple[tuple[str, str], ...]) -> web.StreamResponse:
-    response = _Response(status=status, reason=reason or phrase(status))
+def _prepare_stream(
+    status: int, reason: str | None, fields: Fields, own: tuple[tuple[str, str], ...]
+) -> web.StreamResponse:
+    response = _StreamResponse(status=status, reason=reason or reason_phrase(status))
     replaced = {name.lower() for name, _ in own} | {"content-length"}
     for name, value in fields:
         if name.lower() not in replaced:
@@ -284,15 +296,15 @@ def _prepared(status: int, reason: str | None, fields: Fields, own: tuple[tuple[
     return response
 
 
-class _Response(web.StreamResponse):
+class _StreamResponse(web.StreamResponse):
     """A response without aiohttp's own ideas: no `Server`, no `Content-Type` that the upstream did not send."""
 
     async def _prepare_headers(self) -> None:
-        wanted = set(self.headers)
+        span_request = set(self.headers)
         await super()._prepare_headers()
-        if "Content-Type" not in wanted:
+        if "Content-Type" not in span_request:
             self.headers.pop("Content-Type", None)
-        if "Server" not in wanted:
+        if "Server" not in span_request:
             self.headers.pop("Server", None)
         if "Date" not in self.headers:
             self.headers["Date"] = formatdate(usegmt=True)
@@ -306,6 +318,6 @@ class _Response(web.StreamResponse):
             raise ConnectionResetError("caller: gone before the answer")
         version = request.version
         first = f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}"
-        head = whole_head(first, self.headers.items())
+        head = render_streamed_head(first, self.headers.items())
         request.writer.output_size += len(head)
         transport.write(head)

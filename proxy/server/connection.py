@@ -20,42 +20,42 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from proxy.errors import BadRequestError, BrokenBodyError, FieldsTooLargeError, ProxyError, TargetTooLongError
-from proxy.observability.logging import event
+from proxy.observability.logging import log_event
 from proxy.server import adapter
 from proxy.server.acceptor import WorkerLoad
-from proxy.server.fast_path import METHODS, HeadMemo, Known, Peer, alone
+from proxy.server.fast_path import REPLAYED_METHODS, HeadDigest, ReplayCache, ReplayPeer, is_single_head
 
 
-class Asked(NamedTuple):
-    """A head that is *known* to the memory, and the *epoch* before anything was looked up for it."""
+class ForwardedHead(NamedTuple):
+    """A head that is *head* to the memory, and the *epoch* before anything was looked up for it."""
 
-    known: Known
+    head: HeadDigest
     epoch: int | None
 
 
-class Repeating(RequestHandler):
-    """One caller's connection; it answers from *memo* what need not be parsed.
+class ReplayingConnection(RequestHandler):
+    """One caller's connection; it answers from *replay_cache* what need not be parsed.
 
     That takes a head that is alone: nothing before it is unfinished, no answer is under way, nothing follows it.
-    *asked* is such a head that is on its whole way through now. *answered* is how many requests have got their answers
-    to the last byte, each with leave to send another.
+    *forwarded* is such a head that is on its whole way through now. *answered* is how many requests have got their
+    answers to the last byte, each with leave to send another.
     """
 
-    def __init__(self, manager: Any, memo: HeadMemo | None, **settings: Any) -> None:
+    def __init__(self, manager: Any, replay_cache: ReplayCache | None, **settings: Any) -> None:
         super().__init__(manager, **settings)
-        self.asked: Asked | None = None
+        self.forwarded: ForwardedHead | None = None
         self.answered = 0
-        self._memo = memo
-        self._peer: Peer | None = None
+        self._replay_cache = replay_cache
+        self._peer: ReplayPeer | None = None
         self._at_start = True  # what comes next is the beginning of a message
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note where the connection comes from."""
         super().connection_made(transport)
-        if self._memo is not None:
+        if self._replay_cache is not None:
             peer = transport.get_extra_info("peername")
             address = str(peer[0]) if isinstance(peer, tuple) else ""
-            self._peer = self._memo.peer(address, tls=transport.get_extra_info("sslcontext") is not None)
+            self._peer = self._replay_cache.peer(address, tls=transport.get_extra_info("sslcontext") is not None)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Keep nothing of what was sent."""
@@ -65,85 +65,89 @@ class Repeating(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Answer *data* if it is a request that was answered lately, else let it be parsed."""
-        known = self._known(data)
-        if known is None or not self._repeated(known):
+        known = self._find_known_head(data)
+        if known is None or not self._replay(known):
             self._parse(data, known)
 
-    def _known(self, data: bytes) -> Known | None:
+    def _find_known_head(self, data: bytes) -> HeadDigest | None:
         """Return *data* as the memory knows it, None where it is not a head that an answer may be given to at once."""
         if not self._at_start or self._request_count != self.answered or self._paused:
             return None  # an answer is under way, or still on its way to a slow reader
-        if self._peer is None or self._force_close or self._close or not data.startswith(METHODS):
+        if self._peer is None or self._force_close or self._close or not data.startswith(REPLAYED_METHODS):
             return None
-        return self._peer.known(data)
+        return self._peer.digest_head(data)
 
-    def _repeated(self, known: Known) -> bool:
-        """Give the answer that the memory has to a *known* head, and return whether it has one."""
+    def _replay(self, head_digest: HeadDigest) -> bool:
+        """Give the answer that the memory has to a *head_digest* head, and return whether it has one."""
         started = time.perf_counter()
-        repeat = self._memo.find(known) if self._memo is not None else None
-        if repeat is None or self._memo is None or self.transport is None:
+        repeat = self._replay_cache.find(head_digest) if self._replay_cache is not None else None
+        if repeat is None or self._replay_cache is None or self.transport is None:
             return False
-        request_id = known.request_id or self._memo.new_id()
+        request_id = head_digest.request_id or self._replay_cache.new_id()
         self.transport.write(b"%b%b\r\n\r\n%b" % (repeat.head, request_id, repeat.body))
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        repeat.seen.served(time.perf_counter() - started, request_id)
+        repeat.recorder.record(time.perf_counter() - started, request_id)
         return True
 
-    def _parse(self, data: bytes, known: Known | None) -> None:
-        """Let *data* go its whole way; an answer to what is *known* may be remembered if it came alone."""
-        memo, single = self._memo, alone(data)
-        self.asked = Asked(known, memo.epoch()) if memo is not None and known is not None and single else None
+    def _parse(self, data: bytes, head_digest: HeadDigest | None) -> None:
+        """Let *data* go its whole way; an answer to what is *head_digest* may be remembered if it came alone."""
+        replay_cache, single = self._replay_cache, is_single_head(data)
+        self.forwarded = (
+            ForwardedHead(head_digest, replay_cache.epoch())
+            if replay_cache is not None and head_digest is not None and single
+            else None
+        )
         count = self._request_count
         super().data_received(data)
         # A head that was alone in `data` and made one message without a body ends where `data` does.
-        self._at_start = single and self._request_count == count + 1 and self._bodiless
+        self._at_start = single and self._request_count == count + 1 and self._is_bodiless
         if not self._at_start:
-            self.asked = None
+            self.forwarded = None
 
-    def was_answered(self) -> None:
+    def note_answered(self) -> None:
         """Count one answer."""
         self.answered += 1
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no request is under way: none came, or none came whole, since the last answer."""
         return self._waiter is not None and not self._waiter.done()
 
     @property
-    def _bodiless(self) -> bool:
+    def _is_bodiless(self) -> bool:
         return bool(self._messages) and self._messages[-1][1] is EMPTY_PAYLOAD and not self._upgraded
 
 
 Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
-Unread = Callable[[int, str], None]
+OnUnreadable = Callable[[int, str], None]
 
 FIELD_BYTES: Final = 64 * 1024
 TARGET_BYTES: Final = 32 * 1024  # the gateway before IMS takes no longer one either
 _LOOK_S: Final = 0.01
-_TOLD_S: Final = 60.0
+_LOG_INTERVAL_S: Final = 60.0
 
 
-class Connection(Repeating):
+class Connection(ReplayingConnection):
     """One caller's connection.
 
-    *cut* says that bytes may have been lost: the parser drops whatever arrives together with a request for an upgrade,
-    which is never made here, or after it.
+    *lost_bytes* says that bytes may have been lost: the parser drops whatever arrives together with a request for an
+    upgrade, which is never made here, or after it.
     """
 
-    def __init__(self, manager: Server, memo: HeadMemo | None, **settings: Any) -> None:
-        super().__init__(manager, memo, **settings)
-        self.cut = False
+    def __init__(self, manager: Server, replay_cache: ReplayCache | None, **settings: Any) -> None:
+        super().__init__(manager, replay_cache, **settings)
+        self.lost_bytes = False
 
-    def _parse(self, data: bytes, known: Known | None) -> None:
-        super()._parse(data, known)
+    def _parse(self, data: bytes, head_digest: HeadDigest | None) -> None:
+        super()._parse(data, head_digest)
         if not self._at_start:
-            self._look_behind()
+            self._handle_parser_gaps()
 
-    def _look_behind(self) -> None:
+    def _handle_parser_gaps(self) -> None:
         """Make up for what the parser leaves behind: bytes that it drops, and a body that it never ends."""
         if not self._messages:
             return
-        self.cut = self.cut or any(getattr(message, "upgrade", False) for message, _ in self._messages)
+        self.lost_bytes = self.lost_bytes or any(getattr(message, "upgrade", False) for message, _ in self._messages)
         if not isinstance(self._messages[-1][0], RawRequestMessage):  # it stopped in the middle of something
             current = self._current_request
             unfinished = self._messages[-2][1] if len(self._messages) > 1 else current and current.content
@@ -151,9 +155,9 @@ class Connection(Repeating):
                 unfinished.set_exception(BrokenBodyError("body: chunks that can't be divided"))
 
     @property
-    def ending(self) -> bool:
+    def is_last_answer(self) -> bool:
         """Whether the answer that is given now is the last one: bytes were lost, or the server stops."""
-        return self.cut or (isinstance(self._manager, Server) and self._manager.draining)
+        return self.lost_bytes or (isinstance(self._manager, Server) and self._manager.draining)
 
     def handle_error(
         self,
@@ -163,53 +167,61 @@ class Connection(Repeating):
         message: str | None = None,  # noqa: ARG002 - may quote header bytes
     ) -> web.StreamResponse:
         """Return the answer to what could not be read: aiohttp's own page would quote it."""
-        error = _unread(exc)
+        error = _unreadable_error(exc)
         if status != 400:
             error = ProxyError("proxy: failed")
             if not isinstance(exc, (ProxyError, ConnectionError)):  # somebody broke off, which was counted as it is
-                event("failed", level=logging.ERROR, error=type(exc).__name__)
+                log_event("failed", level=logging.ERROR, error=type(exc).__name__)
         if request.writer.output_size:
             raise ConnectionResetError("caller: has half an answer, which only breaking off can tell")
         # Of a head that could not be read nothing is to be believed, its request id neither.
-        known_as = adapter.new_request_id()
+        request_id = adapter.new_request_id()
         if status == 400 and isinstance(self._manager, Server):
-            self._manager.unread(error.status, known_as)
-        return adapter.refuse_at_once(request, error, known_as=known_as)
+            self._manager.on_unreadable(error.status, request_id)
+        return adapter.send_error_now(request, error, request_id=request_id)
 
 
 class Server(web.Server):
-    """Makes a `Connection` for each caller, *most* of them at once.
+    """Makes a `Connection` for each caller, *max_connections* of them at once.
 
-    *unread* is told the status and the request id of each answer to what could not be read, which no handler sees.
-    `load`, where there are several workers, counts the connections.
+    *on_unreadable* is told the status and the request id of each answer to what could not be read, which no handler
+    sees. `load`, where there are several workers, counts the connections.
     """
 
-    def __init__(self, handler: Handler, memo: HeadMemo | None, *, most: int, unread: Unread, **settings: Any) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        replay_cache: ReplayCache | None,
+        *,
+        max_connections: int,
+        unread: OnUnreadable,
+        **settings: Any,
+    ) -> None:
         super().__init__(handler, handler_cancellation=True, **settings)
-        self.memo = memo
-        self.unread = unread
+        self.replay_cache = replay_cache
+        self.on_unreadable = unread
         self.draining = False
         self.load: WorkerLoad | None = None
-        self._most = most
-        self._told_at = -_TOLD_S
+        self._max_connections = max_connections
+        self._logged_at = -_LOG_INTERVAL_S
 
     def __call__(self) -> RequestHandler:
         """Return the protocol of a new connection."""
-        return Connection(self, self.memo, loop=self._loop, **self._kwargs)
+        return Connection(self, self.replay_cache, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Take a connection in; where there are too many, the first come of those that are idle makes room."""
         super().connection_made(handler, transport)
         if self.load:
             self.load.opened()
-        if len(self._connections) <= self._most:
+        if len(self._connections) <= self._max_connections:
             return
         known = (each for each in self._connections if isinstance(each, Connection))
-        next((each for each in known if each.idle and each.transport), handler).force_close()
+        next((each for each in known if each.is_idle and each.transport), handler).force_close()
         now = self._loop.time()
-        if now - self._told_at >= _TOLD_S:
-            self._told_at = now
-            event("connections-full", level=logging.WARNING, most=self._most)
+        if now - self._logged_at >= _LOG_INTERVAL_S:
+            self._logged_at = now
+            log_event("connections-full", level=logging.WARNING, most=self._max_connections)
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         """Note that a connection is closed."""
@@ -233,7 +245,7 @@ class Server(web.Server):
             await asyncio.sleep(_LOOK_S)
 
 
-def _unread(why: BaseException | None) -> ProxyError:
+def _unreadable_error(why: BaseException | None) -> ProxyError:
     """Return what to tell of a head that could not be read. The parser's own words may quote it."""
     if isinstance(why, LineTooLong):
         if why.args[1] == TARGET_BYTES:

@@ -7,66 +7,66 @@ from dataclasses import replace
 from math import inf
 from typing import Protocol
 
-from proxy.core.cache_key import ListingKey
-from proxy.core.span import Piece, Span
+from proxy.core.cache_key import CacheKey
+from proxy.core.span import Span, SpanSlice
 from proxy.core.values import immutable
 
 
 @immutable
-class State:
+class ListingState:
     """The state of a listing after the invalidations so far.
 
     *generation* changes with every invalidation that touches the listing: a span of another one was fetched before it.
-    *unsettled* says that a write has lately begun a job whose end will change lists again.
+    *changes_pending* says that a write has lately begun a job whose end will change lists again.
     """
 
     generation: str
-    unsettled: bool = False
+    changes_pending: bool = False
 
 
 @immutable
-class Found:
+class FoundSpans:
     """What a store has of a window: pieces that follow each other without a gap, whatever they may still be used for.
 
-    *behind* is how many rows were asked for with the span that holds the window's marker, 0 where no such span is
-    known; a caller with such a marker is paging.
+    *marker_span_limit* is how many rows were asked for with the span that holds the window's marker, 0 where no such
+    span is known; a caller with such a marker is paging.
 
-    While invalidations by other replicas may go unheard, *doubt* is not empty: it changes every now and then, and what
-    was learnt under another doubt is not used. Then only a fetch that began at *join_after* or later may be joined, by
-    the event loop's clock, and *unconfirmed* are the pieces of memory that may have been invalidated: they are for a
-    caller who gets nothing else, because no call may be made.
+    While invalidations by other replicas may go unheard, *uncertainty* is not empty: it changes every now and then, and
+    what was learnt under another doubt is not used. Then only a fetch that began at *join_after* or later may be
+    joined, by the event loop's clock, and *unconfirmed* are the pieces of memory that may have been invalidated: they
+    are for a caller who gets nothing else, because no call may be made.
     """
 
-    pieces: tuple[Piece, ...]
-    state: State
-    behind: int = 0
-    doubt: str = ""
+    slices: tuple[SpanSlice, ...]
+    state: ListingState
+    marker_span_limit: int = 0
+    uncertainty: str = ""
     join_after: float = -inf
-    unconfirmed: tuple[Piece, ...] = ()
+    unconfirmed: tuple[SpanSlice, ...] = ()
 
     @property
-    def as_last_resort(self) -> Found:
+    def as_last_resort(self) -> FoundSpans:
         """The same with the pieces that can't be confirmed now, for a caller who otherwise gets nothing."""
-        return replace(self, pieces=self.unconfirmed) if self.unconfirmed else self
+        return replace(self, slices=self.unconfirmed) if self.unconfirmed else self
 
     @property
-    def moment(self) -> str:
+    def knowledge(self) -> str:
         """Stands for what is known of invalidations now; a refusal is shared only among callers who found the same."""
-        return self.state.generation + self.doubt
+        return self.state.generation + self.uncertainty
 
 
 @immutable
-class Claim:
+class FetchLock:
     """Leave to fetch the span after a marker, while no other replica does.
 
     *fence* grows with every claim on the listing, and a span fetched under a lower one does not replace one fetched
-    under a higher; it is None where another replica holds the claim. *there* says that a span is stored after the
+    under a higher; it is None where another replica holds the claim. *is_stored* says that a span is stored after the
     marker, perhaps a later one than the claimant has seen.
     """
 
-    state: State
+    state: ListingState
     fence: int | None
-    there: bool = False
+    is_stored: bool = False
 
 
 @immutable
@@ -85,27 +85,27 @@ class Health:
 class SpanStore(Protocol):
     """Keeps spans by listing and marker. Every method may raise `StoreUnavailableError`."""
 
-    async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
-        """Return the pieces that follow the marker *after*, up to *count* images or the first gap.
+    async def lookup(self, key: CacheKey, marker: str, count: int, *, can_join: bool = True, now: float) -> FoundSpans:
+        """Return the pieces that follow the marker *marker*, up to *count_listings* images or the first gap.
 
-        Of spans that go on behind a marker the one fetched later is taken. Unless *joinable* it is one piece at most,
-        and one that holds *count* images or ends the listing goes before one that does not.
+        Of spans that go on behind a marker the one fetched later is taken. Unless *can_join* it is one piece at most,
+        and one that holds *count_listings* images or ends the listing goes before one that does not.
         """
         ...
 
-    async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
+    async def find_image(self, key: CacheKey, image_id: str, *, now: float) -> SpanSlice | None:
         """Return the span that holds the image *image_id*, from behind that image on."""
         ...
 
-    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
-        """Ask for leave to fetch the span after the marker *after*."""
+    async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:
+        """Ask for leave to fetch the span after the marker *marker*."""
         ...
 
-    async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
+    async def release_lock(self, key: CacheKey, marker: str, lock: FetchLock) -> None:
         """Give the claim back, if it is still held, and wake who waits for it."""
         ...
 
-    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> bool:
+    async def wait_for_release(self, key: CacheKey, marker: str, *, timeout_s: float) -> bool:
         """Return True as soon as the claim that another replica holds is given back or may be lost.
 
         False after *timeout_s*, or sooner where nobody would tell: then whoever waits claims anew. A holder that is
@@ -113,26 +113,26 @@ class SpanStore(Protocol):
         """
         ...
 
-    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
+    async def put(self, key: CacheKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
         """Keep *span* for *keep_s* seconds, replacing the one that starts at the same marker.
 
         *keep_s* covers the stale windows too, so it exceeds the lifetime that callers see.
         """
         ...
 
-    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
-        """Note that the spans of *key* after the markers *starts* were used again without the store being asked."""
+    def note_use(self, key: CacheKey, markers: Sequence[str]) -> None:
+        """Note that the spans of *key* after the markers *markers* were used again without the store being asked."""
         ...
 
-    async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
-        """Make the spans stored so far under one of *scopes* unusable, in a time that does not depend on how many.
+    async def invalidate(self, tags: Sequence[str], *, pending_s: float = 0.0, now: float) -> None:
+        """Make the spans stored so far under one of *tags* unusable, in a time that does not depend on how many.
 
-        When it returns, no replica uses them any more. For *unsettled_s* from now on every listing counts as unsettled.
+        When it returns, no replica uses them any more. For *pending_s* from now on every listing counts as unsettled.
         """
         ...
 
-    async def count(self, scope: str, *, now: float) -> int:
-        """Return how many listings are kept under *scope*, about."""
+    async def count_listings(self, tag: str, *, now: float) -> int:
+        """Return how many listings are kept under *tag*, about."""
         ...
 
     async def shared_secret(self, candidate: bytes) -> bytes:

@@ -41,104 +41,110 @@ from zlib import crc32
 import orjson
 from redis.exceptions import NoPermissionError, RedisError
 
-from proxy.core.cache_key import EVERYTHING
+from proxy.core.cache_key import ALL_TAG
 from proxy.errors import StoreUnavailableError
-from proxy.observability.event_loop import LoopClock, ended
-from proxy.observability.logging import event
+from proxy.observability.event_loop import LoopClock, cancel_and_wait
+from proxy.observability.logging import log_event
 from proxy.storage.redis import RedisStore
 
 
-class Acknowledged:
+class Acknowledgements:
     """Those who have acknowledged one message."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()
         self._more = asyncio.Event()
 
-    def by(self, name: str) -> None:
+    def add(self, name: str) -> None:
         """The replica *name* has, now or before."""
         self._names.add(name)
         self._more.set()
 
-    async def by_all(self, names: AbstractSet[str], *, count: int) -> None:
+    async def are_complete(self, names: AbstractSet[str], *, count: int) -> None:
         """Return when all of *names* have, and *count* in all."""
         while not (names <= self._names and len(self._names) >= count):
             self._more.clear()
             await self._more.wait()
 
 
-def replicas(names: Iterable[bytes]) -> set[str]:
+def parse_replica_names(names: Iterable[bytes]) -> set[str]:
     """Return the names of replicas; what is no text was put there by somebody else, and answers to nothing."""
     return {name.decode() for name in names if name.isascii()}
 
 
 _PAUSE_S: Final = 0.2
-_AT_ONCE_S: Final = 0.02
+_IMMEDIATE_S: Final = 0.02
 _SEEN_S: Final = 30.0  # how long a replica counts as lately seen
-_BRIEFLY_S: Final = 0.5  # how long a session that ended is expected to be followed by another
-_ANOTHER_RUN: Final = 2  # see run.lua
+_BRIEF_WAIT_S: Final = 0.5  # how long a session that ended is expected to be followed by another
+_RUN_CHANGED: Final = 2  # see run.lua
 _STARTING: Final = "not connected yet"
 
-Apply = Callable[[Collection[str], float], None]
+ApplyInvalidation = Callable[[Collection[str], float], None]
 
 
 class InvalidationBus:
     """One subscription, kept up for as long as it runs.
 
-    *apply* is told the scopes that have new generations, and until when listings are unsettled; *lost* is told that
-    messages may have been missed. *trust_s* is how long a replica believes its memory without hearing from Redis,
+    *apply* is told the scopes that have new generations, and until when listings are unsettled; *on_missed* is told
+    that messages may have been missed. *trust_s* is how long a replica believes its memory without hearing from Redis,
     seconds.
     """
 
     def __init__(
-        self, store: RedisStore, *, trust_s: float, loop_clock: LoopClock, apply: Apply, lost: Callable[[], None]
+        self,
+        store: RedisStore,
+        *,
+        trust_s: float,
+        loop_clock: LoopClock,
+        apply: ApplyInvalidation,
+        on_missed: Callable[[], None],
     ) -> None:
         self._store = store
         self._trust_s = trust_s
         self._loop_clock = loop_clock
         self._apply = apply
-        self._lost = lost
+        self._on_missed = on_missed
         self._name = secrets.token_hex(8)
         self._seen = {self._name: time.monotonic()}
-        self._left: set[str] = set()  # of those seen, who said goodbye
+        self._departed: set[str] = set()  # of those seen, who said goodbye
         self._trusted_until = 0.0
         self._published = 0  # how many invalidations there were at the latest heartbeat
         self._heard: int | None = None  # the number of the latest one that arrived
         self._has_beaten = False
         self._waiting: dict[str, set[asyncio.Event]] = {}
-        self._acknowledged: dict[str, Acknowledged] = {}
+        self._acknowledged: dict[str, Acknowledgements] = {}
         self._task: asyncio.Task[None] | None = None
         self._sessions = count(1)
         self._session: int | None = None
-        self._began = asyncio.Event()  # set while there is a session
+        self._session_began = asyncio.Event()  # set while there is a session
         self._ended_at = -inf  # when the latest session ended
-        self._home = ""
-        self._looked = asyncio.Event()  # set when Redis was first looked at, in vain or not
+        self._server_run = ""
+        self._was_checked = asyncio.Event()  # set when Redis was first looked at, in vain or not
         self.sessions_begun = 0
         self.down_reason = _STARTING
 
     @property
     def session(self) -> int | None:
         """A number that changes when Redis may have lost something; None while Redis is not to be believed."""
-        here = self._store.servers.home(self._store.names.run) == self._home
+        here = self._store.servers.server_of(self._store.names.server_run) == self._server_run
         return self._session if here else None
 
-    async def begun(self, *, wait_s: float) -> None:
+    async def wait_until_listening(self, *, wait_s: float) -> None:
         """Return when Redis has been looked at, or after *wait_s*: at the start, and briefly after a session ended."""
-        if not self._looked.is_set():
-            await self._wait(self._looked, wait_s)
+        if not self._was_checked.is_set():
+            await self._wait(self._was_checked, wait_s)
         elif self.session is None:
-            left_s = self._ended_at + _BRIEFLY_S - time.monotonic()
+            left_s = self._ended_at + _BRIEF_WAIT_S - time.monotonic()
             if left_s > 0:
-                await self._wait(self._began, min(wait_s, left_s))
+                await self._wait(self._session_began, min(wait_s, left_s))
 
     @property
-    def trusted(self) -> bool:
+    def is_trusted(self) -> bool:
         """Whether every invalidation so far has arrived, but for those whose sender still waits for us."""
         return time.monotonic() < self._trusted_until
 
     @property
-    def alone(self) -> bool:
+    def is_alone(self) -> bool:
         """Whether no other replica was seen lately; False until Redis could be asked.
 
         One that said goodbye was seen: its successor may start when Redis is away, and nobody hears of that one.
@@ -157,7 +163,7 @@ class InvalidationBus:
         One that goes away without saying goodbye is still counted for a while: a Redis that comes back empty knows of
         nobody.
         """
-        return frozenset(self._seen.keys() - self._left)
+        return frozenset(self._seen.keys() - self._departed)
 
     def start(self) -> None:
         """Begin to listen."""
@@ -166,14 +172,14 @@ class InvalidationBus:
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            await ended([self._task])
+            await cancel_and_wait([self._task])
             with suppress(RedisError, OSError, TimeoutError):
                 async with asyncio.timeout(_PAUSE_S):
                     await self._store.redis.zrem(self._store.names.replicas, self._name)
                     await self._store.redis.publish(self._store.names.channel, f"b:{self._name}")
 
-    async def tell(self, scopes: Sequence[str], *, unsettled_until: float) -> None:
-        """Tell every replica that *scopes* have new generations, and return when none answers from before them.
+    async def publish(self, tags: Sequence[str], *, pending_until: float) -> None:
+        """Tell every replica that *tags* have new generations, and return when none answers from before them.
 
         Where Redis refuses to publish, the others notice by the number of invalidations: their next heartbeat shows it,
         and they trust their memory for *trust_s* from the one before.
@@ -181,20 +187,20 @@ class InvalidationBus:
         Raises `StoreUnavailableError` where nothing could be told.
         """
         message = secrets.token_hex(8)
-        acknowledged = self._acknowledged[message] = Acknowledged()
-        told = orjson.dumps({"of": message, "to": self._name, "scopes": scopes, "unsettled_until": unsettled_until})
+        acknowledged = self._acknowledged[message] = Acknowledgements()
+        told = orjson.dumps({"of": message, "to": self._name, "scopes": tags, "unsettled_until": pending_until})
         names = self._store.names
         try:
             listening, counted = await self._store.commands.run(
-                "tell", [names.replicas, names.news], [names.channel, b"i:", b"%08x:" % crc32(told) + told]
+                "tell", [names.replicas, names.invalidation_log], [names.channel, b"i:", b"%08x:" % crc32(told) + told]
             )
             if listening < 0:
                 await asyncio.sleep(self._trust_s)
                 return
-            expected = replicas(counted) | (self._seen.keys() - self._left)
+            expected = parse_replica_names(counted) | (self._seen.keys() - self._departed)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._trust_s):
-                    await acknowledged.by_all(expected, count=listening)
+                    await acknowledged.are_complete(expected, count=listening)
         finally:
             del self._acknowledged[message]
 
@@ -230,26 +236,26 @@ class InvalidationBus:
             broke = self._session is not None and not refused
             self._session = self._session if refused else None
             self._ended_at = time.monotonic()
-            self._began.clear()
-            self._looked.set()
+            self._session_began.clear()
+            self._was_checked.set()
             self._distrust()
             if not self.down_reason or self.down_reason == _STARTING:
-                event("invalidation_bus_down", level=logging.WARNING, reason=reason)
+                log_event("invalidation_bus_down", level=logging.WARNING, reason=reason)
             self.down_reason = reason
-            await asyncio.sleep(_AT_ONCE_S if broke else _PAUSE_S)
+            await asyncio.sleep(_IMMEDIATE_S if broke else _PAUSE_S)
 
     async def _listen(self) -> None:
         """Hold one session: until the connection breaks, Redis is another, or something can't be understood."""
         names, servers = self._store.names, self._store.servers
         self.sessions_begun += 1
-        async with servers.listening(names.replicas) as pubsub:
+        async with servers.pubsub_client(names.replicas) as pubsub:
             try:
                 await pubsub.subscribe(names.channel, f"{names.channel}:{self._name}")
             except NoPermissionError:
-                await self._look()
+                await self._check_server()
                 raise
-            await self._look()
-            self._lost()  # whatever was learnt until now may be from before a message that was missed
+            await self._check_server()
+            self._on_missed()  # whatever was learnt until now may be from before a message that was missed
             self._heard = None
             beat_s = self._trust_s / 3
             sent_at, sent_at_s = 0.0, 0.0  # by the clock, and by heard time
@@ -258,12 +264,12 @@ class InvalidationBus:
             while True:
                 now = time.monotonic()
                 if answered and now - sent_at >= beat_s:
-                    sent_at, sent_at_s, answered = now, self._loop_clock.heard_s, False
+                    sent_at, sent_at_s, answered = now, self._loop_clock.responsive_s, False
                     await self._beat()
                     if self.session is None:
                         raise StoreUnavailableError("redis: another server keeps the invalidations now")
                     await pubsub.ping()
-                elif not answered and self._loop_clock.heard_s - sent_at_s > self._trust_s:
+                elif not answered and self._loop_clock.responsive_s - sent_at_s > self._trust_s:
                     raise StoreUnavailableError(f"redis: no reply to a ping within {self._trust_s:g}s")
                 message = await pubsub.get_message(timeout=beat_s / 2)
                 if message is None:
@@ -277,16 +283,18 @@ class InvalidationBus:
     async def _beat(self) -> None:
         kept_s = ceil(2 * self._trust_s) + 1
         names = self._store.names
-        published, peers = await self._store.commands.run("beat", [names.replicas, names.news], [kept_s, self._name])
+        published, peers = await self._store.commands.run(
+            "beat", [names.replicas, names.invalidation_log], [kept_s, self._name]
+        )
         if self._heard is None:
             self._heard = published
         elif published < self._published:
             self._note_missed(published)  # Redis lost the number, and what else nobody knows
         self._published = published
         now = time.monotonic()
-        self._seen |= dict.fromkeys((self._name, *replicas(peers)), now)
+        self._seen |= dict.fromkeys((self._name, *parse_replica_names(peers)), now)
         self._seen = {name: at for name, at in self._seen.items() if now - at < _SEEN_S}
-        self._left &= self._seen.keys()
+        self._departed &= self._seen.keys()
         self._has_beaten = True
 
     def _note_pong(self, sent_at: float) -> None:
@@ -296,14 +304,14 @@ class InvalidationBus:
         self._trusted_until = sent_at + self._trust_s
         if self.down_reason:
             if self.down_reason != _STARTING:
-                event("invalidation_bus_up")
+                log_event("invalidation_bus_up")
             self.down_reason = ""
 
     def _note_missed(self, number: int) -> None:
         """Believe nothing that was learnt before: invalidations up to *number* were not all heard."""
-        event("invalidations_missed", level=logging.WARNING, heard=self._heard, published=number)
+        log_event("invalidations_missed", level=logging.WARNING, heard=self._heard, published=number)
         self._heard = number
-        self._lost()
+        self._on_missed()
 
     async def _receive(self, message: bytes) -> None:
         """Do what *message* says. What can't be read may have told of a write, so it ends the session."""
@@ -313,9 +321,9 @@ class InvalidationBus:
         elif message.startswith(b"a:"):
             of, _, name = message[2:].decode().partition(":")
             if acknowledged := self._acknowledged.get(of):
-                acknowledged.by(name)
+                acknowledged.add(name)
         elif message.startswith(b"b:"):
-            self._left.add(message[2:].decode())
+            self._departed.add(message[2:].decode())
         elif message.startswith(b"i:"):
             await self._receive_invalidation(message)
 
@@ -331,27 +339,27 @@ class InvalidationBus:
         self._apply(said["scopes"], said["unsettled_until"])
         await self._store.redis.publish(f"{self._store.names.channel}:{said['to']}", f"a:{said['of']}:{self._name}")
 
-    async def _look(self) -> None:
+    async def _check_server(self) -> None:
         """Believe Redis; where it is another than before, once all that is in it counts as invalidated.
 
         Its log of calls is not believed either; who keeps a budget notices by the life that it has.
         """
         names, commands = self._store.names, self._store.commands
-        home = self._store.servers.home(names.run)
-        changed = await commands.run("run", [names.run, names.generation(EVERYTHING)], [secrets.token_hex(8)])
-        if changed == _ANOTHER_RUN:
-            async with commands.translated() as redis:
+        home = self._store.servers.server_of(names.server_run)
+        changed = await commands.run("run", [names.server_run, names.generation(ALL_TAG)], [secrets.token_hex(8)])
+        if changed == _RUN_CHANGED:
+            async with commands.translate_errors() as redis:
                 await redis.delete(names.budgets)
-        await self._store.keep_secret()
+        await self._store.restore_secret()
         if changed or self._session is None:
             self._session = next(self._sessions)
-        self._home = home
-        self._looked.set()
-        self._began.set()
+        self._server_run = home
+        self._was_checked.set()
+        self._session_began.set()
 
     def _distrust(self) -> None:
         self._trusted_until = 0.0
-        self._lost()
+        self._on_missed()
         for events in self._waiting.values():
             for arrived in events:
                 arrived.set()

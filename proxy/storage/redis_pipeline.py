@@ -14,20 +14,20 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from proxy.observability.event_loop import ended, run_in_thread
-from proxy.storage.redis_connection import Servers
+from proxy.observability.event_loop import cancel_and_wait, run_in_thread
+from proxy.storage.redis_connection import RedisServers
 
 Result = TypeVar("Result")
 Word = str | int | float | bytes
 Words = Sequence[Word]
 
-_MOST_UNDER_WAY: Final = 4
-_MOST_TOGETHER: Final = 64
+_MAX_PIPELINES: Final = 4
+_MAX_BATCH: Final = 64
 OFF_LOOP_BYTES: Final = 256 * 1024  # values from this size on are sealed, checked and opened in a thread
 
 
 @dataclass(slots=True, eq=False)
-class _Question:
+class _Batchable:
     """*commands*, what is *read* from their replies, and who waits for it."""
 
     commands: Sequence[Words]
@@ -35,7 +35,7 @@ class _Question:
     waiting: list[asyncio.Future[Any]] = field(default_factory=list)
     needed: int | None = None
 
-    async def answer(self, replies: list[Any]) -> None:
+    async def resolve(self, replies: list[Any]) -> None:
         """Give *replies* to who waits, or what was raised in place of the first *needed* ones, of all by default.
 
         Large replies are read in a thread.
@@ -63,17 +63,17 @@ class _Question:
                 future.set_exception(error)
 
 
-class Lane:
+class Pipeline:
     """Questions that have not been sent, and the tasks that send them; the client's own time limits end those."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: RedisServers) -> None:
         self._servers = servers
-        self._unsent: dict[Hashable, _Question] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._beginning = False  # whether one of them has yet to take what is unsent
+        self._unsent: dict[Hashable, _Batchable] = {}
+        self._pipelines: set[asyncio.Task[None]] = set()
+        self._starting = False  # whether one of them has yet to take what is unsent
         self._closed = False
 
-    async def asked(
+    async def query(
         self, question: Hashable, commands: Callable[[], Sequence[Words]], read: Callable[[list[Any]], Result]
     ) -> Result:
         """Return what *read* makes of the replies to *commands*, which *question* stands for.
@@ -82,67 +82,67 @@ class Lane:
         """
         unsent = self._unsent.get(question)
         if unsent is None:
-            unsent = self._unsent[question] = _Question(commands(), read)
-        result: Result = await self._replied(unsent)
+            unsent = self._unsent[question] = _Batchable(commands(), read)
+        result: Result = await self._enqueue(unsent)
         return result
 
-    async def sent(
+    async def execute(
         self, commands: Sequence[Words], read: Callable[[list[Any]], Result], *, needed: int | None = None
     ) -> Result:
         """Return what *read* makes of the replies to *commands*, which may change something.
 
         Raises what the client raises in place of one of the first *needed* replies, of all by default.
         """
-        question = _Question(commands, read, needed=needed)
+        question = _Batchable(commands, read, needed=needed)
         self._unsent[question] = question
-        result: Result = await self._replied(question)
+        result: Result = await self._enqueue(question)
         return result
 
-    async def _replied(self, unsent: _Question) -> Any:
+    async def _enqueue(self, unsent: _Batchable) -> Any:
         if self._closed:
             self._unsent.clear()
             raise ConnectionError("store: closed")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         unsent.waiting.append(future)
-        self._begin()
+        self._start()
         return await future
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         """Send what is unsent, unless somebody is about to take it, or as many pipelines as may be are under way."""
         # One that has ended is still among them until the loop comes to say so, and takes nothing any more.
-        if not self._beginning and sum(not each.done() for each in self._under_way) < _MOST_UNDER_WAY:
-            self._beginning = True
-            task = asyncio.create_task(self._send())
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+        if not self._starting and sum(not each.done() for each in self._pipelines) < _MAX_PIPELINES:
+            self._starting = True
+            task = asyncio.create_task(self._send_batches())
+            self._pipelines.add(task)
+            task.add_done_callback(self._pipelines.discard)
 
     async def reset(self) -> None:
         """Give up what is under way and what was not sent yet, and tell those who wait."""
-        await self._give_up()
+        await self._fail_all()
         if self._unsent:  # asked meanwhile, when those that ended were to take it
-            self._begin()
+            self._start()
 
     async def close(self) -> None:
         """End what is under way, and tell those who still wait, for what was never sent too."""
         self._closed = True
-        await self._give_up()
+        await self._fail_all()
 
-    async def _give_up(self) -> None:
+    async def _fail_all(self) -> None:
         unsent = list(self._unsent.values())
         self._unsent.clear()
         _fail(unsent, ConnectionError("store: given up"))
-        self._beginning = False  # one of those that end may never have begun
-        await ended(self._under_way)
+        self._starting = False  # one of those that end may never have begun
+        await cancel_and_wait(self._pipelines)
 
-    async def _send(self) -> None:
-        self._beginning = False
+    async def _send_batches(self) -> None:
+        self._starting = False
         while self._unsent:
-            together = [self._unsent.pop(each) for each in list(self._unsent)[:_MOST_TOGETHER]]
+            together = [self._unsent.pop(each) for each in list(self._unsent)[:_MAX_BATCH]]
             together = [each for each in together if not all(future.done() for future in each.waiting)]
             if together:
-                await self._sent(together)
+                await self._send_batch(together)
 
-    async def _sent(self, together: Sequence[_Question]) -> None:
+    async def _send_batch(self, together: Sequence[_Batchable]) -> None:
         try:
             async with self._servers.redis.pipeline(transaction=False) as pipe:
                 for each in together:
@@ -151,7 +151,7 @@ class Lane:
                 replies = await pipe.execute(raise_on_error=False)
             at = 0
             for each in together:
-                await each.answer(replies[at : at + len(each.commands)])
+                await each.resolve(replies[at : at + len(each.commands)])
                 at += len(each.commands)
         except asyncio.CancelledError:
             _fail(together, ConnectionError("store: closed"))
@@ -160,7 +160,7 @@ class Lane:
             _fail(together, error)
 
 
-def _fail(together: Sequence[_Question], error: Exception) -> None:
+def _fail(together: Sequence[_Batchable], error: Exception) -> None:
     for each in together:
         each.fail(error)
 

@@ -19,19 +19,19 @@ from redis.asyncio import Redis
 from redis.exceptions import ClusterError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from proxy.core.cache_key import ListingKey, digest
-from proxy.core.tls_verification import why_unverified
+from proxy.core.cache_key import CacheKey, digest
+from proxy.core.tls_verification import explain_verification_error
 from proxy.core.values import immutable
-from proxy.errors import StoreRefusedError, StoreSilentError, StoreUnavailableError
-from proxy.storage.base import State
-from proxy.storage.redis_connection import Servers
-from proxy.storage.redis_pipeline import Lane, Word, Words
+from proxy.errors import StoreRefusedError, StoreTimeoutError, StoreUnavailableError
+from proxy.storage.base import ListingState
+from proxy.storage.redis_connection import RedisServers
+from proxy.storage.redis_pipeline import Pipeline, Word, Words
 
 _ORIGIN_DIGITS: Final = 16
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-def of_upstream(prefix: str, origin: str) -> str:
+def prefix_for_upstream(prefix: str, origin: str) -> str:
     """Return what the names of all that is kept for the upstream *origin*, a URL, begin with, behind *prefix*.
 
     A token may be good at several upstreams, and what one of them shows is not what another does.
@@ -42,26 +42,26 @@ def of_upstream(prefix: str, origin: str) -> str:
 
 
 @immutable
-class Names:
+class KeyNames:
     """Every name begins with *prefix*. A cluster keeps together what has the same in its first braces: a listing; what
     all listings have in common, which invalidations change; and the budgets.
     """
 
     prefix: str
 
-    def spans(self, key: ListingKey) -> str:
+    def spans(self, key: CacheKey) -> str:
         """What the names of a listing's spans begin with; the marker follows."""
         return f"{self.prefix}{{{key.digest}}}:s:"
 
-    def index(self, key: ListingKey) -> str:
+    def index(self, key: CacheKey) -> str:
         """The listing's index: image id -> where it stands."""
         return f"{self.prefix}{{{key.digest}}}:i"
 
-    def claim(self, key: ListingKey, after: str) -> str:
+    def fetch_lock(self, key: CacheKey, marker: str) -> str:
         """The claim on the span after a marker."""
-        return f"{self.prefix}{{{key.digest}}}:c:{digest((after,))}"
+        return f"{self.prefix}{{{key.digest}}}:c:{digest((marker,))}"
 
-    def claims(self, key: ListingKey) -> str:
+    def fetch_lock_counter(self, key: CacheKey) -> str:
         """The count of the listing's claims."""
         return f"{self.prefix}{{{key.digest}}}:n"
 
@@ -74,7 +74,7 @@ class Names:
         return f"{self._common}l:{scope}"
 
     @property
-    def unsettled(self) -> str:
+    def pending_changes(self) -> str:
         """Until when every listing is unsettled."""
         return f"{self._common}unsettled"
 
@@ -83,12 +83,12 @@ class Names:
         """The partitions' shared secret."""
         return f"{self._common}secret"
 
-    def own(self, identity: str) -> str:
+    def own_token(self, identity: str) -> str:
         """The token of the proxy's own, sealed, of the identity with that digest."""
         return f"{self.prefix}own:{identity}"
 
     @property
-    def run(self) -> str:
+    def server_run(self) -> str:
         """The run of the server whose contents are believed."""
         return f"{self._common}run"
 
@@ -98,7 +98,7 @@ class Names:
         return f"{self._common}replicas"
 
     @property
-    def news(self) -> str:
+    def invalidation_log(self) -> str:
         """The number of invalidations that were published."""
         return f"{self._common}news"
 
@@ -124,7 +124,7 @@ class Names:
         """The replicas that lately asked for calls, by when they last did."""
         return f"{self._budgets}replicas"
 
-    def woken(self, listing: str, after: str) -> str:
+    def wake_message(self, listing: str, after: str) -> str:
         """The message that a claim was given back."""
         return f"w:{listing}:{digest((after,))}"
 
@@ -142,18 +142,21 @@ _LAYOUT: Final = frozenset({"chain", "put"})  # what reads spans and the index, 
 
 
 def _script(name: str) -> str:
-    text = "".join(files("proxy.storage").joinpath(f"scripts/{part}.lua").read_text() for part in (*_needs(name), name))
+    text = "".join(
+        files("proxy.storage").joinpath(f"scripts/{part}.lua").read_text()
+        for part in (*_parse_requirements(name), name)
+    )
     return re.sub(r"(?m)^\s*--.*\n", "", text)
 
 
-def _needs(name: str) -> tuple[str, ...]:
+def _parse_requirements(name: str) -> tuple[str, ...]:
     return ("layout",) if name in _LAYOUT else ()
 
 
 # Sent as text each time: Redis knows it by its hash, and one that restarted needs no second round trip to learn it.
 SCRIPTS: Final = {name: _script(name) for name in _NAMES}
 # What the client raises, also where it can't make sense of a reply.
-_THEIRS: Final = (RedisError, RedisClusterException, OSError, ValueError, TypeError, IndexError)
+_REDIS_ERRORS: Final = (RedisError, RedisClusterException, OSError, ValueError, TypeError, IndexError)
 _MAX_COMMANDS: Final = 64  # under way at once, beside pipelines of reads; more wait here, not for connections
 _GENERATION: Final = re.compile(rb"[0-9a-f]{16}")
 # How long a generation and a fence live that nothing was kept under: longer than any fetch takes. Who makes up tokens
@@ -164,63 +167,63 @@ UNUSED_MS: Final = 10 * 60 * 1000
 Result = TypeVar("Result")
 
 
-def evaluating(script: str, keys: Sequence[str], words: Sequence[Word]) -> Words:
+def eval_command(script: str, keys: Sequence[str], words: Sequence[Word]) -> Words:
     """Return the command that runs *script*."""
     return ("EVAL", SCRIPTS[script], len(keys), *keys, *words)
 
 
-class Commands:
+class RedisCommands:
     """Redis under the names that begin with *prefix*; *remember_ms* is how long an invalidation is remembered."""
 
-    def __init__(self, servers: Servers, *, prefix: str, remember_ms: int) -> None:
+    def __init__(self, servers: RedisServers, *, prefix: str, remember_ms: int) -> None:
         self.servers = servers
-        self.names = Names(prefix)
+        self.names = KeyNames(prefix)
         self.remember_ms = remember_ms
-        self._lane = Lane(servers)
+        self._pipeline = Pipeline(servers)
         self._slots = asyncio.Semaphore(_MAX_COMMANDS)
 
     async def run(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:
         """Return what *script* returns, by a connection of its own: no other command holds it up."""
-        async with self.translated() as redis:
+        async with self.translate_errors() as redis:
             return await redis.eval(SCRIPTS[script], len(keys), *keys, *words)
 
     async def send(
         self, commands: Sequence[Words], read: Callable[[list[Any]], Result], *, needed: int | None = None
     ) -> Result:
-        """Return what *read* makes of the replies to *commands*, sent together with others'; see `Lane.sent`."""
+        """Return what *read* makes of the replies to *commands*, sent together with others'; see `Pipeline.execute`."""
         try:
-            return await self._lane.sent(commands, read, needed=needed)
-        except _THEIRS as error:
-            raise await self._ours(error) from error
+            return await self._pipeline.execute(commands, read, needed=needed)
+        except _REDIS_ERRORS as error:
+            raise await self._translate(error) from error
 
-    async def stated(
+    async def run_with_state(
         self,
-        key: ListingKey,
+        key: CacheKey,
         script: str,
         keys: Sequence[str],
         words: Sequence[Word],
         *,
         now: float,
-    ) -> tuple[State, Any]:
+    ) -> tuple[ListingState, Any]:
         """Return the state of *key* and what *script* returns, from one round trip.
 
         Scopes that have no generation get one first, for as long as it is not used.
         """
-        scopes = [self.names.generation(scope) for scope in key.scopes]
+        scopes = [self.names.generation(scope) for scope in key.tags]
         drawn = [secrets.token_hex(8) for _ in scopes]
-        drawing = evaluating("draw", [*scopes, self.names.unsettled], [UNUSED_MS, *drawn])
-        states, returned = await self.send([drawing, evaluating(script, keys, words)], tuple)
-        return _states(states).at(now), returned
+        drawing = eval_command("draw", [*scopes, self.names.pending_changes], [UNUSED_MS, *drawn])
+        states, returned = await self.send([drawing, eval_command(script, keys, words)], tuple)
+        return _parse_states(states).at(now), returned
 
-    async def told(
+    async def read_with_state(
         self,
-        key: ListingKey,
+        key: CacheKey,
         command: Words,
         *,
         now: float,
         read: Callable[[Any], Result],
         to: Hashable = None,
-    ) -> tuple[State, Result]:
+    ) -> tuple[ListingState, Result]:
         """Return the state of *key* and what *read* makes of the reply to *command*, which changes nothing.
 
         It is one round trip, shared with those who ask the same at the same moment: *to* the same end, where more than
@@ -229,85 +232,87 @@ class Commands:
 
         def commands() -> list[Words]:
             # By their names, for a cluster's pipeline has no `mget`: it can't know that these keys are in one slot.
-            scopes = [self.names.generation(scope) for scope in key.scopes]
-            return [("MGET", *scopes, self.names.unsettled), command]
+            scopes = [self.names.generation(scope) for scope in key.tags]
+            return [("MGET", *scopes, self.names.pending_changes), command]
 
-        def answer(replies: Sequence[Any]) -> tuple[_States, Result]:
-            return _states(replies[0]), read(replies[1])
+        def answer(replies: Sequence[Any]) -> tuple[_TagStates, Result]:
+            return _parse_states(replies[0]), read(replies[1])
 
         try:
-            states, made = await self._lane.asked((*command, to), commands, answer)
-        except _THEIRS as error:
-            raise await self._ours(error) from error
+            states, made = await self._pipeline.query((*command, to), commands, answer)
+        except _REDIS_ERRORS as error:
+            raise await self._translate(error) from error
         return states.at(now), made
 
     async def reset(self) -> None:
         """Give up commands that may never be answered, and connections that may be dead."""
-        await self._lane.reset()
+        await self._pipeline.reset()
         await self.servers.drop_idle()
 
     async def close(self) -> None:
         """End what is under way."""
-        await self._lane.close()
+        await self._pipeline.close()
 
     @asynccontextmanager
-    async def translated(self) -> AsyncIterator[Redis]:
+    async def translate_errors(self) -> AsyncIterator[Redis]:
         """Make Redis' errors ours. Their texts stay out: they may quote a command."""
         try:
             async with self._slots:
                 yield self.servers.redis
-        except _THEIRS as error:
-            raise await self._ours(error) from error
+        except _REDIS_ERRORS as error:
+            raise await self._translate(error) from error
 
     async def probe(self) -> None:
         """Return once Redis has replied, however many commands wait for it."""
         try:
-            await self.servers.redis.exists(self.names.run)
-        except _THEIRS as error:
-            raise await self._ours(error) from error
+            await self.servers.redis.exists(self.names.server_run)
+        except _REDIS_ERRORS as error:
+            raise await self._translate(error) from error
 
-    async def _ours(self, error: Exception) -> Exception:
+    async def _translate(self, error: Exception) -> Exception:
         """Return what is raised in the place of *error*."""
         if isinstance(error, ResponseError) and not isinstance(error, ClusterError):
             return StoreRefusedError("redis: refused a command")
         if isinstance(error, (RedisTimeoutError, TimeoutError)):
-            return StoreSilentError("redis: no reply in time")
-        await self.servers.doubted()
-        return StoreUnavailableError(f"redis: {_why_unavailable(error)}")
+            return StoreTimeoutError("redis: no reply in time")
+        await self.servers.recheck()
+        return StoreUnavailableError(f"redis: {_explain_unavailable(error)}")
 
 
-def _why_unavailable(error: Exception) -> str:
+def _explain_unavailable(error: Exception) -> str:
     """Return what *error* is in a few words. redis-py raises one of its own for that of a certificate."""
     cause: BaseException | None = error
     for _ in range(8):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return why_unverified(cause, tolerate="add ssl_exclude_verify_flags=VERIFY_X509_STRICT to store.url")
+            return explain_verification_error(
+                cause, remedy="add ssl_exclude_verify_flags=VERIFY_X509_STRICT to store.url"
+            )
         cause = cause and (cause.__cause__ or cause.__context__)
     return type(error).__name__
 
 
 @immutable
-class _States:
+class _TagStates:
     """What Redis says of a listing's state: its *generation*, and until when it is unsettled, epoch seconds."""
 
     generation: str
     unsettled_until: float
 
-    def at(self, now: float) -> State:
-        return State(self.generation, unsettled=now < self.unsettled_until)
+    def at(self, now: float) -> ListingState:
+        return ListingState(self.generation, changes_pending=now < self.unsettled_until)
 
 
-def _states(values: Sequence[bytes | None]) -> _States:
+def _parse_states(values: Sequence[bytes | None]) -> _TagStates:
     *generations, unsettled = values
-    return _States(".".join(map(_drawn, generations)), _epoch_s(unsettled))
+    return _TagStates(".".join(map(_parse_generation, generations)), _parse_epoch_s(unsettled))
 
 
-def _drawn(generation: bytes | None) -> str:
+def _parse_generation(generation: bytes | None) -> str:
     """Return a generation as it was drawn; a foreign value is none."""
     return generation.decode() if generation and _GENERATION.fullmatch(generation) else "0"
 
 
-def _epoch_s(value: bytes | None) -> float:
+def _parse_epoch_s(value: bytes | None) -> float:
     try:
         return float(value or 0)
     except ValueError:

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
-from proxy.core.partition import delimited
+from proxy.core.partition import length_prefixed
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -28,15 +28,15 @@ class Seal(Protocol):
         """Return the tag of *payload*."""
         ...
 
-    def genuine(self, tag: bytes, name: bytes, payload: bytes) -> bool:
+    def is_genuine(self, tag: bytes, name: bytes, payload: bytes) -> bool:
         """Return whether *tag* is one of *payload*."""
         ...
 
-    def closed(self, plain: bytes, *, name: bytes, bound: bytes) -> bytes:
+    def seal(self, plain: bytes, *, name: bytes, bound: bytes) -> bytes:
         """Return *plain* as it is kept."""
         ...
 
-    def opened(self, kept: bytes, *, name: bytes, bound: bytes) -> bytes | None:
+    def unseal(self, kept: bytes, *, name: bytes, bound: bytes) -> bytes | None:
         """Return what `closed` was given, None where it was not that."""
         ...
 
@@ -46,20 +46,20 @@ class Checksum:
 
     def tag(self, name: bytes, payload: bytes) -> bytes:
         """See `Seal.tag`: SHA-256, which many processors have instructions for."""
-        tag = hashlib.sha256(delimited([name]))
+        tag = hashlib.sha256(length_prefixed([name]))
         tag.update(payload)
         return tag.digest()[:TAG_BYTES]
 
-    def genuine(self, tag: bytes, name: bytes, payload: bytes) -> bool:
-        """See `Seal.genuine`."""
+    def is_genuine(self, tag: bytes, name: bytes, payload: bytes) -> bool:
+        """See `Seal.is_genuine`."""
         return hmac.compare_digest(tag, self.tag(name, payload))
 
-    def closed(self, plain: bytes, *, name: bytes, bound: bytes) -> bytes:  # noqa: ARG002 - nothing is hidden
-        """See `Seal.closed`."""
+    def seal(self, plain: bytes, *, name: bytes, bound: bytes) -> bytes:  # noqa: ARG002 - nothing is hidden
+        """See `Seal.seal`."""
         return plain
 
-    def opened(self, kept: bytes, *, name: bytes, bound: bytes) -> bytes | None:  # noqa: ARG002 - nothing was hidden
-        """See `Seal.opened`."""
+    def unseal(self, kept: bytes, *, name: bytes, bound: bytes) -> bytes | None:  # noqa: ARG002 - nothing was hidden
+        """See `Seal.unseal`."""
         return kept
 
 
@@ -67,14 +67,14 @@ class Mac(Checksum):
     """Finds whatever was not written with one of *keys*; the first is the present one. Nothing is hidden."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        self._macs = [derived(key, "mac") for key in keys]
+        self._macs = [derive_key(key, "mac") for key in keys]
 
     def tag(self, name: bytes, payload: bytes) -> bytes:
         """See `Seal.tag`."""
         return _digest(self._macs[0], name, payload)
 
-    def genuine(self, tag: bytes, name: bytes, payload: bytes) -> bool:
-        """See `Seal.genuine`."""
+    def is_genuine(self, tag: bytes, name: bytes, payload: bytes) -> bool:
+        """See `Seal.is_genuine`."""
         return any(hmac.compare_digest(tag, _digest(mac, name, payload)) for mac in self._macs)
 
 
@@ -87,24 +87,24 @@ class Encryption(Mac):
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         self._invalid = InvalidTag
-        self._ciphers: list[AESGCM] = [AESGCM(derived(key, "encrypt")) for key in keys]
+        self._ciphers: list[AESGCM] = [AESGCM(derive_key(key, "encrypt")) for key in keys]
 
-    def closed(self, plain: bytes, *, name: bytes, bound: bytes) -> bytes:
-        """See `Seal.closed`."""
+    def seal(self, plain: bytes, *, name: bytes, bound: bytes) -> bytes:
+        """See `Seal.seal`."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return nonce + self._ciphers[0].encrypt(nonce, plain, _associated(name, bound))
+        return nonce + self._ciphers[0].encrypt(nonce, plain, _associated_data(name, bound))
 
-    def opened(self, kept: bytes, *, name: bytes, bound: bytes) -> bytes | None:
-        """See `Seal.opened`."""
+    def unseal(self, kept: bytes, *, name: bytes, bound: bytes) -> bytes | None:
+        """See `Seal.unseal`."""
         for cipher in self._ciphers:
             try:
-                return cipher.decrypt(kept[:_NONCE_BYTES], kept[_NONCE_BYTES:], _associated(name, bound))
+                return cipher.decrypt(kept[:_NONCE_BYTES], kept[_NONCE_BYTES:], _associated_data(name, bound))
             except (self._invalid, ValueError):
                 continue
         return None
 
 
-def sealing(kind: str, keys: Sequence[str]) -> Seal:
+def make_seal(kind: str, keys: Sequence[str]) -> Seal:
     """Return the seal *kind*: `none`, `mac` or `encrypt`."""
     raw = [key.encode() for key in keys]
     if kind == "none":
@@ -112,16 +112,16 @@ def sealing(kind: str, keys: Sequence[str]) -> Seal:
     return Mac(raw) if kind == "mac" else Encryption(raw)
 
 
-def derived(key: bytes, purpose: str) -> bytes:
+def derive_key(key: bytes, purpose: str) -> bytes:
     """Return 32 bytes that follow from *key*, others for each *purpose*."""
     return hmac.digest(key, f"ims-proxy {purpose}".encode(), "sha256")
 
 
 def _digest(key: bytes, name: bytes, payload: bytes) -> bytes:
-    tag = hashlib.blake2b(delimited([name]), digest_size=TAG_BYTES, key=key)
+    tag = hashlib.blake2b(length_prefixed([name]), digest_size=TAG_BYTES, key=key)
     tag.update(payload)
     return tag.digest()
 
 
-def _associated(name: bytes, bound: bytes) -> bytes:
-    return delimited([name]) + bound
+def _associated_data(name: bytes, bound: bytes) -> bytes:
+    return length_prefixed([name]) + bound

@@ -22,12 +22,12 @@ _PROTECTED_SHARE: Final = 0.8
 _CORRELATED_SHARE: Final = 0.05
 
 
-class Segments(Generic[Key]):
+class SegmentedLRU(Generic[Key]):
     """The order in which keys go, and how much they take: never more than *max_bytes*."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        self._most_protected = int(max_bytes * _PROTECTED_SHARE)
+        self._max_protected_bytes = int(max_bytes * _PROTECTED_SHARE)
         self._correlated = int(max_bytes * _CORRELATED_SHARE)
         self._probation: OrderedDict[Key, int] = OrderedDict()
         self._since: dict[Key, int] = {}  # of what is on probation: how much had been added when it was
@@ -57,7 +57,7 @@ class Segments(Generic[Key]):
         self.stored_bytes += size_bytes
         if known:
             self._protect(key)
-        return self._evicted(key)
+        return self._evict(key)
 
     def use(self, key: Key) -> None:
         """Note that *key* was asked for again."""
@@ -71,7 +71,7 @@ class Segments(Generic[Key]):
         self._protected[key] = self._probation.pop(key)
         del self._since[key]
         self._protected_bytes += self._protected[key]
-        while self._protected_bytes > self._most_protected:
+        while self._protected_bytes > self._max_protected_bytes:
             oldest, size_bytes = self._protected.popitem(last=False)
             self._protected_bytes -= size_bytes
             self._probation[oldest] = size_bytes
@@ -86,7 +86,7 @@ class Segments(Generic[Key]):
             self._protected_bytes -= size_bytes
         self.stored_bytes -= size_bytes
 
-    def _evicted(self, newcomer: Key) -> list[Key]:
+    def _evict(self, newcomer: Key) -> list[Key]:
         """Remove the oldest on probation, then the oldest of all, but not *newcomer*, until the rest fits."""
         gone: list[Key] = []
         while self.stored_bytes > self.max_bytes:

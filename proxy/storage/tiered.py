@@ -22,20 +22,20 @@ from itertools import takewhile
 from math import inf
 from typing import Any, Final, TypeVar
 
-from proxy.core.cache_key import ListingKey
+from proxy.core.cache_key import CacheKey
 from proxy.core.freshness import current_age
-from proxy.core.span import Piece, Span
+from proxy.core.span import Span, SpanSlice
 from proxy.errors import StoreUnavailableError
-from proxy.observability.event_loop import LoopClock, ended
-from proxy.storage.base import Claim, Found, Health, State
+from proxy.observability.event_loop import LoopClock, cancel_and_wait
+from proxy.storage.base import FetchLock, FoundSpans, Health, ListingState
 from proxy.storage.circuit_breaker import CircuitBreaker
 from proxy.storage.invalidation_bus import InvalidationBus
-from proxy.storage.invalidation_outbox import Debts, Unsettled
+from proxy.storage.invalidation_outbox import InvalidationOutbox, PendingChanges
 from proxy.storage.memory import MemoryStore
 from proxy.storage.redis import RedisStore
 
-_MOST_KNOWN: Final = 10_000
-_PUT_S: Final = 0.1  # the longest that an answer waits for its span to be in Redis, for other replicas
+_MAX_KNOWN: Final = 10_000
+_MAX_PUT_WAIT_S: Final = 0.1  # the longest that an answer waits for its span to be in Redis, for other replicas
 
 
 class Generations:
@@ -46,34 +46,34 @@ class Generations:
         self._known: set[str] = set()
         self.news = 0
 
-    def known(self, key: ListingKey) -> bool:
+    def get(self, key: CacheKey) -> bool:
         """Whether the generation that memory has of *key* is the one in Redis, as far as news of others arrive."""
-        return self._known.issuperset(key.scopes)
+        return self._known.issuperset(key.tags)
 
-    def learn(self, key: ListingKey, generation: str, *, asked_at: int) -> None:
+    def learn(self, key: CacheKey, generation: str, *, asked_at: int) -> None:
         """Take over the *generation* that Redis gave for *key*, unless news came since *asked_at*, the count before."""
-        if asked_at != self.news or (self.known(key) and self._near.generation(key) == generation):
+        if asked_at != self.news or (self.get(key) and self._near.generation(key) == generation):
             return
-        self._near.learn(dict(zip(key.scopes, generation.split("."), strict=True)))
-        if len(self._known) > _MOST_KNOWN:
+        self._near.set_generations(dict(zip(key.tags, generation.split("."), strict=True)))
+        if len(self._known) > _MAX_KNOWN:
             self._known.clear()
-        self._known.update(key.scopes)
+        self._known.update(key.tags)
 
-    def written(self, scopes: Iterable[str]) -> None:
-        """Know the generations of *scopes* no more: this replica saw a write, and has yet to tell Redis of it."""
+    def are_current(self, tags: Iterable[str]) -> None:
+        """Know the generations of *tags* no more: this replica saw a write, and has yet to tell Redis of it."""
         self.news += 1
-        self._known.difference_update(scopes)
+        self._known.difference_update(tags)
 
-    def invalidated(self, scopes: Collection[str]) -> None:
-        """Forget the generations of *scopes*, and learn them from Redis anew: it alone says which was drawn last.
+    def record_invalidated(self, tags: Collection[str]) -> None:
+        """Forget the generations of *tags*, and learn them from Redis anew: it alone says which was drawn last.
 
         1. A draws one. 2. C fetches under it. 3. B draws another, tells it, and its write is answered. 4. A's news come
         late: to take over what they say would make C believe what it fetched before B's write.
         """
-        self.written(scopes)
-        self._near.forget(scopes)
+        self.are_current(tags)
+        self._near.forget_generations(tags)
 
-    def lost(self) -> None:
+    def forget_all(self) -> None:
         """Know nothing more: news may have been missed."""
         self.news += 1
         self._known.clear()
@@ -81,7 +81,7 @@ class Generations:
 
 Result = TypeVar("Result")
 
-_TELL_S: Final = 2.0
+_PUBLISH_TIMEOUT_S: Final = 2.0
 
 
 class OutageMode(StrEnum):
@@ -99,7 +99,7 @@ class TieredStore:
     """A `SpanStore`: *near* before *far*. *near_ttl_s* is how long memory is believed without the bus, seconds,
     *stale_s* how long a span is of use after its lifetime, *timeout_s* the longest that a request waits for Redis.
 
-    *failed* is told the name of each operation that fails in Redis; *heard* the scopes that any replica
+    *on_failure* is told the name of each operation that fails in Redis; *on_invalidation* the scopes that any replica
     invalidated, or None once such news may have been missed. `StoreUnavailableError` is raised only where memory
     can't stand in for Redis.
     """
@@ -112,10 +112,10 @@ class TieredStore:
         near_ttl_s: float,
         stale_s: float,
         timeout_s: float,
-        failed: Callable[[str], None],
+        on_failure: Callable[[str], None],
         loop_clock: LoopClock,
         outage_mode: OutageMode = OutageMode.CONSISTENT,
-        heard: Callable[[Iterable[str] | None], None] = lambda _: None,
+        on_invalidation: Callable[[Iterable[str] | None], None] = lambda _: None,
     ) -> None:
         self._near = near
         self._far = far
@@ -129,14 +129,16 @@ class TieredStore:
             loop_clock=loop_clock,
             probe=far.commands.probe,
             reset=far.commands.reset,
-            failed=failed,
+            on_failure=on_failure,
         )
-        self._bus = InvalidationBus(far, trust_s=near_ttl_s, loop_clock=loop_clock, apply=self._apply, lost=self._lost)
+        self._bus = InvalidationBus(
+            far, trust_s=near_ttl_s, loop_clock=loop_clock, apply=self._apply, on_missed=self._forget_unheard
+        )
         far.locks.lag_s = lambda: loop_clock.lag_s
         self._generations = Generations(near)
-        self._debts = Debts(self._told)
+        self._outbox = InvalidationOutbox(self._publish)
         self._writes: dict[str, set[asyncio.Task[None]]] = {}  # under way, by listing
-        self._pass_on = heard
+        self._on_invalidation = on_invalidation
 
     def start(self) -> None:
         """Begin to listen to other replicas."""
@@ -145,7 +147,7 @@ class TieredStore:
     @property
     def epoch(self) -> int | None:
         """See `SpanStore.epoch`."""
-        return self._generations.news + self._near.epoch if self._bus.trusted or self._is_lone_in_outage() else None
+        return self._generations.news + self._near.epoch if self._bus.is_trusted or self._is_lone_in_outage() else None
 
     @property
     def stored_bytes(self) -> int:
@@ -164,7 +166,7 @@ class TieredStore:
     @property
     def bus_up(self) -> bool:
         """Whether invalidations of other replicas arrive."""
-        return self._bus.trusted
+        return self._bus.is_trusted
 
     @property
     def far(self) -> RedisStore:
@@ -181,57 +183,63 @@ class TieredStore:
         """What every call to Redis goes through."""
         return self._breaker
 
-    async def chain(self, key: ListingKey, after: str, count: int, *, joinable: bool = True, now: float) -> Found:
-        """See `SpanStore.chain`: from memory where it has all of the window, fresh."""
-        near = self._near.chain_now(key, after, count, joinable=joinable, now=now)
-        if _suffices(near, count, now=now) and (self._believes_memory_of(key) or self._just_fetched(near, now=now)):
+    async def lookup(self, key: CacheKey, marker: str, count: int, *, can_join: bool = True, now: float) -> FoundSpans:
+        """See `SpanStore.lookup`: from memory where it has all of the window, fresh."""
+        near = self._near.lookup_now(key, marker, count, can_join=can_join, now=now)
+        if _is_sufficient(near, count, now=now) and (self._trusts_memory_of(key) or self._log_outage(near, now=now)):
             return near
         asked_at, began = self._generations.news, time.monotonic()
         try:
             await self._finish_writes(key)
-            far = await self._believed("chain", lambda: self._far.chain(key, after, count, joinable=joinable, now=now))
+            far = await self._read_redis(
+                "chain", lambda: self._far.lookup(key, marker, count, can_join=can_join, now=now)
+            )
         except StoreUnavailableError:
             now += time.monotonic() - began
-            near = self._near.chain_now(key, after, count, joinable=joinable, now=now)
-            return near if self._believes_memory_of(key) else self._in_outage(key, near, now=now)
+            near = self._near.lookup_now(key, marker, count, can_join=can_join, now=now)
+            return near if self._trusts_memory_of(key) else self._in_outage(key, near, now=now)
         self._generations.learn(key, far.state.generation, asked_at=asked_at)
-        for piece in far.pieces:
-            if piece.span.generation == far.state.generation:
-                left_s = piece.span.lifetime_s - current_age(piece.span.fetched_at, now=now)
-                self._near.put_now(key, piece.span, keep_s=left_s + self._stale_s, now=now)
-        return far if far.pieces else replace(far, unconfirmed=self._unconfirmed(key, near, far.state))
+        for span_slice in far.slices:
+            if span_slice.span.generation == far.state.generation:
+                left_s = span_slice.span.lifetime_s - current_age(span_slice.span.fetched_at, now=now)
+                self._near.put_now(key, span_slice.span, keep_s=left_s + self._stale_s, now=now)
+        return far if far.slices else replace(far, unconfirmed=self._unconfirmed(key, near, far.state))
 
-    async def holding(self, key: ListingKey, image_id: str, *, now: float) -> Piece | None:
-        """See `SpanStore.holding`."""
-        near = await self._near.holding(key, image_id, now=now)
-        return near or await self._breaker.call("holding", lambda: self._far.holding(key, image_id, now=now))
+    async def find_image(self, key: CacheKey, image_id: str, *, now: float) -> SpanSlice | None:
+        """See `SpanStore.find_image`."""
+        near = await self._near.find_image(key, image_id, now=now)
+        return near or await self._breaker.call("holding", lambda: self._far.find_image(key, image_id, now=now))
 
-    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
-        """See `SpanStore.claim`. Without Redis every replica is on its own."""
+    async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:
+        """See `SpanStore.acquire_lock`. Without Redis every replica is on its own."""
         asked_at = self._generations.news
         try:
             await self._finish_writes(key)
-            claim = await self._believed(
+            lock = await self._read_redis(
                 "claim",
-                lambda: self._far.claim(key, after, now=now),
-                late=lambda claim: self._release_late(key, after, claim),
+                lambda: self._far.acquire_lock(key, marker, now=now),
+                late=lambda claim: self._release_late_lock(key, marker, claim),
             )
         except StoreUnavailableError:
-            return Claim(self._near.state(key, now=now), 0)
-        self._generations.learn(key, claim.state.generation, asked_at=asked_at)
-        return claim
+            return FetchLock(self._near.state(key, now=now), 0)
+        self._generations.learn(key, lock.state.generation, asked_at=asked_at)
+        return lock
 
-    async def settle(self, key: ListingKey, after: str, claim: Claim) -> None:
-        """See `SpanStore.settle`. The lock is released once what was put before is in Redis; nobody waits for that."""
-        if claim.fence:
-            self._write_behind(key, self._release(key, after, claim, list(self._writes.get(key.digest, ()))))
+    async def release_lock(self, key: CacheKey, marker: str, lock: FetchLock) -> None:
+        """See `SpanStore.release_lock`. The lock is released once what was put before is in Redis; nobody waits for
+        that.
+        """
+        if lock.fence:
+            self._write_behind(
+                key, self._release_after_writes(key, marker, lock, list(self._writes.get(key.digest, ())))
+            )
 
-    async def settled(self, key: ListingKey, after: str, *, timeout_s: float) -> bool:
-        """See `SpanStore.settled`: woken by the bus where there is one."""
-        message = self._far.names.woken(key.digest, after)
+    async def wait_for_release(self, key: CacheKey, marker: str, *, timeout_s: float) -> bool:
+        """See `SpanStore.wait_for_release`: woken by the bus where there is one."""
+        message = self._far.names.wake_message(key.digest, marker)
         return await self._bus.wait_for(message, timeout_s=timeout_s)
 
-    async def put(self, key: ListingKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
+    async def put(self, key: CacheKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
         """See `SpanStore.put`. Where memory keeps the span it is written to Redis in the background, see `written`.
 
         With other replicas it is waited for, briefly: who pages on may come to one of them next, and from a span that
@@ -244,36 +252,34 @@ class TieredStore:
 
         if self._near.max_bytes:
             self._write_behind(key, self._breaker.call("put", write, timeout_s=self._timeout_s))
-            if not self._bus.alone:
-                await self._finish_writes(key, most_s=_PUT_S)
+            if not self._bus.is_alone:
+                await self._finish_writes(key, most_s=_MAX_PUT_WAIT_S)
         else:
             await self._breaker.call("put", write, must_run=True)
 
-    async def written(self) -> None:
+    async def flush(self) -> None:
         """Return once all that was put and settled so far is in Redis, or was given up."""
         while writes := [task for each in self._writes.values() for task in each]:
             await asyncio.wait(writes)
 
-    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
-        """See `SpanStore.used`: what is in memory; Redis has its own way."""
-        self._near.used(key, starts)
+    def note_use(self, key: CacheKey, markers: Sequence[str]) -> None:
+        """See `SpanStore.note_use`: what is in memory; Redis has its own way."""
+        self._near.note_use(key, markers)
 
-    async def invalidate(self, scopes: Sequence[str], *, unsettled_s: float = 0.0, now: float) -> None:
+    async def invalidate(self, tags: Sequence[str], *, pending_s: float = 0.0, now: float) -> None:
         """See `SpanStore.invalidate`.
 
         Where Redis can't be reached, this waits until no replica that can't reach it either believes its memory, unless
         no other was lately seen. Redis is told as soon as it can be, and before it is asked again.
         """
-        await self._near.invalidate(scopes, unsettled_s=unsettled_s, now=now)
-        self._generations.written(scopes)
-        unsettled = Unsettled(now + unsettled_s, unsettled_s) if unsettled_s else Unsettled()
-        await self._debts.owe(
-            scopes, unsettled=unsettled, wait_s=0.0 if self._is_lone_in_outage() else self._near_ttl_s
-        )
+        await self._near.invalidate(tags, pending_s=pending_s, now=now)
+        self._generations.are_current(tags)
+        pending = PendingChanges(now + pending_s, pending_s) if pending_s else PendingChanges()
+        await self._outbox.add(tags, pending=pending, wait_s=0.0 if self._is_lone_in_outage() else self._near_ttl_s)
 
-    async def count(self, scope: str, *, now: float) -> int:
-        """See `SpanStore.count`."""
-        return await self._breaker.call("count", lambda: self._far.count(scope, now=now))
+    async def count_listings(self, tag: str, *, now: float) -> int:
+        """See `SpanStore.count_listings`."""
+        return await self._breaker.call("count", lambda: self._far.count_listings(tag, now=now))
 
     async def shared_secret(self, candidate: bytes) -> bytes:
         """See `SpanStore.shared_secret`."""
@@ -285,24 +291,24 @@ class TieredStore:
 
     async def close(self) -> None:
         """See `SpanStore.close`."""
-        await self._debts.close()
+        await self._outbox.close()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_TELL_S):
-                await self.written()
+            async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
+                await self.flush()
         await self._bus.close()
         await self._breaker.close()
-        await ended([task for writes in self._writes.values() for task in writes])
+        await cancel_and_wait([task for writes in self._writes.values() for task in writes])
         await self._far.close()
 
-    async def _told(self, owed: Mapping[str, Unsettled]) -> None:
+    async def _publish(self, owed: Mapping[str, PendingChanges]) -> None:
         """Tell Redis and all replicas, whatever the circuit breaker says: others may reach Redis."""
-        unsettled = max(owed.values())
-        began_at = unsettled.until - unsettled.for_s
-        async with asyncio.timeout(self._near_ttl_s + _TELL_S):
-            await self._far.invalidate(list(owed), unsettled_s=unsettled.for_s, now=began_at)
-            await self._bus.tell(list(owed), unsettled_until=unsettled.until)
+        pending = max(owed.values())
+        began_at = pending.until - pending.for_s
+        async with asyncio.timeout(self._near_ttl_s + _PUBLISH_TIMEOUT_S):
+            await self._far.invalidate(list(owed), pending_s=pending.for_s, now=began_at)
+            await self._bus.publish(list(owed), pending_until=pending.until)
 
-    async def _believed(
+    async def _read_redis(
         self,
         operation: str,
         command: Callable[[], Coroutine[Any, Any, Result]],
@@ -316,39 +322,41 @@ class TieredStore:
         """
         if self._breaker.is_open:
             raise StoreUnavailableError("redis: circuit breaker open")
-        with self._breaker.waiting() as left_s:
-            if self._debts:
-                await self._debts.paid(wait_s=left_s)
+        with self._breaker.limit_wait() as left_s:
+            if self._outbox:
+                await self._outbox.wait_until_published(wait_s=left_s)
             if self._bus.session is None:
-                await self._bus.begun(wait_s=left_s)
+                await self._bus.wait_until_listening(wait_s=left_s)
         session = self._bus.session
         if session is None:
             raise StoreUnavailableError("redis: not known to be the one that was told of writes")
-        result = await self._breaker.call(operation, command, late=late)
+        result = await self._breaker.call(operation, command, on_late_result=late)
         if self._bus.session != session:
             if late is not None:
                 await late(result)
             raise StoreUnavailableError("redis: another one than a moment ago")
         return result
 
-    async def _release_late(self, key: ListingKey, after: str, claim: Claim) -> None:
+    async def _release_late_lock(self, key: CacheKey, marker: str, lock: FetchLock) -> None:
         """Give back a lock that was granted when its request had gone on without it."""
-        await self.settle(key, after, claim)
+        await self.release_lock(key, marker, lock)
 
-    async def _release(self, key: ListingKey, after: str, claim: Claim, writes: Collection[asyncio.Task[None]]) -> None:
+    async def _release_after_writes(
+        self, key: CacheKey, marker: str, lock: FetchLock, writes: Collection[asyncio.Task[None]]
+    ) -> None:
         if writes:
             await asyncio.wait(writes)
-        assert claim.fence is not None
-        self._far.locks.abandon(key, after, claim.fence)
-        await self._breaker.call("settle", lambda: self._far.settle(key, after, claim), timeout_s=self._timeout_s)
+        assert lock.fence is not None
+        self._far.locks.abandon(key, marker, lock.fence)
+        await self._breaker.call("settle", lambda: self._far.release_lock(key, marker, lock), timeout_s=self._timeout_s)
 
-    async def _finish_writes(self, key: ListingKey, *, most_s: float = inf) -> None:
+    async def _finish_writes(self, key: CacheKey, *, most_s: float = inf) -> None:
         """Wait until Redis has what this replica wrote of *key*, within the request's time limit and *most_s*."""
         if writes := self._writes.get(key.digest):
-            with self._breaker.waiting() as left_s:
+            with self._breaker.limit_wait() as left_s:
                 await self._loop_clock.wait(asyncio.gather(*writes), min(left_s, most_s))
 
-    def _write_behind(self, key: ListingKey, work: Coroutine[Any, Any, None]) -> None:
+    def _write_behind(self, key: CacheKey, work: Coroutine[Any, Any, None]) -> None:
         """Do *work* for the listing *key* in a task of this store's own; where it fails nothing is kept in Redis."""
 
         async def write() -> None:
@@ -365,74 +373,74 @@ class TieredStore:
         if not writes:
             del self._writes[listing]
 
-    def _in_outage(self, key: ListingKey, near: Found, *, now: float) -> Found:
+    def _in_outage(self, key: CacheKey, near: FoundSpans, *, now: float) -> FoundSpans:
         """Return what *near*, found in memory, is good for while invalidations by other replicas can't arrive.
 
         Each writer waits for `near_ttl_s` before it is answered. So a fetch may be joined if it began within that time,
         and memory may be used if it was filled within it.
         """
-        if self._bus.alone and (self._bus.session is None or self._bus.trusted):
+        if self._bus.is_alone and (self._bus.session is None or self._bus.is_trusted):
             return near
-        pieces, unconfirmed = near.pieces, self._unconfirmed(key, near, near.state)
+        slices, unconfirmed = near.slices, self._unconfirmed(key, near, near.state)
         if self._outage_mode is OutageMode.AVAILABLE:
-            usable = list(takewhile(lambda piece: _is_fresh(piece.span, now=now), pieces))
-            return replace(near, pieces=tuple(usable), unconfirmed=unconfirmed)
+            usable = list(takewhile(lambda piece: _is_fresh(piece.span, now=now), slices))
+            return replace(near, slices=tuple(usable), unconfirmed=unconfirmed)
         return replace(
             near,
-            pieces=pieces if self._just_fetched(near, now=now) else (),
-            doubt=f"~{now // self._near_ttl_s:.0f}",
+            slices=slices if self._log_outage(near, now=now) else (),
+            uncertainty=f"~{now // self._near_ttl_s:.0f}",
             join_after=asyncio.get_running_loop().time() - self._near_ttl_s,
             unconfirmed=unconfirmed,
         )
 
-    def _unconfirmed(self, key: ListingKey, near: Found, state: State) -> tuple[Piece, ...]:
+    def _unconfirmed(self, key: CacheKey, near: FoundSpans, state: ListingState) -> tuple[SpanSlice, ...]:
         """Return what memory has of a window and Redis does not confirm, as for *state*, unless it was invalidated."""
         return tuple(
-            Piece(replace(piece.span, generation=state.generation), piece.start)
-            for piece in takewhile(
-                lambda piece: self._near.is_not_known_to_be_invalid(key, piece.span.generation), near.pieces
-            )
+            SpanSlice(replace(piece.span, generation=state.generation), piece.start)
+            for piece in takewhile(lambda piece: self._near.may_be_valid(key, piece.span.generation), near.slices)
         )
 
     def _is_lone_in_outage(self) -> bool:
         """Whether the bus is down and no other replica was seen lately, so that nobody else's write can be missed."""
-        return self._bus.session is None and self._bus.alone
+        return self._bus.session is None and self._bus.is_alone
 
     def _outage_effect(self) -> str:
-        if self._bus.alone:
+        if self._bus.is_alone:
             return "no other replica was seen lately, memory is believed to the end of its lifetimes"
         if self._outage_mode is OutageMode.AVAILABLE:
             return "memory is believed to the end of its lifetimes, writes through other replicas are not heard"
         return f"memory is believed for {self._near_ttl_s:g}s"
 
-    def _believes_memory_of(self, key: ListingKey) -> bool:
-        return self._bus.trusted and self._generations.known(key)
+    def _trusts_memory_of(self, key: CacheKey) -> bool:
+        return self._bus.is_trusted and self._generations.get(key)
 
-    def _just_fetched(self, found: Found, *, now: float) -> bool:
-        return all(current_age(piece.span.fetched_at, now=now) < self._near_ttl_s for piece in found.pieces)
+    def _log_outage(self, found: FoundSpans, *, now: float) -> bool:
+        return all(current_age(piece.span.fetched_at, now=now) < self._near_ttl_s for piece in found.slices)
 
-    def _apply(self, scopes: Collection[str], unsettled_until: float) -> None:
-        """Do what another replica's invalidation of *scopes* demands."""
-        self._pass_on(scopes)
-        self._generations.invalidated(scopes)
-        self._near.unsettle(unsettled_until)
+    def _apply(self, tags: Collection[str], unsettled_until: float) -> None:
+        """Do what another replica's invalidation of *tags* demands."""
+        self._on_invalidation(tags)
+        self._generations.record_invalidated(tags)
+        self._near.set_pending(unsettled_until)
 
-    def _lost(self) -> None:
+    def _forget_unheard(self) -> None:
         """Do what is due once messages of other replicas may have been missed."""
-        self._generations.lost()
-        self._debts.hurry()
-        self._pass_on(None)
+        self._generations.forget_all()
+        self._outbox.retry_now()
+        self._on_invalidation(None)
 
 
-def _suffices(found: Found, count: int, *, now: float) -> bool:
+def _is_sufficient(found: FoundSpans, count: int, *, now: float) -> bool:
     """Whether *found* is fresh, and has *count* images or all that there are."""
     left = count
-    for piece in found.pieces:
-        span = piece.span
+    for span_slice in found.slices:
+        span = span_slice.span
         if span.generation != found.state.generation or not _is_fresh(span, now=now):
             return False
-        left -= piece.count
-    return bool(found.pieces) and (left <= 0 or found.pieces[-1].span.stops or found.pieces[-1].span.hides)
+        left -= span_slice.count
+    return bool(found.slices) and (
+        left <= 0 or found.slices[-1].span.completes_page or found.slices[-1].span.hides_rows
+    )
 
 
 def _is_fresh(span: Span, *, now: float) -> bool:

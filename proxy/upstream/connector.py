@@ -25,46 +25,46 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
 
-from proxy.core.messages import Fields, Interim
+from proxy.core.messages import Fields, OnInterim
 from proxy.errors import UpstreamUnreachableError
 
-_MOST: Final = 32  # of one answer; an upstream that sends more without an end would hold its caller for ever
-_ENDING_HERE: Final = frozenset({100, 101})  # a body was waited for, a switch of protocols was not asked for
+_MAX_INTERIM: Final = 32  # of one answer; an upstream that sends more without an end would hold its caller for ever
+_NOT_PASSED_ON: Final = frozenset({100, 101})  # a body was waited for, a switch of protocols was not asked for
 
 
-class Awaiting(AbstractContextManager[None]):
+class InterimResponses(AbstractContextManager[None]):
     """The context in which one final answer is awaited; *interim* is told of the interim ones that come before it.
 
     If too many come, waiting for the answer raises `UpstreamUnreachableError`.
     """
 
-    def __init__(self, interim: Interim | None) -> None:
+    def __init__(self, interim: OnInterim | None) -> None:
         self._interim = interim
         self._count = 0
 
     def __enter__(self) -> None:
-        self._before = _AWAITED.set(self)
+        self._before = _CURRENT.set(self)
 
     def __exit__(self, *_: object) -> None:
-        _AWAITED.reset(self._before)
+        _CURRENT.reset(self._before)
 
-    def came(self, message: RawResponseMessage) -> None:
+    def receive(self, message: RawResponseMessage) -> None:
         if not 100 <= message.code < 200:
             return
         self._count += 1
-        if self._count > _MOST:
-            raise UpstreamUnreachableError(f"upstream: more than {_MOST} interim answers and no final one")
-        if self._interim is not None and message.code not in _ENDING_HERE:
+        if self._count > _MAX_INTERIM:
+            raise UpstreamUnreachableError(f"upstream: more than {_MAX_INTERIM} interim answers and no final one")
+        if self._interim is not None and message.code not in _NOT_PASSED_ON:
             self._interim(message.code, received_fields(message.raw_headers).end_to_end())
 
 
-def came(message: RawResponseMessage) -> None:
+def receive_interim(message: RawResponseMessage) -> None:
     """Note that *message* has arrived for what is awaited now."""
-    if awaited := _AWAITED.get():
-        awaited.came(message)
+    if awaited := _CURRENT.get():
+        awaited.receive(message)
 
 
-_AWAITED: ContextVar[Awaiting | None] = ContextVar("awaited", default=None)
+_CURRENT: ContextVar[InterimResponses | None] = ContextVar("awaited", default=None)
 
 
 def received_fields(lines: tuple[tuple[bytes, bytes], ...]) -> Fields:
@@ -91,37 +91,37 @@ class Connector(aiohttp.TCPConnector):
 
 
 class _Connection(ResponseHandler):
-    """A connection to the upstream. *heading* says that what comes next is, or goes on with, a head."""
+    """A connection to the upstream. *awaits_head* says that what comes next is, or goes on with, a head."""
 
-    heading = False
+    awaits_head = False
 
     async def read(self) -> tuple[RawResponseMessage, StreamReader]:
         message, body = await super().read()
-        came(message)
+        receive_interim(message)
         return message, body
 
     def set_response_params(self, **settings: Any) -> None:
         """Begin to wait for an answer."""
-        self.heading = True
+        self.awaits_head = True
         super().set_response_params(**settings)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Take a head that was parsed, if an answer is awaited: none comes behind the final one."""
-        if not self.heading:
-            self._end()
+        if not self.awaits_head:
+            self._close()
             return
-        self.heading = 100 <= data[0].code < 200
+        self.awaits_head = 100 <= data[0].code < 200
         super().feed_data(data, size)
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*, each head apart from what follows: with a fault the parser drops what stood before it."""
-        while self.heading and self._parser is not None and (end := data.find(_HEAD_END) + 4) > 3:
+        while self.awaits_head and self._parser is not None and (end := data.find(_HEAD_END) + 4) > 3:
             super().data_received(data[:end])
             data = data[end:]
             if not data:
                 return
-        if data and self._answered:
-            self._end()
+        if data and self._is_answered:
+            self._close()
         else:
             super().data_received(data)
 
@@ -132,11 +132,11 @@ class _Connection(ResponseHandler):
             self._payload.set_exception(aiohttp.ClientPayloadError("body: chunks that can't be divided"), exc)
 
     @property
-    def _answered(self) -> bool:
+    def _is_answered(self) -> bool:
         """Whether the answer has come to its end, and nothing was asked since."""
-        return self._parser is not None and not self.heading and (self._payload is None or self._payload.is_eof())
+        return self._parser is not None and not self.awaits_head and (self._payload is None or self._payload.is_eof())
 
-    def _end(self) -> None:
+    def _close(self) -> None:
         self.force_close()
         if self.transport is not None:
             self.transport.close()

@@ -17,7 +17,7 @@ from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 
-from proxy.config.loading import loaded
+from proxy.config.loading import load
 from proxy.runtime.app import running
 from tests.bench.servers import upstream
 from tests.harness.processes import LOOPBACK
@@ -60,7 +60,7 @@ async def main(upstream_port: int, redis_url: str | None) -> None:
     }
     if redis_url:
         flags["store", "url"] = redis_url
-    settings = loaded(None, {}, flags).settings
+    settings = load(None, {}, flags).settings
     pipe = asyncio.subprocess.PIPE
     client = await asyncio.create_subprocess_exec(sys.executable, "-c", _CLIENT, stdin=pipe, stdout=pipe)
     assert client.stdin is not None

@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from proxy import __file__ as package
-from proxy.core.cache_key import ListingKey
+from proxy.core.cache_key import CacheKey
 from proxy.core.partition import Partition
-from proxy.core.span import HEAD
+from proxy.core.span import LIST_START
 from proxy.demo.seed import GOLD, images
-from proxy.listing.response_parser import Listed, listed
+from proxy.listing.response_parser import ParsedList, parse_list
 from proxy.storage.memory import MemoryStore
 from tests.bench import load
 from tests.bench.load import OURS
@@ -115,18 +115,18 @@ def _bare(redis: RedisServer, seconds: int) -> float:
 def stored(bench: Bench) -> Taken:
     """Return what many stored images take, beside the bytes that they came in."""
     count = 10_000 if bench.quick else 100_000
-    key = ListingKey(Partition("token", "0" * 32), "", "/v2/images", "visibility=public")
+    key = CacheKey(Partition("token", "0" * 32), "", "/v2/images", "visibility=public")
     store = MemoryStore(1 << 30)
     rendered = [image.rendered for image in images(1000, owners=(GOLD,))]
     tracemalloc.start()
-    received, after = 0, HEAD
+    received, after = 0, LIST_START
     for first in range(0, count, 1000):
         ids = [f"{first + number:08x}-0000-4000-8000-000000000000" for number in range(1000)]
         rows = (_ID.sub(f'"id":"{image_id}"'.encode(), row, 1) for image_id, row in zip(ids, rendered, strict=True))
         body = b'{"images":[%b],"next":"/v2/images?marker=%b"}' % (b",".join(rows), ids[-1].encode())
-        got = listed(body)
-        assert isinstance(got, Listed)
-        span = got.span(after=after, asked=1000, unlinked=False, fetched_at=0.0, lifetime_s=60.0)
+        got = parse_list(body)
+        assert isinstance(got, ParsedList)
+        span = got.to_span(marker=after, asked=1000, unlinked=False, fetched_at=0.0, lifetime_s=60.0)
         store.put_now(key, span, keep_s=60.0, now=0.0)
         received, after = received + len(body), ids[-1]
         del ids, body, got, span

@@ -15,7 +15,7 @@ from collections import Counter
 
 import uvloop
 
-from proxy.config.loading import loaded
+from proxy.config.loading import load
 from proxy.runtime.app import running
 from tests.bench.load import TOKEN
 from tests.harness.processes import LOOPBACK
@@ -44,7 +44,7 @@ async def main(upstream: str) -> None:
         ("admin", "listen"): at,
         ("log", "level"): "error",
     }
-    async with running(loaded(None, {}, flags).settings) as proxy:
+    async with running(load(None, {}, flags).settings) as proxy:
         port = int(proxy.url.rpartition(":")[2])
         await asked(port)
         profile = cProfile.Profile()

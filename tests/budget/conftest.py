@@ -12,10 +12,10 @@ import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
 
 from proxy.errors import StoreUnavailableError
-from proxy.ratelimit.memory_store import Ledger, MemoryLedger
-from proxy.ratelimit.redis_store import SharedLedger
-from proxy.ratelimit.sliding_window import Allowance
-from proxy.storage.redis import RedisStore, connected
+from proxy.ratelimit.memory_store import MemoryRateLimitStore, RateLimitStore
+from proxy.ratelimit.redis_store import RedisRateLimitStore
+from proxy.ratelimit.sliding_window import RateLimit
+from proxy.storage.redis import RedisStore, connect
 from tests.harness.redis import RedisServer
 from tests.harness.redis_fleet import RedisCluster
 
@@ -39,7 +39,7 @@ class Unguarded:
             raise StoreUnavailableError("no answer in time") from error
 
 
-MakeLedger = Callable[[Allowance | None], Ledger]
+MakeLedger = Callable[[RateLimit | None], RateLimitStore]
 
 
 @pytest.fixture(scope="session")
@@ -57,12 +57,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
 
 
 def shared(
-    store: RedisStore, allowance: Allowance | None, name: str = "a", peers: frozenset[str] = frozenset()
-) -> SharedLedger:
+    store: RedisStore, allowance: RateLimit | None, name: str = "a", peers: frozenset[str] = frozenset()
+) -> RedisRateLimitStore:
     """Return the ledger of the replica *name* among its *peers*."""
-    return SharedLedger(
+    return RedisRateLimitStore(
         store,
-        MemoryLedger(allowance, hold_s=HOLD_S, clock=time.monotonic),
+        MemoryRateLimitStore(allowance, hold_s=HOLD_S, clock=time.monotonic),
         allowance,
         name=name,
         peers=lambda: peers | {name},
@@ -83,18 +83,18 @@ async def make_ledger(request: pytest.FixtureRequest) -> AsyncIterator[MakeLedge
             store = RedisStore(FakeAsyncRedis(server=FakeServer()), prefix=PREFIX, keep_s=60)
         elif request.param == "redis":
             server: RedisServer = request.getfixturevalue("server")
-            store = connected(server.url, prefix=PREFIX, keep_s=60, timeout_s=5.0)
+            store = connect(server.url, prefix=PREFIX, keep_s=60, timeout_s=5.0)
             await store.redis.flushall()
         elif request.param == "cluster":
             cluster: RedisCluster = request.getfixturevalue("cluster")
             cluster.flush()
-            store = connected(cluster.url, prefix=PREFIX, keep_s=60, timeout_s=5.0)
+            store = connect(cluster.url, prefix=PREFIX, keep_s=60, timeout_s=5.0)
         if store is not None:
             stack.push_async_callback(store.close)
 
-        def made(allowance: Allowance | None) -> Ledger:
+        def made(allowance: RateLimit | None) -> RateLimitStore:
             if store is None:
-                return MemoryLedger(allowance, hold_s=HOLD_S, clock=time.monotonic)
+                return MemoryRateLimitStore(allowance, hold_s=HOLD_S, clock=time.monotonic)
             ledger = shared(store, allowance)
             stack.push_async_callback(ledger.close)
             return ledger

@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
-from proxy.core.call_context import Claimant, Priority
-from proxy.core.messages import Exchange, Fields, Request, Response
-from proxy.ratelimit.limiter import Limiter
-from proxy.ratelimit.memory_store import MemoryLedger
-from proxy.ratelimit.metrics import ShieldMetrics
-from proxy.ratelimit.queue import Turns
-from proxy.ratelimit.resilience import CLOSED, Breaker
-from proxy.ratelimit.sliding_window import Allowance
+from proxy.core.call_context import CallContext, Priority
+from proxy.core.messages import Fields, Request, Response, StreamedResponse
+from proxy.ratelimit.limiter import RateLimiter
+from proxy.ratelimit.memory_store import MemoryRateLimitStore
+from proxy.ratelimit.metrics import RateLimitMetrics
+from proxy.ratelimit.queue import CallQueue
+from proxy.ratelimit.resilience import CLOSED_CIRCUIT, UpstreamCircuit
+from proxy.ratelimit.sliding_window import RateLimit
 
 OK = Response(200, Fields(), b"{}")
 THROTTLED = Response(
@@ -61,7 +61,7 @@ class Scripted:
         return said
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
         """Stream the next answer."""
         answer = await self.fetch(request)
 
@@ -69,7 +69,7 @@ class Scripted:
             for byte in answer.body:
                 yield bytes([byte])
 
-        yield Exchange(answer.status, answer.reason, answer.fields, chunks())
+        yield StreamedResponse(answer.status, answer.reason, answer.fields, chunks())
 
 
 class Shielded:
@@ -77,22 +77,26 @@ class Shielded:
 
     def __init__(
         self,
-        allowance: Allowance | None = None,
+        allowance: RateLimit | None = None,
         *,
         max_wait_s: float = 5.0,
         most: int = 64,
         scope: str | None = "all",
         clock: Callable[[], float] = time.monotonic,
         retries: int = 2,
-        breaker: Breaker = CLOSED,
+        breaker: UpstreamCircuit = CLOSED_CIRCUIT,
     ) -> None:
         self.upstream = Scripted()
         self.registry = CollectorRegistry()
-        metrics = ShieldMetrics(self.registry)
-        self.turns = Turns(
-            MemoryLedger(allowance, hold_s=1.0, clock=clock), most=most, hold_s=1.0, clock=clock, metrics=metrics
+        metrics = RateLimitMetrics(self.registry)
+        self.turns = CallQueue(
+            MemoryRateLimitStore(allowance, hold_s=1.0, clock=clock),
+            max_concurrent=most,
+            hold_s=1.0,
+            clock=clock,
+            metrics=metrics,
         )
-        self.limiter = Limiter(
+        self.limiter = RateLimiter(
             self.upstream,
             self.turns,
             url="http://image.test",
@@ -101,7 +105,7 @@ class Shielded:
             metrics=metrics,
             clock=clock,
             now=time.time,
-            dice=lambda: 0.0,
+            rng=lambda: 0.0,
             retries=retries,
             breaker=breaker,
         )
@@ -117,8 +121,8 @@ class Shielded:
         method: str = "GET",
     ) -> Response:
         """Return what a call of *caller* is answered."""
-        claimant = Claimant(priority, caller, partition, patient)
-        return await self.limiter.fetch(Request(method, target, Fields(), "id", claimant=claimant))
+        claimant = CallContext(priority, caller, partition, patient)
+        return await self.limiter.fetch(Request(method, target, Fields(), "id", context=claimant))
 
     def start(self, target: str, priority: Priority = Priority.INTERACTIVE, **who: str) -> asyncio.Task[Response]:
         """Begin a call."""

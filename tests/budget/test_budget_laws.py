@@ -8,8 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.call_context import Priority
-from proxy.ratelimit.sliding_window import Allowance, Log, Taken, closed, corrected, ended, take
-from proxy.ratelimit.sliding_window import Told as Limit
+from proxy.ratelimit.sliding_window import AdvertisedLimit as Limit
+from proxy.ratelimit.sliding_window import (
+    CallLog,
+    Granted,
+    RateLimit,
+    apply_advertised,
+    end_call,
+    start_cooldown,
+    take_slot,
+)
 from tests.budget.windows import most_in_a_window
 
 HOLD_S = 2.0
@@ -19,8 +27,8 @@ HOLD_S = 2.0
 class World:
     """True time, a clock that may be set back, calls under way, and when each arrived upstream."""
 
-    allowance: Allowance
-    log: Log = field(default_factory=Log)
+    allowance: RateLimit
+    log: CallLog = field(default_factory=CallLog)
     true_time: float = 1000.0
     set_back_s: float = 0.0
     under_way: list[tuple[str, float]] = field(default_factory=list)
@@ -33,10 +41,10 @@ class World:
 
     def take(self, priority: Priority) -> None:
         self.names += 1
-        verdict, self.log = take(
+        verdict, self.log = take_slot(
             self.log, self.allowance, lease=str(self.names), priority=priority, hold_s=HOLD_S, now=self.now
         )
-        if isinstance(verdict, Taken):
+        if isinstance(verdict, Granted):
             self.under_way.append((verdict.lease, self.true_time))
 
     def answer(self, which: int, arrives: float) -> None:
@@ -44,7 +52,7 @@ class World:
         if self.under_way:
             lease, began = self.under_way.pop(which % len(self.under_way))
             self.arrivals.append(began + arrives * (self.true_time - began))
-            self.log = ended(self.log, lease, now=self.now)
+            self.log = end_call(self.log, lease, now=self.now)
 
     def crash(self, arrives: float) -> None:
         """Lose all that is under way: it arrives within the time a call may be on its way, and nobody tells of it."""
@@ -67,7 +75,7 @@ _moves = st.one_of(
 @given(calls=st.integers(1, 5), moves=st.lists(_moves, max_size=80))
 def test_no_schedule_lets_more_than_the_budget_through(calls: int, moves: list[tuple[object, ...]]) -> None:
     """Whatever is taken, answered late, lost in a crash or set back, no window of a second sees more than *calls*."""
-    world = World(Allowance(calls, 1.0))
+    world = World(RateLimit(calls, 1.0))
     for move in moves:
         match move:
             case ("take", Priority() as priority):
@@ -81,9 +89,9 @@ def test_no_schedule_lets_more_than_the_budget_through(calls: int, moves: list[t
             case ("crash", float(arrives)):
                 world.crash(arrives)
             case ("close", float(seconds)):
-                world.log = closed(world.log, closed_s=seconds, now=world.now)
+                world.log = start_cooldown(world.log, cooldown_s=seconds, now=world.now)
             case ("told", int(remain)):
-                world.log = corrected(world.log, Limit("user", Allowance(6, 1.0), remain), now=world.now)
+                world.log = apply_advertised(world.log, Limit("user", RateLimit(6, 1.0), remain), now=world.now)
             case _:
                 raise AssertionError(move)
     world.crash(1.0)
@@ -94,7 +102,7 @@ def test_no_schedule_lets_more_than_the_budget_through(calls: int, moves: list[t
 @given(calls=st.integers(1, 20), latency_s=st.floats(0.0, 0.5))
 def test_the_budget_is_used_up_where_there_is_demand(calls: int, latency_s: float) -> None:
     """Under steady demand all slots come round once in a window and an answer."""
-    world = World(Allowance(calls, 1.0))
+    world = World(RateLimit(calls, 1.0))
     began = world.true_time
     while world.true_time < began + 6:
         world.take(Priority.WRITE)

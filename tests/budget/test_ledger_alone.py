@@ -14,15 +14,15 @@ from typing import Any, Literal
 import pytest
 
 from proxy.core.call_context import Priority
-from proxy.ratelimit.memory_store import MemoryLedger, WithoutStore
-from proxy.ratelimit.redis_store import NOTICED_S, SharedLedger
-from proxy.ratelimit.sliding_window import Allowance, Taken, Told, Wait
-from proxy.storage.redis import RedisStore, connected
+from proxy.ratelimit.memory_store import MemoryRateLimitStore, StoreOutage
+from proxy.ratelimit.redis_store import OUTAGE_NOTICED_S, RedisRateLimitStore
+from proxy.ratelimit.sliding_window import AdvertisedLimit, Granted, RateLimit, Wait
+from proxy.storage.redis import RedisStore, connect
 from tests.budget.conftest import PREFIX, Unguarded
 from tests.budget.windows import most_in_a_window
 from tests.harness.redis import RedisServer
 
-TEN = Allowance(10, 60.0)
+TEN = RateLimit(10, 60.0)
 HOLD_S = 2.0
 PEERS = frozenset({"r0", "r1", "r2"})
 
@@ -43,14 +43,14 @@ class Fleet:
         peers: frozenset[str] = PEERS,
         *,
         mode: Literal["share", "hold"] = "share",
-        allowance: Allowance | None = TEN,
-    ) -> SharedLedger:
+        allowance: RateLimit | None = TEN,
+    ) -> RedisRateLimitStore:
         def clock() -> float:
             return self.now
 
-        ledger = SharedLedger(
+        ledger = RedisRateLimitStore(
             self.store,
-            MemoryLedger(allowance, hold_s=HOLD_S, clock=clock),
+            MemoryRateLimitStore(allowance, hold_s=HOLD_S, clock=clock),
             allowance,
             name=name,
             peers=lambda: peers,
@@ -60,23 +60,23 @@ class Fleet:
             breaker=Unguarded(),
             timeout_s=1.0,
             without_store=mode,
-            watched=("s",),
+            on_outage=("s",),
             clock=clock,
             in_background=False,
         )
         await ledger.start()
-        ledger.listening()
+        ledger.note_connected()
         return ledger
 
-    async def replicas(self, *, mode: Literal["share", "hold"] = "share") -> list[SharedLedger]:
+    async def replicas(self, *, mode: Literal["share", "hold"] = "share") -> list[RedisRateLimitStore]:
         return [await self.replica(name, mode=mode) for name in sorted(PEERS)]
 
-    async def taken(self, ledger: SharedLedger, count: int = 20) -> int:
+    async def taken(self, ledger: RedisRateLimitStore, count: int = 20) -> int:
         """Return how many calls *ledger* grants; each ends at once."""
         granted = 0
         for _ in range(count):
             verdict = await ledger.take("s", Priority.WRITE)
-            if isinstance(verdict, Taken):
+            if isinstance(verdict, Granted):
                 ledger.report("s", verdict.lease)
                 self.granted.append(self.now)
                 granted += 1
@@ -84,7 +84,7 @@ class Fleet:
         return granted
 
 
-async def maintained(ledgers: list[SharedLedger]) -> None:
+async def maintained(ledgers: list[RedisRateLimitStore]) -> None:
     """Let *ledgers* do what they do in the background."""
     for ledger in ledgers:
         await ledger.maintain()
@@ -94,7 +94,7 @@ async def maintained(ledgers: list[SharedLedger]) -> None:
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     """A fleet on a Redis of its own."""
     with RedisServer(tmp_path) as server:
-        store = connected(server.url, prefix=PREFIX, keep_s=60, timeout_s=1.0)
+        store = connect(server.url, prefix=PREFIX, keep_s=60, timeout_s=1.0)
         yield Fleet(server, store)
         await store.close()
 
@@ -154,8 +154,8 @@ async def test_a_limit_that_was_learnt_is_shared_too(fleet: Fleet) -> None:
     """Without a budget of ours, what the upstream said holds without Redis, and again in one that came back empty."""
     ledgers = [await fleet.replica(name, allowance=None) for name in sorted(PEERS)]
     verdict = await ledgers[0].take("s", Priority.WRITE)
-    assert isinstance(verdict, Taken)
-    ledgers[0].report("s", verdict.lease, told=[Told("user", TEN)])
+    assert isinstance(verdict, Granted)
+    ledgers[0].report("s", verdict.lease, advertised=[AdvertisedLimit("user", TEN)])
     await ledgers[0].close()
     assert await fleet.taken(ledgers[1], 1) == 1
     assert await fleet.taken(ledgers[2], 1) == 1
@@ -165,9 +165,9 @@ async def test_a_limit_that_was_learnt_is_shared_too(fleet: Fleet) -> None:
     assert [await fleet.taken(each, 4) for each in ledgers] == [2, 2, 2]
     fleet.server.start()
     await maintained(ledgers)
-    fleet.now += NOTICED_S
+    fleet.now += OUTAGE_NOTICED_S
     assert [await fleet.taken(each) for each in ledgers] == [0, 0, 0]
-    assert [each.limits("s") for each in ledgers] == [{"user": TEN}] * 3
+    assert [each.advertised_limits("s") for each in ledgers] == [{"user": TEN}] * 3
 
 
 async def test_a_redis_that_comes_back_empty_is_told_what_was_called(fleet: Fleet) -> None:
@@ -180,7 +180,7 @@ async def test_a_redis_that_comes_back_empty_is_told_what_was_called(fleet: Flee
     fleet.server.start()
     await maintained(ledgers)
     assert await fleet.taken(ledgers[0]) == 2, "its part of what was left, until the others must have been here"
-    fleet.now += NOTICED_S
+    fleet.now += OUTAGE_NOTICED_S
     assert await fleet.taken(ledgers[1]) == 2, "all that is left, whose ever part it was"
     assert [await fleet.taken(each) for each in ledgers] == [0, 0, 0]
     assert most_in_a_window(fleet.granted, 60.0) == 10
@@ -194,7 +194,7 @@ async def test_a_redis_that_was_emptied_unnoticed_is_told_too(fleet: Fleet) -> N
     await fleet.store.redis.flushall()
     assert await fleet.taken(ledgers[1]) == 2
     await maintained(ledgers)
-    fleet.now += NOTICED_S
+    fleet.now += OUTAGE_NOTICED_S
     assert await fleet.taken(ledgers[2]) == 4
     assert most_in_a_window(fleet.granted, 60.0) == 10
 
@@ -208,13 +208,13 @@ async def test_a_redis_that_stood_still_lacks_nothing_and_counts_nothing_twice(f
     assert [await fleet.taken(each, 1) for each in ledgers] == [1, 1, 1]
     fleet.server.resume()
     await maintained(ledgers)
-    fleet.now += NOTICED_S
+    fleet.now += OUTAGE_NOTICED_S
     assert await fleet.taken(ledgers[2]) == 5
 
 
 async def test_more_calls_than_fit_one_command_are_told_too(fleet: Fleet) -> None:
     """Redis learns of all 1,201 calls of a replica, some hundreds at a time."""
-    many = Allowance(1300, 60.0)
+    many = RateLimit(1300, 60.0)
     ledger = await fleet.replica("r0", frozenset({"r0"}), allowance=many)
     fleet.server.kill()
     assert await fleet.taken(ledger, 1201) == 1201
@@ -233,14 +233,14 @@ async def test_one_warning_names_the_mode_and_one_line_the_end(fleet: Fleet, cap
     for _ in range(5):
         fleet.now += 0.5
         await ledger.maintain()
-    assert ledger.without_store() == WithoutStore("share", 3, 0.0)
+    assert ledger.store_outage() == StoreOutage("share", 3, 0.0)
     (warning,) = [each for each in caplog.records if each.levelno == logging.WARNING]
     assert "budget_without_store" in str(warning.__dict__)
     assert "1/3" in str(warning.__dict__)
     fleet.server.start()
     for _ in range(3):
         await ledger.maintain()
-    assert ledger.without_store() is None
+    assert ledger.store_outage() is None
     assert sum("budget_store_back" in str(each.__dict__) for each in caplog.records) == 1
 
 
@@ -286,14 +286,14 @@ async def test_with_hold_a_redis_that_comes_back_empty_is_not_believed_at_once(f
     assert await fleet.taken(second) == 3
     fleet.server.start()
     await maintained([first, second, third])
-    fleet.now += NOTICED_S
+    fleet.now += OUTAGE_NOTICED_S
     assert [await fleet.taken(each) for each in (first, third)] == [0, 0], (
         "they notice now, and know less than Redis did"
     )
     await maintained([first, second, third])
     fleet.now += 59.0
     assert await fleet.taken(second) == 3, "still its part, after what it did itself"
-    fleet.now += 61.0 + NOTICED_S + HOLD_S
+    fleet.now += 61.0 + OUTAGE_NOTICED_S + HOLD_S
     assert await fleet.taken(third) > 3, "more than its part: Redis, by whose clock it is still the same minute, grants"
     assert await fleet.taken(first) == 0
     assert most_in_a_window(fleet.granted, 60.0) <= 10
@@ -313,10 +313,10 @@ async def test_with_hold_who_asked_nothing_while_redis_was_away_stays_within_its
     fleet.server.resume()
     if seen == "in touch again":
         fleet.in_touch = True
-        idle.listening()
+        idle.note_connected()
     assert await fleet.taken(idle) == 3
     fleet.in_touch = True
-    fleet.now += NOTICED_S + HOLD_S + 61.0
+    fleet.now += OUTAGE_NOTICED_S + HOLD_S + 61.0
     assert await fleet.taken(idle) > 3
     assert most_in_a_window(fleet.granted, 60.0) <= 10
 
@@ -326,19 +326,19 @@ async def test_reply_that_makes_no_sense_is_taken_for_an_outage_that_ends(
 ) -> None:
     """A call is granted from the replica's own part, and Redis grants the next once it knows what was called."""
     ledger = await fleet.replica("r0", frozenset({"r0"}))
-    budgeted, altered = fleet.store.budgeted, 0
+    budgeted, altered = fleet.store.run_rate_limit_script, 0
 
     async def short(scope: str, order: bytes, *, life: bytes, known: bytes = b"") -> tuple[bytes, Any]:
         nonlocal altered
-        kept, said = await budgeted(scope, order, life=life, known=known)
+        kept, said = await budgeted(scope, order, store_run=life, known=known)
         altered += 1
         return kept, said[:3]
 
     with monkeypatch.context() as patch:
-        patch.setattr(fleet.store, "budgeted", short)
-        assert isinstance(await ledger.take("s", Priority.INTERACTIVE), Taken)
+        patch.setattr(fleet.store, "run_rate_limit_script", short)
+        assert isinstance(await ledger.take("s", Priority.INTERACTIVE), Granted)
         assert altered
-        assert ledger.without_store() is not None
+        assert ledger.store_outage() is not None
     await ledger.maintain()
-    assert ledger.without_store() is None
-    assert isinstance(await ledger.take("s", Priority.INTERACTIVE), Taken)
+    assert ledger.store_outage() is None
+    assert isinstance(await ledger.take("s", Priority.INTERACTIVE), Granted)

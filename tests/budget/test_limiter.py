@@ -11,14 +11,14 @@ import pytest
 from proxy.core.call_context import Priority
 from proxy.core.messages import Fields, Request, Response
 from proxy.errors import (
-    TooManyCallsError,
+    CircuitOpenError,
+    RateLimitedError,
     UnauthorizedError,
-    UpstreamBusyError,
-    UpstreamFailingError,
+    UpstreamQueueFullError,
     UpstreamUnreachableError,
 )
-from proxy.ratelimit.resilience import Breaker
-from proxy.ratelimit.sliding_window import Allowance
+from proxy.ratelimit.resilience import UpstreamCircuit
+from proxy.ratelimit.sliding_window import RateLimit
 from tests.budget.shielded import OK, THROTTLED, Shielded, turns_pass
 from tests.budget.windows import most_in_a_window
 from tests.harness.waiting import until
@@ -29,7 +29,7 @@ BROKEN = UpstreamUnreachableError("upstream: broke off in the middle of its answ
 async def closed(shielded: Shielded) -> None:
     """Assert that nothing is left behind, and stop."""
     await turns_pass()
-    assert shielded.turns.permits.under_way == 0
+    assert shielded.turns.permits.in_flight == 0
     for priority in Priority:
         assert shielded.metric("waiting_calls", priority=priority.label) == 0
     await shielded.turns.close()
@@ -53,7 +53,7 @@ async def test_classes_go_by_rank_and_callers_in_turn() -> None:
 
 async def test_a_write_passes_all_readers() -> None:
     """With every permit taken by reads and a hundred more waiting, a write goes up at once."""
-    shielded = Shielded(Allowance(1000, 60.0), most=2, max_wait_s=600.0)
+    shielded = Shielded(RateLimit(1000, 60.0), most=2, max_wait_s=600.0)
     shielded.upstream.gate.clear()
     reads = [shielded.start(f"read {n}") for n in range(100)]
     await turns_pass()
@@ -68,19 +68,19 @@ async def test_a_write_passes_all_readers() -> None:
 
 async def test_a_write_finds_a_call_that_readers_left() -> None:
     """Readers take nineteen of twenty, the twentieth is a write's."""
-    shielded = Shielded(Allowance(20, 60.0), max_wait_s=1.0)
+    shielded = Shielded(RateLimit(20, 60.0), max_wait_s=1.0)
     readers = await asyncio.gather(*(shielded.get() for _ in range(30)), return_exceptions=True)
-    assert [isinstance(each, TooManyCallsError) for each in readers].count(True) == 11
+    assert [isinstance(each, RateLimitedError) for each in readers].count(True) == 11
     assert await shielded.get("write", Priority.WRITE) is OK
     await closed(shielded)
 
 
 async def test_who_can_not_be_served_in_time_is_told_at_once() -> None:
     """With the budget gone for a minute a caller that waits five seconds is refused now, and told when to come back."""
-    shielded = Shielded(Allowance(1, 60.0))
+    shielded = Shielded(RateLimit(1, 60.0))
     await shielded.get()
     began = time.monotonic()
-    with pytest.raises(TooManyCallsError) as refused:
+    with pytest.raises(RateLimitedError) as refused:
         await shielded.get()
     assert time.monotonic() - began < 5.0
     assert 55 < (refused.value.retry_after_s or 0) <= 61
@@ -90,10 +90,10 @@ async def test_who_can_not_be_served_in_time_is_told_at_once() -> None:
 
 async def test_nobody_joins_a_queue_that_is_too_long() -> None:
     """A hundred wait for five calls a second: the last could not be served within five seconds."""
-    shielded = Shielded(Allowance(5, 1.0))
+    shielded = Shielded(RateLimit(5, 1.0))
     answers = await asyncio.gather(*(shielded.get() for _ in range(100)), return_exceptions=True)
     served = [each for each in answers if each is OK]
-    assert all(each is OK or isinstance(each, TooManyCallsError) for each in answers)
+    assert all(each is OK or isinstance(each, RateLimitedError) for each in answers)
     assert 10 <= len(served) <= 30
     await closed(shielded)
 
@@ -101,7 +101,7 @@ async def test_nobody_joins_a_queue_that_is_too_long() -> None:
 async def test_a_caller_that_hangs_up_leaves_nothing_behind() -> None:
     """Cancelled while waiting, or in the very moment of being served, it frees its place and its permit."""
     for moment in range(8):
-        shielded = Shielded(Allowance(3, 60.0), most=2)
+        shielded = Shielded(RateLimit(3, 60.0), most=2)
         calls = [shielded.start(str(number)) for number in range(3)]
         await turns_pass(moment)
         for call in calls:
@@ -113,9 +113,9 @@ async def test_a_caller_that_hangs_up_leaves_nothing_behind() -> None:
 
 async def test_what_nobody_waits_for_is_not_queued() -> None:
     """Readahead takes a call that is free, or none."""
-    shielded = Shielded(Allowance(10, 60.0))
+    shielded = Shielded(RateLimit(10, 60.0))
     taken = await asyncio.gather(
-        *(shielded.get("ahead", Priority.READAHEAD, patient=False) for _ in range(10)), return_exceptions=True
+        *(shielded.get("ahead", Priority.PREFETCH, patient=False) for _ in range(10)), return_exceptions=True
     )
     assert len([each for each in taken if each is OK]) == 7
     assert await shielded.get() is OK
@@ -124,9 +124,9 @@ async def test_what_nobody_waits_for_is_not_queued() -> None:
 
 async def test_each_partition_has_its_own_budget() -> None:
     """One partition's crawl costs another nothing."""
-    shielded = Shielded(Allowance(1, 60.0), scope=None)
+    shielded = Shielded(RateLimit(1, 60.0), scope=None)
     await shielded.get(partition="one")
-    with pytest.raises(TooManyCallsError):
+    with pytest.raises(RateLimitedError):
         await shielded.get(partition="one")
     assert await shielded.get(partition="two") is OK
     await closed(shielded)
@@ -165,12 +165,12 @@ async def test_a_gate_that_is_closed_for_too_long_is_told() -> None:
     """With Retry-After beyond the caller's patience the answer is ours, not the upstream's, and tells the time."""
     shielded = Shielded()
     shielded.upstream.script = [Response(429, Fields([("Retry-After", "40")]), b"")]
-    with pytest.raises(TooManyCallsError) as refused:
+    with pytest.raises(RateLimitedError) as refused:
         await shielded.get()
     assert 35 < (refused.value.retry_after_s or 0) <= 40
-    queues = shielded.turns.queues()
-    assert (queues.budgets, queues.closed, queues.waiting) == (1, 1, 0)
-    assert 35 < queues.closed_s <= 40
+    queues = shielded.turns.state()
+    assert (queues.budgets, queues.cooling_down, queues.waiting) == (1, 1, 0)
+    assert 35 < queues.cooldown_s <= 40
     assert (refused.value.status, refused.value.code) == (429, "PROXY.0429")
     await closed(shielded)
 
@@ -178,10 +178,10 @@ async def test_a_gate_that_is_closed_for_too_long_is_told() -> None:
 @pytest.mark.parametrize("said", [BROKEN, *(Response(status, Fields(), b"") for status in (502, 503, 504))])
 async def test_what_failed_on_the_way_is_tried_again(said: Response | Exception) -> None:
     """A connection error, a truncated body, a 502, 503 or 504 to a read; each try counts."""
-    shielded = Shielded(Allowance(2, 60.0))
+    shielded = Shielded(RateLimit(2, 60.0))
     shielded.upstream.script = [said]
     assert await shielded.get() is OK
-    with pytest.raises(TooManyCallsError):
+    with pytest.raises(RateLimitedError):
         await shielded.get()
     await closed(shielded)
 
@@ -201,7 +201,7 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(caplog: pytes
     """One line says why the upstream is left alone, another that it is back, however many calls failed."""
     caplog.set_level(logging.INFO, logger="ims_proxy")
     now = [0.0]
-    shielded = Shielded(clock=lambda: now[0], breaker=Breaker(tolerated=2), retries=0)
+    shielded = Shielded(clock=lambda: now[0], breaker=UpstreamCircuit(max_failures=2), retries=0)
     shielded.upstream.script = [BROKEN, Response(503, Fields(), b""), BROKEN, OK]
     for _ in range(len(shielded.upstream.script)):
         await asyncio.gather(shielded.get(), return_exceptions=True)
@@ -216,35 +216,35 @@ async def test_an_outage_is_logged_when_it_begins_and_when_it_ends(caplog: pytes
 
 
 async def test_upstream_that_is_back_is_noticed_without_callers() -> None:
-    shielded = Shielded(breaker=Breaker(tolerated=2), retries=0)
+    shielded = Shielded(breaker=UpstreamCircuit(max_failures=2), retries=0)
     shielded.upstream.script = [BROKEN, BROKEN, BROKEN, OK]
     for _ in range(2):
         await asyncio.gather(shielded.get(), return_exceptions=True)
-    assert shielded.limiter.left_alone_s() is not None
-    await until(lambda: shielded.limiter.left_alone_s() is None)
+    assert shielded.limiter.circuit_open_s() is not None
+    await until(lambda: shielded.limiter.circuit_open_s() is None)
     assert shielded.upstream.asked[2:] == ["/"] * 2
     await closed(shielded)
 
 
 async def test_upstream_that_answers_5xx_is_called_again_by_the_next_caller_once_it_replies_to_a_probe() -> None:
     failing = Response(503, Fields(), b"")
-    shielded = Shielded(breaker=Breaker(tolerated=2), retries=0)
+    shielded = Shielded(breaker=UpstreamCircuit(max_failures=2), retries=0)
     shielded.upstream.script = [failing, failing, OK, failing, OK]
     for _ in range(2):
         await shielded.get()
     await until(lambda: len(shielded.upstream.asked) == 3)
-    await until(lambda: shielded.limiter.left_alone_s() == 0)
+    await until(lambda: shielded.limiter.circuit_open_s() == 0)
     assert await shielded.get() is failing
-    with pytest.raises(UpstreamFailingError):
+    with pytest.raises(CircuitOpenError):
         await shielded.get()
     await until(lambda: len(shielded.upstream.asked) == 5)
     assert await shielded.get() is OK
-    assert shielded.limiter.left_alone_s() is None
+    assert shielded.limiter.circuit_open_s() is None
     await closed(shielded)
 
 
 async def test_probe_counts_towards_the_budget() -> None:
-    shielded = Shielded(Allowance(2, 600.0), breaker=Breaker(tolerated=2), retries=0)
+    shielded = Shielded(RateLimit(2, 600.0), breaker=UpstreamCircuit(max_failures=2), retries=0)
     shielded.upstream.script = [BROKEN, BROKEN]
     for _ in range(2):
         await asyncio.gather(shielded.get(priority=Priority.WRITE), return_exceptions=True)
@@ -255,9 +255,9 @@ async def test_probe_counts_towards_the_budget() -> None:
 
 async def test_how_much_is_tolerated_is_the_configuration_s() -> None:
     """After two failures in a row the third call is not made."""
-    shielded = Shielded(breaker=Breaker(tolerated=2))
+    shielded = Shielded(breaker=UpstreamCircuit(max_failures=2))
     shielded.upstream.script = [BROKEN] * 2
-    for expected in (UpstreamUnreachableError, UpstreamUnreachableError, UpstreamFailingError):
+    for expected in (UpstreamUnreachableError, UpstreamUnreachableError, CircuitOpenError):
         with pytest.raises(expected):
             await shielded.get(method="POST")
     await closed(shielded)
@@ -288,25 +288,25 @@ async def test_a_failing_upstream_is_left_alone_and_probed() -> None:
     shielded = Shielded(clock=lambda: now[0])
     shielded.upstream.script = [BROKEN] * 10
     for _ in range(10):
-        with pytest.raises((UpstreamUnreachableError, UpstreamFailingError)):
+        with pytest.raises((UpstreamUnreachableError, CircuitOpenError)):
             await shielded.get(method="POST")
-    with pytest.raises(UpstreamFailingError) as refused:
+    with pytest.raises(CircuitOpenError) as refused:
         await shielded.get()
     assert (refused.value.status, refused.value.retry_after_s) == (503, 1.0)
     assert len(shielded.upstream.asked) == 10
-    assert shielded.limiter.left_alone_s() == 1.0
+    assert shielded.limiter.circuit_open_s() == 1.0
     assert shielded.metric("refused_calls_total", priority="interactive", reason="failing") == 1
     now[0] += 1.0
     shielded.upstream.gate.clear()
     probe = shielded.start("probe")
     await turns_pass()
-    with pytest.raises(UpstreamFailingError):
+    with pytest.raises(CircuitOpenError):
         await shielded.get()
     probe.cancel()
     await asyncio.gather(probe, return_exceptions=True)
     shielded.upstream.gate.set()
     assert await shielded.get("next probe") is OK
-    assert shielded.limiter.left_alone_s() is None
+    assert shielded.limiter.circuit_open_s() is None
     assert await shielded.get() is OK
     await closed(shielded)
 
@@ -334,7 +334,7 @@ async def test_a_small_body_is_sent_again_and_a_large_one_is_not() -> None:
     for size, status, bodies in ((1000, 200, 2), (1 << 20, 429, 1)):
         shielded = Shielded()
         shielded.upstream.script = [THROTTLED]
-        async with shielded.limiter.exchange(request(size)) as exchange:
+        async with shielded.limiter.stream(request(size)) as exchange:
             assert exchange.status == status
             body = b"".join([chunk async for chunk in exchange.chunks])
         assert body == (OK.body if status == 200 else THROTTLED.body)
@@ -352,7 +352,7 @@ async def test_the_calls_under_way_stay_below_the_ceiling() -> None:
 
 async def test_full_pressure_never_exceeds_the_budget_in_any_window() -> None:
     """Fifty callers for two seconds at forty calls in half a second: every window holds, and one is nearly used up."""
-    shielded = Shielded(Allowance(40, 0.5), max_wait_s=1.0)
+    shielded = Shielded(RateLimit(40, 0.5), max_wait_s=1.0)
     arrivals: list[float] = []
     until = time.monotonic() + 2.0
     fetch = shielded.upstream.fetch
@@ -375,7 +375,7 @@ async def test_full_pressure_never_exceeds_the_budget_in_any_window() -> None:
 
 async def test_what_may_not_be_sent_any_more_takes_nothing_from_others() -> None:
     """Who is refused when its turn has come leaves its permit to the next, and is no failure of the upstream's."""
-    shielded = Shielded(most=1, breaker=Breaker(tolerated=1))
+    shielded = Shielded(most=1, breaker=UpstreamCircuit(max_failures=1))
     shielded.upstream.gate.clear()
     first = shielded.start("first")
     await turns_pass()
@@ -384,7 +384,7 @@ async def test_what_may_not_be_sent_any_more_takes_nothing_from_others() -> None
         raise UnauthorizedError("caller: no valid key")
 
     gone = [
-        asyncio.create_task(shielded.limiter.fetch(Request("GET", "gone", Fields(), "id", still=refused)))
+        asyncio.create_task(shielded.limiter.fetch(Request("GET", "gone", Fields(), "id", before_send=refused)))
         for _ in range(3)
     ]
     last = shielded.start("last")
@@ -393,7 +393,7 @@ async def test_what_may_not_be_sent_any_more_takes_nothing_from_others() -> None
     got = await asyncio.gather(first, *gone, last, return_exceptions=True)
     assert [type(each) for each in got] == [Response, *[UnauthorizedError] * 3, Response]
     assert shielded.upstream.asked == ["first", "last"]
-    assert shielded.limiter.left_alone_s() is None
+    assert shielded.limiter.circuit_open_s() is None
     await closed(shielded)
 
 
@@ -407,7 +407,7 @@ async def test_caller_who_could_not_be_served_in_time_by_a_slow_upstream_is_told
     now[0] += 4.0
     waiting = [shielded.start("waits", caller=str(number)) for number in range(2)]
     await turns_pass()
-    with pytest.raises(UpstreamBusyError) as refused:
+    with pytest.raises(UpstreamQueueFullError) as refused:
         await shielded.get("in vain")
     assert refused.value.status == 503
     assert refused.value.retry_after_s == pytest.approx((2 + 1) * 4.0 / 2)

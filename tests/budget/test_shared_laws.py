@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.core.call_context import Priority
-from proxy.ratelimit.memory_store import MemoryLedger
-from proxy.ratelimit.redis_store import NOTICED_S, SharedLedger
-from proxy.ratelimit.sliding_window import Allowance, Taken
+from proxy.ratelimit.memory_store import MemoryRateLimitStore
+from proxy.ratelimit.redis_store import OUTAGE_NOTICED_S, RedisRateLimitStore
+from proxy.ratelimit.sliding_window import Granted, RateLimit
 from proxy.storage.redis import RedisStore
 from tests.budget.conftest import PREFIX, Unguarded
 from tests.budget.windows import most_in_a_window
@@ -28,7 +28,7 @@ from tests.budget.windows import most_in_a_window
 WINDOW_S: Final = 4.0
 HOLD_S: Final = 2.0
 NOTICE_S: Final = 1.0  # by then whoever listens has noticed that Redis is away
-STEP_S: Final = 0.9  # each replica asks in the background at least so often, and so notices within `NOTICED_S`
+STEP_S: Final = 0.9  # each replica asks in the background at least so often, and so notices within `OUTAGE_NOTICED_S`
 NAMES: Final = ("r0", "r1", "r2")
 
 
@@ -36,7 +36,7 @@ NAMES: Final = ("r0", "r1", "r2")
 class Replica:
     """A ledger, the calls of it that are under way, and whether it hears the others."""
 
-    ledger: SharedLedger
+    ledger: RedisRateLimitStore
     in_touch: bool = True
     under_way: list[tuple[str, float]] = field(default_factory=list)
 
@@ -47,7 +47,7 @@ class World:
     def __init__(self, calls: int, mode: Literal["share", "hold"], *, informed: bool = False) -> None:
         self.mode = mode
         self.informed = informed
-        self.allowance = Allowance(calls, WINDOW_S)
+        self.allowance = RateLimit(calls, WINDOW_S)
         self.true_time = 1000.0
         self.set_back_s = 0.0
         self.server = FakeServer()
@@ -61,18 +61,18 @@ class World:
 
     async def start(self, name: str) -> None:
         """Start a replica, unless others hold back: one that starts then is the exception that is documented."""
-        steady_s = WINDOW_S + HOLD_S + 2 * NOTICED_S + 1
+        steady_s = WINDOW_S + HOLD_S + 2 * OUTAGE_NOTICED_S + 1
         if name in self.replicas or self.away_since is not None or self.true_time < self.troubled_at + steady_s:
             return
         replica = Replica(self._ledger(name))
         self.replicas[name] = replica
         await replica.ledger.start()
-        replica.ledger.listening()
+        replica.ledger.note_connected()
 
-    def _ledger(self, name: str) -> SharedLedger:
-        return SharedLedger(
+    def _ledger(self, name: str) -> RedisRateLimitStore:
+        return RedisRateLimitStore(
             self.store,
-            MemoryLedger(self.allowance, hold_s=HOLD_S, clock=lambda: self.true_time),
+            MemoryRateLimitStore(self.allowance, hold_s=HOLD_S, clock=lambda: self.true_time),
             self.allowance,
             name=name,
             peers=lambda: frozenset(NAMES),
@@ -82,7 +82,7 @@ class World:
             breaker=Unguarded(),
             timeout_s=1.0,
             without_store=self.mode,
-            watched=("s",),
+            on_outage=("s",),
             clock=lambda: self.true_time,
             in_background=False,
         )
@@ -91,7 +91,7 @@ class World:
         """Take a call, if *name* lives and gets one."""
         if (replica := self.replicas.get(name)) is not None:
             verdict = await replica.ledger.take("s", priority)
-            if isinstance(verdict, Taken):
+            if isinstance(verdict, Granted):
                 replica.under_way.append((verdict.lease, self.true_time))
 
     async def burst(self, name: str) -> None:
@@ -178,7 +178,7 @@ class World:
         replica = self.replicas.get(name)
         if replica is not None and not replica.in_touch and self.away_since is None:
             replica.in_touch = True
-            replica.ledger.listening()
+            replica.ledger.note_connected()
 
 
 _names = st.sampled_from(NAMES)
@@ -189,7 +189,7 @@ _rounds = st.tuples(_bursts, _pauses, _answers, _pauses)
 _comes = st.tuples(st.just("comes"), st.booleans())
 _listens = st.tuples(*(st.tuples(st.just("listens"), st.just(name)) for name in NAMES))
 _troubles = st.one_of(
-    st.tuples(st.tuples(st.just("take"), _names, st.sampled_from([Priority.INTERACTIVE, Priority.READAHEAD]))),
+    st.tuples(st.tuples(st.just("take"), _names, st.sampled_from([Priority.INTERACTIVE, Priority.PREFETCH]))),
     st.tuples(st.tuples(st.just("crash"), _names, st.sampled_from([0.0, 1.0])), _pauses),
     st.tuples(st.tuples(st.just("start"), _names)),
     st.tuples(st.tuples(st.just("set_back"), st.sampled_from([0.5, 3.0, 5000.0]))),

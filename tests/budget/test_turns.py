@@ -9,29 +9,37 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
-from proxy.core.call_context import Claimant, Priority
-from proxy.errors import TooManyCallsError
-from proxy.ratelimit.memory_store import MemoryLedger
-from proxy.ratelimit.metrics import ShieldMetrics
-from proxy.ratelimit.queue import Turn, Turns
-from proxy.ratelimit.sliding_window import Allowance, Taken, Wait
+from proxy.core.call_context import CallContext, Priority
+from proxy.errors import RateLimitedError
+from proxy.ratelimit.memory_store import MemoryRateLimitStore
+from proxy.ratelimit.metrics import RateLimitMetrics
+from proxy.ratelimit.queue import CallQueue, Slot
+from proxy.ratelimit.sliding_window import Granted, RateLimit, Wait
 
-SOMEBODY = Claimant(caller="a")
+SOMEBODY = CallContext(caller="a")
 LONG_S = 60.0
 
 
-def queue(allowance: Allowance | None = None, *, most: int = 1, clock: Callable[[], float] = time.monotonic) -> Turns:
-    metrics = ShieldMetrics(CollectorRegistry())
-    return Turns(MemoryLedger(allowance, hold_s=1.0, clock=clock), most=most, hold_s=1.0, clock=clock, metrics=metrics)
+def queue(
+    allowance: RateLimit | None = None, *, most: int = 1, clock: Callable[[], float] = time.monotonic
+) -> CallQueue:
+    metrics = RateLimitMetrics(CollectorRegistry())
+    return CallQueue(
+        MemoryRateLimitStore(allowance, hold_s=1.0, clock=clock),
+        max_concurrent=most,
+        hold_s=1.0,
+        clock=clock,
+        metrics=metrics,
+    )
 
 
-def at_once(turns: Turns, claimant: Claimant = SOMEBODY) -> Turn:
+def at_once(turns: CallQueue, claimant: CallContext = SOMEBODY) -> Slot:
     """Return the turn that is given before anything else runs."""
-    asking = turns.turn("s", claimant, deadline=time.monotonic() + LONG_S)
+    asking = turns.acquire("s", claimant, deadline=time.monotonic() + LONG_S)
     with pytest.raises(StopIteration) as given:
         asking.send(None)
     turn = given.value.value
-    assert isinstance(turn, Turn)
+    assert isinstance(turn, Slot)
     return turn
 
 
@@ -39,18 +47,18 @@ def test_who_need_not_wait_does_not_wait() -> None:
     """Where a call and a permit are free and nobody waits, a turn costs neither a task nor a round of the loop."""
     turns = queue()
     turn = at_once(turns)
-    assert turn.permitted
-    assert turns.permits.under_way == 1
-    assert not at_once(turns, Claimant(Priority.WRITE)).permitted
+    assert turn.has_permit
+    assert turns.permits.in_flight == 1
+    assert not at_once(turns, CallContext(Priority.WRITE)).has_permit
 
 
 async def test_a_call_that_is_had_at_once_counts() -> None:
     """The budget's last call is nobody else's, and its permit is given back where there was no call."""
-    turns = queue(Allowance(1, LONG_S), most=9)
+    turns = queue(RateLimit(1, LONG_S), most=9)
     at_once(turns)
-    with pytest.raises(TooManyCallsError):
-        await turns.turn("s", Claimant(patient=False), deadline=time.monotonic() + LONG_S)
-    assert turns.permits.under_way == 1
+    with pytest.raises(RateLimitedError):
+        await turns.acquire("s", CallContext(may_wait=False), deadline=time.monotonic() + LONG_S)
+    assert turns.permits.in_flight == 1
 
 
 async def test_a_turn_that_comes_too_late_takes_no_permit_with_it() -> None:
@@ -58,16 +66,16 @@ async def test_a_turn_that_comes_too_late_takes_no_permit_with_it() -> None:
     now = time.monotonic()
     turns = queue(clock=lambda: now)
     first = at_once(turns)
-    waiting = asyncio.create_task(turns.turn("s", SOMEBODY, deadline=now + LONG_S))
+    waiting = asyncio.create_task(turns.acquire("s", SOMEBODY, deadline=now + LONG_S))
     await asyncio.sleep(0)
-    turns.permits.give_back()
-    turns.over(first)
+    turns.permits.release()
+    turns.release(first)
     async with asyncio.timeout(LONG_S):
-        while not turns.permits.under_way:
+        while not turns.permits.in_flight:
             await asyncio.sleep(0)
         now += 1.0
-        assert (await waiting).given_at == now
-    assert turns.permits.under_way == 1
+        assert (await waiting).granted_at == now
+    assert turns.permits.in_flight == 1
 
 
 async def test_nobody_overtakes_who_waits() -> None:
@@ -76,8 +84,8 @@ async def test_nobody_overtakes_who_waits() -> None:
     first = at_once(turns)
     order: list[str] = []
 
-    async def asks(who: str, scope: str) -> Turn:
-        turn = await turns.turn(scope, Claimant(caller=who), deadline=time.monotonic() + LONG_S)
+    async def asks(who: str, scope: str) -> Slot:
+        turn = await turns.acquire(scope, CallContext(caller=who), deadline=time.monotonic() + LONG_S)
         order.append(who)
         return turn
 
@@ -86,11 +94,11 @@ async def test_nobody_overtakes_who_waits() -> None:
         for _ in range(9):  # as many rounds of the loop as it takes to stand in line, and some more
             await asyncio.sleep(0)
         late = group.create_task(asks("comes late", "another"))  # which runs before who is woken by the next line
-        turns.permits.give_back()
-        turns.over(first)
-        turns.over(await waiting)
-        turns.permits.give_back()
-        turns.over(await late)
+        turns.permits.release()
+        turns.release(first)
+        turns.release(await waiting)
+        turns.permits.release()
+        turns.release(await late)
     assert order == ["waits", "comes late"]
 
 
@@ -99,46 +107,46 @@ async def test_one_call_that_hangs_does_not_turn_callers_away_who_others_make_ro
     now = 0.0
     turns = queue(most=4, clock=lambda: now)
 
-    async def turn() -> Turn:
-        return await turns.turn("s", SOMEBODY, deadline=now + 10.0)
+    async def turn() -> Slot:
+        return await turns.acquire("s", SOMEBODY, deadline=now + 10.0)
 
     async with asyncio.timeout(LONG_S):
         await turn()
         for _ in range(100):
             quick = await turn()
             now += 0.05
-            turns.permits.give_back()
-            turns.over(quick)
+            turns.permits.release()
+            turns.release(quick)
         now += 60.0
         under_way = [await turn() for _ in range(3)]
         waiting = asyncio.create_task(turn())
         await asyncio.sleep(0)
         assert not waiting.done(), "it waits for its turn"
-        turns.permits.give_back()
-        turns.over(under_way[0])
-        assert (await waiting).permitted
+        turns.permits.release()
+        turns.release(under_way[0])
+        assert (await waiting).has_permit
 
 
-class Unknown(MemoryLedger):
+class Unknown(MemoryRateLimitStore):
     """Books that can't be reached, so that nobody knows of a call for *unknown_s*; until they *are_back*."""
 
     def __init__(self, *, unknown_s: float) -> None:
-        super().__init__(Allowance(100, LONG_S), hold_s=1.0, clock=time.monotonic)
+        super().__init__(RateLimit(100, LONG_S), hold_s=1.0, clock=time.monotonic)
         self.unknown_s = unknown_s
         self.are_back = False
         self.asked = asyncio.Event()
 
-    async def take(self, scope: str, priority: Priority) -> Taken | Wait:
+    async def take(self, scope: str, priority: Priority) -> Granted | Wait:
         self.asked.set()
-        return await super().take(scope, priority) if self.are_back else Wait(self.unknown_s, uncertain=True)
+        return await super().take(scope, priority) if self.are_back else Wait(self.unknown_s, is_uncertain=True)
 
-    def take_at_once(self, scope: str, priority: Priority) -> Taken | Wait:
-        return self.take_now(scope, priority) if self.are_back else Wait(self.unknown_s, uncertain=True)
+    def take_at_once(self, scope: str, priority: Priority) -> Granted | Wait:
+        return self.take_now(scope, priority) if self.are_back else Wait(self.unknown_s, is_uncertain=True)
 
 
-def before(books: MemoryLedger, *, clock: Callable[[], float] = time.monotonic) -> Turns:
+def before(books: MemoryRateLimitStore, *, clock: Callable[[], float] = time.monotonic) -> CallQueue:
     """Return a queue for what is in *books*."""
-    return Turns(books, most=9, hold_s=1.0, clock=clock, metrics=ShieldMetrics(CollectorRegistry()))
+    return CallQueue(books, max_concurrent=9, hold_s=1.0, clock=clock, metrics=RateLimitMetrics(CollectorRegistry()))
 
 
 async def test_who_waits_for_books_that_are_away_is_served_when_they_are_back() -> None:
@@ -146,11 +154,11 @@ async def test_who_waits_for_books_that_are_away_is_served_when_they_are_back() 
     books = Unknown(unknown_s=10 * LONG_S)
     turns = before(books)
     async with asyncio.timeout(LONG_S):
-        waiting = asyncio.create_task(turns.turn("s", SOMEBODY, deadline=time.monotonic() + LONG_S))
+        waiting = asyncio.create_task(turns.acquire("s", SOMEBODY, deadline=time.monotonic() + LONG_S))
         await books.asked.wait()
         books.are_back = True
         await waiting
-        await turns.turn("s", Claimant(patient=False), deadline=time.monotonic() + LONG_S)
+        await turns.acquire("s", CallContext(may_wait=False), deadline=time.monotonic() + LONG_S)
     await turns.close()
 
 
@@ -159,10 +167,10 @@ async def test_books_that_stay_away_refuse_soon_and_say_so_modestly() -> None:
     books, passed_s = Unknown(unknown_s=10 * LONG_S), 0.0
     turns = before(books, clock=lambda: time.monotonic() + passed_s)
     async with asyncio.timeout(LONG_S):
-        waiting = asyncio.create_task(turns.turn("s", SOMEBODY, deadline=time.monotonic() + LONG_S))
+        waiting = asyncio.create_task(turns.acquire("s", SOMEBODY, deadline=time.monotonic() + LONG_S))
         await books.asked.wait()
         passed_s = 3.0
-        with pytest.raises(TooManyCallsError) as refused:
+        with pytest.raises(RateLimitedError) as refused:
             await waiting
     assert refused.value.retry_after_s == 5.0
     await turns.close()

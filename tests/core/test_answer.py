@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.slices import Limits, run_to_end
-from proxy.listing.response_parser import Listed, NotAList, listed, read_list_in_slices
+from proxy.core.slices import SliceLimits, run_to_end
+from proxy.listing.response_parser import NotAList, ParsedList, parse_list, read_list_in_slices
 
 
 def a_list(*images: object, **around: object) -> bytes:
     return orjson.dumps({"images": list(images), **around})
 
 
-def held(body: bytes) -> Listed:
-    made = listed(body)
-    assert isinstance(made, Listed), made
+def held(body: bytes) -> ParsedList:
+    made = parse_list(body)
+    assert isinstance(made, ParsedList), made
     return made
 
 
-def slices(made: Listed) -> list[bytes]:
+def slices(made: ParsedList) -> list[bytes]:
     return [made.body[start:end] for start, end in zip(made.starts, made.ends, strict=True)]
 
 
@@ -60,13 +60,13 @@ def slices(made: Listed) -> list[bytes]:
 )
 def test_what_is_no_list_says_why(body: bytes, reason: str) -> None:
     """A body that can't be cut into images safely is no span."""
-    assert listed(body) == NotAList(reason)
+    assert parse_list(body) == NotAList(reason)
 
 
 def test_an_empty_list_is_the_end() -> None:
     """No images and no link is a span without images that ends the listing."""
     made = held(b'{"images": []}')
-    assert (made.ids, made.end, made.body, list(made.starts)) == ((), None, b"", [])
+    assert (made.ids, made.next_marker, made.body, list(made.starts)) == ((), None, b"", [])
 
 
 @pytest.mark.parametrize(
@@ -98,18 +98,18 @@ def test_an_empty_list_is_the_end() -> None:
 )
 def test_only_the_marker_of_next_is_read(link: object, end: str | None) -> None:
     """Of the upstream's link nothing but a usable marker counts; without one the list goes on after its last image."""
-    assert held(a_list({"id": "a"}, {"id": "b"}, next=link)).end == end
+    assert held(a_list({"id": "a"}, {"id": "b"}, next=link)).next_marker == end
 
 
 def test_absence_of_next_is_the_end() -> None:
     """A list without a link ends the listing, full or not."""
-    assert held(a_list({"id": "a"})).end is None
+    assert held(a_list({"id": "a"})).next_marker is None
 
 
 def test_a_page_may_be_empty_and_go_on() -> None:
     """Where a policy hid every row, the marker of next still leads on."""
     made = held(a_list(next="/v2/images?marker=m"))
-    assert (made.ids, made.end) == ((), "m")
+    assert (made.ids, made.next_marker) == ((), "m")
 
 
 def test_bytes_are_kept_as_they_came() -> None:
@@ -226,24 +226,24 @@ def test_nulls_in_a_sort_key_are_noticed() -> None:
     """An image without a value for a sort key, or with null, makes the list one that can't be cut."""
     body = a_list({"id": "a", "name": "n"}, {"id": "b"}, {"id": "c", "name": None})
     for keys, nulls in (((), False), (("id",), False), (("name",), True), (("id", "disk_format"), True)):
-        made = listed(body, sort_keys=keys)
-        assert isinstance(made, Listed)
-        assert made.nulls is nulls
+        made = parse_list(body, sort_keys=keys)
+        assert isinstance(made, ParsedList)
+        assert made.has_nulls is nulls
 
 
 def test_a_list_becomes_a_span() -> None:
     """The span says what it was asked for, and what came."""
     made = held(a_list({"id": "a"}, {"id": "b"}, next="/v2/images?marker=m"))
-    span = made.span(after="", asked=2, unlinked=False, fetched_at=5.0, lifetime_s=60.0, generation="g")
-    assert (span.after, span.end, span.ids, span.asked) == ("", "m", ("a", "b"), 2)
-    assert (span.fetched_at, span.lifetime_s, span.generation, span.unlinked) == (5.0, 60.0, "g", False)
+    span = made.to_span(marker="", asked=2, unlinked=False, fetched_at=5.0, lifetime_s=60.0, generation="g")
+    assert (span.marker, span.next_marker, span.ids, span.limit) == ("", "m", ("a", "b"), 2)
+    assert (span.fetched_at, span.lifetime_s, span.generation, span.without_next) == (5.0, 60.0, "g", False)
 
 
 @pytest.mark.parametrize(("ids", "end"), [((), None), (("a", "b"), "b")])
 def test_a_list_without_links_ends_only_where_it_is_empty(ids: tuple[str, ...], end: str | None) -> None:
     """Of `/v2/cloudimages` a page with images goes on after the last of them."""
     made = held(a_list(*({"id": image_id} for image_id in ids)))
-    assert made.span(after="", asked=9, unlinked=True, fetched_at=0.0, lifetime_s=1.0).end == end
+    assert made.to_span(marker="", asked=9, unlinked=True, fetched_at=0.0, lifetime_s=1.0).next_marker == end
 
 
 @given(
@@ -257,8 +257,8 @@ def test_a_list_without_links_ends_only_where_it_is_empty(ids: tuple[str, ...], 
 )
 def test_any_json_is_a_list_or_says_why_not(document: object) -> None:
     """No JSON makes the reading fail."""
-    made = listed(orjson.dumps(document), sort_keys=("name",))
-    assert isinstance(made, Listed | NotAList)
+    made = parse_list(orjson.dumps(document), sort_keys=("name",))
+    assert isinstance(made, ParsedList | NotAList)
 
 
 _LINKS = st.sampled_from(["/v2/images/x", "https://evil.example/x", None])
@@ -286,8 +286,8 @@ def test_reading_in_slices_gives_the_same_list(
 ) -> None:
     """Foreign links, images about to change, nulls and refusals: the result is that of one go, whatever the slices."""
     body = a_list(*images, next="/v2/images?marker=m")
-    sliced = read_list_in_slices(body, sort_keys=sort_keys, public=public, limits=Limits(max_bytes, max_items))
-    assert run_to_end(sliced) == listed(body, sort_keys=sort_keys, public=public)
+    sliced = read_list_in_slices(body, sort_keys=sort_keys, public=public, limits=SliceLimits(max_bytes, max_items))
+    assert run_to_end(sliced) == parse_list(body, sort_keys=sort_keys, public=public)
 
 
 @pytest.mark.parametrize(

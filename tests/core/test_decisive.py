@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.messages import Fields, Request
-from proxy.gateway.relevant_headers import DECISIVE, decisive
+from proxy.gateway.relevant_headers import RELEVANT_FIELDS, with_relevant_fields
 
-names = st.sampled_from([*sorted(DECISIVE - {"authorization"}), "user-agent", "x-trace", "host", "x-project-id"])
+names = st.sampled_from([*sorted(RELEVANT_FIELDS - {"authorization"}), "user-agent", "x-trace", "host", "x-project-id"])
 
 
 def request(*lines: tuple[str, str]) -> Request:
@@ -20,9 +20,9 @@ def request(*lines: tuple[str, str]) -> Request:
 @given(st.lists(st.tuples(names.flatmap(lambda name: st.sampled_from([name, name.title()])), st.text(max_size=3))))
 def test_only_those_that_count(lines: list[tuple[str, str]]) -> None:
     """What counts stays as it came, in order, and nothing else does."""
-    kept = decisive(request(*lines))
-    assert list(kept.fields) == [line for line in lines if line[0].lower() in DECISIVE]
-    assert decisive(kept) == kept
+    kept = with_relevant_fields(request(*lines))
+    assert list(kept.fields) == [line for line in lines if line[0].lower() in RELEVANT_FIELDS]
+    assert with_relevant_fields(kept) == kept
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_only_those_that_count(lines: list[tuple[str, str]]) -> None:
 def test_signed(authorization: str, all_of_them: bool) -> None:
     """A signature may cover any field, so then each counts."""
     asked = request(("Authorization", authorization), ("User-Agent", "agent"))
-    assert (decisive(asked) == asked) is all_of_them
+    assert (with_relevant_fields(asked) == asked) is all_of_them

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.messages import Fields, Request
-from proxy.upstream.forward import ends_here, onward, options
+from proxy.upstream.forward import answer_options, answers_locally, to_upstream_request
 
 
 def asked(method: str = "OPTIONS", target: str = "/a", *hops: str) -> Request:
@@ -24,7 +24,7 @@ def asked(method: str = "OPTIONS", target: str = "/a", *hops: str) -> Request:
 )
 def test_options_end_where_they_are_meant_to(request_: Request, *, ends: bool) -> None:
     """Those of the server, and those that may go no further, are answered here."""
-    assert ends_here(request_) is ends
+    assert answers_locally(request_) is ends
 
 
 @pytest.mark.parametrize(
@@ -39,11 +39,11 @@ def test_options_end_where_they_are_meant_to(request_: Request, *, ends: bool) -
 )
 def test_a_hop_is_one_less(request_: Request, left: list[str]) -> None:
     """Of OPTIONS only, and only where it is counted."""
-    assert onward(request_).fields.all("Max-Forwards") == left
+    assert to_upstream_request(request_).fields.get_all("Max-Forwards") == left
 
 
 def test_the_options_name_what_is_carried_on() -> None:
     """Neither CONNECT nor TRACE is among them."""
-    allowed = options().fields.get("Allow") or ""
+    allowed = answer_options().fields.get("Allow") or ""
     assert {"GET", "OPTIONS"} < set(allowed.split(", "))
     assert not {"CONNECT", "TRACE"} & set(allowed.split(", "))

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.messages import Fields
-from proxy.core.partition import Partition, Partitioner, Unshared, variant
+from proxy.core.partition import NotShareable, Partition, Partitioner, api_variant
 
 SECRET = b"sixteen bytes or more"
 TOKENS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters="%"), min_size=1, max_size=40)
 
 
 def partition(token: str, *, secret: bytes = SECRET) -> Partition:
-    made = Partitioner(secret).of(Fields([("X-Auth-Token", token)]))
+    made = Partitioner(secret).from_fields(Fields([("X-Auth-Token", token)]))
     assert isinstance(made, Partition)
     return made
 
@@ -22,23 +22,27 @@ def partition(token: str, *, secret: bytes = SECRET) -> Partition:
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        pytest.param([], Unshared.NO_TOKEN, id="no credentials"),
-        pytest.param([("X-Auth-Token", "")], Unshared.NO_TOKEN, id="an empty token"),
-        pytest.param([("X-Project-Id", "alpha")], Unshared.NO_TOKEN, id="a forged project is no credential"),
-        pytest.param([("X-Auth-Token", "a"), ("x-auth-token", "b")], Unshared.TWO_TOKENS, id="two tokens"),
-        pytest.param([("X-Auth-Token", "a"), ("X-Auth-Token", "a")], Unshared.TWO_TOKENS, id="the same one twice"),
-        pytest.param([("X-Auth-Token", ""), ("X-Auth-Token", "a")], Unshared.TWO_TOKENS, id="an empty one before it"),
-        pytest.param([("Authorization", "SDK-HMAC-SHA256 …")], Unshared.SIGNED, id="a signature"),
-        pytest.param([("Authorization", "")], Unshared.SIGNED, id="an empty Authorization is one all the same"),
-        pytest.param([("X-Auth-Token", "a"), ("Authorization", "Basic …")], Unshared.TWO_CREDENTIALS, id="both"),
-        pytest.param([("X-Auth-Token", "a"), ("Cookie", "s=1")], Unshared.TWO_CREDENTIALS, id="a cookie beside it"),
-        pytest.param([("X-Auth-Token", "a"), ("X-Subject-Token", "b")], Unshared.TWO_CREDENTIALS, id="a subject"),
-        pytest.param([("X-Auth-Token", "a"), ("X-Security-Token", "b")], Unshared.TWO_CREDENTIALS, id="temporary keys"),
+        pytest.param([], NotShareable.NO_TOKEN, id="no credentials"),
+        pytest.param([("X-Auth-Token", "")], NotShareable.NO_TOKEN, id="an empty token"),
+        pytest.param([("X-Project-Id", "alpha")], NotShareable.NO_TOKEN, id="a forged project is no credential"),
+        pytest.param([("X-Auth-Token", "a"), ("x-auth-token", "b")], NotShareable.TWO_TOKENS, id="two tokens"),
+        pytest.param([("X-Auth-Token", "a"), ("X-Auth-Token", "a")], NotShareable.TWO_TOKENS, id="the same one twice"),
+        pytest.param(
+            [("X-Auth-Token", ""), ("X-Auth-Token", "a")], NotShareable.TWO_TOKENS, id="an empty one before it"
+        ),
+        pytest.param([("Authorization", "SDK-HMAC-SHA256 …")], NotShareable.SIGNED, id="a signature"),
+        pytest.param([("Authorization", "")], NotShareable.SIGNED, id="an empty Authorization is one all the same"),
+        pytest.param([("X-Auth-Token", "a"), ("Authorization", "Basic …")], NotShareable.TWO_CREDENTIALS, id="both"),
+        pytest.param([("X-Auth-Token", "a"), ("Cookie", "s=1")], NotShareable.TWO_CREDENTIALS, id="a cookie beside it"),
+        pytest.param([("X-Auth-Token", "a"), ("X-Subject-Token", "b")], NotShareable.TWO_CREDENTIALS, id="a subject"),
+        pytest.param(
+            [("X-Auth-Token", "a"), ("X-Security-Token", "b")], NotShareable.TWO_CREDENTIALS, id="temporary keys"
+        ),
     ],
 )
-def test_who_cannot_be_told_apart_safely_shares_nothing(lines: list[tuple[str, str]], reason: Unshared) -> None:
+def test_who_cannot_be_told_apart_safely_shares_nothing(lines: list[tuple[str, str]], reason: NotShareable) -> None:
     """Without exactly one token and nothing beside it there is no partition, and the reason is told."""
-    assert Partitioner(SECRET).of(Fields(lines)) is reason
+    assert Partitioner(SECRET).from_fields(Fields(lines)) is reason
 
 
 @given(TOKENS)
@@ -74,7 +78,7 @@ def test_a_token_of_raw_bytes_has_a_partition() -> None:
 def test_nothing_shows_token_or_secret(token: str) -> None:
     """Neither the partition nor its maker has them in its representation."""
     maker = Partitioner(token.encode().ljust(16, b"."))
-    made = maker.token(token)
+    made = maker.for_token(token)
     assert token not in repr(made) + repr(maker) + repr(Fields([("X-Auth-Token", token)]))
     assert len(made.digest) == 32
 
@@ -103,13 +107,13 @@ def test_a_short_secret_is_refused_without_being_told() -> None:
 )
 def test_the_variant_follows_the_documented_letters(values: list[str], form: str) -> None:
     """Only documented values are classed together; every other stands for itself."""
-    assert variant(Fields([("X-Api-Version", value) for value in values])) == form
+    assert api_variant(Fields([("X-Api-Version", value) for value in values])) == form
 
 
 @given(st.lists(st.text(max_size=3), min_size=1, max_size=3))
 def test_undocumented_values_never_join_a_documented_class(values: list[str]) -> None:
     """The two documented forms are reached by one upper-case ASCII letter only."""
-    if variant(Fields([("X-Api-Version", value) for value in values])) in ("M", "Q"):
+    if api_variant(Fields([("X-Api-Version", value) for value in values])) in ("M", "Q"):
         assert len(values) == 1
         assert len(values[0]) == 1
         assert values[0].isascii()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.list_api import about_to_change
+from proxy.core.list_api import is_transient_image
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ from proxy.core.list_api import about_to_change
 )
 def test_an_image_that_is_about_to_change_is_told(body: bytes, changing: bool) -> None:
     """And what is no image may be anything, so it is not held either."""
-    assert about_to_change(body) is changing
+    assert is_transient_image(body) is changing

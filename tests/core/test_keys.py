@@ -5,12 +5,12 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.cache_key import EVERYTHING, ListingKey, digest, listing_scope, partition_scope
+from proxy.core.cache_key import ALL_TAG, CacheKey, digest, listing_tag, partition_tag
 from proxy.core.list_query import Window
 from proxy.core.partition import Partition
 
 _PARTS = st.lists(st.text(st.sampled_from("01:;,\0ab%&é\udcff"), max_size=6), max_size=5).map(tuple)
-_KEY = ListingKey(Partition("token", "aa" * 16), "Q", "/v2/images", "name=n")
+_KEY = CacheKey(Partition("token", "aa" * 16), "Q", "/v2/images", "name=n")
 
 
 @given(_PARTS, _PARTS)
@@ -35,10 +35,10 @@ def test_every_part_of_a_key_counts() -> None:
         replace(_KEY, variant=""),
         replace(_KEY, path="/v2/cloudimages"),
         replace(_KEY, query=""),
-        replace(_KEY, page=Window()),
-        replace(_KEY, page=Window(1)),
-        replace(_KEY, page=Window(1, "m")),
-        replace(_KEY, page=Window(None, "1")),
+        replace(_KEY, page_window=Window()),
+        replace(_KEY, page_window=Window(1)),
+        replace(_KEY, page_window=Window(1, "m")),
+        replace(_KEY, page_window=Window(None, "1")),
     ]
     assert len({_KEY.digest, *(other.digest for other in others)}) == len(others) + 1
 
@@ -51,15 +51,15 @@ def test_equal_keys_have_equal_digests() -> None:
 
 def test_a_key_is_touched_by_its_partition_its_listing_and_everything() -> None:
     """The widest scope comes first; keys of other partitions and other listings share no other."""
-    assert _KEY.scopes[0] == EVERYTHING
-    assert partition_scope(_KEY.partition) in _KEY.scopes
-    assert listing_scope(_KEY.path, _KEY.query) in _KEY.scopes
+    assert _KEY.tags[0] == ALL_TAG
+    assert partition_tag(_KEY.partition) in _KEY.tags
+    assert listing_tag(_KEY.path, _KEY.query) in _KEY.tags
     other = replace(_KEY, partition=Partition("token", "bb" * 16))
-    assert set(replace(other, query="").scopes) & set(_KEY.scopes) == {EVERYTHING}
-    assert set(other.scopes) & set(_KEY.scopes) == {EVERYTHING, listing_scope(_KEY.path, _KEY.query)}
+    assert set(replace(other, query="").tags) & set(_KEY.tags) == {ALL_TAG}
+    assert set(other.tags) & set(_KEY.tags) == {ALL_TAG, listing_tag(_KEY.path, _KEY.query)}
 
 
 def test_a_scope_shows_no_query() -> None:
     """Scopes stand in keys of the store, so the filters in them are digested."""
     key = replace(_KEY, query="name=payroll")
-    assert not any("payroll" in scope for scope in key.scopes)
+    assert not any("payroll" in scope for scope in key.tags)

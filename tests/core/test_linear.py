@@ -11,12 +11,17 @@ import time
 import pytest
 
 from proxy.core.messages import Fields, Request
-from proxy.http.cache_control import Control, Directives, control, directives
-from proxy.http.conditional import none_match
-from proxy.http.negotiation import chosen, told
-from proxy.http.stored_response import Policy
+from proxy.http.cache_control import (
+    RequestDirectives,
+    ResponseDirectives,
+    parse_request_directives,
+    parse_response_directives,
+)
+from proxy.http.conditional import is_matched_by
+from proxy.http.negotiation import choose_coding, render_error
+from proxy.http.stored_response import FreshnessPolicy
 from proxy.listing.rendering import LinkStyle
-from proxy.ratelimit.upstream_limits import Heard, heard
+from proxy.ratelimit.upstream_limits import AdvertisedLimits, parse_advertised_limits
 from proxy.resources.routes import ResourceRoute, ResourceRoutes
 
 LONG = 64_000
@@ -38,32 +43,34 @@ def test_no_field_takes_long(value: str) -> None:
     """Whoever sends it, in whichever field, 64 KiB are read in seconds at the most."""
     trusting = LinkStyle(True, "", (ipaddress.ip_network("127.0.0.0/8"),))
     began = time.process_time()
-    directives(Fields([("Cache-Control", value)]))
-    trusting.base(Fields([("Forwarded", value)]), "127.0.0.1")
-    none_match([value], '"t"')
-    chosen(value)
-    told("PROXY.0400", "request: odd", request_id="r", asked=Fields([("Accept", value)]))
-    control(Fields([("Cache-Control", value)]))
-    control(Fields([("CDN-Cache-Control", value)]))
-    heard(200, Fields([("X-Apig-RateLimit-Api", value)]), b"", now=0.0)
+    parse_request_directives(Fields([("Cache-Control", value)]))
+    trusting.base_for(Fields([("Forwarded", value)]), "127.0.0.1")
+    is_matched_by([value], '"t"')
+    choose_coding(value)
+    render_error("PROXY.0400", "request: odd", request_id="r", request_fields=Fields([("Accept", value)]))
+    parse_response_directives(Fields([("Cache-Control", value)]))
+    parse_response_directives(Fields([("CDN-Cache-Control", value)]))
+    parse_advertised_limits(200, Fields([("X-Apig-RateLimit-Api", value)]), b"", now=0.0)
     assert time.process_time() - began < AT_MOST_S
 
 
 def test_what_stands_behind_a_trick_counts() -> None:
     """A directive is found behind what makes no sense, and a list of them too long to be read forbids to store."""
     trick = "a" * 60_000 + '!", no-store'
-    assert directives(Fields([("Cache-Control", trick)])) == Directives(no_store=True)
-    assert control(Fields([("Cache-Control", 'x="y, no-store')])).no_store
-    assert control(Fields([("Cache-Control", "max-age=60, " * 1000)])) == Control(no_store=True)
+    assert parse_request_directives(Fields([("Cache-Control", trick)])) == RequestDirectives(no_store=True)
+    assert parse_response_directives(Fields([("Cache-Control", 'x="y, no-store')])).no_store
+    assert parse_response_directives(Fields([("Cache-Control", "max-age=60, " * 1000)])) == ResponseDirectives(
+        no_store=True
+    )
     limit = Fields([("X-Apig-RateLimit-Api", "remain:9, limit:10 , time: 5 minute")])
-    assert heard(200, limit, b"", now=0.0).told != Heard().told
+    assert parse_advertised_limits(200, limit, b"", now=0.0).limits != AdvertisedLimits().limits
 
 
 def test_a_long_path_is_no_resource() -> None:
     """It passes through, whatever the pattern."""
-    routes = ResourceRoutes((ResourceRoute("/v1/*-*-*", Policy(ttl_s=60.0)),))
-    assert routes.route("/v1/a-b-c") is not None
-    assert routes.route(Request("GET", "/v1/" + "-" * 30_000, Fields(), "r").path) is None
+    routes = ResourceRoutes((ResourceRoute("/v1/*-*-*", FreshnessPolicy(ttl_s=60.0)),))
+    assert routes.find("/v1/a-b-c") is not None
+    assert routes.find(Request("GET", "/v1/" + "-" * 30_000, Fields(), "r").path) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +84,7 @@ def test_a_long_path_is_no_resource() -> None:
 )
 def test_no_pattern_takes_long(pattern: str, path: str) -> None:
     """However many stars it has, whatever path is sent that it all but matches."""
-    routes = ResourceRoutes((ResourceRoute(pattern, Policy(ttl_s=60.0)),))
+    routes = ResourceRoutes((ResourceRoute(pattern, FreshnessPolicy(ttl_s=60.0)),))
     began = time.process_time()
-    assert routes.route(path) is None
+    assert routes.find(path) is None
     assert time.process_time() - began < AT_MOST_S

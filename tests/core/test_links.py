@@ -12,23 +12,29 @@ from proxy.core.messages import Fields
 from proxy.listing.rendering import LinkStyle, page_link
 
 PROXY = "10.1.2.3"
-TRUSTING = LinkStyle(absolute=True, trusted=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
+TRUSTING = LinkStyle(absolute=True, trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
 SAID = [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "ims.example")]
 
 
 def base(*lines: tuple[str, str], peer: str | None = PROXY, style: LinkStyle = TRUSTING) -> str:
-    return style.base(Fields(lines), peer)
+    return style.base_for(Fields(lines), peer)
 
 
 def test_relative_links_have_no_base() -> None:
     """By default nothing of a request can put a host into a link, trusted or not."""
     assert base(*SAID, style=LinkStyle()) == ""
-    assert base(*SAID, style=LinkStyle(absolute=False, public_url="https://a.example", trusted=TRUSTING.trusted)) == ""
+    assert (
+        base(
+            *SAID,
+            style=LinkStyle(absolute=False, public_url="https://a.example", trusted_proxies=TRUSTING.trusted_proxies),
+        )
+        == ""
+    )
 
 
 def test_a_public_url_is_the_base_whatever_the_request_says() -> None:
     """A configured base wins over every field and loses its trailing slash."""
-    style = LinkStyle(absolute=True, public_url="https://ims.example/api/", trusted=TRUSTING.trusted)
+    style = LinkStyle(absolute=True, public_url="https://ims.example/api/", trusted_proxies=TRUSTING.trusted_proxies)
     assert base(("X-Forwarded-Host", "evil.example"), style=style) == "https://ims.example/api"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.span import HEAD, Gap, Page, Piece, Span, chain, cover
+from proxy.core.span import LIST_START, Missing, Page, Span, SpanSlice, assemble_page, follow_slices
 from tests.model import Model, ids_of
 
 _ROWS = st.integers(0, 24).map(lambda count: tuple(f"i{number:02}" for number in range(count)))
@@ -22,33 +22,35 @@ class Shelf:
             self.put(span)
 
     def put(self, span: Span) -> None:
-        self.spans = [kept for kept in self.spans if kept.after != span.after] + [span]
+        self.spans = [kept for kept in self.spans if kept.marker != span.marker] + [span]
 
-    def after(self, marker: str) -> Piece | None:
-        inside = [Piece(span, span.ids.index(marker) + 1) for span in self.spans if marker in span.ids]
-        begins = [Piece(span, 0) for span in self.spans if span.after == marker]
-        found = begins + [piece for piece in inside if piece.count or piece.span.end != marker]
+    def after(self, marker: str) -> SpanSlice | None:
+        inside = [SpanSlice(span, span.ids.index(marker) + 1) for span in self.spans if marker in span.ids]
+        begins = [SpanSlice(span, 0) for span in self.spans if span.marker == marker]
+        found = begins + [piece for piece in inside if piece.count or piece.span.next_marker != marker]
         return max(found, key=lambda piece: piece.span.fetched_at, default=None)
 
 
 @st.composite
 def cuts(draw: st.DrawFn, rows: tuple[str, ...]) -> list[tuple[str, int]]:
     """Return places where spans are cut: the marker each begins after, and the limit it is asked with."""
-    return draw(st.lists(st.tuples(st.sampled_from((HEAD, *rows)), st.integers(1, 30)), max_size=6))
+    return draw(st.lists(st.tuples(st.sampled_from((LIST_START, *rows)), st.integers(1, 30)), max_size=6))
 
 
 def asked(model: Model, shelf: Shelf, after: str, limit: int, *, joinable: bool) -> tuple[Page, int]:
     """Return the page as the gateway makes it, fetching each gap, and how many fetches that took."""
-    gap, fetches = Gap(after, limit, ()), 0
+    gap, fetches = Missing(after, limit, ()), 0
     while True:
-        found = cover(after, limit, [*gap.pieces, *chain(gap.after, gap.count, shelf.after)], joinable=joinable)
+        found = assemble_page(
+            after, limit, [*gap.slices, *follow_slices(gap.marker, gap.count, shelf.after)], can_join=joinable
+        )
         if isinstance(found, Page):
             return found, fetches
         fetches += 1
         assert fetches < 50
-        span = model.span(found.after, found.count, fetched_at=float(fetches))
+        span = model.span(found.marker, found.count, fetched_at=float(fetches))
         shelf.put(span)
-        page = cover(after, limit, [*found.pieces, Piece(span, 0)], joinable=joinable)
+        page = assemble_page(after, limit, [*found.slices, SpanSlice(span, 0)], can_join=joinable)
         if isinstance(page, Page):
             return page, fetches
         gap = page
@@ -60,7 +62,7 @@ def drawn(data: st.DataObject, model: Model) -> tuple[Shelf, str, int]:
         model.span(after, limit, fetched_at=-float(number))
         for number, (after, limit) in enumerate(data.draw(cuts(rows)))
     ]
-    after = data.draw(st.sampled_from((HEAD, *rows)))
+    after = data.draw(st.sampled_from((LIST_START, *rows)))
     return Shelf(spans), after, data.draw(st.integers(1, 30))
 
 
@@ -90,8 +92,8 @@ def test_a_window_without_links_has_the_same_images(rows: tuple[str, ...], joina
 def test_one_whole_span_answers_every_window(rows: tuple[str, ...], data: st.DataObject) -> None:
     """What lies in stored spans is never fetched again, whatever the marker and the limit."""
     model = Model(rows)
-    shelf = Shelf([model.span(HEAD, len(rows) + 1)])
-    after, limit = data.draw(st.sampled_from((HEAD, *rows))), data.draw(st.integers(1, 30))
+    shelf = Shelf([model.span(LIST_START, len(rows) + 1)])
+    after, limit = data.draw(st.sampled_from((LIST_START, *rows))), data.draw(st.integers(1, 30))
     page, fetches = asked(model, shelf, after, limit, joinable=True)
     assert ids_of(page) == model.cut(after, limit).ids
     assert fetches == 0
@@ -102,10 +104,10 @@ def test_a_crawl_shows_every_image_once(rows: tuple[str, ...], hidden: set[int],
     """Whatever was stored before and whatever rows a policy hides, following next loses and repeats nothing."""
     model = Model(rows, frozenset(row for number, row in enumerate(rows) if number in hidden))
     shelf, _, limit = drawn(data, model)
-    after: str | None = HEAD
+    after: str | None = LIST_START
     crawled: list[str] = []
     for _ in range(60):
-        page, _ = asked(model, shelf, after or HEAD, limit, joinable=True)
+        page, _ = asked(model, shelf, after or LIST_START, limit, joinable=True)
         shown = ids_of(page)
         assert len(shown) <= limit
         crawled += shown
@@ -122,10 +124,10 @@ def test_a_gap_never_asks_for_more_than_the_window(
     """What is missing is at most what was asked for, and begins where the pieces end."""
     model = Model(rows, frozenset(row for number, row in enumerate(rows) if number in hidden))
     shelf, after, limit = drawn(data, model)
-    found = cover(after, limit, chain(after, limit, shelf.after), joinable=True)
-    if isinstance(found, Gap):
+    found = assemble_page(after, limit, follow_slices(after, limit, shelf.after), can_join=True)
+    if isinstance(found, Missing):
         assert 0 < found.count <= limit
-        assert found.after == (found.pieces[-1].span.end if found.pieces else after)
+        assert found.marker == (found.slices[-1].span.next_marker if found.slices else after)
 
 
 @given(_ROWS, st.data())
@@ -133,6 +135,6 @@ def test_no_page_is_longer_than_its_limit(rows: tuple[str, ...], data: st.DataOb
     """A page holds its limit at most."""
     model = Model(rows)
     shelf, after, limit = drawn(data, model)
-    found = cover(after, limit, chain(after, limit, shelf.after), joinable=True)
+    found = assemble_page(after, limit, follow_slices(after, limit, shelf.after), can_join=True)
     if isinstance(found, Page):
         assert len(ids_of(found)) <= limit

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.cache_status import CacheStatus, Fwd
+from proxy.core.cache_status import CacheStatus, FwdReason
 
 
 @pytest.mark.parametrize(
@@ -12,13 +12,16 @@ from proxy.core.cache_status import CacheStatus, Fwd
         pytest.param(CacheStatus(ttl_s=59.9), "ims-proxy; hit; ttl=59", id="what is left, rounded down"),
         pytest.param(CacheStatus(ttl_s=-0.5), "ims-proxy; hit; ttl=-1", id="stale since less than a second"),
         pytest.param(
-            CacheStatus(Fwd.URI_MISS, 200, 60.0, stored=True), "ims-proxy; fwd=uri-miss; fwd-status=200; ttl=60; stored"
+            CacheStatus(FwdReason.URI_MISS, 200, 60.0, stored=True),
+            "ims-proxy; fwd=uri-miss; fwd-status=200; ttl=60; stored",
         ),
         pytest.param(
-            CacheStatus(Fwd.STALE, 200, 60.0, collapsed=True), "ims-proxy; fwd=stale; fwd-status=200; ttl=60; collapsed"
+            CacheStatus(FwdReason.STALE, 200, 60.0, collapsed=True),
+            "ims-proxy; fwd=stale; fwd-status=200; ttl=60; collapsed",
         ),
         pytest.param(
-            CacheStatus(Fwd.BYPASS, 400, detail="semicolon"), "ims-proxy; fwd=bypass; fwd-status=400; detail=semicolon"
+            CacheStatus(FwdReason.BYPASS, 400, detail="semicolon"),
+            "ims-proxy; fwd=bypass; fwd-status=400; detail=semicolon",
         ),
     ],
 )
@@ -27,8 +30,8 @@ def test_the_field_says_what_happened(status: CacheStatus, text: str) -> None:
     assert str(status) == text
 
 
-@pytest.mark.parametrize("fwd", list(Fwd))
-def test_a_forwarded_request_is_labelled_by_its_reason(fwd: Fwd) -> None:
+@pytest.mark.parametrize("fwd", list(FwdReason))
+def test_a_forwarded_request_is_labelled_by_its_reason(fwd: FwdReason) -> None:
     """Metrics and logs say the same word as the field."""
     assert CacheStatus(fwd).label == fwd.value
     assert f"fwd={fwd.value}" in str(CacheStatus(fwd))

@@ -2,11 +2,11 @@
 
 import pytest
 
-from proxy.core.list_query import ListQuery, Sort, Unclear, Window, normalised, parsed
+from proxy.core.list_query import ListQuery, SortOrder, UnclearQuery, Window, describe_normalisation, parse_list_query
 
 
 def clear(raw: str) -> ListQuery:
-    query = parsed(raw)
+    query = parse_list_query(raw)
     assert isinstance(query, ListQuery), query
     return query
 
@@ -136,7 +136,7 @@ def test_the_window_is_taken_out(raw: str, window: Window) -> None:
 )
 def test_what_may_mean_two_things_is_unclear(raw: str, reason: str) -> None:
     """A query that can't be understood safely says why."""
-    assert parsed(raw) == Unclear(reason)
+    assert parse_list_query(raw) == UnclearQuery(reason)
 
 
 @pytest.mark.parametrize(
@@ -167,17 +167,17 @@ def test_the_order_says_how_pages_may_be_cut(
 ) -> None:
     """Windows are cut only in orders that are total, and joined only where images never move."""
     sort = clear(raw).sort
-    assert (sort, sort.windowed, sort.immovable) == (Sort(keys), windowed, immovable)
+    assert (sort, sort.has_total_order, sort.is_stable) == (SortOrder(keys), windowed, immovable)
 
 
 def test_keys_that_an_image_may_lack_are_named() -> None:
     """Name and formats may be null; status and times may not."""
-    assert clear("sort=status,name,created_at,disk_format").sort.nullable == ("name", "disk_format")
+    assert clear("sort=status,name,created_at,disk_format").sort.nullable_keys == ("name", "disk_format")
 
 
 def test_notes_tell_a_person_what_was_normalised() -> None:
     """Dropped defaults, a changed order and other escapes are each told once."""
-    notes = normalised("visibility=public&sort_dir=desc&name=a+b")
+    notes = describe_normalisation("visibility=public&sort_dir=desc&name=a+b")
     assert len(notes) == 3
     assert notes[0] == "sort_dir=desc is the default of the query"
-    assert normalised("name=a&visibility=public&limit=3") == ()
+    assert describe_normalisation("name=a&visibility=public&limit=3") == ()

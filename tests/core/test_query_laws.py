@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, quote
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.core.list_query import ListQuery, parsed
+from proxy.core.list_query import ListQuery, parse_list_query
 
 Pairs = list[tuple[str, str]]
 
@@ -41,7 +41,7 @@ def spelt(draw: st.DrawFn, text: str) -> str:
 
 
 def clear(raw: str) -> ListQuery:
-    query = parsed(raw)
+    query = parse_list_query(raw)
     assert isinstance(query, ListQuery), query
     return query
 
@@ -99,7 +99,7 @@ def test_nothing_is_lost_or_invented(listing: Pairs, window: Pairs) -> None:
 @given(st.text(max_size=30))
 def test_any_text_is_a_query_or_says_why_not(raw: str) -> None:
     """No input makes the parser fail, and what it makes of it is plain ASCII."""
-    query = parsed(raw)
+    query = parse_list_query(raw)
     if isinstance(query, ListQuery):
         assert query.canonical.isascii()
         assert query.canonical.isprintable()

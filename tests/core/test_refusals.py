@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.messages import Fields
-from proxy.http.negotiation import in_text, told
+from proxy.http.negotiation import prefers_text, render_error
 
 
 def asked(*accept: str, agent: str = "") -> Fields:
@@ -38,19 +38,21 @@ def asked(*accept: str, agent: str = "") -> Fields:
 )
 def test_text_is_for_who_likes_it_better(fields: Fields, *, text: bool) -> None:
     """JSON is the form that clients of the gateway parse; text is for who asks for it, or could not read that."""
-    assert in_text(fields) is text
+    assert prefers_text(fields) is text
 
 
 def test_both_forms_tell_the_same() -> None:
     """Code, message and request stand in either."""
-    kind, body = told("PROXY.0502", "ims.example: no connection", request_id="abc", asked=asked())
+    kind, body = render_error("PROXY.0502", "ims.example: no connection", request_id="abc", request_fields=asked())
     assert kind == "application/json"
     assert orjson.loads(body) == {
         "error_code": "PROXY.0502",
         "error_msg": "ims.example: no connection",
         "request_id": "abc",
     }
-    kind, body = told("PROXY.0502", "ims.example: no connection", request_id="abc", asked=asked("text/plain"))
+    kind, body = render_error(
+        "PROXY.0502", "ims.example: no connection", request_id="abc", request_fields=asked("text/plain")
+    )
     assert kind == "text/plain; charset=UTF-8"
     assert body == b"PROXY.0502: ims.example: no connection (request abc)\n"
 
@@ -58,5 +60,5 @@ def test_both_forms_tell_the_same() -> None:
 @given(st.text(max_size=40), st.text(max_size=20))
 def test_any_field_gives_one_of_the_two(accept: str, agent: str) -> None:
     """Whatever is asked for, the answer is JSON or text, and quotes nothing of it."""
-    kind, _ = told("C", "m", request_id="i", asked=asked(accept, agent=agent))
+    kind, _ = render_error("C", "m", request_id="i", request_fields=asked(accept, agent=agent))
     assert kind in ("application/json", "text/plain; charset=UTF-8")

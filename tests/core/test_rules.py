@@ -3,15 +3,15 @@
 import pytest
 
 from proxy.core.freshness import Lifetimes
-from proxy.listing.request import Rule, Rules
+from proxy.listing.request import LifetimeRule, LifetimeRules
 
 USUAL, GOLD, EXTENSION = Lifetimes(60.0), Lifetimes(3600.0, stale_if_error_s=60.0), Lifetimes(5.0)
-RULES = Rules(
+RULES = LifetimeRules(
     USUAL,
     [
-        Rule(GOLD, pairs=(("__imagetype", "gold"), ("visibility", "public"))),
-        Rule(EXTENSION, path="/v2/cloudimages"),
-        Rule(USUAL, path="/v2/cloudimages", pairs=(("name", "n"),)),
+        LifetimeRule(GOLD, pairs=(("__imagetype", "gold"), ("visibility", "public"))),
+        LifetimeRule(EXTENSION, path="/v2/cloudimages"),
+        LifetimeRule(USUAL, path="/v2/cloudimages", pairs=(("name", "n"),)),
     ],
 )
 
@@ -29,10 +29,10 @@ RULES = Rules(
 )
 def test_the_first_rule_that_matches_counts(path: str, pairs: tuple[tuple[str, str], ...], expected: Lifetimes) -> None:
     """A rule matches where its path, if it has one, and all of its parameters do."""
-    assert RULES.lifetimes(path, pairs) is expected
+    assert RULES.for_listing(path, pairs) is expected
 
 
 def test_the_longest_use_of_any_span_is_known() -> None:
     """Stale windows included."""
-    assert RULES.longest_s == 3660.0
-    assert Rules(USUAL).longest_s == 60.0
+    assert RULES.max_useful_s == 3660.0
+    assert LifetimeRules(USUAL).max_useful_s == 60.0

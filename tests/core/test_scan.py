@@ -15,8 +15,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.core.list_query import NULLABLE_SORT_KEYS
-from proxy.core.slices import Limits, run_to_end
-from proxy.listing.response_parser import FullImage, ScanError, Scanned, scan_in_slices, scanned
+from proxy.core.slices import SliceLimits, run_to_end
+from proxy.listing.response_parser import FullImage, ScanError, ScannedList, scan_in_slices, scan_list
 
 DEEP = 2_000_000  # more than any stack holds, which is what bounds nesting since Python 3.14
 
@@ -46,9 +46,9 @@ def spelt(draw: st.DrawFn, value: object) -> str:
     return before + inner + after
 
 
-def slices(found: Scanned) -> list[bytes]:
-    starts = accumulate((size + len(found.between) for size in found.sizes), initial=0)
-    return [found.run[start : start + size] for start, size in zip(starts, found.sizes, strict=False)]
+def slices(found: ScannedList) -> list[bytes]:
+    starts = accumulate((size + len(found.separator) for size in found.sizes), initial=0)
+    return [found.images_body[start : start + size] for start, size in zip(starts, found.sizes, strict=False)]
 
 
 @given(_AROUND, _IMAGES, st.data())
@@ -56,7 +56,7 @@ def test_slices_are_the_images(around: dict[str, object], images: list[object], 
     """Whatever the spacing, and whatever braces and quotes stand in strings, each slice parses to its image."""
     names = data.draw(st.permutations([*around, "images"]))
     body = data.draw(spelt({name: images if name == "images" else around[name] for name in names})).encode()
-    pieces = slices(scanned(body))
+    pieces = slices(scan_list(body))
     assert [json.loads(piece) for piece in pieces] == json.loads(body)["images"]
     assert all(piece in body and piece[:1] == b"{" and piece[-1:] == b"}" for piece in pieces)
 
@@ -123,10 +123,10 @@ def test_a_full_parse_says_the_same(body: bytes) -> None:
     if document is None:
         for full in (False, True):
             with pytest.raises(ScanError):
-                scanned(body, full=full)
+                scan_list(body, full=full)
         return
     for full in (False, True):
-        found = scanned(body, full=full)
+        found = scan_list(body, full=full)
         assert found.next == document.get("next")
         assert [orjson.loads(piece) for piece in slices(found)] == document["images"]
         for image, made in zip(found.images, document["images"], strict=True):
@@ -140,9 +140,9 @@ def test_a_full_parse_says_the_same(body: bytes) -> None:
 @example(b'{"images":[{"id":"a"},{"id":"\\ud800"}]}', 1, 1, False)
 def test_scan_in_slices_says_the_same(body: bytes, max_bytes: int, max_items: int, full: bool) -> None:
     """However the images are divided into slices, the result is that of one go; or both refuse the body."""
-    sliced = scan_in_slices(body, full=full, limits=Limits(max_bytes, max_items))
+    sliced = scan_in_slices(body, full=full, limits=SliceLimits(max_bytes, max_items))
     try:
-        whole = scanned(body, full=full)
+        whole = scan_list(body, full=full)
     except ScanError:
         with pytest.raises(ScanError):
             run_to_end(sliced)
@@ -160,8 +160,8 @@ def test_images_that_stand_apart_in_several_ways_are_found_without_a_second_pars
         parsed.append(text)
         return [[]]
 
-    monkeypatch.setattr("proxy.listing.response_parser._under_images", under_images)
-    found = scanned(b'{"x":{"images":[1]},"images":[{"id":"a"} ,{"id":"b"}, {"id":"\\u0063"}],"next":null}')
+    monkeypatch.setattr("proxy.listing.response_parser._values_of_images", under_images)
+    found = scan_list(b'{"x":{"images":[1]},"images":[{"id":"a"} ,{"id":"b"}, {"id":"\\u0063"}],"next":null}')
     assert [image.id for image in found.images] == ["a", "b", "c"]
     assert parsed == [b'{"x":{"images":[1]},"images":[],"next":null}']
 
@@ -199,41 +199,41 @@ def test_all_that_lists_may_be_sorted_by_is_read() -> None:
 def test_what_is_no_list_of_objects_is_refused(body: bytes, *, full: bool) -> None:
     """Anything but one array of objects under one name raises."""
     with pytest.raises(ScanError):
-        scanned(body, full=full)
+        scan_list(body, full=full)
 
 
 @pytest.mark.parametrize("name", [b"images", b"im\\u0061ges", b"\\u0069mages", b"image\\u0073"])
 def test_a_second_array_hides_in_no_image(name: bytes) -> None:
     """Two arrays are never taken for one, whichever of them a parser would take."""
     with pytest.raises(ScanError):
-        scanned(b'{"images":[{"a":1}],"%b":[{"c":3},{"d":4}]}' % name)
+        scan_list(b'{"images":[{"a":1}],"%b":[{"c":3},{"d":4}]}' % name)
 
 
 def test_boundaries_that_are_none() -> None:
     """What looks like a boundary in a string, or deeper down, is none."""
     images = [{"a": "},{", "b": [{"c": 1}, {"d": 2}]}, {"e": "} , {"}]
     body = json.dumps({"images": images}).encode()
-    assert [json.loads(piece) for piece in slices(scanned(body))] == images
+    assert [json.loads(piece) for piece in slices(scan_list(body))] == images
 
 
 @pytest.mark.parametrize("between", [b",", b", ", b"\n,\t"])
 def test_images_are_one_run_of_the_bytes_that_came(between: bytes) -> None:
     """Where all are separated alike, so they are in the run."""
     images = between.join([b'{"id":"a"}', b'{ "id":"b" }', b"{}"])
-    found = scanned(b'{"images" : [ %b ],"next":null}' % images)
-    assert (found.run, found.between) == (images, between)
+    found = scan_list(b'{"images" : [ %b ],"next":null}' % images)
+    assert (found.images_body, found.separator) == (images, between)
 
 
 def test_names_with_escapes_may_stand_beside_images() -> None:
     """Only a second `images` is ambiguous, in whatever spelling."""
-    assert scanned(b'{"\\u0061":1,"a\\"b":[],"images":[{}]}').run == b"{}"
-    assert scanned(b'{"im\\u0061ges":[{}]}').run == b"{}"
+    assert scan_list(b'{"\\u0061":1,"a\\"b":[],"images":[{}]}').images_body == b"{}"
+    assert scan_list(b'{"im\\u0061ges":[{}]}').images_body == b"{}"
 
 
 def test_numbers_of_any_size_are_passed_on() -> None:
     """What no double holds is nobody's business: the bytes stay as they came."""
     image = b'{"id":"a","size":1e999,"min_disk":%b}' % (b"9" * 400)
-    assert slices(scanned(b'{"images":[%b]}' % image)) == [image]
+    assert slices(scan_list(b'{"images":[%b]}' % image)) == [image]
 
 
 _SMALL_BYTES = 1 << 16
@@ -263,7 +263,7 @@ def test_hostile_input_costs_time_in_proportion(hostile: Callable[[int], bytes])
     def seconds(repeats: int) -> float:
         began = time.process_time()
         with contextlib.suppress(ScanError):
-            scanned(hostile(repeats))
+            scan_list(hostile(repeats))
         return time.process_time() - began
 
     unit = len(hostile(2)) - len(hostile(1))
@@ -280,5 +280,5 @@ def test_a_body_that_parses_is_scanned_whatever_its_size() -> None:
     """Ten thousand images, each with hostile text, are found in order."""
     text = '"}],{[\\' * 20
     body = orjson.dumps({"images": [{"id": str(number), "name": text} for number in range(10_000)]})
-    pieces = slices(scanned(body))
+    pieces = slices(scan_list(body))
     assert [orjson.loads(piece)["id"] for piece in pieces[::999]] == [str(number) for number in range(0, 10_000, 999)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.storage.segmented_lru import Segments
+from proxy.storage.segmented_lru import SegmentedLRU
 
 KEYS = st.integers(0, 12)
 STEPS = st.lists(
@@ -25,7 +25,7 @@ STEPS = st.lists(
 @given(st.integers(1, 100), STEPS)
 def test_bound(max_bytes: int, steps: list[tuple[str, int, int]]) -> None:
     """Whatever happens, no more is held than may be, and what is held is what was added and not told to go."""
-    segments: Segments[int] = Segments(max_bytes)
+    segments: SegmentedLRU[int] = SegmentedLRU(max_bytes)
     held: dict[int, int] = {}
     for what, key, size_bytes in steps:
         if what == "add":
@@ -45,7 +45,7 @@ def test_bound(max_bytes: int, steps: list[tuple[str, int, int]]) -> None:
 @given(st.integers(1, 100), STEPS, st.integers(1, 100))
 def test_newcomer_stays(max_bytes: int, steps: list[tuple[str, int, int]], size_bytes: int) -> None:
     """What was just added is there, unless it is more than all that may be held."""
-    segments: Segments[int] = Segments(max_bytes)
+    segments: SegmentedLRU[int] = SegmentedLRU(max_bytes)
     for what, key, size in steps:
         if what == "add":
             segments.add(key, size)
@@ -55,7 +55,7 @@ def test_newcomer_stays(max_bytes: int, steps: list[tuple[str, int, int]], size_
     assert (99 in segments) == (size_bytes <= max_bytes)
 
 
-def often_used(segments: Segments[str], *keys: str) -> None:
+def often_used(segments: SegmentedLRU[str], *keys: str) -> None:
     """Add *keys*, and use each again after something else has come in."""
     for key in keys:
         segments.add(key, 10)
@@ -67,7 +67,7 @@ def often_used(segments: Segments[str], *keys: str) -> None:
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_flood(times: int) -> None:
     """A thousand keys, each asked for a few times in a row and never again, leave alone what is asked for often."""
-    segments: Segments[str] = Segments(100)
+    segments: SegmentedLRU[str] = SegmentedLRU(100)
     often_used(segments, "a", "b")
     for number in range(1000):
         segments.add(f"once-{number}", 10)
@@ -102,7 +102,7 @@ class Segmented:
     """The policy that is tested, for 200 keys."""
 
     def __init__(self) -> None:
-        self.segments: Segments[str] = Segments(200)
+        self.segments: SegmentedLRU[str] = SegmentedLRU(200)
 
     def __call__(self, key: str) -> bool:
         """Return whether *key* was there; it is now."""
@@ -171,13 +171,13 @@ def test_beside_other_policies(noise: float, times: int) -> None:
 
 def test_oldest_first() -> None:
     """Among keys that were asked for once, the oldest goes."""
-    segments: Segments[str] = Segments(30)
+    segments: SegmentedLRU[str] = SegmentedLRU(30)
     assert [segments.add(key, 10) for key in "abcd"] == [[], [], [], ["a"]]
 
 
 def test_protection_passes_on() -> None:
     """What takes the place of something protected is protected too."""
-    segments: Segments[str] = Segments(100)
+    segments: SegmentedLRU[str] = SegmentedLRU(100)
     often_used(segments, "a")
     segments.add("a", 20)
     for number in range(100):
@@ -187,7 +187,7 @@ def test_protection_passes_on() -> None:
 
 def test_protection_ends() -> None:
     """What is no longer asked for makes room for what is, and is on probation again."""
-    segments: Segments[str] = Segments(100)
+    segments: SegmentedLRU[str] = SegmentedLRU(100)
     segments.add("old", 10)
     segments.use("old")
     for number in range(8):

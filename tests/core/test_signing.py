@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.messages import Fields, Request
-from proxy.core.signing import SKEW_S, Flaw, Signing, SigningKey, canonical_request, flaw, signature
+from proxy.core.signing import (
+    MAX_SKEW_S,
+    RequestSigner,
+    SignatureFault,
+    SigningKey,
+    canonical_request,
+    find_signature_fault,
+    parse_signature,
+)
 
 NO_BODY = hashlib.sha256(b"").hexdigest()
 KEY = SigningKey("AK", "not a real secret")
@@ -25,13 +33,13 @@ def a_request(target: str = "/v2/images?limit=2", *lines: tuple[str, str], metho
 
 
 def signed(target: str = "/v2/images?limit=2", *lines: tuple[str, str], key: SigningKey = KEY) -> Request:
-    return Signing(key, "ims.example").signed(a_request(target, *lines), now=NOW)
+    return RequestSigner(key, "ims.example").sign(a_request(target, *lines), now=NOW)
 
 
-def verdict(request: Request, *, secret: str = KEY.secret, now: float = NOW) -> Flaw | None:
-    found = signature(request.fields)
+def verdict(request: Request, *, secret: str = KEY.secret_key, now: float = NOW) -> SignatureFault | None:
+    found = parse_signature(request.fields)
     assert found is not None
-    return flaw(request, found, secret, now=now)
+    return find_signature_fault(request, found, secret, now=now)
 
 
 def test_the_documented_request_has_the_documented_hash_and_signature() -> None:
@@ -49,12 +57,12 @@ def test_the_documented_request_has_the_documented_hash_and_signature() -> None:
             ),
         ),
     )
-    found = signature(request.fields)
+    found = parse_signature(request.fields)
     assert found is not None
-    canonical = canonical_request(request, found.names, NO_BODY)
+    canonical = canonical_request(request, found.signed_names, NO_BODY)
     assert hashlib.sha256(canonical).hexdigest() == "b25362e603ee30f4f25e7858e8a7160fd36e803bb2dfe206278659d71a9bcd7a"
     at = datetime(2019, 11, 15, 3, 36, 55, tzinfo=UTC).timestamp()
-    assert flaw(request, found, "MFyfvK41ba2giqM7Uio6PznpdUKGpownRZlmVmHc", now=at) is None
+    assert find_signature_fault(request, found, "MFyfvK41ba2giqM7Uio6PznpdUKGpownRZlmVmHc", now=at) is None
 
 
 def test_the_vector_of_the_go_signer_verifies() -> None:
@@ -107,7 +115,7 @@ def test_a_signature_is_of_one_request(altered: dict[str, str]) -> None:
     other = Request(
         altered.get("method", "GET"), altered.get("target", request.target), request.fields, request.request_id
     )
-    assert verdict(other) is Flaw.WRONG
+    assert verdict(other) is SignatureFault.WRONG
 
 
 @pytest.mark.parametrize("name", ["Host", "X-Sdk-Date", "X-Project-Id", "X-Security-Token"])
@@ -118,26 +126,31 @@ def test_a_signed_field_that_changed_breaks_the_signature(name: str, how: str) -
     value = request.fields.get(name)
     assert value is not None
     lines = {"altered": [(name, value + "x")], "gone": [], "twice": [(name, value), (name, value)]}[how]
-    assert verdict(replace(request, fields=request.fields.without([name]).plus(*lines))) is Flaw.WRONG
+    assert verdict(replace(request, fields=request.fields.without([name]).plus(*lines))) is SignatureFault.WRONG
 
 
 def test_another_secret_is_no_secret() -> None:
     """A signature under another secret does not verify."""
-    assert verdict(signed(), secret="another") is Flaw.WRONG
+    assert verdict(signed(), secret="another") is SignatureFault.WRONG
 
 
 @pytest.mark.parametrize("name", ["X-Project-Id", "X-Domain-Id", "X-Security-Token"])
 def test_a_field_that_says_for_whom_has_to_be_signed(name: str) -> None:
     """Set after signing, as the Go SDK does, such a field may be anyone's."""
     request = signed()
-    assert verdict(replace(request, fields=request.fields.plus((name, "alpha")))) is Flaw.UNSIGNED
+    assert verdict(replace(request, fields=request.fields.plus((name, "alpha")))) is SignatureFault.UNSIGNED
 
 
 @pytest.mark.parametrize(
     ("off_s", "expected"),
-    [(SKEW_S, None), (-SKEW_S, None), (SKEW_S + 1, Flaw.SKEW), (-SKEW_S - 1, Flaw.SKEW)],
+    [
+        (MAX_SKEW_S, None),
+        (-MAX_SKEW_S, None),
+        (MAX_SKEW_S + 1, SignatureFault.SKEW),
+        (-MAX_SKEW_S - 1, SignatureFault.SKEW),
+    ],
 )
-def test_a_signature_is_good_for_fifteen_minutes(off_s: float, expected: Flaw | None) -> None:
+def test_a_signature_is_good_for_fifteen_minutes(off_s: float, expected: SignatureFault | None) -> None:
     """Older or younger than the allowed skew it is refused."""
     assert verdict(signed(), now=NOW + off_s) is expected
 
@@ -145,11 +158,11 @@ def test_a_signature_is_good_for_fifteen_minutes(off_s: float, expected: Flaw | 
 @pytest.mark.parametrize(
     ("stated", "expected"),
     [
-        pytest.param("UNSIGNED-PAYLOAD", Flaw.WRONG, id="stated after signing"),
-        pytest.param("0" * 64, Flaw.WRONG, id="the hash of a body that is not there"),
+        pytest.param("UNSIGNED-PAYLOAD", SignatureFault.WRONG, id="stated after signing"),
+        pytest.param("0" * 64, SignatureFault.WRONG, id="the hash of a body that is not there"),
     ],
 )
-def test_a_stated_body_hash_is_part_of_what_is_signed(stated: str, expected: Flaw) -> None:
+def test_a_stated_body_hash_is_part_of_what_is_signed(stated: str, expected: SignatureFault) -> None:
     """A body hash that the signer did not state changes what was signed."""
     request = signed()
     assert verdict(replace(request, fields=request.fields.plus(("X-Sdk-Content-Sha256", stated)))) is expected
@@ -162,21 +175,21 @@ async def _body() -> AsyncIterator[bytes]:
 def test_a_body_that_still_comes_is_stated_as_unsigned() -> None:
     """A streamed request says UNSIGNED-PAYLOAD, and that is signed."""
     streamed = replace(a_request(method="PUT"), body=_body())
-    made = Signing(KEY, "ims.example").signed(streamed, now=NOW)
-    found = signature(made.fields)
+    made = RequestSigner(KEY, "ims.example").sign(streamed, now=NOW)
+    found = parse_signature(made.fields)
     assert made.fields.get("x-sdk-content-sha256") == "UNSIGNED-PAYLOAD"
     assert found is not None
-    assert "x-sdk-content-sha256" in found.names
-    assert flaw(made, found, KEY.secret, now=NOW) is None
+    assert "x-sdk-content-sha256" in found.signed_names
+    assert find_signature_fault(made, found, KEY.secret_key, now=NOW) is None
 
 
 def test_signing_again_replaces_the_signature() -> None:
     """Nothing of the caller's signature goes up beside ours."""
     first = signed(key=SigningKey("other", "other secret", "other token"))
-    again = Signing(KEY, "upstream.example").signed(first, now=NOW + 60)
-    assert [again.fields.all(name) for name in ("x-security-token",)] == [[]]
-    assert len(again.fields.all("authorization")) == len(again.fields.all("x-sdk-date")) == 1
-    assert again.fields.all("host") == ["upstream.example"]
+    again = RequestSigner(KEY, "upstream.example").sign(first, now=NOW + 60)
+    assert [again.fields.get_all(name) for name in ("x-security-token",)] == [[]]
+    assert len(again.fields.get_all("authorization")) == len(again.fields.get_all("x-sdk-date")) == 1
+    assert again.fields.get_all("host") == ["upstream.example"]
     assert verdict(again, now=NOW) is None
 
 
@@ -193,25 +206,28 @@ def test_signing_again_replaces_the_signature() -> None:
 )
 def test_what_is_no_signature_is_none(said: str) -> None:
     """Only the one documented form is read."""
-    assert signature(Fields([("Authorization", said)])) is None
+    assert parse_signature(Fields([("Authorization", said)])) is None
 
 
 def test_two_signatures_are_none() -> None:
     """Which of two counts is not for us to say."""
     lines = signed().fields.plus(("Authorization", signed().fields.get("authorization") or ""))
-    assert signature(Fields(lines)) is None
+    assert parse_signature(Fields(lines)) is None
 
 
 def test_a_signature_over_no_date_is_worth_nothing() -> None:
     """Without the date among the signed fields it would be good for ever."""
     request = signed()
-    found = signature(request.fields)
+    found = parse_signature(request.fields)
     assert found is not None
-    assert flaw(request, replace(found, names=("host",)), KEY.secret, now=NOW) is Flaw.WRONG
+    assert (
+        find_signature_fault(request, replace(found, signed_names=("host",)), KEY.secret_key, now=NOW)
+        is SignatureFault.WRONG
+    )
 
 
 def test_secrets_stand_in_no_representation() -> None:
     """Neither key nor signature shows its secret."""
-    shown = repr(SigningKey("AK", "the-secret", "the-token")) + repr(signature(signed().fields))
+    shown = repr(SigningKey("AK", "the-secret", "the-token")) + repr(parse_signature(signed().fields))
     assert "the-secret" not in shown
     assert "the-token" not in shown

@@ -3,14 +3,14 @@
 import orjson
 import pytest
 
-from proxy.gateway.gateway import homeward
+from proxy.gateway.gateway import rewrite_links
 
 BASE = "https://proxy.example"
 
 
 def rebased(href: object) -> object:
     body = orjson.dumps({"versions": [{"id": "v2.7", "links": [{"rel": "self", "href": href}]}]})
-    return orjson.loads(homeward(body, BASE))["versions"][0]["links"][0]["href"]
+    return orjson.loads(rewrite_links(body, BASE))["versions"][0]["links"][0]["href"]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_links_stand_on_the_base(href: object, told: object) -> None:
 def test_links_are_found_wherever_they_stand() -> None:
     """At any depth, and under an escaped spelling of the name too."""
     body = b'[{"a":{"hr\\u0065f":"http://up.example/v2"}},{"href":"http://up.example/v1"}]'
-    assert orjson.loads(homeward(body, BASE)) == [{"a": {"href": f"{BASE}/v2"}}, {"href": f"{BASE}/v1"}]
+    assert orjson.loads(rewrite_links(body, BASE)) == [{"a": {"href": f"{BASE}/v2"}}, {"href": f"{BASE}/v1"}]
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_links_are_found_wherever_they_stand() -> None:
 )
 def test_what_has_no_absolute_link_comes_back_as_it_is(body: bytes) -> None:
     """Bytes are kept where there is nothing to change."""
-    assert homeward(body, BASE) == body
+    assert rewrite_links(body, BASE) == body

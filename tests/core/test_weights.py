@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.http.negotiation import weights
+from proxy.http.negotiation import parse_weights
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ from proxy.http.negotiation import weights
 )
 def test_weights_are_read(value: str, expected: dict[str, float]) -> None:
     """Each member has the weight that is stated, 1 without one, 0 for what can't be read."""
-    assert weights(value) == expected
+    assert parse_weights(value) == expected

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.validation import SERVER, Malformed, is_host, malformed, origin_form, written
+from proxy.http.validation import (
+    ASTERISK_FORM,
+    MalformedRequest,
+    find_malformation,
+    is_host,
+    serialize_head,
+    to_origin_form,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +66,7 @@ def test_a_head_is_refused_with_the_status_that_fits(
     version: tuple[int, int], hosts: list[str], codings: list[str], status: int | None
 ) -> None:
     """400 where two servers could take it differently, 501 for a coding that nobody here undoes."""
-    found = malformed(version=version, hosts=hosts, codings=codings)
+    found = find_malformation(version=version, hosts=hosts, codings=codings)
     assert (found.status if found else None) == status
 
 
@@ -73,8 +80,8 @@ def test_a_head_is_refused_with_the_status_that_fits(
         ("GET", "http://x", "x", "/"),
         ("GET", "http://x?a", "x", "/?a"),
         ("GET", "http://x/a", None, "/a"),
-        ("OPTIONS", "*", "x", SERVER),
-        ("OPTIONS", "http://x", "x", SERVER),
+        ("OPTIONS", "*", "x", ASTERISK_FORM),
+        ("OPTIONS", "http://x", "x", ASTERISK_FORM),
         ("OPTIONS", "http://x/", "x", "/"),
         ("GET", "*", "x", None),
         ("GET", "http://y/a", "x", None),
@@ -91,28 +98,31 @@ def test_a_head_is_refused_with_the_status_that_fits(
 )
 def test_a_target_becomes_a_path(method: str, target: str, host: str | None, form: str | None) -> None:
     """In origin-form it stays, in absolute-form it loses what `Host` says too, and any other is refused."""
-    found = origin_form(method, target, host)
-    assert isinstance(found, Malformed) if form is None else found == form
+    found = to_origin_form(method, target, host)
+    assert isinstance(found, MalformedRequest) if form is None else found == form
 
 
 @given(st.sampled_from(["GET", "OPTIONS"]), st.text(max_size=40), st.sampled_from(["x", None]))
 def test_whatever_the_target_a_path_comes_of_it_or_nothing(method: str, target: str, host: str | None) -> None:
     """What is taken begins with a slash, holds visible ASCII alone, and would be taken again as it is."""
-    found = origin_form(method, target, host)
-    if not isinstance(found, Malformed) and found != SERVER:
+    found = to_origin_form(method, target, host)
+    if not isinstance(found, MalformedRequest) and found != ASTERISK_FORM:
         assert found.startswith("/")
         assert found.isascii()
         assert found.isprintable()
-        assert origin_form(method, found, host) == found
+        assert to_origin_form(method, found, host) == found
 
 
 def test_a_head_is_written_as_it_is() -> None:
     """Lines in their order, and bytes that are no UTF-8 as those they were."""
-    assert written(["GET / HTTP/1.1", "X-A: \udcff\u00e9", "", ""]) == b"GET / HTTP/1.1\r\nX-A: \xff\xc3\xa9\r\n\r\n"
+    assert (
+        serialize_head(["GET / HTTP/1.1", "X-A: \udcff\u00e9", "", ""])
+        == b"GET / HTTP/1.1\r\nX-A: \xff\xc3\xa9\r\n\r\n"
+    )
 
 
 @pytest.mark.parametrize("line", ["X-A: 1\r\nX-B: 2", "X-A: 1\n", "X-A: 1\r", "X-A: 1\0"])
 def test_what_would_be_read_as_another_field_is_not_written(line: str) -> None:
     """A line break is an error wherever it stands, half of one and a NUL too (RFC 9110 §5.5)."""
     with pytest.raises(ValueError, match="within a line"):
-        written(["GET / HTTP/1.1", line, "", ""])
+        serialize_head(["GET / HTTP/1.1", line, "", ""])

@@ -3,7 +3,7 @@
 import re
 import tomllib
 
-from proxy.config.loading import loaded
+from proxy.config.loading import load
 from tests.documents import generated
 
 
@@ -19,7 +19,7 @@ def test_the_readme_lists_every_setting() -> None:
 
 def test_the_example_file_is_valid() -> None:
     """The example file can be used as it stands."""
-    configuration = loaded(generated.EXAMPLE, {}, {})
+    configuration = load(generated.EXAMPLE, {}, {})
     assert configuration.settings.upstream.url == "https://ims.eu-de.example.com"
 
 
@@ -27,7 +27,7 @@ def test_the_defaults_in_the_example_are_the_defaults() -> None:
     """Every default that the example shows is the one that holds when nothing is said."""
     text = re.sub(r"(?m)^# (?=[a-z_]+ = .*$)(?!.*# not set$)", "", generated.EXAMPLE.read_text())
     shown = tomllib.loads(text)
-    silent = loaded(generated.EXAMPLE, {}, {}).settings.model_dump(mode="json")
+    silent = load(generated.EXAMPLE, {}, {}).settings.model_dump(mode="json")
     for section, table in shown.items():
         for name, value in table.items():
             assert value == silent[section][name], f"{section}.{name}"

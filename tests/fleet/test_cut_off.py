@@ -10,17 +10,17 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.core.cache_key import EVERYTHING, ListingKey
-from proxy.core.span import HEAD
+from proxy.core.cache_key import ALL_TAG, CacheKey
+from proxy.core.span import LIST_START
 from proxy.demo.app import Lookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.seed import images
 from proxy.errors import StoreUnavailableError
 from proxy.observability.event_loop import LoopClock
 from proxy.runtime.app import running
-from proxy.storage.base import Claim
+from proxy.storage.base import FetchLock
 from proxy.storage.memory import MemoryStore
-from proxy.storage.redis import connected
+from proxy.storage.redis import connect
 from proxy.storage.tiered import TieredStore
 from tests.fleet.replicas import settings
 from tests.fleet.trace import PROJECTS, TOKENS
@@ -47,20 +47,26 @@ class Held(TieredStore):
     """A store whose claims are made when the test says so."""
 
     def __init__(self, url: str, near_ttl_s: float) -> None:
-        far = connected(url, prefix="ims-test:", keep_s=60.0, timeout_s=TIMEOUT_S)
+        far = connect(url, prefix="ims-test:", keep_s=60.0, timeout_s=TIMEOUT_S)
         memory, self.failures = MemoryStore(1 << 20), list[str]()
         failed = self.failures.append
         super().__init__(
-            memory, far, near_ttl_s=near_ttl_s, stale_s=60.0, timeout_s=TIMEOUT_S, failed=failed, loop_clock=LoopClock()
+            memory,
+            far,
+            near_ttl_s=near_ttl_s,
+            stale_s=60.0,
+            timeout_s=TIMEOUT_S,
+            on_failure=failed,
+            loop_clock=LoopClock(),
         )
         self.reached = asyncio.Event()
         self.gate = asyncio.Event()
 
-    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
-        """See `TieredStore.claim`."""
+    async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:
+        """See `TieredStore.acquire_lock`."""
         self.reached.set()
         await self.gate.wait()
-        return await super().claim(key, after, now=now)
+        return await super().acquire_lock(key, marker, now=now)
 
 
 @asynccontextmanager
@@ -109,15 +115,15 @@ async def test_a_breaker_that_is_open_on_one_replica_hides_no_write(redis: Redis
         with suppress(StoreUnavailableError):
             await mine.ping()
         assert mine.failures
-        mine.breaker._replies = never  # type: ignore[method-assign]  # it stays open for as long as the test takes
+        mine.breaker._does_reply = never  # type: ignore[method-assign]  # it stays open for as long as the test takes
         await until(lambda: not mine.bus_up)
         way.mend()
         await until(lambda: mine.bus_up)
         await here.gateway.answer(ask)
         other = here.ask("status=active").key
-        assert (await mine.chain(other, HEAD, 1, now=hand.now)).doubt
+        assert (await mine.lookup(other, LIST_START, 1, now=hand.now)).uncertainty
         upstream.history.becomes({})
-        await others.invalidate([EVERYTHING], now=hand.now)
+        await others.invalidate([ALL_TAG], now=hand.now)
         got = await here.gateway.answer(ask)
         assert got.page is not None
         assert not got.page.parts or not got.page.parts[0].span.ids
@@ -132,7 +138,7 @@ async def test_a_write_waits_for_a_replica_that_was_lately_there(redis: RedisSer
         way.cut()
         await mine.far.redis.delete(mine.far.names.replicas)
         began = loop.time()
-        await mine.invalidate([EVERYTHING], now=START)
+        await mine.invalidate([ALL_TAG], now=START)
         assert loop.time() - began >= NEAR_TTL_S
 
 
@@ -142,7 +148,7 @@ async def test_no_write_waits_for_a_replica_that_said_goodbye(redis: RedisServer
         await until(lambda: {mine.bus.name, other.bus.name} <= mine.bus.peers)
         await other.close()
         async with asyncio.timeout(GOODBYE_S):
-            await mine.invalidate([EVERYTHING], now=START)
+            await mine.invalidate([ALL_TAG], now=START)
 
 
 async def test_a_write_whose_caller_hangs_up_while_replicas_are_told_is_heard_by_all(redis: RedisServer) -> None:

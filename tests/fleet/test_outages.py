@@ -11,13 +11,13 @@ import pytest
 
 from proxy.demo.app import Lookalike
 from proxy.runtime.app import Running
-from proxy.storage.circuit_breaker import SILENT_WAITS
+from proxy.storage.circuit_breaker import MAX_SILENT_WAITS
 from tests.conftest import Say
 from tests.fleet.replicas import list_calls, metric, replicas, round_robin, settings
 from tests.fleet.trace import Crawl, run
 from tests.harness.redis import RedisServer
 
-MOST_WAITS = 4 * SILENT_WAITS  # of the first few requests, for what is stored and for the budget
+MOST_WAITS = 4 * MAX_SILENT_WAITS  # of the first few requests, for what is stored and for the budget
 ASKED = 40
 TOKEN = "fleet-token-0-0"
 

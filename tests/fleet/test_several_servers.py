@@ -11,9 +11,9 @@ import aiohttp
 import pytest
 
 from proxy.config.model import BudgetSection
-from proxy.core.cache_key import EVERYTHING
+from proxy.core.cache_key import ALL_TAG
 from proxy.demo.app import Call, Lookalike
-from proxy.storage.redis_scripts import Names, of_upstream
+from proxy.storage.redis_scripts import KeyNames, prefix_for_upstream
 from tests.conftest import Say
 from tests.fleet.replicas import list_calls, metric, replicas, round_robin, settings
 from tests.fleet.test_own_writes import WITHIN_S, going_on, load, own, pairs
@@ -41,8 +41,8 @@ def servers(request: pytest.FixtureRequest, tmp_path: Path, lookalike: Lookalike
     """Servers of the test's own, each with a copy that takes its place."""
     if request.param == "cluster":
         with RedisCluster(tmp_path, copies=True) as cluster:
-            names = Names(of_upstream("ims-proxy:", lookalike.base_url))
-            yield Servers(cluster.url, cluster.keeper(names.generation(EVERYTHING)).kill)
+            names = KeyNames(prefix_for_upstream("ims-proxy:", lookalike.base_url))
+            yield Servers(cluster.url, cluster.keeper(names.generation(ALL_TAG)).kill)
     else:
         with SentinelService(tmp_path) as service:
             yield Servers(service.url, service.leader.kill)

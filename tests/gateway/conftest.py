@@ -10,15 +10,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from proxy.core.freshness import Lifetimes, Verdicts
-from proxy.core.messages import Exchange, Fields, Request, Response
+from proxy.core.freshness import Lifetimes, TrustPeriod
+from proxy.core.messages import Fields, Request, Response, StreamedResponse
 from proxy.core.partition import Partitioner
 from proxy.errors import UpstreamTimeoutError
-from proxy.listing.fetcher import Fetcher
-from proxy.listing.lookup import Listed
-from proxy.listing.prefetch import Readahead, Thrift
-from proxy.listing.request import Asking, ListAsk, PageSizes, Rules, asked
-from proxy.listing.service import ListingGateway
+from proxy.listing.fetcher import SpanFetcher
+from proxy.listing.lookup import ListResult
+from proxy.listing.prefetch import BudgetSaver, FetchSizing
+from proxy.listing.request import LifetimeRules, ListRequest, ListRules, PageSizes, parse_list_request
+from proxy.listing.service import ListingService
 from proxy.observability.logging import Telemetry
 from proxy.storage.memory import MemoryStore
 from tests.bounded import bounded
@@ -58,7 +58,7 @@ class ScriptedUpstream:
         return said or self._listed(request.target)
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
         """Stream nothing: lists are fetched whole."""
         raise AssertionError(request)
         yield
@@ -93,8 +93,8 @@ class World:
 
     upstream: ScriptedUpstream
     store: MemoryStore
-    gateway: ListingGateway
-    asking: Asking
+    gateway: ListingService
+    asking: ListRules
     hand: Hand
 
     @property
@@ -106,15 +106,15 @@ class World:
         """Let so much time pass."""
         self.hand.now += seconds
 
-    def ask(self, query: str = "", *, token: str = "alpha", path: str = "/v2/images", **fields: str) -> ListAsk:
+    def ask(self, query: str = "", *, token: str = "alpha", path: str = "/v2/images", **fields: str) -> ListRequest:
         """Return what a request for *query* asks for."""
         lines = [("X-Auth-Token", token), *((name.replace("_", "-"), value) for name, value in fields.items())]
         target = f"{path}?{query}" if query else path
-        made = asked(Request("GET", target, Fields(lines), "request-id"), self.asking)
-        assert isinstance(made, ListAsk), made
+        made = parse_list_request(Request("GET", target, Fields(lines), "request-id"), self.asking)
+        assert isinstance(made, ListRequest), made
         return made
 
-    async def get(self, query: str = "", **fields: str) -> Listed:
+    async def get(self, query: str = "", **fields: str) -> ListResult:
         """Return the answer to *query*, bounded in time."""
         async with asyncio.timeout(60):
             return await self.gateway.answer(self.ask(query, **fields))
@@ -148,24 +148,24 @@ async def make_world() -> AsyncIterator[MakeWorld]:
         verdict_ttl_s: float = 1e9,
         negative_s: float = 5.0,
         longest: int = 1000,
-        thrift: Thrift | None = None,
+        thrift: BudgetSaver | None = None,
     ) -> World:
         lifetimes = lifetimes or Lifetimes(60.0)
         upstream = ScriptedUpstream(model or Model(ROWS))
         hand = Hand()
         store = MemoryStore(1 << 24)
 
-        fetcher = Fetcher(upstream, store, telemetry=Telemetry(), clock=hand, dice=lambda: 0.0)
-        gateway = ListingGateway(
+        fetcher = SpanFetcher(upstream, store, telemetry=Telemetry(), clock=hand, rng=lambda: 0.0)
+        gateway = ListingService(
             fetcher,
             store,
-            readahead=Readahead(longest, enabled=readahead),
-            verdicts=Verdicts(verdict_ttl_s),
+            readahead=FetchSizing(longest, enabled=readahead),
+            trust=TrustPeriod(verdict_ttl_s),
             negative_s=negative_s,
             clock=hand,
-            thrift=thrift,
+            budget_saver=thrift,
         )
-        asking = Asking(Partitioner(SECRET), PageSizes(longest), Rules(lifetimes))
+        asking = ListRules(Partitioner(SECRET), PageSizes(longest), LifetimeRules(lifetimes))
         world = World(upstream, store, gateway, asking, hand)
         worlds.append(world)
         return world

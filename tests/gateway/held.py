@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
-from proxy.core.cache_key import ListingKey
-from proxy.core.messages import Exchange, Fields, Request, Response
-from proxy.core.signing import signature
-from proxy.storage.base import Claim
+from proxy.core.cache_key import CacheKey
+from proxy.core.messages import Fields, Request, Response, StreamedResponse
+from proxy.core.signing import parse_signature
+from proxy.storage.base import FetchLock
 from proxy.storage.memory import MemoryStore
 
 
@@ -26,11 +26,11 @@ class HeldStore(MemoryStore):
         self.gate.set()
         self.claiming = asyncio.Event()
 
-    async def claim(self, key: ListingKey, after: str, *, now: float) -> Claim:
-        """See `SpanStore.claim`."""
+    async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:
+        """See `SpanStore.acquire_lock`."""
         self.claiming.set()
         await self.gate.wait()
-        return await super().claim(key, after, now=now)
+        return await super().acquire_lock(key, marker, now=now)
 
 
 class Whole(Protocol):
@@ -41,14 +41,14 @@ class Whole(Protocol):
         ...
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
-        """See `Upstream.exchange`."""
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
+        """See `Upstream.stream`."""
         answer = await self.fetch(request)
 
         async def chunks() -> AsyncIterator[bytes]:
             yield answer.body
 
-        yield Exchange(answer.status, None, answer.fields, chunks())
+        yield StreamedResponse(answer.status, None, answer.fields, chunks())
 
 
 class TellingWho(Whole):
@@ -69,19 +69,19 @@ class TellingWho(Whole):
 
     async def fetch(self, request: Request) -> Response:
         """See `Upstream.fetch`."""
-        given = signature(request.fields)
+        given = parse_signature(request.fields)
         assert given is not None
-        self.calls.append(given.access)
-        self.signed.append(given.digits)
+        self.calls.append(given.access_key)
+        self.signed.append(given.hex_digest)
         self.asked.set()
         await self.gate.wait()
-        if given.access in self.gone:
+        if given.access_key in self.gone:
             return Response(401, Fields(), b"{}")
         if self.failing is not None:
-            return Response(self.failing, Fields([("X-Of", given.access)]), b"{}")
+            return Response(self.failing, Fields([("X-Of", given.access_key)]), b"{}")
         if request.path != "/v2/images":
-            return Response(200, Fields(), orjson.dumps(_image(given.access, 0)))
-        return Response(200, Fields(), self._list(given.access, request.target))
+            return Response(200, Fields(), orjson.dumps(_image(given.access_key, 0)))
+        return Response(200, Fields(), self._list(given.access_key, request.target))
 
     @staticmethod
     def _list(access: str, target: str) -> bytes:

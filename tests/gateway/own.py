@@ -12,12 +12,12 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.config.policies import asking
+from proxy.config.policies import make_list_rules
 from proxy.core.messages import Fields, Request
-from proxy.gateway.gateway import Arrival
+from proxy.gateway.gateway import ClientConnection
 from proxy.observability.logging import Telemetry
-from proxy.runtime.container import Answering, Entrance, answering
-from proxy.runtime.shield import Shield
+from proxy.runtime.container import Engines, IdentityParts, make_engines
+from proxy.runtime.shield import RateLimiting
 from tests.gateway.conftest import SECRET, Hand
 from tests.gateway.held import HeldStore, TellingWho
 from tests.web.conftest import settings_for
@@ -34,8 +34,8 @@ class Own:
 
     upstream: TellingWho
     store: HeldStore
-    shield: Shield
-    answering: Answering
+    shield: RateLimiting
+    answering: Engines
     hand: Hand
     key_file: Path
     callers_file: Path
@@ -68,12 +68,15 @@ class Own:
         sized = [("Content-Length", "2")] if body is not None else []
         lines = [*(fields or [("X-Api-Key", key)]), *sized]
         request = Request(method, target, Fields(lines), "request-id", body)
-        async with asyncio.timeout(60), self.answering.gateway.answer(request, Arrival("127.0.0.1", "")) as answer:
+        async with (
+            asyncio.timeout(60),
+            self.answering.gateway.answer(request, ClientConnection("127.0.0.1", "")) as answer,
+        ):
             if answer.response is not None:
                 status, told = answer.response.status, answer.response.body
             else:
-                assert answer.exchange is not None
-                status, told = answer.exchange.status, b"".join([each async for each in answer.exchange.chunks])
+                assert answer.streamed is not None
+                status, told = answer.streamed.status, b"".join([each async for each in answer.streamed.chunks])
             return Got(status, told, str(answer.cache_status))
 
     async def waiting(self, count: int, *, at: asyncio.Event, **named: Any) -> list[asyncio.Task[Got]]:
@@ -134,7 +137,7 @@ MakeOwn = Callable[..., Own]
 @pytest.fixture
 async def make_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MakeOwn]:
     """Make a gateway, whose files count as soon as they change; it ends with the test."""
-    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.CHECK_INTERVAL_S", 0.0)
     made: list[Own] = []
 
     def one(**sections: dict[str, Any]) -> Own:
@@ -163,22 +166,22 @@ def made_own(directory: Path, **sections: dict[str, Any]) -> Own:
     identity |= sections.pop("identity", {})
     at_most = {"retries": 0} | sections.pop("upstream", {})
     settings = settings_for("http://ims.example", identity=identity, upstream=at_most, **sections)
-    asks = asking(settings, SECRET)
+    asks = make_list_rules(settings, SECRET)
 
     async def tell(_: list[str]) -> None:
         raise AssertionError("no verdict is kept here")
 
     telemetry = Telemetry()
-    entrance = Entrance(settings, iam=None, tell=tell)
-    shield = Shield(settings, upstream, store, telemetry)
-    made = answering(
+    entrance = IdentityParts(settings, iam=None, tell=tell)
+    shield = RateLimiting(settings, upstream, store, telemetry)
+    made = make_engines(
         settings,
-        entrance.asked(shield.limiter, asks.partitioner, None),
+        entrance.authenticate_upstream(shield.limiter, asks.partitioner, None),
         store,
         asks,
         telemetry=telemetry,
         clock=hand,
-        dice=lambda: 0.0,
-        door=entrance.door(asks.partitioner),
+        rng=lambda: 0.0,
+        authenticator=entrance.make_authenticator(asks.partitioner),
     )
     return Own(upstream, store, shield, made, hand, key_file, callers_file)

@@ -7,32 +7,32 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from proxy.auth.token_acceptance import Credentials
-from proxy.core.freshness import Verdicts
-from proxy.core.messages import Exchange, Fields, Request, Response, Upstream
-from proxy.core.partition import Partition, Partitioner, Who
-from proxy.http.stored_response import Policy
-from proxy.listing.prefetch import Thrift
+from proxy.auth.token_acceptance import TokenAcceptance
+from proxy.core.freshness import TrustPeriod
+from proxy.core.messages import Fields, Request, Response, StreamedResponse, Upstream
+from proxy.core.partition import Partition, Partitioner, Principal
+from proxy.http.stored_response import FreshnessPolicy
+from proxy.listing.prefetch import BudgetSaver
 from proxy.observability.logging import Telemetry
 from proxy.resources.fetcher import ResourceFetcher
-from proxy.resources.request import ResourceAsk, resource_asked
+from proxy.resources.request import ResourceRequest, parse_resource_request
 from proxy.resources.routes import IMAGES, ResourceRoute, ResourceRoutes
-from proxy.resources.service import Resourced, ResourceGateway
+from proxy.resources.service import ResourceResult, ResourceService
 from proxy.storage.memory import MemoryStore
 from proxy.upstream.forward import Forwarder
 from tests.gateway.conftest import SECRET, Hand
 
 MOST_BYTES = 1000
 IMAGE = b'{"id":"a","status":"active"}'
-TTL = Policy(ttl_s=60.0, stale_while_revalidate_s=10.0, stale_if_error_s=100.0)
+TTL = FreshnessPolicy(ttl_s=60.0, stale_while_revalidate_s=10.0, stale_if_error_s=100.0)
 ROUTES = ResourceRoutes(
     (
         ResourceRoute(IMAGES, TTL, transient_ttl_s=2.0),
-        ResourceRoute("/own/*", Policy()),
-        ResourceRoute("/public/*", TTL, public=True),
-        ResourceRoute("/vary/*", Policy(), public=True, vary=True),
-        ResourceRoute("/mine/*", Policy(), vary=True),
-        ResourceRoute("/json/*", TTL, json=True),
+        ResourceRoute("/own/*", FreshnessPolicy()),
+        ResourceRoute("/public/*", TTL, is_public=True),
+        ResourceRoute("/vary/*", FreshnessPolicy(), is_public=True, by_vary=True),
+        ResourceRoute("/mine/*", FreshnessPolicy(), by_vary=True),
+        ResourceRoute("/json/*", TTL, requires_json=True),
     )
 )
 
@@ -61,7 +61,7 @@ class Telling:
         raise AssertionError(request)
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
         """Give the next answer, in chunks of 100 bytes."""
         self.requests.append(request)
         self.asked.set()
@@ -69,11 +69,11 @@ class Telling:
         said = self.script.pop(0) if self.script else self.usual
         if isinstance(said, Exception):
             raise said
-        yield Exchange(said.status, said.reason, said.fields, self._chunks(said.body))
+        yield StreamedResponse(said.status, said.reason, said.fields, self._chunks(said.body))
 
     def last(self, name: str) -> list[str]:
         """Return what the last request had for a field."""
-        return self.requests[-1].fields.all(name)
+        return self.requests[-1].fields.get_all(name)
 
     async def _chunks(self, body: bytes) -> AsyncIterator[bytes]:
         for at in range(0, len(body), 100):
@@ -97,45 +97,45 @@ class Resources:
         telemetry = Telemetry()
         forwarder = Forwarder(upstream or self.upstream, telemetry=telemetry, clock=self.hand)
         fetcher = ResourceFetcher(
-            forwarder, self.store, most_bytes=MOST_BYTES, within_s=within_s, telemetry=telemetry, clock=self.hand
+            forwarder, self.store, max_bytes=MOST_BYTES, time_limit_s=within_s, telemetry=telemetry, clock=self.hand
         )
-        credentials = Credentials(self.store, verdicts=Verdicts(verdict_ttl_s), clock=self.hand)
+        credentials = TokenAcceptance(self.store, trust=TrustPeriod(verdict_ttl_s), clock=self.hand)
         self.low = False
-        self.gateway = ResourceGateway(
+        self.gateway = ResourceService(
             fetcher,
             credentials,
             negative_s=5.0,
             coded_bytes=1 << 20,
             clock=self.hand,
-            thrift=Thrift(low=lambda _: self.low),
+            budget_saver=BudgetSaver(is_low=lambda _: self.low),
         )
 
     def ask(
         self, target: str = "/v2/images/a", *, method: str = "GET", token: str = "alpha", **fields: str
-    ) -> ResourceAsk | str:
+    ) -> ResourceRequest | str:
         """Return what a request asks for, or why it goes through."""
         lines = [("X-Auth-Token", token), *((name.replace("_", "-"), value) for name, value in fields.items())]
         request = Request(method, target, Fields(lines), "request-id")
-        route = ROUTES.route(request.path)
+        route = ROUTES.find(request.path)
         assert route is not None
-        partition = self.partitioner.of(request.fields)
-        who = Who(partition, partition) if isinstance(partition, Partition) else partition
-        return resource_asked(request, route, self.partitioner, who)
+        partition = self.partitioner.from_fields(request.fields)
+        who = Principal(partition, partition) if isinstance(partition, Partition) else partition
+        return parse_resource_request(request, route, self.partitioner, who)
 
-    async def got(self, target: str = "/v2/images/a", **named: str) -> Resourced | str:
+    async def got(self, target: str = "/v2/images/a", **named: str) -> ResourceResult | str:
         """Return the answer to a request, or why it goes through, bounded in time."""
         ask = self.ask(target, **named)
-        assert isinstance(ask, ResourceAsk), ask
+        assert isinstance(ask, ResourceRequest), ask
         async with asyncio.timeout(60):
             return await self.gateway.answer(ask)
 
-    async def get(self, target: str = "/v2/images/a", **named: str) -> Resourced:
+    async def get(self, target: str = "/v2/images/a", **named: str) -> ResourceResult:
         """Return the answer to a request that has one here."""
         got = await self.got(target, **named)
-        assert isinstance(got, Resourced), got
+        assert isinstance(got, ResourceResult), got
         return got
 
-    async def crowd(self, asking: Iterable[Coroutine[None, None, Resourced]]) -> list[Resourced]:
+    async def crowd(self, asking: Iterable[Coroutine[None, None, ResourceResult]]) -> list[ResourceResult]:
         """Return what they get who all ask before the upstream answers the first of them."""
         self.upstream.gate.clear()
         self.upstream.asked.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from proxy.caching.background import Background
+from proxy.caching.background import BackgroundTasks
 
 
 async def test_work_that_never_began_is_ended_too() -> None:
@@ -16,8 +16,8 @@ async def test_work_that_never_began_is_ended_too() -> None:
         begun = True
 
     given = work()
-    background = Background(1)
-    assert background.do(given)
+    background = BackgroundTasks(1)
+    assert background.start(given)
     await background.close()
     assert inspect.getcoroutinestate(given) == inspect.CORO_CLOSED
     assert not begun

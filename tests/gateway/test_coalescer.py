@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from proxy.caching.collapsing import Coalescer
+from proxy.caching.collapsing import RequestCollapser
 
 
 class Gated:
@@ -40,18 +40,18 @@ async def turns(count: int = 3) -> None:
 
 async def test_a_hundred_callers_share_one_fetch(gated: Gated) -> None:
     """All of them get what the one fetch gave, and the table is empty again."""
-    table: Coalescer[int] = Coalescer()
+    table: RequestCollapser[int] = RequestCollapser()
     callers = [asyncio.create_task(table.join("k", gated.fetch)) for _ in range(100)]
     await turns()
-    assert (gated.begun, len(table), table.flying("k")) == (1, 1, True)
+    assert (gated.begun, len(table), table.is_in_flight("k")) == (1, 1, True)
     gated.gate.set()
     assert await asyncio.gather(*callers) == [1] * 100
-    assert (gated.begun, len(table), table.flying("k")) == (1, 0, False)
+    assert (gated.begun, len(table), table.is_in_flight("k")) == (1, 0, False)
 
 
 async def test_keys_fly_apart(gated: Gated) -> None:
     """Another key is another fetch."""
-    table: Coalescer[int] = Coalescer()
+    table: RequestCollapser[int] = RequestCollapser()
     callers = [asyncio.create_task(table.join(key, gated.fetch)) for key in "abca"]
     await turns()
     assert (gated.begun, len(table)) == (3, 3)
@@ -61,7 +61,7 @@ async def test_keys_fly_apart(gated: Gated) -> None:
 
 async def test_who_comes_after_the_landing_starts_another(gated: Gated) -> None:
     """A flight is not remembered once it has ended, not even by those it wakes."""
-    table: Coalescer[int] = Coalescer()
+    table: RequestCollapser[int] = RequestCollapser()
     gated.gate.set()
 
     async def twice() -> tuple[int, int]:
@@ -72,7 +72,7 @@ async def test_who_comes_after_the_landing_starts_another(gated: Gated) -> None:
 
 async def test_the_first_caller_may_hang_up(gated: Gated) -> None:
     """The fetch goes on for the others, and nobody fetches again."""
-    table: Coalescer[int] = Coalescer()
+    table: RequestCollapser[int] = RequestCollapser()
     first, second = (asyncio.create_task(table.join("k", gated.fetch)) for _ in range(2))
     await turns()
     first.cancel()
@@ -85,13 +85,13 @@ async def test_the_first_caller_may_hang_up(gated: Gated) -> None:
 
 async def test_all_callers_may_hang_up(gated: Gated) -> None:
     """The fetch ends all the same, its result is for nobody, and nothing is left behind."""
-    table: Coalescer[int] = Coalescer()
+    table: RequestCollapser[int] = RequestCollapser()
     callers = [asyncio.create_task(table.join("k", gated.fetch)) for _ in range(3)]
     await turns()
     for caller in callers:
         caller.cancel()
     await turns()
-    assert table.flying("k")
+    assert table.is_in_flight("k")
     gated.gate.set()
     await turns()
     assert len(table) == 0
@@ -99,7 +99,7 @@ async def test_all_callers_may_hang_up(gated: Gated) -> None:
 
 async def test_an_error_reaches_everyone_who_waits(gated: Gated) -> None:
     """Leader and followers get the same error, and the next caller another fetch."""
-    table: Coalescer[int] = Coalescer()
+    table: RequestCollapser[int] = RequestCollapser()
     gated.failure = LookupError("gone")
     callers = [asyncio.create_task(table.join("k", gated.fetch)) for _ in range(5)]
     await turns()
@@ -114,7 +114,7 @@ async def test_an_error_that_nobody_waits_for_is_not_reported_as_lost(gated: Gat
     """When everyone has hung up, a failing fetch ends in silence."""
     lost: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
-    table: Coalescer[int] = Coalescer()
+    table: RequestCollapser[int] = RequestCollapser()
     gated.failure = LookupError("gone")
     caller = asyncio.create_task(table.join("k", gated.fetch))
     await turns()
@@ -128,7 +128,7 @@ async def test_an_error_that_nobody_waits_for_is_not_reported_as_lost(gated: Gat
 
 async def test_closing_ends_flights_and_waits_for_them(gated: Gated) -> None:
     """A table that closes cancels what is under way; whoever waits is told."""
-    table: Coalescer[int] = Coalescer()
+    table: RequestCollapser[int] = RequestCollapser()
     callers = [asyncio.create_task(table.join(key, gated.fetch)) for key in "aab"]
     await turns()
     await table.close()
@@ -139,7 +139,7 @@ async def test_closing_ends_flights_and_waits_for_them(gated: Gated) -> None:
 
 async def test_a_thousand_rounds_leave_nothing(gated: Gated) -> None:
     """However callers come and go, the table is empty when the last flight has landed."""
-    table: Coalescer[int] = Coalescer()
+    table: RequestCollapser[int] = RequestCollapser()
     gated.gate.set()
     for number in range(1000):
         caller = asyncio.create_task(table.join(number % 7, gated.fetch))

@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from proxy.caching import bounded as codings
-from proxy.caching.bounded import CodedBodies
+from proxy.caching.bounded import EncodedBodies
 
 BODY = b"0123456789" * 200
 
@@ -23,13 +23,13 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         kept.append(coding)
         return zlib.compress(body, wbits=31)
 
-    monkeypatch.setattr(codings, "encoded", counted)
+    monkeypatch.setattr(codings, "encode", counted)
     return kept
 
 
 async def test_a_body_is_coded_once(made: list[str]) -> None:
     """Per resource, bytes and coding; what any of them changes is coded anew."""
-    bodies = CodedBodies(1 << 20)
+    bodies = EncodedBodies(1 << 20)
     asked = [
         ("k", BODY, "gzip"),
         ("k", BODY, "gzip"),
@@ -37,20 +37,20 @@ async def test_a_body_is_coded_once(made: list[str]) -> None:
         ("k", BODY + b"x", "gzip"),
         ("l", BODY, "gzip"),
     ]
-    got = [await bodies.body(*each) for each in asked]
+    got = [await bodies.get_or_encode(*each) for each in asked]
     assert [zlib.decompress(each, wbits=31) for each in got] == [body for _, body, _ in asked]
     assert made == ["gzip", "zstd", "gzip", "gzip"]
 
 
 async def test_only_so_much_is_remembered(made: list[str]) -> None:
     """What was asked for longest ago goes first; what is too large for all of it is coded each time."""
-    bodies = CodedBodies(600)  # two of about 240 bytes, with what an entry takes beside them
+    bodies = EncodedBodies(600)  # two of about 240 bytes, with what an entry takes beside them
     for key in ("a", "b", "a", "c", "a", "b"):
-        await bodies.body(key, BODY, "gzip")
+        await bodies.get_or_encode(key, BODY, "gzip")
     assert len(made) == 4
-    none = CodedBodies(10)
+    none = EncodedBodies(10)
     for _ in range(2):
-        assert zlib.decompress(await none.body("a", BODY, "gzip"), wbits=31) == BODY
+        assert zlib.decompress(await none.get_or_encode("a", BODY, "gzip"), wbits=31) == BODY
     assert len(made) == 6
 
 
@@ -63,10 +63,10 @@ async def test_a_long_body_is_coded_once_for_all_who_want_it(monkeypatch: pytest
         assert opened.wait(20)
         return zlib.compress(body, wbits=31)
 
-    monkeypatch.setattr(codings, "encoded", held)
+    monkeypatch.setattr(codings, "encode", held)
     body = bytes(range(256)) * 1000
-    bodies = CodedBodies(1 << 20)
-    first, *others = [asyncio.create_task(bodies.body("k", body, "gzip")) for _ in range(9)]
+    bodies = EncodedBodies(1 << 20)
+    first, *others = [asyncio.create_task(bodies.get_or_encode("k", body, "gzip")) for _ in range(9)]
 
     async def leave() -> None:
         first.cancel()
@@ -76,6 +76,6 @@ async def test_a_long_body_is_coded_once_for_all_who_want_it(monkeypatch: pytest
     got = await asyncio.gather(*others)
     assert {zlib.decompress(each, wbits=31) for each in got} == {body}
     assert first.cancelled()
-    assert await bodies.body("k", body, "gzip") == got[0]
+    assert await bodies.get_or_encode("k", body, "gzip") == got[0]
     assert made == ["gzip"]
     await bodies.close()

@@ -98,5 +98,5 @@ async def test_a_marker_that_vanished_goes_on_where_it_stood(make_world: MakeWor
 async def test_a_marker_that_nobody_knows_is_refused_upstream(world: World) -> None:
     """Without a stored span that held it, the upstream's own answer counts."""
     got = await world.get("limit=10&marker=unheard-of")
-    assert got.answer is not None
-    assert got.answer.status == 400
+    assert got.response is not None
+    assert got.response.status == 400

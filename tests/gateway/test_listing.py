@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from proxy.core.cache_status import Fwd
+from proxy.core.cache_status import FwdReason
 from proxy.core.freshness import Lifetimes
 from proxy.core.span import Page
 from tests.gateway.conftest import ROWS, MakeWorld, World
@@ -17,7 +17,7 @@ async def test_a_miss_asks_for_the_window_and_a_hit_for_nothing(world: World) ->
     """The first request costs one call, the second none."""
     first = await world.get("limit=10")
     assert (first.cache_status.fwd, first.cache_status.fwd_status, first.cache_status.stored) == (
-        Fwd.URI_MISS,
+        FwdReason.URI_MISS,
         200,
         True,
     )
@@ -81,7 +81,7 @@ async def test_only_the_missing_rest_is_fetched(world: World) -> None:
     await world.get("limit=10")
     got = await world.get("limit=25")
     assert got.page is not None
-    assert got.cache_status.fwd is Fwd.PARTIAL
+    assert got.cache_status.fwd is FwdReason.PARTIAL
     assert world.upstream.targets == ["/v2/images?limit=10", "/v2/images?limit=15&marker=i009"]
     world.upstream.forget()
     assert await world.ids("limit=25") == ROWS[:25]
@@ -224,7 +224,7 @@ async def test_a_token_counts_as_accepted_from_when_it_was_sent(make_world: Make
     world.passes(239)
     assert (await world.get("limit=5")).cache_status.fwd is None
     world.passes(1)
-    assert (await world.get("limit=5")).cache_status.fwd is Fwd.STALE
+    assert (await world.get("limit=5")).cache_status.fwd is FwdReason.STALE
 
 
 async def test_loop_turns_while_a_page_of_thousand_images_is_read(make_world: MakeWorld) -> None:

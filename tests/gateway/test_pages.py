@@ -10,22 +10,22 @@ from dataclasses import dataclass, field
 import pytest
 
 from proxy.caching import bounded as codings
-from proxy.core.cache_key import ListingKey
+from proxy.core.cache_key import CacheKey
 from proxy.core.list_query import Window
 from proxy.core.partition import Partition
-from proxy.core.span import HEAD, Page, Part
+from proxy.core.span import LIST_START, Page, PagePart
 from proxy.http import conditional as validators
 from proxy.listing import page_cache as pages
 from proxy.listing.page_cache import PageRenderer
 from tests.model import Model
 
-KEY = ListingKey(Partition("token", "0" * 32), "", "/v2/images", "")
+KEY = CacheKey(Partition("token", "0" * 32), "", "/v2/images", "")
 ROWS = tuple(f"{row:08}" for row in range(5_000))
 
 
 def page(count: int) -> Page:
     """Return a page with the first *count* of the images; a thousand are too long to be coded on the loop."""
-    return Page((Part(Model(ROWS).span(HEAD, count), 0, count),), ROWS[count - 1])
+    return Page((PagePart(Model(ROWS).span(LIST_START, count), 0, count),), ROWS[count - 1])
 
 
 async def test_a_page_is_coded_once_for_all_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,14 +38,14 @@ async def test_a_page_is_coded_once_for_all_who_want_it(monkeypatch: pytest.Monk
         return zlib.compress(body, wbits=31)
 
     async def ask(count: int) -> bytes:
-        got = await renderer.representation(page(count), KEY, Window(), base="", coding="gzip")
+        got = await renderer.get_representation(page(count), KEY, Window(), base="", coding="gzip")
         assert got.coding == "gzip"
         return got.body
 
     async def open_up() -> None:
         opened.set()
 
-    monkeypatch.setattr(codings, "encoded", held)
+    monkeypatch.setattr(codings, "encode", held)
     renderer = PageRenderer(1 << 24)
     asking = [asyncio.create_task(ask(4_000)) for _ in range(5)] + [asyncio.create_task(ask(5_000)) for _ in range(5)]
     await asyncio.create_task(open_up())  # begun after them, so that all of them wait by then
@@ -67,30 +67,30 @@ class Hashing:
     def __call__(self, body: bytes) -> str:
         assert self.opened.wait(20)
         self.threads.append(threading.current_thread())
-        return validators.entity_tag(body)
+        return validators.compute_entity_tag(body)
 
 
 async def test_long_page_is_hashed_off_the_loop_once_for_all_who_want_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop goes on meanwhile; another page in its place is hashed by itself, and the latest is remembered."""
     hashing = Hashing()
-    monkeypatch.setattr(pages, "entity_tag", hashing)
+    monkeypatch.setattr(pages, "compute_entity_tag", hashing)
     monkeypatch.setattr(pages, "_HASH_OFF_LOOP_BYTES", 50_000)
     renderer = PageRenderer(1 << 24)
 
     async def ask(asked: Page) -> tuple[bytes, str]:
-        got = await renderer.representation(asked, KEY, Window(), base="", coding=None)
-        return got.body, got.tag
+        got = await renderer.get_representation(asked, KEY, Window(), base="", coding=None)
+        return got.body, got.entity_tag
 
     async def open_up() -> None:
         hashing.opened.set()
 
-    span = Model(ROWS).span(HEAD, 5_000)
-    first, second = (Page((Part(span, 0, count),), ROWS[count - 1]) for count in (4_000, 5_000))
+    span = Model(ROWS).span(LIST_START, 5_000)
+    first, second = (Page((PagePart(span, 0, count),), ROWS[count - 1]) for count in (4_000, 5_000))
     asking = [asyncio.create_task(ask(each)) for each in (first, first, second, first)]
     await asyncio.create_task(open_up())  # begun after them, so that all of them wait by then
     answers = await asyncio.gather(*asking)
     assert answers[0] == answers[1] == answers[3] != answers[2]
-    assert all(tag == f'"{validators.entity_tag(body)}"' for body, tag in answers)
+    assert all(tag == f'"{validators.compute_entity_tag(body)}"' for body, tag in answers)
     assert len(hashing.threads) == 2
     assert threading.main_thread() not in hashing.threads
     assert [await ask(first), await ask(first)] == [answers[0]] * 2
@@ -102,8 +102,8 @@ async def test_page_of_ordinary_size_is_hashed_at_once(monkeypatch: pytest.Monke
     """To hand a small body to a thread would take longer than to hash it."""
     hashing = Hashing()
     hashing.opened.set()
-    monkeypatch.setattr(pages, "entity_tag", hashing)
+    monkeypatch.setattr(pages, "compute_entity_tag", hashing)
     renderer = PageRenderer(1 << 24)
-    await renderer.representation(page(200), KEY, Window(), base="", coding=None)
+    await renderer.get_representation(page(200), KEY, Window(), base="", coding=None)
     assert hashing.threads == [threading.main_thread()]
     await renderer.close()

@@ -9,7 +9,7 @@ import pytest
 
 from proxy.core.freshness import Lifetimes
 from proxy.core.messages import Fields, Response
-from proxy.errors import NotInStoreError, UpstreamTimeoutError
+from proxy.errors import NotCachedError, UpstreamTimeoutError
 from tests.gateway.conftest import ROWS, MakeWorld, World, unreachable
 
 
@@ -20,7 +20,7 @@ async def test_errors_pass_through_and_are_not_stored(world: World, status: int)
     for _ in range(2):
         world.upstream.script = [refused]
         got = await world.get("limit=10")
-        assert got.answer == refused
+        assert got.response == refused
         assert not got.cache_status.stored
     assert len(world.upstream.targets) == 2
     assert await world.ids("limit=10") == ROWS[:10]
@@ -32,10 +32,10 @@ async def test_refusals_may_be_remembered_briefly(world: World, status: int) -> 
     left = ("X-Apig-RateLimit-User", "remain:99,limit:100,time:1 minute")
     world.upstream.script = [Response(status, Fields([left]), b"bad filter")]
     first = await world.get("name=x&limit=10")
-    assert first.answer == Response(status, Fields([left]), b"bad filter")
+    assert first.response == Response(status, Fields([left]), b"bad filter")
     world.passes(3)
     again = await world.get("name=x&limit=10")
-    assert again.answer == Response(status, Fields([("Age", "3")]), b"bad filter"), "older, and of no call"
+    assert again.response == Response(status, Fields([("Age", "3")]), b"bad filter"), "older, and of no call"
     assert len(world.upstream.targets) == 1
     await world.get("name=x&limit=10", token="beta")
     await world.get("name=x&limit=9")
@@ -49,8 +49,8 @@ async def test_a_200_that_is_no_list_passes_through(world: World, body: bytes) -
     """It reaches the caller as it came, and nothing of it is stored."""
     world.upstream.script = [Response(200, Fields([("Content-Type", "text/html")]), body)]
     got = await world.get("limit=10")
-    assert got.answer is not None
-    assert got.answer.body == body
+    assert got.response is not None
+    assert got.response.body == body
     assert got.cache_status.detail in ("not-a-list", "ids")
     assert (await world.get("limit=10")).page is not None
 
@@ -66,8 +66,8 @@ async def test_nobody_is_answered_with_what_was_said_to_another(world: World) ->
         await asyncio.sleep(0)
     world.upstream.gate.set()
     first, second = await asyncio.gather(leader, follower)
-    assert first.answer is not None
-    assert first.answer.status == 401
+    assert first.response is not None
+    assert first.response.status == 401
     assert second.page is not None
     assert len(world.upstream.targets) == 2
 
@@ -97,8 +97,8 @@ async def test_what_tells_of_one_call_is_for_who_made_it(world: World) -> None:
     got = await asyncio.gather(*crowd)
     assert any(each.cache_status.collapsed for each in got)
     for each in got:
-        assert each.answer is not None
-        assert each.answer.fields.lines == tuple(lines[-1:] if each.cache_status.collapsed else lines)
+        assert each.response is not None
+        assert each.response.fields.lines == tuple(lines[-1:] if each.cache_status.collapsed else lines)
 
 
 async def test_what_is_not_public_is_for_nobody_who_waited_for_it(world: World) -> None:
@@ -107,8 +107,8 @@ async def test_what_is_not_public_is_for_nobody_who_waited_for_it(world: World) 
     world.upstream.failing = Response(200, Fields(), b'{"images":[{"id":"1","visibility":"private"}]}')
     tokens = [f"token-{number}" for number in range(6)]
     asks = [world.ask("visibility=public", token=token) for token in tokens]
-    everyone = world.asking.partitioner.public
-    shared = [replace(ask, key=replace(ask.key, partition=everyone), public=True) for ask in asks]
+    everyone = world.asking.partitioner.public_partition
+    shared = [replace(ask, key=replace(ask.key, partition=everyone), public_only=True) for ask in asks]
     crowd = [asyncio.create_task(world.gateway.answer(ask)) for ask in shared]
     await world.upstream.asked.wait()
     await asyncio.sleep(0)
@@ -122,12 +122,12 @@ async def test_what_is_not_public_is_for_nobody_who_waited_for_it(world: World) 
 @pytest.mark.parametrize("status", [400, 404])
 async def test_what_one_was_refused_of_a_public_list_no_other_is(world: World, status: int) -> None:
     """A refusal is remembered for who shares a partition, and who share a public list do not."""
-    everyone = world.asking.partitioner.public
+    everyone = world.asking.partitioner.public_partition
     asks = [world.ask("visibility=public", token=token) for token in ("alpha", "beta")]
-    alpha, beta = (replace(ask, key=replace(ask.key, partition=everyone), public=True) for ask in asks)
+    alpha, beta = (replace(ask, key=replace(ask.key, partition=everyone), public_only=True) for ask in asks)
     world.upstream.failing = Response(status, Fields(), b"project alpha: not allowed")
     first = await world.gateway.answer(alpha)
-    assert first.answer is world.upstream.failing
+    assert first.response is world.upstream.failing
     world.upstream.failing = None
     second = await world.gateway.answer(beta)
     assert (second.cache_status.fwd_status, len(world.upstream.targets)) == (200, 2)
@@ -178,8 +178,8 @@ async def test_a_refusal_is_no_failure(make_world: MakeWorld, status: int) -> No
     world.passes(500)
     world.upstream.failing = Response(status, Fields(), b"no")
     got = await world.get("limit=10")
-    assert got.answer is not None
-    assert got.answer.status == status
+    assert got.response is not None
+    assert got.response.status == status
 
 
 async def test_a_rejected_token_sees_nothing_stored(make_world: MakeWorld) -> None:
@@ -188,8 +188,8 @@ async def test_a_rejected_token_sees_nothing_stored(make_world: MakeWorld) -> No
     await world.get("limit=10")
     await world.get("limit=10", token="beta")
     world.upstream.failing = Response(401, Fields(), b"revoked")
-    assert (await world.get("name=other")).answer is not None
-    assert (await world.get("limit=10")).answer is not None
+    assert (await world.get("name=other")).response is not None
+    assert (await world.get("limit=10")).response is not None
     assert (await world.get("limit=10", token="beta")).page is not None
 
 
@@ -216,7 +216,7 @@ async def test_a_caller_may_ask_for_newer(world: World, directive: str, calls: i
 
 async def test_only_if_cached_never_asks(world: World) -> None:
     """What is not there ends in an error of the proxy's own; what is there is given."""
-    with pytest.raises(NotInStoreError):
+    with pytest.raises(NotCachedError):
         await world.get("limit=10", Cache_Control="only-if-cached")
     assert world.upstream.targets == []
     await world.get("limit=10")

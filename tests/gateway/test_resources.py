@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.core.cache_key import EVERYTHING, ListingKey
-from proxy.core.cache_status import Fwd
-from proxy.errors import NotInStoreError, TooManyCallsError, UpstreamTimeoutError, UpstreamUnreachableError
-from proxy.resources.request import ResourceAsk
-from proxy.storage.base import Claim
+from proxy.core.cache_key import ALL_TAG, CacheKey
+from proxy.core.cache_status import FwdReason
+from proxy.errors import NotCachedError, RateLimitedError, UpstreamTimeoutError, UpstreamUnreachableError
+from proxy.resources.request import ResourceRequest
+from proxy.storage.base import FetchLock
 from tests.gateway.conftest import unreachable
 from tests.gateway.resources import IMAGE, MOST_BYTES, Resources, says
 
@@ -31,13 +31,13 @@ async def world() -> AsyncIterator[Resources]:
 async def test_a_miss_asks_once_and_a_hit_not_at_all(world: Resources) -> None:
     """The second tells its age and what is left."""
     first = await world.get()
-    assert (first.cache_status.fwd, first.cache_status.fwd_status) == (Fwd.URI_MISS, 200)
+    assert (first.cache_status.fwd, first.cache_status.fwd_status) == (FwdReason.URI_MISS, 200)
     assert first.cache_status.stored
     world.hand.now += 7
     second = await world.get()
     assert (second.response.body, second.response.fields.get("age")) == (IMAGE, "7")
     assert (second.cache_status.fwd, second.cache_status.ttl_s) == (None, 53.0)
-    assert second.repeatable is not None
+    assert second.replay_terms is not None
     assert len(world.upstream.requests) == 1
 
 
@@ -110,8 +110,8 @@ async def test_a_stale_answer_is_asked_about_by_its_validators(world: Resources)
     world.hand.now += 61
     got = await world.get("/own/a")
     assert world.upstream.last("if-none-match") == ['"a"']
-    assert (got.response.status, got.response.body, got.response.fields.all("a")) == (200, IMAGE, ["2"])
-    assert (got.cache_status.fwd, got.cache_status.fwd_status, got.cache_status.stored) == (Fwd.STALE, 304, True)
+    assert (got.response.status, got.response.body, got.response.fields.get_all("a")) == (200, IMAGE, ["2"])
+    assert (got.cache_status.fwd, got.cache_status.fwd_status, got.cache_status.stored) == (FwdReason.STALE, 304, True)
     world.hand.now += 59
     assert (await world.get("/own/a")).cache_status.fwd is None
 
@@ -192,7 +192,7 @@ async def test_a_304_that_names_another_answer_is_not_believed(world: Resources)
     await world.get("/own/a")
     world.hand.now += 61
     assert (await world.get("/own/a")).response.body == b"new"
-    assert [request.fields.all("if-none-match") for request in world.upstream.requests] == [[], ['"a"'], []]
+    assert [request.fields.get_all("if-none-match") for request in world.upstream.requests] == [[], ['"a"'], []]
 
 
 async def test_a_304_that_nobody_asked_for_is_an_error(world: Resources) -> None:
@@ -220,7 +220,7 @@ async def test_an_answer_is_given_stale_while_it_is_fetched_anew(world: Resource
     stale = await world.get()
     assert (stale.response.body, stale.cache_status.detail) == (IMAGE, "stale-while-revalidate")
     assert stale.cache_status.ttl_s == -5.0
-    assert stale.repeatable is None
+    assert stale.replay_terms is None
     await world.settled()
     assert b"new" in (await world.get()).response.body
     assert len(world.upstream.requests) == 2
@@ -245,7 +245,11 @@ async def test_an_answer_is_given_stale_while_the_upstream_fails(
     world.hand.now += 159
     world.upstream.script = [failure]
     got = await world.get()
-    assert (got.response.body, got.cache_status.detail, got.cache_status.fwd) == (IMAGE, "stale-if-error", Fwd.STALE)
+    assert (got.response.body, got.cache_status.detail, got.cache_status.fwd) == (
+        IMAGE,
+        "stale-if-error",
+        FwdReason.STALE,
+    )
     world.hand.now += 1
     world.upstream.script = [unreachable()]
     with pytest.raises(UpstreamTimeoutError):
@@ -286,14 +290,14 @@ async def test_a_stale_answer_saves_a_call_where_the_budget_runs_low(world: Reso
     world.hand.now += 80
     world.low = low
     await world.get()
-    assert world.upstream.requests[-1].claimant.patient is not low
+    assert world.upstream.requests[-1].context.may_wait is not low
 
 
 async def test_a_write_makes_every_answer_one_to_be_asked_about(world: Resources) -> None:
     """Law 8: nothing from before it is given after it, also not while the upstream fails."""
     world.upstream.script = [says(TAGGED), unreachable(), says(TAGGED, status=304, body=b"")]
     await world.get()
-    await world.store.invalidate([EVERYTHING], now=world.hand.now)
+    await world.store.invalidate([ALL_TAG], now=world.hand.now)
     with pytest.raises(UpstreamTimeoutError):
         await world.get()
     assert (await world.get()).cache_status.fwd_status == 304
@@ -311,7 +315,7 @@ async def test_an_image_about_to_change_is_not_held(world: Resources, status: st
 
 async def test_an_image_is_held_briefly_while_a_job_runs(world: Resources) -> None:
     """A write has lately begun one whose end will change images."""
-    await world.store.invalidate([EVERYTHING], unsettled_s=30.0, now=world.hand.now)
+    await world.store.invalidate([ALL_TAG], pending_s=30.0, now=world.hand.now)
     assert (await world.get()).cache_status.ttl_s == 2.0
 
 
@@ -340,9 +344,9 @@ async def test_what_tells_of_one_call_is_for_who_made_it(world: Resources) -> No
     )
     world.upstream.usual = says(*lines)
     first, second = await world.get(), await world.get()
-    assert [got.response.fields.all("b") for got in (first, second)] == [["2"], ["2"]]
+    assert [got.response.fields.get_all("b") for got in (first, second)] == [["2"], ["2"]]
     for name in ("x-apig-ratelimit-user", "a"):
-        assert (len(first.response.fields.all(name)), second.response.fields.all(name)) == (1, [])
+        assert (len(first.response.fields.get_all(name)), second.response.fields.get_all(name)) == (1, [])
 
 
 @pytest.mark.parametrize("stated", [True, False])
@@ -387,13 +391,13 @@ async def test_what_the_caller_demands_is_met(world: Resources, fields: dict[str
     world.hand.now += 7
     got = await world.get(**fields)
     assert len(world.upstream.requests) == (2 if asks else 1)
-    assert got.cache_status.fwd is (Fwd.REQUEST if asks else None)  # RFC 9211 §2.2
-    assert got.repeatable is None
+    assert got.cache_status.fwd is (FwdReason.REQUEST if asks else None)  # RFC 9211 §2.2
+    assert got.replay_terms is None
 
 
 async def test_who_wants_only_what_is_stored_is_told_when_there_is_nothing(world: Resources) -> None:
     """504, and nothing was asked."""
-    with pytest.raises(NotInStoreError):
+    with pytest.raises(NotCachedError):
         await world.get(Cache_Control="only-if-cached")
     assert world.upstream.requests == []
 
@@ -454,7 +458,9 @@ async def test_a_crowd_on_an_upstream_that_fails_is_no_crowd(world: Resources) -
     got = await world.crowd(world.get() for _ in range(20))
     assert {each.response.status for each in got} == {500}
     for each in got:  # what tells of one call is for who made it
-        assert each.cache_status.collapsed is not each.response.fields.any(frozenset({"x-apig-ratelimit-user"}))
+        assert each.cache_status.collapsed is not each.response.fields.contains_any(
+            frozenset({"x-apig-ratelimit-user"})
+        )
     assert len(world.upstream.requests) <= 3
 
 
@@ -477,13 +483,13 @@ async def test_a_cookie_is_for_nobody_who_waited(world: Resources) -> None:
 async def test_who_had_no_patience_does_not_decide_for_others(world: Resources) -> None:
     """A leader that was refused a call is followed by one who may wait longer."""
     world.upstream.gate.clear()
-    world.upstream.script = [TooManyCallsError("budget: no call")]
+    world.upstream.script = [RateLimitedError("budget: no call")]
     leader = asyncio.create_task(world.get())
     await world.upstream.asked.wait()
     follower = asyncio.create_task(world.get())
     await asyncio.sleep(0)
     world.upstream.gate.set()
-    with pytest.raises(TooManyCallsError):
+    with pytest.raises(RateLimitedError):
         await leader
     assert (await follower).response.status == 200
 
@@ -510,13 +516,15 @@ async def test_another_replica_s_fetch_in_vain_brings_back_nothing(
     await world.get()
     if not wishes:
         world.hand.now += 31
-    own, held = world.store.claim, [True]
+    own, held = world.store.acquire_lock, [True]
 
-    async def claim(key: ListingKey, after: str, *, now: float) -> Claim:
+    async def acquire_lock(key: CacheKey, marker: str, *, now: float) -> FetchLock:
         """Say once that somebody else has it."""
-        return Claim(world.store.state(key, now=now), None) if held and held.pop() else await own(key, after, now=now)
+        return (
+            FetchLock(world.store.state(key, now=now), None) if held and held.pop() else await own(key, marker, now=now)
+        )
 
-    monkeypatch.setattr(world.store, "claim", claim)
+    monkeypatch.setattr(world.store, "acquire_lock", acquire_lock)
     world.upstream.script = [says(status=401, body=b"no")]
     assert (await world.get(**wishes)).response.status == 401
     await world.gateway.close()
@@ -526,7 +534,7 @@ async def test_a_public_answer_is_everyone_s(world: Resources) -> None:
     """By configuration only: no partition, whatever the token; and a refusal is still nobody else's."""
     world.upstream.script = [says(status=404, body=b"no")]
     assert (await world.get("/public/a")).response.status == 404
-    assert (await world.get("/public/a", token="alpha")).cache_status.fwd is Fwd.URI_MISS
+    assert (await world.get("/public/a", token="alpha")).cache_status.fwd is FwdReason.URI_MISS
     assert (await world.get("/public/a", token="beta")).cache_status.fwd is None
     assert (await world.get("/public/a", token="")).cache_status.fwd is None
     assert world.upstream.last("x-auth-token") == ["alpha"]
@@ -544,7 +552,7 @@ async def test_who_is_refused_takes_a_public_answer_from_nobody(world: Resources
 
 async def test_an_answer_to_authorization_is_public_only_if_it_says_so(world: Resources) -> None:
     """RFC 9111 §3.5, on a public route too."""
-    for lines, others in (((), Fwd.URI_MISS), ((("Cache-Control", "public, max-age=9"),), None)):
+    for lines, others in (((), FwdReason.URI_MISS), ((("Cache-Control", "public, max-age=9"),), None)):
         world.upstream.usual = says(*lines)
         target = f"/public/{len(lines)}"
         await world.get(target, token="", Authorization="Basic x")
@@ -565,7 +573,7 @@ async def test_where_vary_counts_the_upstream_s_vary_selects(world: Resources) -
     assert {"foo", "other"} <= sent
     assert not {"range", "forwarded", "x-forwarded-host"} & sent
     other = await world.get("/vary/a", Foo="2")
-    assert other.cache_status.fwd is Fwd.MISS
+    assert other.cache_status.fwd is FwdReason.MISS
     assert (await world.get("/vary/a", Foo="1", Other="y")).cache_status.fwd is None
     assert (await world.get("/vary/a", Foo="2")).cache_status.fwd is None
     assert len(world.upstream.requests) == 2
@@ -577,8 +585,8 @@ async def test_what_the_upstream_s_vary_may_name_is_looked_at_each_time(world: R
     world.upstream.usual = says(*told, ("Vary", "Foo"))
     await world.get("/mine/a", Foo="1")
     hit = await world.get("/mine/a", Foo="1")
-    assert hit.response.fields.all("cache-control") == ["private, max-age=60"]
-    assert (hit.cache_status.fwd, hit.repeatable) == (None, None)
+    assert hit.response.fields.get_all("cache-control") == ["private, max-age=60"]
+    assert (hit.cache_status.fwd, hit.replay_terms) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -610,10 +618,10 @@ def test_no_credential_stands_in_what_flights_and_claims_are_known_by(world: Res
     """Requests that differ in one alone wait for the same answer, which may be given to both or to none."""
     mine, theirs = world.ask("/vary/a", token="mine", Foo="1"), world.ask("/vary/a", token="theirs", Foo="1")
     other = world.ask("/vary/a", token="mine", Foo="2")
-    assert isinstance(mine, ResourceAsk)
-    assert isinstance(theirs, ResourceAsk)
-    assert isinstance(other, ResourceAsk)
-    assert mine.flight == theirs.flight != other.flight
+    assert isinstance(mine, ResourceRequest)
+    assert isinstance(theirs, ResourceRequest)
+    assert isinstance(other, ResourceRequest)
+    assert mine.collapse_key == theirs.collapse_key != other.collapse_key
 
 
 async def test_a_token_counts_as_accepted_from_when_it_was_sent() -> None:

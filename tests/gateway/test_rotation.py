@@ -155,14 +155,14 @@ async def test_a_public_list_is_fetched_by_who_the_proxy_is(make_own: MakeOwn) -
 async def test_what_is_passed_through_goes_up_as_who_the_proxy_is(own: Own, target: str) -> None:
     """A key that is replaced between the look at whose budget counts and the signing costs nobody an error."""
     gateway = own.answering.gateway
-    onward = gateway._onward
+    onward = gateway._prepare_forward
 
     async def rotated(request: Request, caller: str) -> Request:
         made = await onward(request, caller)
         own.rotate(TWO)
         return made
 
-    gateway._onward = rotated  # type: ignore[method-assign]
+    gateway._prepare_forward = rotated  # type: ignore[method-assign]
     assert (await own.get(target)).status == 200
     assert own.upstream.calls == [TWO]
 

@@ -6,17 +6,17 @@ import asyncio
 
 import pytest
 
-from proxy.auth.authenticators import ProjectDoor
+from proxy.auth.authenticators import ProjectAuthenticator
 from proxy.auth.token_verifier import TokenVerifier
-from proxy.config.policies import asking
-from proxy.core.freshness import Verdicts
+from proxy.config.policies import make_list_rules
+from proxy.core.freshness import TrustPeriod
 from proxy.core.messages import Fields, Request, Response
-from proxy.core.partition import Scope
-from proxy.gateway.gateway import Answer, Arrival
+from proxy.core.partition import TokenScope
+from proxy.gateway.gateway import ClientConnection, GatewayResponse
 from proxy.observability.logging import Telemetry
-from proxy.runtime.container import answering
+from proxy.runtime.container import make_engines
 from proxy.storage.memory import MemoryStore
-from proxy.upstream.keystone import Verdict
+from proxy.upstream.keystone import TokenInfo
 from tests.gateway.conftest import SECRET, Hand
 from tests.gateway.held import Whole
 from tests.model import Model, body
@@ -39,11 +39,11 @@ class Cloud(Whole):
         self.gate = asyncio.Event()
         self.called = asyncio.Event()
 
-    async def verdict(self, token: str) -> Verdict | None:
-        """See `proxy.auth.token_verifier.Judge`."""
+    async def fetch_token_info(self, token: str) -> TokenInfo | None:
+        """See `proxy.auth.token_verifier.TokenInfoSource`."""
         self.judged.append(token)
         roles = self.tokens.get(token)
-        return Verdict(Scope("project", "a domain", "a project", roles, token), 1e12) if roles else None
+        return TokenInfo(TokenScope("project", "a domain", "a project", roles, token), 1e12) if roles else None
 
     async def fetch(self, request: Request) -> Response:
         """See `Upstream.fetch`."""
@@ -67,26 +67,26 @@ async def followed(
     cloud: Cloud, target: str, *, verdict_ttl_s: float, waits_s: float, roles: tuple[str, ...] | None
 ) -> tuple[int, str]:
     """Return the status and `Cache-Status` of the follower, which waits so long, and whose roles are then these."""
-    hand, asks = Hand(), asking(settings_for("http://ims.example"), SECRET)
+    hand, asks = Hand(), make_list_rules(settings_for("http://ims.example"), SECRET)
 
     async def tell(_: list[str]) -> None:
         return
 
-    verifier = TokenVerifier(cloud, verdicts=Verdicts(verdict_ttl_s), tell=tell, clock=hand)
-    made = answering(
+    verifier = TokenVerifier(cloud, trust=TrustPeriod(verdict_ttl_s), publish=tell, clock=hand)
+    made = make_engines(
         settings_for("http://ims.example"),
         cloud,
         MemoryStore(1 << 24),
         asks,
         telemetry=Telemetry(),
         clock=hand,
-        dice=lambda: 0.0,
-        door=ProjectDoor(asks.partitioner, verifier=verifier),
+        rng=lambda: 0.0,
+        authenticator=ProjectAuthenticator(asks.partitioner, verifier=verifier),
     )
 
     async def got(token: str) -> tuple[int, str]:
         request = Request("GET", target, Fields([("X-Auth-Token", token)]), "id")
-        async with asyncio.timeout(60), made.gateway.answer(request, Arrival("127.0.0.1", "")) as answer:
+        async with asyncio.timeout(60), made.gateway.answer(request, ClientConnection("127.0.0.1", "")) as answer:
             return _status(answer), str(answer.cache_status)
 
     tasks = [asyncio.ensure_future(got(LEADER))]
@@ -108,8 +108,8 @@ async def followed(
     return follower
 
 
-def _status(answer: Answer) -> int:
-    told = answer.response or answer.exchange
+def _status(answer: GatewayResponse) -> int:
+    told = answer.response or answer.streamed
     assert told is not None
     return told.status
 

@@ -7,27 +7,27 @@ import asyncio
 import pytest
 
 from proxy.auth.token_verifier import REFUSED_S, TokenVerifier
-from proxy.core.freshness import Verdicts
-from proxy.core.partition import Scope
+from proxy.core.freshness import TrustPeriod
+from proxy.core.partition import TokenScope
 from proxy.errors import UpstreamUnreachableError
-from proxy.upstream.keystone import Verdict
+from proxy.upstream.keystone import TokenInfo
 
 NOW = 1_777_593_600.0
-SCOPE = Scope("project", "d", "p", (), "u")
+SCOPE = TokenScope("project", "d", "p", (), "u")
 
 
 class Iam:
     """Says what it is told to, once the gate is open."""
 
     def __init__(self) -> None:
-        self.said: Verdict | None = Verdict(SCOPE, NOW + 3600)
+        self.said: TokenInfo | None = TokenInfo(SCOPE, NOW + 3600)
         self.away = False
         self.asked: list[str] = []
         self.asking = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def verdict(self, token: str) -> Verdict | None:
+    async def fetch_token_info(self, token: str) -> TokenInfo | None:
         """Return what was prepared when the question came."""
         self.asked.append(token)
         said = self.said
@@ -46,7 +46,7 @@ class World:
         self.now = NOW
         self.told: list[str] = []
         self.verifier = TokenVerifier(
-            self.iam, verdicts=Verdicts(ttl_s, grace_s), tell=self._tell, clock=lambda: self.now
+            self.iam, trust=TrustPeriod(ttl_s, grace_s), publish=self._tell, clock=lambda: self.now
         )
 
     async def _tell(self, scopes: list[str]) -> None:
@@ -54,7 +54,7 @@ class World:
 
     async def good(self, digest: str = "t") -> bool:
         """Return whether the token is one to IAM."""
-        return await self.verifier.known("token", digest) is not None
+        return await self.verifier.verify("token", digest) is not None
 
 
 async def test_a_token_is_asked_about_once() -> None:
@@ -101,7 +101,7 @@ async def test_a_verdict_ends_with_its_token() -> None:
 async def test_a_token_that_ended_is_refused_whatever_iam_says() -> None:
     """A verdict that comes after the token's end is none."""
     world = World()
-    world.iam.said = Verdict(SCOPE, NOW)
+    world.iam.said = TokenInfo(SCOPE, NOW)
     assert not await world.good()
 
 
@@ -112,7 +112,7 @@ async def test_a_refusal_is_remembered_briefly() -> None:
     for _ in range(100):
         assert not await world.good()
     assert len(world.iam.asked) == 1
-    world.iam.said = Verdict(SCOPE, NOW + 3600)
+    world.iam.said = TokenInfo(SCOPE, NOW + 3600)
     world.now += REFUSED_S
     assert await world.good()
 
@@ -143,7 +143,7 @@ async def test_a_dropped_verdict_is_asked_for_again_and_replicas_hear_of_it() ->
     """After a 401 the token has to be verified anew, here and elsewhere."""
     world = World()
     assert await world.good()
-    await world.verifier.drop("t")
+    await world.verifier.revoke("t")
     assert world.told == ["token:t"]
     world.iam.said = None
     assert not await world.good()
@@ -152,9 +152,9 @@ async def test_a_dropped_verdict_is_asked_for_again_and_replicas_hear_of_it() ->
 async def test_a_made_up_token_makes_no_replica_talk() -> None:
     """A 401 for a token that nobody had verified is told to nobody, unless an operator orders it."""
     world = World()
-    await world.verifier.drop("t")
+    await world.verifier.revoke("t")
     assert world.told == []
-    await world.verifier.drop("t", surely=True)
+    await world.verifier.revoke("t", certain=True)
     assert world.told == ["token:t"]
 
 
@@ -162,10 +162,10 @@ async def test_another_replica_drops_a_verdict() -> None:
     """What another replica was told of a token counts here; other scopes leave verdicts alone."""
     world = World()
     assert await world.good()
-    world.verifier.heard(["all", "partition:t", "token:other"])
+    world.verifier.apply_invalidation(["all", "partition:t", "token:other"])
     assert await world.good()
     assert len(world.iam.asked) == 1
-    world.verifier.heard(["token:t"])
+    world.verifier.apply_invalidation(["token:t"])
     assert await world.good()
     assert len(world.iam.asked) == 2
 
@@ -174,7 +174,7 @@ async def test_after_missed_messages_verdicts_are_asked_for_anew() -> None:
     """A replica that lost touch asks IAM again, and believes what it had only while IAM is away."""
     world = World()
     assert await world.good()
-    world.verifier.heard(None)
+    world.verifier.apply_invalidation(None)
     world.iam.away = True
     assert await world.good()
     world.iam.away, world.iam.said = False, None
@@ -188,7 +188,7 @@ async def test_a_verdict_that_was_under_way_when_it_was_dropped_is_not_kept() ->
     world.iam.gate.clear()
     first = asyncio.ensure_future(world.good())
     await world.iam.asking.wait()
-    await world.verifier.drop("t", surely=True)
+    await world.verifier.revoke("t", certain=True)
     world.iam.said = None
     second = asyncio.ensure_future(world.good())
     world.iam.gate.set()
@@ -218,7 +218,7 @@ async def test_tokens_that_others_make_up_cost_a_good_one_nothing() -> None:
     asking = asyncio.ensure_future(world.good())
     await world.iam.asking.wait()
     for number in range(3):
-        await world.verifier.drop(f"made-up-{number}")
+        await world.verifier.revoke(f"made-up-{number}")
     world.iam.gate.set()
     assert await asking
     assert await world.good()

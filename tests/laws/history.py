@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
-from proxy.core.list_api import EXTENSION_PATH
-from proxy.core.messages import Exchange, Fields, Request, Response
+from proxy.core.list_api import CLOUDIMAGES_PATH
+from proxy.core.messages import Fields, Request, Response, StreamedResponse
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
 from proxy.demo.image import Image, stamp
@@ -149,7 +149,7 @@ class Upstream:
                 self.held.remove(held)
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
         """Lists are fetched whole."""
         raise AssertionError(request.target)
         yield
@@ -168,7 +168,7 @@ class Upstream:
         pairs = pairs_of(request.query)
         catalogue = Catalogue(self.history.now.values(), max_limit=LONGEST)
         try:
-            if request.path == EXTENSION_PATH:
+            if request.path == CLOUDIMAGES_PATH:
                 made = cloudimages(catalogue.cloudimages(TOKENS[token], pairs))
             else:
                 made = listing(catalogue.images(TOKENS[token], pairs), pairs)

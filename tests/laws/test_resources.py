@@ -16,11 +16,11 @@ import orjson
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from proxy.core.cache_key import EVERYTHING
-from proxy.core.messages import Exchange, Fields, Request
-from proxy.errors import NotInStoreError, ProxyError, UpstreamUnreachableError
-from proxy.resources.request import ResourceAsk
-from proxy.resources.service import Resourced
+from proxy.core.cache_key import ALL_TAG
+from proxy.core.messages import Fields, Request, StreamedResponse
+from proxy.errors import NotCachedError, ProxyError, UpstreamUnreachableError
+from proxy.resources.request import ResourceRequest
+from proxy.resources.service import ResourceResult
 from tests.gateway.resources import TTL, Resources
 from tests.laws.test_state_machine import bounds
 
@@ -38,7 +38,7 @@ class Asked:
     token: str
     control: str
     floor: float
-    task: asyncio.Task[Resourced | str] = field(repr=False)
+    task: asyncio.Task[ResourceResult | str] = field(repr=False)
     troubled: bool
     ended: float = 0.0
 
@@ -58,7 +58,7 @@ class Document:
         raise AssertionError(request)
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
         """Give the version of the moment in which the call is let go, or a 304 where the caller has it."""
         if self.holding:
             gate = asyncio.Event()
@@ -70,9 +70,9 @@ class Document:
         version = self.versions[-1][1]
         tag = f'"{token} {version}"'
         fields = Fields([("ETag", tag)] if self.tagged else [])
-        known = request.fields.all("if-none-match") == [tag]
+        known = request.fields.get_all("if-none-match") == [tag]
         body = b"" if known else orjson.dumps({"status": "active", "token": token, "version": version})
-        yield Exchange(304 if known else 200, None, fields, _once(body))
+        yield StreamedResponse(304 if known else 200, None, fields, _once(body))
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:
@@ -108,7 +108,7 @@ class Laws(RuleBasedStateMachine):
     def ask(self, token: str, control: str, method: str) -> None:
         """Ask for the document."""
         ask = self.world.ask(method=method, token=token, **({"Cache_Control": control} if control else {}))
-        assert isinstance(ask, ResourceAsk)
+        assert isinstance(ask, ResourceRequest)
         task = self.loop.create_task(self.world.gateway.answer(ask))
         one = Asked(token, control, self.floor, task, self.upstream.failing)
         task.add_done_callback(lambda _: setattr(one, "ended", self.world.hand.now))
@@ -121,7 +121,7 @@ class Laws(RuleBasedStateMachine):
         now = self.world.hand.now
         self.upstream.versions.append((now, len(self.upstream.versions)))
         if told:
-            self.run(self.world.store.invalidate([EVERYTHING], now=now))
+            self.run(self.world.store.invalidate([ALL_TAG], now=now))
             self.floor = now
 
     @rule(seconds=st.sampled_from((0.4, 1.0, 7.0, 30.0, 61.0, 66.0, 90.0, 170.0)))
@@ -168,10 +168,10 @@ class Laws(RuleBasedStateMachine):
         error = one.task.exception()
         if error is not None:
             assert isinstance(error, ProxyError)
-            assert one.troubled or (isinstance(error, NotInStoreError) and one.control == "only-if-cached")
+            assert one.troubled or (isinstance(error, NotCachedError) and one.control == "only-if-cached")
             return
         got = one.task.result()
-        assert isinstance(got, Resourced)
+        assert isinstance(got, ResourceResult)
         shown = orjson.loads(got.response.body)
         age_s = float(got.response.fields.get("age") or 0.0) + 1.0  # told in whole seconds
         oldest = max(one.ended - age_s, one.floor)

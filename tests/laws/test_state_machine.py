@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from proxy.core.cache_key import EVERYTHING, listing_scope
+from proxy.core.cache_key import ALL_TAG, listing_tag
 from proxy.core.messages import Fields, Response
-from proxy.core.span import Part
+from proxy.core.span import PagePart
 from proxy.demo.image import Image
 from proxy.errors import ProxyError, UpstreamTimeoutError
-from proxy.listing.lookup import Listed
-from proxy.listing.rendering import rendered
+from proxy.listing.lookup import ListResult
+from proxy.listing.rendering import render_page
 from proxy.storage.memory import MemoryStore
 from tests.laws.history import LONGEST, START, Hand, History, Upstream, an_image
 from tests.laws.world import LIFETIMES, NEGATIVE_S, Replica, replica
@@ -62,7 +62,7 @@ class Asked:
     control: str
     floor: float
     begun: float
-    task: asyncio.Task[Listed] = field(repr=False)
+    task: asyncio.Task[ListResult] = field(repr=False)
     troubled: bool
     unwelcome: bool
     ended: float = 0.0
@@ -120,7 +120,7 @@ class Laws(RuleBasedStateMachine):
         target = "&".join(filter(None, (query, f"limit={limit}", f"marker={marker}" if marker else "")))
         ask = chosen.ask(target, token=token, control=control)
         one = Asked(
-            query, token, marker, ask.rows, control, self.floor_of(number), self.hand.now,
+            query, token, marker, ask.row_count, control, self.floor_of(number), self.hand.now,
             self.loop.create_task(chosen.gateway.answer(ask)),
             troubled=self.upstream.failing is not None, unwelcome=token in self.upstream.refused,
         )  # fmt: skip
@@ -172,7 +172,7 @@ class Laws(RuleBasedStateMachine):
         """Let a replica see that a write was accepted."""
         effect = self.hand.now
         store = self.replicas[at % len(self.replicas)].store
-        self.run(store.invalidate([EVERYTHING], unsettled_s=unsettled_s, now=effect))
+        self.run(store.invalidate([ALL_TAG], pending_s=unsettled_s, now=effect))
         self.floor = effect
 
     # What becomes of the rest
@@ -206,7 +206,7 @@ class Laws(RuleBasedStateMachine):
     def purge(self, query: str, everything: bool, at: int) -> None:
         """Purge a listing, or all of them."""
         chosen = self.replicas[at % len(self.replicas)]
-        scope = EVERYTHING if everything else listing_scope("/v2/images", chosen.ask(query).key.query)
+        scope = ALL_TAG if everything else listing_tag("/v2/images", chosen.ask(query).key.query)
         self.run(chosen.store.invalidate([scope], now=self.hand.now))
 
     @rule()
@@ -268,11 +268,11 @@ class Laws(RuleBasedStateMachine):
             assert one.troubled or one.control == "only-if-cached", f"{one} failed"
             return
         got = one.task.result()
-        if got.answer is not None:
-            self.check_refusal(one, got.answer.status)
+        if got.response is not None:
+            self.check_refusal(one, got.response.status)
             return
         assert got.page is not None
-        body = orjson.loads(rendered(got.page, self.replicas[0].ask(one.query).key, _window(one), ""))
+        body = orjson.loads(render_page(got.page, self.replicas[0].ask(one.query).key, _window(one), ""))
         shown = [orjson.dumps(image) for image in body["images"]]
         ids = [image["id"] for image in body["images"]]
         assert len(set(ids)) == len(ids) <= one.rows, f"{one}: {ids}"
@@ -304,7 +304,7 @@ class Laws(RuleBasedStateMachine):
             refused = [self.history.refused(state, one.token, one.query, marker=one.marker) for state in states]
             assert any(refused), f"{one}: {status}"
 
-    def check_parts(self, one: Asked, parts: tuple[Part, ...], oldest: float) -> None:
+    def check_parts(self, one: Asked, parts: tuple[PagePart, ...], oldest: float) -> None:
         """Each part is what the upstream gave behind the one before it, at a moment of its own."""
         marker = one.marker
         for part in parts:
@@ -312,7 +312,7 @@ class Laws(RuleBasedStateMachine):
             states = self.history.during(max(oldest, part.span.fetched_at), one.ended)
             given = [self.found(state, one, len(own), marker=marker) for state in states]
             assert not own or own in [_rendered(images) for images in given], f"{one}: part behind {marker!r}"
-            marker = part.span.end or ""
+            marker = part.span.next_marker or ""
 
     def check_nothing_is_lost(self, one: Asked, ids: list[str], oldest: float) -> None:
         """What was in the listing all the time, and stands before the page's end, is on the page."""

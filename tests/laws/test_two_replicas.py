@@ -19,7 +19,7 @@ from hypothesis.stateful import precondition, rule
 
 from proxy.observability.event_loop import LoopClock
 from proxy.storage.memory import MemoryStore
-from proxy.storage.redis import connected
+from proxy.storage.redis import connect
 from proxy.storage.tiered import TieredStore
 from tests.harness.processes import LOOPBACK
 from tests.harness.redis import RedisServer
@@ -57,15 +57,15 @@ class TwoReplicas(Laws):
 
     def store(self, way: Relay) -> TieredStore:
         url = f"redis://{LOOPBACK}:{way.port}/0"
-        keep_s = LIFETIMES.ttl_s + LIFETIMES.stale_s
+        keep_s = LIFETIMES.ttl_s + LIFETIMES.max_stale_s
         return TieredStore(
             MemoryStore(1 << 20),
-            connected(url, prefix="ims-laws:", keep_s=keep_s, timeout_s=TIMEOUT_S),
+            connect(url, prefix="ims-laws:", keep_s=keep_s, timeout_s=TIMEOUT_S),
             near_ttl_s=NEAR_TTL_S,
             loop_clock=LoopClock(),
             stale_s=keep_s,
             timeout_s=TIMEOUT_S,
-            failed=lambda _: None,
+            on_failure=lambda _: None,
         )
 
     async def settle(self) -> None:
@@ -95,7 +95,7 @@ class TwoReplicas(Laws):
         effect, began = self.hand.now, self.loop.time()
         reaching = [number for number, way in enumerate(self.ways) if way.whole]
         writer = reaching[at % len(reaching)] if reaching else at % 2
-        self.run(self.stores[writer].invalidate(["all"], unsettled_s=unsettled_s, now=effect))
+        self.run(self.stores[writer].invalidate(["all"], pending_s=unsettled_s, now=effect))
         self.hand.now += self.loop.time() - began
         for number, known in enumerate(self.told):
             late = bool(reaching) and number not in reaching
@@ -127,7 +127,7 @@ class TwoReplicas(Laws):
         self.run(self.emptied())
 
     async def emptied(self) -> None:
-        server = connected(f"redis://{LOOPBACK}:{self.port}/0", prefix="", keep_s=1, timeout_s=5.0)
+        server = connect(f"redis://{LOOPBACK}:{self.port}/0", prefix="", keep_s=1, timeout_s=5.0)
         await server.redis.flushall()
         await server.close()
 

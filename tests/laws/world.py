@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from proxy.core.freshness import Lifetimes, Verdicts
+from proxy.core.freshness import Lifetimes, TrustPeriod
 from proxy.core.messages import Fields, Request
 from proxy.core.partition import Partitioner
-from proxy.listing.fetcher import Fetcher
-from proxy.listing.prefetch import Readahead
-from proxy.listing.request import Asking, ListAsk, PageSizes, Rule, Rules, asked
-from proxy.listing.service import ListingGateway
+from proxy.listing.fetcher import SpanFetcher
+from proxy.listing.prefetch import FetchSizing
+from proxy.listing.request import LifetimeRule, LifetimeRules, ListRequest, ListRules, PageSizes, parse_list_request
+from proxy.listing.service import ListingService
 from proxy.observability.logging import Telemetry
 from proxy.storage.base import SpanStore
 from tests.laws.history import LONGEST, Hand, Upstream
@@ -25,15 +25,15 @@ NEGATIVE_S = 3.0
 class Replica:
     """One proxy below its web layer."""
 
-    gateway: ListingGateway
+    gateway: ListingService
     store: SpanStore
-    asking: Asking
+    asking: ListRules
 
-    def ask(self, query: str, *, token: str = "mine", path: str = "/v2/images", control: str = "") -> ListAsk:
+    def ask(self, query: str, *, token: str = "mine", path: str = "/v2/images", control: str = "") -> ListRequest:
         """Return what a request for *query* asks for."""
         lines = [("X-Auth-Token", token), *([("Cache-Control", control)] if control else [])]
-        made = asked(Request("GET", f"{path}?{query}", Fields(lines), "id"), self.asking)
-        assert isinstance(made, ListAsk), made
+        made = parse_list_request(Request("GET", f"{path}?{query}", Fields(lines), "id"), self.asking)
+        assert isinstance(made, ListRequest), made
         return made
 
 
@@ -43,7 +43,7 @@ def replica(
     hand: Hand,
     *,
     lifetimes: Lifetimes = LIFETIMES,
-    rules: tuple[Rule, ...] = (),
+    rules: tuple[LifetimeRule, ...] = (),
     verdict_ttl_s: float = 1e9,
     verdict_grace_s: float = 0.0,
     longest: int = LONGEST,
@@ -52,15 +52,18 @@ def replica(
     dice: Callable[[], float] = lambda: 0.0,
 ) -> Replica:
     """Return a replica before *upstream* whose pages hold *longest* images at the most."""
-    gateway = ListingGateway(
-        Fetcher(upstream, store, telemetry=Telemetry(), clock=hand, dice=dice),
+    gateway = ListingService(
+        SpanFetcher(upstream, store, telemetry=Telemetry(), clock=hand, rng=dice),
         store,
-        readahead=Readahead(longest, readahead),
-        verdicts=Verdicts(verdict_ttl_s, verdict_grace_s),
+        readahead=FetchSizing(longest, readahead),
+        trust=TrustPeriod(verdict_ttl_s, verdict_grace_s),
         negative_s=NEGATIVE_S,
         clock=hand,
     )
-    asking = Asking(
-        Partitioner(SECRET), PageSizes(longest, min(longest, 5)), Rules(lifetimes, rules), extension=extension
+    asking = ListRules(
+        Partitioner(SECRET),
+        PageSizes(longest, min(longest, 5)),
+        LifetimeRules(lifetimes, rules),
+        use_cloudimages=extension,
     )
     return Replica(gateway, store, asking)

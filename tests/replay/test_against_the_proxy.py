@@ -16,10 +16,10 @@ from proxy.config.model import Settings
 from proxy.config.policies import page_sizes
 from proxy.demo.app import Lookalike
 from proxy.demo.seed import TOKENS, demo_catalogue
-from proxy.replay.entries import Entry, entry
-from proxy.replay.listings import Listings
-from proxy.replay.report import rows, total
-from proxy.replay.simulation import Simulation, sharer
+from proxy.replay.entries import Entry, parse_entry
+from proxy.replay.listings import ObservedListings
+from proxy.replay.report import report_rows, sum_outcomes
+from proxy.replay.simulation import Simulation, make_sharer
 from tests.harness.clock import Clock, clock
 from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy, settings_for
 
@@ -63,20 +63,20 @@ class Recorder:
 
     def entries(self) -> list[Entry]:
         """Return what was logged, as it is read."""
-        found = [entry(line) for line in self.lines]
+        found = [parse_entry(line) for line in self.lines]
         return [each for each in found if isinstance(each, Entry)]
 
 
 async def predicted(entries: list[Entry], settings: Settings) -> tuple[int, int]:
     """Return the hits and the upstream calls that a replay predicts."""
-    listings = Listings(page_sizes(settings), sharer=sharer(settings))
+    listings = ObservedListings(page_sizes(settings), sharer=make_sharer(settings))
     for each in entries:
         listings.learn(each)
     simulation = Simulation(settings, listings)
     for each in entries:
         await simulation.ask(each)
     await simulation.close()
-    everything = total(rows(simulation.replayed())).outcome
+    everything = sum_outcomes(report_rows(simulation.result())).outcome
     return everything.hits, everything.calls
 
 

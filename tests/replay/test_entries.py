@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.replay.entries import Entry, Malformed, entry
+from proxy.replay.entries import Entry, MalformedLine, parse_entry
 
 AT = 1795510328.0
 LINE = '10.0.0.1 - ci [24/Nov/2026:08:52:08 +0000] "GET /v2/images?limit=5 HTTP/1.1" 200 1234 "-" "sdk \\"x\\" 1"'
@@ -56,7 +56,7 @@ LINE = '10.0.0.1 - ci [24/Nov/2026:08:52:08 +0000] "GET /v2/images?limit=5 HTTP/
 )
 def test_what_was_logged(line: str, expected: Entry) -> None:
     """Both formats, and the names that programs use for the same thing."""
-    assert entry(line) == expected
+    assert parse_entry(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_what_was_logged(line: str, expected: Entry) -> None:
 )
 def test_what_is_no_entry_says_why(line: str, reason: str) -> None:
     """Each by its reason."""
-    found = entry(line)
-    assert isinstance(found, Malformed)
+    found = parse_entry(line)
+    assert isinstance(found, MalformedLine)
     assert reason in found.reason
 
 
@@ -98,7 +98,7 @@ def test_what_is_no_entry_says_why(line: str, reason: str) -> None:
 )
 def test_callers_are_told_apart_by_the_field_that_is_named(line: str, caller: str | None, expected: str) -> None:
     """Without one by what tells most: a project or token, a user, an address."""
-    found = entry(line, caller=caller)
+    found = parse_entry(line, caller=caller)
     assert isinstance(found, Entry)
     assert found.caller == expected
 
@@ -106,7 +106,7 @@ def test_callers_are_told_apart_by_the_field_that_is_named(line: str, caller: st
 @given(st.one_of(st.text(), st.text().map(lambda text: "{" + text), st.dictionaries(st.text(), st.text()).map(str)))
 def test_no_line_is_too_odd(line: str) -> None:
     """Whatever a line holds, it is an entry or has a reason."""
-    assert isinstance(entry(line), Entry | Malformed)
+    assert isinstance(parse_entry(line), Entry | MalformedLine)
 
 
 @pytest.mark.parametrize("method", ["\x1b]0;title\x07", "GET\r", "G T", "g" * 30, "Ĝ"])
@@ -115,4 +115,4 @@ def test_a_method_that_is_no_word_is_no_request(method: str) -> None:
     line = orjson.dumps(
         {"time": "2026-11-24T09:00:00Z", "method": method, "path": "/v2/images", "status": 200}
     ).decode()
-    assert entry(line, caller=None) == Malformed("no request in it")
+    assert parse_entry(line, caller=None) == MalformedLine("no request in it")

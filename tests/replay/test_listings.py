@@ -6,21 +6,21 @@ import pytest
 
 from proxy.listing.request import PageSizes
 from proxy.replay.entries import Entry
-from proxy.replay.listings import Listings
+from proxy.replay.listings import ObservedListings
 
-SIZES = PageSizes(longest=1000, default=25, default_extension=500)
+SIZES = PageSizes(max_page=1000, default=25, default_cloudimages=500)
 NAME = ("ci", "/v2/images", "")
 
 
-def learnt(*pages: tuple[str, int | None], caller: str = "ci", status: int = 200) -> Listings:
+def learnt(*pages: tuple[str, int | None], caller: str = "ci", status: int = 200) -> ObservedListings:
     """Return what is known after *pages*, each a query and the size of its body."""
-    listings = Listings(SIZES, sharer=lambda caller: caller)
+    listings = ObservedListings(SIZES, sharer=lambda caller: caller)
     for query, size in pages:
         listings.learn(Entry(0.0, caller, "GET", f"/v2/images?{query}", status, size))
     return listings
 
 
-def length(listings: Listings) -> int:
+def length(listings: ObservedListings) -> int:
     """Return how many images are in the listing."""
     page = listings.page(NAME, None, 10_000)
     assert page is not None

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from proxy.config.policies import page_sizes
 from proxy.replay.entries import Entry
-from proxy.replay.listings import Listings
-from proxy.replay.report import Read, as_json, rows, total
-from proxy.replay.simulation import Replayed, Simulation, sharer
+from proxy.replay.listings import ObservedListings
+from proxy.replay.report import LinesRead, report_rows, sum_outcomes, to_json
+from proxy.replay.simulation import ReplayResult, Simulation, make_sharer
 from tests.web.conftest import settings_for
 
 SETTINGS = settings_for("http://127.0.0.1", cache={"readahead": True})
@@ -33,16 +33,16 @@ ENTRIES = st.builds(
 )
 
 
-async def replayed(entries: list[Entry]) -> Replayed:
+async def replayed(entries: list[Entry]) -> ReplayResult:
     """Return what a log of *entries* comes to."""
-    listings = Listings(page_sizes(SETTINGS), sharer=sharer(SETTINGS))
+    listings = ObservedListings(page_sizes(SETTINGS), sharer=make_sharer(SETTINGS))
     for each in entries:
         listings.learn(each)
     simulation = Simulation(SETTINGS, listings)
     for each in entries:
         await simulation.ask(each)
     await simulation.close()
-    return simulation.replayed()
+    return simulation.result()
 
 
 @settings(max_examples=60)
@@ -50,7 +50,7 @@ async def replayed(entries: list[Entry]) -> Replayed:
 def test_no_log_is_too_odd(entries: list[Entry]) -> None:
     """Nothing fails, and every request is counted."""
     outcome = asyncio.run(replayed(entries))
-    everything = total(rows(outcome)).outcome
+    everything = sum_outcomes(report_rows(outcome)).outcome
     assert everything.requests == len(entries)
     assert 0 <= everything.hits <= everything.requests
-    assert as_json(Read(), outcome)["total"]["requests"] == len(entries)
+    assert to_json(LinesRead(), outcome)["total"]["requests"] == len(entries)

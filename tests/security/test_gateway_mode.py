@@ -14,7 +14,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from proxy.core.messages import Fields, Request
-from proxy.core.signing import flaw, signature
+from proxy.core.signing import find_signature_fault, parse_signature
 from proxy.demo.app import Call, Lookalike
 from proxy.demo.filters import Caller
 from proxy.demo.seed import ALPHA as PROJECT
@@ -41,17 +41,21 @@ SIGNING = {"mode": "gateway", "access_key": "AKOWN", "secret_key": SECRET_KEY, "
 def signed_well(call: Call, secret: str = SECRET_KEY, *, body: bool = False) -> bool:
     """Whether *call* is signed with *secret*, its host and its project with it."""
     request = Request(call.method, call.target, Fields(call.headers.items()), "")
-    found = signature(request.fields)
+    found = parse_signature(request.fields)
     covers = {"host", "x-sdk-date"} | ({"x-sdk-content-sha256"} if body else {"x-project-id"})
-    return found is not None and covers <= set(found.names) and flaw(request, found, secret, now=time.time()) is None
+    return (
+        found is not None
+        and covers <= set(found.signed_names)
+        and find_signature_fault(request, found, secret, now=time.time()) is None
+    )
 
 
 def by_signature(upstream: Lookalike, secrets: Mapping[str, str]) -> None:
     """Make *upstream* answer who signs with one of *secrets* as project alpha's, and 401 to anyone else."""
 
     async def authorise(call: Call) -> web.StreamResponse | None:
-        found = signature(Fields(call.headers.items()))
-        if found is None or not signed_well(call, secrets.get(found.access, "")):
+        found = parse_signature(Fields(call.headers.items()))
+        if found is None or not signed_well(call, secrets.get(found.access_key, "")):
             return web.json_response({"error_code": "APIGW.0301", "error_msg": "signature"}, status=401)
         return None
 
@@ -163,7 +167,7 @@ async def test_a_caller_whose_key_is_taken_while_it_waits_is_told_so(
     upstream: Lookalike, callers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for the fetch that another began, and hears what it would have heard had it come later."""
-    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.CHECK_INTERVAL_S", 0.0)
     by_signature(upstream, {"AKOWN": SECRET_KEY})
     authorise, asked, go_on = upstream.script, asyncio.Event(), asyncio.Event()
 
@@ -198,7 +202,7 @@ async def test_keys_that_rotate_are_read_again(
     upstream: Lookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Temporary keys are taken from their files as they change, and what the old identity saw is not the new one's."""
-    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.CHECK_INTERVAL_S", 0.0)
     by_signature(upstream, {"AK1": "first secret", "AK2": "second secret"})
     files = {name: tmp_path / name for name in ("access_key", "secret_key", "security_token")}
 
@@ -318,14 +322,14 @@ async def test_replicas_that_rotate_one_after_the_other_share_no_answers_meanwhi
     upstream: Lookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, redis: Redis
 ) -> None:
     """On one Redis each gives what its own identity sees: who has the new key already, and who still has the old."""
-    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.CHECK_INTERVAL_S", 0.0)
     projects = {"AK1": PROJECT, "AK2": OTHER_PROJECT}
     by_signature(upstream, dict.fromkeys(projects, SECRET_KEY))
 
     def seen_by(request: web.BaseRequest) -> Caller:
-        found = signature(Fields(request.headers.items()))
+        found = parse_signature(Fields(request.headers.items()))
         assert found is not None
-        return Caller("own", projects[found.access])
+        return Caller("own", projects[found.access_key])
 
     upstream._caller = seen_by  # type: ignore[method-assign]
     files = [tmp_path / name for name in "ab"]

@@ -128,7 +128,7 @@ async def test_a_password_that_rotates_is_read_again(
     issuing: Lookalike, iam: IamLookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A password is taken from its file as it changes, at once, whatever came of the one before."""
-    monkeypatch.setattr("proxy.config.reload.LOOK_S", 0.0)
+    monkeypatch.setattr("proxy.config.reload.CHECK_INTERVAL_S", 0.0)
     file = tmp_path / "password"
     file.write_text("wrong")
     identity = by_password(iam, password="wrong", password_file=file)

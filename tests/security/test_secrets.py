@@ -19,10 +19,10 @@ from redis.asyncio import Redis
 
 from proxy.cli import cli
 from proxy.core.messages import Fields, Request
-from proxy.core.signing import Signing, SigningKey
+from proxy.core.signing import RequestSigner, SigningKey
 from proxy.demo.app import Call, Lookalike
 from proxy.observability.logging import JsonFormatter
-from proxy.upstream.keystone import Issued
+from proxy.upstream.keystone import IssuedToken
 from tests.harness.iam import PASSWORD, SECRET_KEY, IamLookalike
 from tests.harness.redis import RedisServer
 from tests.security.test_attacks import everything
@@ -144,9 +144,9 @@ async def test_no_secret_stands_in_anything_that_is_kept_or_said(
     targets = ["/v2/images?limit=5", "/v2/images?visibility=public&limit=5", "/v2/images?limit=x"]
     targets += ["/v2/images/none", "/v2/schemas/image", "/v2/schemas/images", "/versions"]
     for proxy in proxies.values():
-        signed = Signing(SigningKey("AK", KEY_SECRET, SECURITY_TOKEN), proxy.client.url.removeprefix("http://"))
+        signed = RequestSigner(SigningKey("AK", KEY_SECRET, SECURITY_TOKEN), proxy.client.url.removeprefix("http://"))
         for target in targets:
-            by_key = signed.signed(Request("GET", target, Fields(), ""), now=time.time())
+            by_key = signed.sign(Request("GET", target, Fields(), ""), now=time.time())
             for fields in (
                 [("X-Auth-Token", TOKEN)],
                 [("X-Auth-Token", quote(TOKEN, safe="").replace("-", "%2D"))],
@@ -190,8 +190,8 @@ def test_no_secret_stands_in_the_settings_as_python_shows_them(tmp_path: Path) -
     shown = (repr(settings), str(settings), repr(settings.store), str(settings.identity), repr(vars(settings)))
     assert "AK" in shown[0]
     assert leaked("\n".join(shown).encode()) == []
-    issued_token, key = Issued(BAD_TOKEN, 0.0, 1.0), SigningKey("AK", KEY_SECRET, SECURITY_TOKEN)
-    assert leaked(f"{issued_token!r} {key!r} {Signing(key, 'host')!r}".encode()) == []
+    issued_token, key = IssuedToken(BAD_TOKEN, 0.0, 1.0), SigningKey("AK", KEY_SECRET, SECURITY_TOKEN)
+    assert leaked(f"{issued_token!r} {key!r} {RequestSigner(key, 'host')!r}".encode()) == []
 
 
 def test_no_secret_stands_in_what_the_command_line_prints(tmp_path: Path) -> None:

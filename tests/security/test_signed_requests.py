@@ -13,10 +13,17 @@ import pytest
 from aiohttp import web
 
 from proxy.core.messages import Fields, Request
-from proxy.core.signing import UNSIGNED_PAYLOAD, Signing, SigningKey, canonical_request, flaw, signature
+from proxy.core.signing import (
+    UNSIGNED_PAYLOAD,
+    RequestSigner,
+    SigningKey,
+    canonical_request,
+    find_signature_fault,
+    parse_signature,
+)
 from proxy.demo.app import Call, Lookalike
 from proxy.demo.filters import Caller
-from proxy.http.body_buffering import SMALL_BYTES
+from proxy.http.body_buffering import MAX_BUFFERED_BYTES
 from tests.web.conftest import Answer, Proxy, a_proxy
 
 SECRETS = {"AKALPHA": "the secret of alpha", "AKBETA": "the secret of beta"}
@@ -31,15 +38,15 @@ async def signing_upstream(upstream: Lookalike) -> Lookalike:
 
     async def authorise(call: Call) -> web.StreamResponse | None:
         request = Request(call.method, call.target, Fields(call.headers.items()), "")
-        found = signature(request.fields)
+        found = parse_signature(request.fields)
         host = upstream.base_url.removeprefix("http://")
         if (
             found is None
-            or flaw(request, found, SECRETS.get(found.access, "another"), now=time.time())
+            or find_signature_fault(request, found, SECRETS.get(found.access_key, "another"), now=time.time())
             or call.headers["Host"] != host
         ):
             return web.json_response({"error_code": "APIGW.0301"}, status=401)
-        speaking[:] = [found.access]
+        speaking[:] = [found.access_key]
         return None
 
     upstream.script = authorise
@@ -70,7 +77,7 @@ def signed(
     """Return a request that *access* signs for the proxy's host."""
     key = SigningKey(access, secret or SECRETS[access], token)
     host = proxy.client.url.removeprefix("http://")
-    return Signing(key, host).signed(Request("GET", target, Fields(lines), ""), now=at or time.time())
+    return RequestSigner(key, host).sign(Request("GET", target, Fields(lines), ""), now=at or time.time())
 
 
 async def send(proxy: Proxy, request: Request, *more: tuple[str, str]) -> Answer:
@@ -192,9 +199,9 @@ async def test_a_signature_of_one_list_opens_no_other(proxy: Proxy, signing_upst
 def posted(proxy: Proxy, body: bytes, *, stated: str | None) -> Request:
     """Return a write of AKALPHA's, the body's hash in a field where one is *stated*, or left to be computed."""
     host = proxy.client.url.removeprefix("http://")
-    signing = Signing(SigningKey("AKALPHA", SECRETS["AKALPHA"]), host)
+    signing = RequestSigner(SigningKey("AKALPHA", SECRETS["AKALPHA"]), host)
     request = Request("POST", "/v2/images", Fields([("Content-Type", "application/json")]), "", body=_Streamed(body))
-    made = signing.signed(request, payload=stated or hashlib.sha256(body).hexdigest(), now=time.time())
+    made = signing.sign(request, payload_hash=stated or hashlib.sha256(body).hexdigest(), now=time.time())
     if stated is not None:
         return made
     names = ("content-type", "host", "x-sdk-date")
@@ -215,7 +222,7 @@ class _Streamed:
 
 
 SMALL = b'{"name":"made by a signed request","disk_format":"qcow2","container_format":"bare"}'
-LARGE = SMALL + b" " * (2 * SMALL_BYTES)
+LARGE = SMALL + b" " * (2 * MAX_BUFFERED_BYTES)
 
 
 @pytest.fixture
@@ -225,10 +232,16 @@ def bodies(signing_upstream: Lookalike) -> list[tuple[str, bool]]:
 
     async def look(call: Call) -> web.StreamResponse | None:
         request = Request(call.method, call.target, Fields(call.headers.items()), "")
-        found = signature(request.fields)
+        found = parse_signature(request.fields)
         assert found is not None
         stated = call.headers.get("X-Sdk-Content-Sha256", "")
-        seen.append((stated, flaw(request, found, SECRETS[found.access], body=stated, now=time.time()) is None))
+        seen.append(
+            (
+                stated,
+                find_signature_fault(request, found, SECRETS[found.access_key], body_hash=stated, now=time.time())
+                is None,
+            )
+        )
         return web.json_response({}, status=201)
 
     signing_upstream.script = look

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from proxy.observability.event_loop import LoopClock
 from proxy.storage.base import SpanStore
 from proxy.storage.memory import MemoryStore
-from proxy.storage.redis import RedisStore, connected
+from proxy.storage.redis import RedisStore, connect
 from proxy.storage.tiered import TieredStore
 from tests.bounded import bounded
 from tests.harness.redis import RedisServer
@@ -41,7 +41,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
 async def over_cluster(cluster: RedisCluster) -> AsyncIterator[RedisStore]:
     """A store over a real cluster, which is emptied first."""
     cluster.flush()
-    store = connected(cluster.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=5.0)
+    store = connect(cluster.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=5.0)
     yield store
     await store.close()
 
@@ -57,7 +57,7 @@ async def over_fakeredis() -> AsyncIterator[RedisStore]:
 @pytest.fixture
 async def over_redis(server: RedisServer) -> AsyncIterator[RedisStore]:
     """A store over a real server, which is emptied first."""
-    store = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=5.0)
+    store = connect(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=5.0)
     await store.redis.flushall()
     yield store
     await store.close()
@@ -72,7 +72,7 @@ async def tiered(over_redis: RedisStore) -> AsyncIterator[TieredStore]:
         near_ttl_s=1.0,
         stale_s=60.0,
         timeout_s=0.5,
-        failed=lambda _: None,
+        on_failure=lambda _: None,
         loop_clock=LoopClock(),
     )
     store.start()

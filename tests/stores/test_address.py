@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.storage.redis_connection import Address, ClusterServers, LedServers, Servers, address, servers
+from proxy.storage.redis_connection import (
+    ClusterServers,
+    RedisAddress,
+    RedisServers,
+    SentinelServers,
+    connect_servers,
+    parse_address,
+)
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("memory://", Address("memory", "memory://")),
-        ("rediss://u:p@redis:6380/2?db=1", Address("single", "rediss://u:p@redis:6380/2?db=1")),
+        ("memory://", RedisAddress("memory", "memory://")),
+        ("rediss://u:p@redis:6380/2?db=1", RedisAddress("single", "rediss://u:p@redis:6380/2?db=1")),
         (
             "redis+sentinel://u:p@one:1,two,[::1]:3/lists/2?db=1",
-            Address("sentinel", "redis://u:p@one:1/2?db=1", (("one", 1), ("two", 26379), ("::1", 3)), "lists"),
+            RedisAddress("sentinel", "redis://u:p@one:1/2?db=1", (("one", 1), ("two", 26379), ("::1", 3)), "lists"),
         ),
         (
             "rediss+cluster://p%40@one,two:2/",
-            Address("cluster", "rediss://p%40@one:6379", (("one", 6379), ("two", 2))),
+            RedisAddress("cluster", "rediss://p%40@one:6379", (("one", 6379), ("two", 2))),
         ),
-        ("redis+cluster://[::1]", Address("cluster", "redis://[::1]:6379", (("::1", 6379),))),
+        ("redis+cluster://[::1]", RedisAddress("cluster", "redis://[::1]:6379", (("::1", 6379),))),
         (
             "redis+cluster://[2001:DB8::1]:7,[::1],ONE",
-            Address("cluster", "redis://[2001:db8::1]:7", (("2001:db8::1", 7), ("::1", 6379), ("one", 6379))),
+            RedisAddress("cluster", "redis://[2001:db8::1]:7", (("2001:db8::1", 7), ("::1", 6379), ("one", 6379))),
         ),
-        ("REDIS://[::1]:6380/2", Address("single", "REDIS://[::1]:6380/2")),
+        ("REDIS://[::1]:6380/2", RedisAddress("single", "REDIS://[::1]:6380/2")),
     ],
 )
-def test_a_url_says_where_redis_is(url: str, expected: Address) -> None:
+def test_a_url_says_where_redis_is(url: str, expected: RedisAddress) -> None:
     """Hosts and service are told apart from what redis-py reads in a URL."""
-    assert address(url) == expected
+    assert parse_address(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,7 +60,7 @@ def test_a_url_says_where_redis_is(url: str, expected: Address) -> None:
 def test_what_says_too_little_is_refused(url: str) -> None:
     """A wrong scheme, no host, no service, a database where there is but one, or that is no number."""
     with pytest.raises(ValueError, match="HOST:PORT"):
-        address(url)
+        parse_address(url)
 
 
 @pytest.mark.parametrize(
@@ -74,20 +81,20 @@ def test_what_says_too_little_is_refused(url: str) -> None:
 def test_an_option_that_would_not_do_is_refused(url: str, name: str) -> None:
     """redis-py knows it not, not here, or lets it take the place of a bound of ours."""
     with pytest.raises(ValueError, match=name):
-        address(url)
+        parse_address(url)
 
 
 @pytest.mark.parametrize(
     ("url", "kind"),
     [
-        ("rediss://u:p@h:1?ssl_ca_certs=/x", Servers),
-        ("rediss+sentinel://u:p@h:1/lists/2?ssl_ca_certs=/x&sentinel_password=s", LedServers),
+        ("rediss://u:p@h:1?ssl_ca_certs=/x", RedisServers),
+        ("rediss+sentinel://u:p@h:1/lists/2?ssl_ca_certs=/x&sentinel_password=s", SentinelServers),
         ("rediss+cluster://u:p@h:1?ssl_ca_certs=/x", ClusterServers),
     ],
 )
-async def test_options_reach_the_client(url: str, kind: type[Servers]) -> None:
+async def test_options_reach_the_client(url: str, kind: type[RedisServers]) -> None:
     """User, password, TLS and redis-py's own options count wherever Redis is."""
-    made = servers(url, timeout_s=1.0)
+    made = connect_servers(url, timeout_s=1.0)
     assert type(made) is kind
     options = made.redis.get_connection_kwargs()  # type: ignore[no-untyped-call]
     assert (options["username"], options["password"], options["ssl_ca_certs"]) == ("u", "p", "/x")

@@ -10,9 +10,9 @@ from contextvars import copy_context
 
 import pytest
 
-from proxy.errors import StoreRefusedError, StoreSilentError, StoreUnavailableError
+from proxy.errors import StoreRefusedError, StoreTimeoutError, StoreUnavailableError
 from proxy.observability.event_loop import LoopClock
-from proxy.storage.circuit_breaker import SILENT_WAITS, CircuitBreaker, begin_request
+from proxy.storage.circuit_breaker import MAX_SILENT_WAITS, CircuitBreaker, begin_request
 from tests.harness.waiting import until
 
 TIMEOUT_S = 0.1
@@ -35,7 +35,7 @@ class Store:
             loop_clock=self.loop_clock,
             probe=self._probe,
             reset=self._reset,
-            failed=self.failed.append,
+            on_failure=self.failed.append,
         )
 
     async def reply(self) -> str:
@@ -52,7 +52,7 @@ class Store:
         raise StoreRefusedError("redis: refused a command")
 
     async def time_out_in_client(self) -> str:
-        raise StoreSilentError("redis: no reply in time")
+        raise StoreTimeoutError("redis: no reply in time")
 
     async def fails(self, command: Callable[[], Awaitable[str]]) -> None:
         with pytest.raises(StoreUnavailableError):
@@ -107,7 +107,7 @@ async def test_one_silent_wait_ends_one_call_and_condemns_nothing(store: Store) 
 
 async def test_silent_waits_in_a_row_open_it(store: Store) -> None:
     store.up = False
-    for _ in range(SILENT_WAITS):
+    for _ in range(MAX_SILENT_WAITS):
         assert not store.breaker.is_open
         await store.fails(store.hang)
     assert store.breaker.is_open
@@ -115,14 +115,14 @@ async def test_silent_waits_in_a_row_open_it(store: Store) -> None:
 
 async def test_reply_of_any_kind_between_silent_waits_keeps_it_closed(store: Store) -> None:
     for command in (store.reply, store.refuse):
-        for _ in range(2 * SILENT_WAITS):
+        for _ in range(2 * MAX_SILENT_WAITS):
             await store.fails(store.hang)
             await asyncio.gather(store.breaker.call("get", command), return_exceptions=True)
     assert not store.breaker.is_open
 
 
 async def test_late_reply_counts_as_a_reply(store: Store) -> None:
-    for _ in range(2 * SILENT_WAITS):
+    for _ in range(2 * MAX_SILENT_WAITS):
         await store.fails(store.hang)
         store.gate.set()
         await asyncio.sleep(0.01)
@@ -168,10 +168,10 @@ async def test_blocked_event_loop_is_not_taken_for_silence(store: Store) -> None
         await asyncio.sleep(TIMEOUT_S / 4)
         return "reply"
 
-    calls = [asyncio.create_task(store.breaker.call("get", answer_soon)) for _ in range(SILENT_WAITS)]
+    calls = [asyncio.create_task(store.breaker.call("get", answer_soon)) for _ in range(MAX_SILENT_WAITS)]
     await asyncio.sleep(0)
     time.sleep(5 * TIMEOUT_S)  # noqa: ASYNC251 - that the loop stands still is what is tested
-    assert await asyncio.gather(*calls) == ["reply"] * SILENT_WAITS
+    assert await asyncio.gather(*calls) == ["reply"] * MAX_SILENT_WAITS
     assert store.failed == []
 
 
@@ -220,8 +220,8 @@ async def test_result_that_nobody_waits_for_any_more_is_handed_on(store: Store) 
         handed_on.append(result)
 
     with pytest.raises(StoreUnavailableError):
-        await store.breaker.call("claim", store.hang, late=release)
-    hung_up = asyncio.create_task(store.breaker.call("claim", store.hang, late=release))
+        await store.breaker.call("claim", store.hang, on_late_result=release)
+    hung_up = asyncio.create_task(store.breaker.call("claim", store.hang, on_late_result=release))
     await asyncio.sleep(0)
     hung_up.cancel()
     await asyncio.gather(hung_up, return_exceptions=True)
@@ -254,7 +254,7 @@ async def test_outage_is_logged_when_it_begins_and_when_it_ends(store: Store, ca
 async def test_commands_that_hang_are_given_up_when_silence_opens_it(store: Store) -> None:
     store.up = False
     waiting = asyncio.create_task(store.breaker.call("get", store.hang, timeout_s=WITHIN_S))
-    for _ in range(SILENT_WAITS):
+    for _ in range(MAX_SILENT_WAITS):
         await store.fails(store.hang)
     async with asyncio.timeout(WITHIN_S):
         with pytest.raises(StoreUnavailableError):

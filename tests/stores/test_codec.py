@@ -29,18 +29,18 @@ def spans(draw: st.DrawFn) -> Span:
         body += orjson.dumps({"id": image_id, "name": draw(_TEXT)})
         ends.append(len(body))
     return Span(
-        after=draw(_TEXT),
-        end=draw(st.none() | _TEXT),
+        marker=draw(_TEXT),
+        next_marker=draw(st.none() | _TEXT),
         ids=tuple(ids),
         body=body,
         starts=starts,
         ends=ends,
-        asked=draw(st.integers(0, 100_000)),
+        limit=draw(st.integers(0, 100_000)),
         fetched_at=draw(_TIMES),
         lifetime_s=draw(_TIMES),
         generation=draw(_TEXT),
-        nulls=draw(st.booleans()),
-        unlinked=draw(st.booleans()),
+        has_nulls=draw(st.booleans()),
+        without_next=draw(st.booleans()),
     )
 
 

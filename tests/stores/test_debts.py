@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from proxy.errors import StoreUnavailableError
-from proxy.storage.invalidation_outbox import Debts, Unsettled
+from proxy.storage.invalidation_outbox import InvalidationOutbox, PendingChanges
 
 WITHIN_S = 30.0
 
@@ -19,16 +19,16 @@ async def test_invalidation_is_told_again_after_a_reply_that_makes_no_sense(erro
     told: list[str] = []
     errors = [error]
 
-    async def tell(owed: Mapping[str, Unsettled]) -> None:
+    async def tell(owed: Mapping[str, PendingChanges]) -> None:
         if errors:
             raise errors.pop()
         told.extend(owed)
 
-    debts = Debts(tell)
+    debts = InvalidationOutbox(tell)
     try:
-        await debts.owe(["one"], unsettled=Unsettled(), wait_s=0.0)
+        await debts.add(["one"], pending=PendingChanges(), wait_s=0.0)
         async with asyncio.timeout(WITHIN_S):
-            await debts.owe(["other"], unsettled=Unsettled(), wait_s=WITHIN_S)
+            await debts.add(["other"], pending=PendingChanges(), wait_s=WITHIN_S)
         assert sorted(told) == ["one", "other"]
         assert not debts
     finally:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from proxy.core.cache_key import EVERYTHING
+from proxy.core.cache_key import ALL_TAG
 from proxy.storage.memory import MemoryStore
 from proxy.storage.redis import RedisStore
 from proxy.storage.tiered import TieredStore
@@ -22,7 +22,7 @@ async def test_reading_and_filling() -> None:
     before = store.epoch
     await store.put(KEY, a_span(), keep_s=60.0, now=NOW)
     await store.put(KEY, a_span("d"), keep_s=60.0, now=NOW)
-    await store.chain(KEY, "", 10, now=NOW)
+    await store.lookup(KEY, "", 10, now=NOW)
     assert store.epoch == before
 
 
@@ -62,7 +62,7 @@ async def test_other_replica(tmp_path: Path) -> None:
         async with a_replica(server.url) as here, a_replica(server.url) as there:
             await until(lambda: here.epoch is not None)
             before = here.epoch
-            await there.invalidate([EVERYTHING], now=NOW)
+            await there.invalidate([ALL_TAG], now=NOW)
             assert here.epoch != before
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.core.cache_key import EVERYTHING
-from proxy.core.span import HEAD
+from proxy.core.cache_key import ALL_TAG
+from proxy.core.span import LIST_START
 from proxy.errors import StoreUnavailableError
 from proxy.storage.base import SpanStore
-from proxy.storage.redis_scripts import Names
+from proxy.storage.redis_scripts import KeyNames
 from proxy.storage.tiered import TieredStore
 from tests.harness.redis_fleet import RedisCluster, SentinelService
 from tests.harness.waiting import until
@@ -40,7 +40,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
     """Servers of the test's own, each with a copy that takes its place."""
     if request.param == "cluster":
         with RedisCluster(tmp_path, copies=True) as cluster:
-            yield Fleet(cluster.url, cluster.keeper(Names(PREFIX).generation(EVERYTHING)).kill)
+            yield Fleet(cluster.url, cluster.keeper(KeyNames(PREFIX).generation(ALL_TAG)).kill)
     else:
         with SentinelService(tmp_path) as service:
             yield Fleet(service.url, service.leader.kill)
@@ -56,8 +56,8 @@ async def two(fleet: Fleet) -> AsyncIterator[tuple[TieredStore, TieredStore]]:
 
 async def is_current(store: SpanStore, *, now: float = LATER) -> bool:
     """Return whether *store* has a span of the listing that no invalidation touched."""
-    found = await store.chain(KEY, HEAD, 1, now=now)
-    return any(piece.span.generation == found.state.generation for piece in found.pieces)
+    found = await store.lookup(KEY, LIST_START, 1, now=now)
+    return any(piece.span.generation == found.state.generation for piece in found.slices)
 
 
 async def passes_on(one: SpanStore, other: SpanStore, clock: Iterator[float]) -> bool:
@@ -83,7 +83,7 @@ async def life(store: TieredStore, proposed: bytes) -> bytes:
 
     async def told() -> bool:
         with suppress(StoreUnavailableError):  # a cluster's nodes don't learn in one moment that it is whole again
-            kept, _ = await store.far.budgeted("a", order, life=proposed)
+            kept, _ = await store.far.run_rate_limit_script("a", order, store_run=proposed)
             found.append(kept)
         return bool(found)
 
@@ -96,7 +96,7 @@ async def test_a_write_through_one_replica_is_heard_by_the_other(two: tuple[Tier
     one, other = two
     await share_a_span(one, other)
     async with asyncio.timeout(WITHIN_S):
-        await one.invalidate([EVERYTHING], now=NOW)
+        await one.invalidate([ALL_TAG], now=NOW)
     assert not await is_current(other)
     assert not await is_current(one)
 
@@ -104,15 +104,15 @@ async def test_a_write_through_one_replica_is_heard_by_the_other(two: tuple[Tier
 async def test_who_waits_for_a_claim_is_woken(two: tuple[TieredStore, TieredStore]) -> None:
     """One replica's claim keeps the other from fetching, and its end wakes it long before the claim would lapse."""
     one, other = two
-    claim = await one.claim(KEY, HEAD, now=NOW)
+    claim = await one.acquire_lock(KEY, LIST_START, now=NOW)
     assert claim.fence
-    assert (await other.claim(KEY, HEAD, now=NOW)).fence is None
-    waiting = asyncio.create_task(other.settled(KEY, HEAD, timeout_s=2 * WITHIN_S))
+    assert (await other.acquire_lock(KEY, LIST_START, now=NOW)).fence is None
+    waiting = asyncio.create_task(other.wait_for_release(KEY, LIST_START, timeout_s=2 * WITHIN_S))
     await asyncio.sleep(0)
-    await one.settle(KEY, HEAD, claim)
+    await one.release_lock(KEY, LIST_START, claim)
     async with asyncio.timeout(WITHIN_S):
         await waiting
-    assert ((await other.claim(KEY, HEAD, now=NOW)).fence or 0) > claim.fence
+    assert ((await other.acquire_lock(KEY, LIST_START, now=NOW)).fence or 0) > claim.fence
 
 
 async def test_another_server_takes_the_place_of_one_that_died(
@@ -123,7 +123,7 @@ async def test_another_server_takes_the_place_of_one_that_died(
     await share_a_span(one, other)
     assert await life(one, b"1") == b"1"
     fleet.kill()
-    await one.invalidate([EVERYTHING], now=NOW)
+    await one.invalidate([ALL_TAG], now=NOW)
     for store in two:
         assert not await is_current(store)
     for store in two:
@@ -133,5 +133,5 @@ async def test_another_server_takes_the_place_of_one_that_died(
     assert await life(one, b"2") == b"2", "what the one that died counted is not believed"
     await share_a_span(one, other, now=LATER)  # either may have yet to find the new server
     async with asyncio.timeout(WITHIN_S):
-        await other.invalidate([EVERYTHING], now=LATER)
+        await other.invalidate([ALL_TAG], now=LATER)
     assert not await is_current(one)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.core.cache_key import EVERYTHING
-from proxy.core.span import HEAD
+from proxy.core.cache_key import ALL_TAG
+from proxy.core.span import LIST_START
 from proxy.storage.tiered import TieredStore
 from tests.harness.processes import LOOPBACK
 from tests.harness.redis import RedisServer
@@ -42,8 +42,8 @@ async def two_replicas(server: RedisServer, way: Relay) -> AsyncIterator[tuple[T
 
 async def has_current_span(store: TieredStore) -> bool:
     """Return whether *store* would answer from the span that was kept before the write."""
-    found = await store.chain(KEY, HEAD, 4, now=LATER)
-    return any(piece.span.generation == found.state.generation for piece in found.pieces)
+    found = await store.lookup(KEY, LIST_START, 4, now=LATER)
+    return any(piece.span.generation == found.state.generation for piece in found.slices)
 
 
 PONGS = [
@@ -87,11 +87,11 @@ async def test_odd_reply_to_a_ping_ends_one_session_and_hides_no_write(
         async with asyncio.timeout(WITHIN_S):
             await way.altered.wait()
         await keep(reader, a_span())
-        await writer.invalidate([EVERYTHING], now=NOW)
+        await writer.invalidate([ALL_TAG], now=NOW)
         assert not await has_current_span(reader)
         await until(lambda: reader.bus_up, within_s=WITHIN_S)
         await keep(reader, a_span(fetched_at=NOW + 1))
-        await writer.invalidate([EVERYTHING], now=NOW)
+        await writer.invalidate([ALL_TAG], now=NOW)
         assert not await has_current_span(reader)
 
 
@@ -101,7 +101,7 @@ async def test_altered_invalidation_hides_no_write(own_server: RedisServer, old:
         await keep(reader, a_span())
         assert await has_current_span(reader)
         way.alter_once(old, new, on=SUBSCRIBED)
-        await writer.invalidate([EVERYTHING], now=NOW)
+        await writer.invalidate([ALL_TAG], now=NOW)
         assert way.altered.is_set()
         assert not await has_current_span(reader)
         await until(lambda: reader.bus_up, within_s=WITHIN_S)
@@ -119,7 +119,7 @@ async def test_odd_confirmation_of_a_subscription_keeps_no_bus_down(
             await way.altered.wait()
         await until(lambda: reader.bus_up, within_s=WITHIN_S)
         await keep(reader, a_span())
-        await writer.invalidate([EVERYTHING], now=NOW)
+        await writer.invalidate([ALL_TAG], now=NOW)
         assert not await has_current_span(reader)
 
 
@@ -143,8 +143,8 @@ async def test_lost_invalidation_is_noticed_by_its_number(own_server: RedisServe
         await until(lambda: {writer.bus.name, reader.bus.name} <= writer.bus.peers)
         await keep(reader, a_span())
         epoch = reader.epoch
-        await writer.far.invalidate([EVERYTHING], now=NOW)
-        await writer.far.redis.incr(writer.far.names.news)
+        await writer.far.invalidate([ALL_TAG], now=NOW)
+        await writer.far.redis.incr(writer.far.names.invalidation_log)
         await until(lambda: reader.epoch != epoch)
         assert not await has_current_span(reader)
 
@@ -168,7 +168,7 @@ async def test_write_through_a_replica_that_may_not_publish_is_seen_by_the_other
             for number in range(3):
                 await keep(reader, a_span(fetched_at=NOW + number))
                 assert await has_current_span(reader)
-                await writer.invalidate([EVERYTHING], now=NOW)
+                await writer.invalidate([ALL_TAG], now=NOW)
                 assert not await has_current_span(reader)
 
 
@@ -179,7 +179,7 @@ async def test_replica_that_may_not_subscribe_sees_the_writes_of_others(own_serv
             await until(lambda: "NOPERM" in reader.health().parts["invalidation_bus"])
             for number in range(3):
                 await keep(reader, a_span(fetched_at=NOW + number))
-                await writer.invalidate([EVERYTHING], now=NOW)
+                await writer.invalidate([ALL_TAG], now=NOW)
                 assert not await has_current_span(reader)
 
 

@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from proxy.storage.redis_connection import Servers
-from proxy.storage.redis_pipeline import OFF_LOOP_BYTES, Lane
+from proxy.storage.redis_connection import RedisServers
+from proxy.storage.redis_pipeline import OFF_LOOP_BYTES, Pipeline
 
 
-class Pipeline:
+class FakePipeline:
     """Answers each command with its words, when the gate is open."""
 
     def __init__(self, client: Client) -> None:
@@ -54,10 +54,10 @@ class Client:
         self.arrived = asyncio.Event()
         self.failing: Exception | None = None
 
-    def pipeline(self, *, transaction: bool) -> Pipeline:
+    def pipeline(self, *, transaction: bool) -> FakePipeline:
         """Return a pipeline."""
         assert not transaction
-        return Pipeline(self)
+        return FakePipeline(self)
 
 
 @pytest.fixture
@@ -67,20 +67,20 @@ def client() -> Client:
 
 
 @pytest.fixture
-async def lane(client: Client) -> AsyncIterator[Lane]:
+async def lane(client: Client) -> AsyncIterator[Pipeline]:
     """A lane over *client*."""
-    made = Lane(Servers(cast(Redis, client)))
+    made = Pipeline(RedisServers(cast(Redis, client)))
     yield made
     client.gate.set()
     await made.close()
 
 
-def asking(lane: Lane, *words: str) -> asyncio.Task[object]:
+def asking(lane: Pipeline, *words: str) -> asyncio.Task[object]:
     """Ask for the reply to one command, which is the question too."""
-    return asyncio.create_task(lane.asked(words, lambda: [words], lambda replies: replies[0]))
+    return asyncio.create_task(lane.query(words, lambda: [words], lambda replies: replies[0]))
 
 
-async def held(client: Client, lane: Lane) -> asyncio.Task[object]:
+async def held(client: Client, lane: Pipeline) -> asyncio.Task[object]:
     """Return a question that is under way, and not answered while the gate is shut."""
     client.gate.clear()
     first = asking(lane, "FIRST")
@@ -89,22 +89,22 @@ async def held(client: Client, lane: Lane) -> asyncio.Task[object]:
     return first
 
 
-async def test_together(client: Client, lane: Lane) -> None:
+async def test_together(client: Client, lane: Pipeline) -> None:
     """What is asked in one turn goes in one pipeline, the same question once, and each gets its own reply."""
     replies = await asyncio.gather(asking(lane, "A", "1"), asking(lane, "B"), asking(lane, "A", "1"))
     assert list(replies) == [["A", "1"], ["B"], ["A", "1"]]
     assert client.sent == [["A", "B"]]
 
 
-async def test_several_commands(client: Client, lane: Lane) -> None:
+async def test_several_commands(client: Client, lane: Pipeline) -> None:
     """A question may be of several commands: all of their replies are for it."""
     other = asking(lane, "B")
-    told = await lane.asked("two", lambda: [("A", "1"), ("A", "2")], lambda replies: [reply[1] for reply in replies])
+    told = await lane.query("two", lambda: [("A", "1"), ("A", "2")], lambda replies: [reply[1] for reply in replies])
     assert told == ["1", "2"]
     assert await other == ["B"]
 
 
-async def test_what_is_under_way_is_not_joined(client: Client, lane: Lane) -> None:
+async def test_what_is_under_way_is_not_joined(client: Client, lane: Pipeline) -> None:
     """The answer to come may be from before a write that who asks now has seen: it is asked anew."""
     first = await held(client, lane)
     again = asking(lane, "FIRST")
@@ -114,14 +114,14 @@ async def test_what_is_under_way_is_not_joined(client: Client, lane: Lane) -> No
     assert client.sent == [["FIRST"], ["FIRST"]]
 
 
-async def test_refused(client: Client, lane: Lane) -> None:
+async def test_refused(client: Client, lane: Pipeline) -> None:
     """A command that Redis refuses is an error for who asked, and for nobody else."""
     refused, other = await asyncio.gather(asking(lane, "REFUSED"), asking(lane, "B"), return_exceptions=True)
     assert isinstance(refused, ResponseError)
     assert other == ["B"]
 
 
-async def test_failing(client: Client, lane: Lane) -> None:
+async def test_failing(client: Client, lane: Pipeline) -> None:
     """When a pipeline fails everyone in it is told, and the next one is sent as if nothing had been."""
     client.failing = RedisConnectionError("gone")
     told = await asyncio.gather(asking(lane, "A"), asking(lane, "B"), return_exceptions=True)
@@ -130,9 +130,9 @@ async def test_failing(client: Client, lane: Lane) -> None:
     assert await asking(lane, "C") == ["C"]
 
 
-async def test_who_reads_fails(client: Client, lane: Lane) -> None:
+async def test_who_reads_fails(client: Client, lane: Pipeline) -> None:
     """What can't be read is an error for who asked it, not a wait without an end, and for nobody else."""
-    unread = asyncio.create_task(lane.asked("a", lambda: [("A",)], lambda _: 1 // 0))
+    unread = asyncio.create_task(lane.query("a", lambda: [("A",)], lambda _: 1 // 0))
     other = asking(lane, "B")
     with pytest.raises(ZeroDivisionError):
         await unread
@@ -140,13 +140,13 @@ async def test_who_reads_fails(client: Client, lane: Lane) -> None:
     assert client.sent == [["A", "B"]]
 
 
-async def test_asking_on_when_all_pipelines_end_together(client: Client, lane: Lane) -> None:
+async def test_asking_on_when_all_pipelines_end_together(client: Client, lane: Pipeline) -> None:
     """Who is answered by the first of four that end in one turn of the loop, and asks on at once, is answered too."""
     client.gate.clear()
 
     async def two() -> object:
-        await lane.asked("first", lambda: [("A",)], lambda replies: replies[0])
-        return await lane.asked("second", lambda: [("B",)], lambda replies: replies[0])
+        await lane.query("first", lambda: [("A",)], lambda replies: replies[0])
+        return await lane.query("second", lambda: [("B",)], lambda replies: replies[0])
 
     asking_on = asyncio.create_task(two())
     others = []
@@ -163,7 +163,7 @@ async def test_asking_on_when_all_pipelines_end_together(client: Client, lane: L
         await asyncio.gather(*others)
 
 
-async def test_hang_ups(client: Client, lane: Lane) -> None:
+async def test_hang_ups(client: Client, lane: Pipeline) -> None:
     """Who goes away takes nothing from those who ask the same; where all have gone, nothing is sent."""
     first = await held(client, lane)
     leaving, staying, nobody = asking(lane, "A"), asking(lane, "A"), asking(lane, "B")
@@ -175,7 +175,7 @@ async def test_hang_ups(client: Client, lane: Lane) -> None:
     assert client.sent == [["FIRST"], ["A"]]
 
 
-async def test_bounds(client: Client, lane: Lane) -> None:
+async def test_bounds(client: Client, lane: Pipeline) -> None:
     """At most four pipelines are under way, of at most 64 questions each; the rest follows, and all are answered."""
     client.gate.clear()
     questions = []
@@ -189,7 +189,7 @@ async def test_bounds(client: Client, lane: Lane) -> None:
     assert max(map(len, client.sent)) <= 64
 
 
-async def test_closed(client: Client, lane: Lane) -> None:
+async def test_closed(client: Client, lane: Pipeline) -> None:
     """Who still waits when the lane is closed is told so."""
     first = await held(client, lane)
     await lane.close()
@@ -197,7 +197,7 @@ async def test_closed(client: Client, lane: Lane) -> None:
         await first
 
 
-async def test_closed_before_it_was_sent(client: Client, lane: Lane) -> None:
+async def test_closed_before_it_was_sent(client: Client, lane: Pipeline) -> None:
     """So is who asked what nobody has come to send."""
     unsent = asking(lane, "A")
     await asyncio.sleep(0)
@@ -208,7 +208,7 @@ async def test_closed_before_it_was_sent(client: Client, lane: Lane) -> None:
     assert not client.sent
 
 
-async def test_large_replies_are_read_in_a_thread_and_small_ones_at_once(lane: Lane) -> None:
+async def test_large_replies_are_read_in_a_thread_and_small_ones_at_once(lane: Pipeline) -> None:
     """To check and parse a large value takes milliseconds, which nobody else should wait for."""
     threads: dict[int, threading.Thread] = {}
 
@@ -218,7 +218,7 @@ async def test_large_replies_are_read_in_a_thread_and_small_ones_at_once(lane: L
         return bytes(value)
 
     async def ask(size_bytes: int) -> bytes:
-        return await lane.asked(size_bytes, lambda: [("GET", bytes(size_bytes))], read)
+        return await lane.query(size_bytes, lambda: [("GET", bytes(size_bytes))], read)
 
     sizes = [100, OFF_LOOP_BYTES, OFF_LOOP_BYTES - 1]
     async with asyncio.timeout(60):
@@ -226,7 +226,7 @@ async def test_large_replies_are_read_in_a_thread_and_small_ones_at_once(lane: L
     assert [threads[size] is threading.main_thread() for size in sizes] == [True, False, True]
 
 
-async def test_error_in_reading_a_large_reply_is_for_who_asked(lane: Lane) -> None:
+async def test_error_in_reading_a_large_reply_is_for_who_asked(lane: Pipeline) -> None:
     """It is raised where the answer is waited for, and the next question is answered."""
 
     def read(replies: list[Any]) -> bytes:
@@ -234,23 +234,23 @@ async def test_error_in_reading_a_large_reply_is_for_who_asked(lane: Lane) -> No
 
     async with asyncio.timeout(60):
         with pytest.raises(ValueError, match="1"):
-            await lane.asked("large", lambda: [("GET", bytes(OFF_LOOP_BYTES))], read)
+            await lane.query("large", lambda: [("GET", bytes(OFF_LOOP_BYTES))], read)
         assert await asking(lane, "another") == ["another"]
 
 
 @pytest.mark.parametrize("begun", [False, True])
 async def test_question_that_is_asked_while_others_are_given_up_is_sent(
-    lane: Lane, client: Client, *, begun: bool
+    lane: Pipeline, client: Client, *, begun: bool
 ) -> None:
     """Those that end take it no more, whether they wait for replies or have never begun."""
     client.gate.clear()
-    given_up = [asyncio.create_task(lane.sent([(f"old-{number}",)], len)) for number in range(4)]
+    given_up = [asyncio.create_task(lane.execute([(f"old-{number}",)], len)) for number in range(4)]
     if begun:
         async with asyncio.timeout(60):
             await client.arrived.wait()
     else:
         await asyncio.sleep(0)
-    late = asyncio.create_task(lane.sent([("late",)], len))
+    late = asyncio.create_task(lane.execute([("late",)], len))
     await lane.reset()
     client.gate.set()
     async with asyncio.timeout(60):
@@ -258,10 +258,10 @@ async def test_question_that_is_asked_while_others_are_given_up_is_sent(
         await asyncio.gather(*given_up, return_exceptions=True)
 
 
-async def test_question_that_is_asked_while_the_lane_closes_is_answered(lane: Lane) -> None:
-    given_up = asyncio.create_task(lane.sent([("old",)], len))
+async def test_question_that_is_asked_while_the_lane_closes_is_answered(lane: Pipeline) -> None:
+    given_up = asyncio.create_task(lane.execute([("old",)], len))
     await asyncio.sleep(0)
-    late = asyncio.create_task(lane.sent([("late",)], len))
+    late = asyncio.create_task(lane.execute([("late",)], len))
     await lane.close()
     async with asyncio.timeout(60):
         outcomes = await asyncio.gather(given_up, late, return_exceptions=True)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from proxy.core.cache_key import ListingKey
-from proxy.core.span import HEAD
+from proxy.core.cache_key import CacheKey
+from proxy.core.span import LIST_START
 from proxy.storage.memory import MemoryStore
 from tests.model import Model
 from tests.stores.builders import BETA, KEY, NOW, a_span, chained, keep
 
 
-def a_listing(number: int) -> ListingKey:
+def a_listing(number: int) -> CacheKey:
     return replace(KEY, query=f"name=n{number}")
 
 
@@ -55,8 +55,8 @@ async def test_what_is_given_again_unasked_is_in_use() -> None:
     store = MemoryStore(40 * a_span().size_bytes)
     for number in range(4):
         await keep(store, a_span(), key=a_listing(number))
-    store.used(a_listing(0), [HEAD])
-    store.used(a_listing(999), [HEAD])  # gone meanwhile, or never there
+    store.note_use(a_listing(0), [LIST_START])
+    store.note_use(a_listing(999), [LIST_START])  # gone meanwhile, or never there
     for number in range(1000, 1100):
         await keep(store, a_span(), key=a_listing(number))
     assert [bool(await chained(store, key=a_listing(number))) for number in range(4)] == [True, False, False, False]
@@ -64,7 +64,7 @@ async def test_what_is_given_again_unasked_is_in_use() -> None:
 
 async def test_a_span_larger_than_everything_is_not_kept() -> None:
     """It would throw out all others and not fit even then."""
-    large = Model([f"{number:036}" for number in range(500)]).span(HEAD, 500, fetched_at=NOW)
+    large = Model([f"{number:036}" for number in range(500)]).span(LIST_START, 500, fetched_at=NOW)
     store = MemoryStore(large.size_bytes - 1)
     await keep(store, a_span(), key=a_listing(1))
     await keep(store, large)
@@ -110,13 +110,13 @@ async def test_spans_expire_by_the_clock_that_is_passed(after_s: float, *, there
 async def test_a_replaced_span_leaves_nothing_behind() -> None:
     """The images of a span that was replaced lead nowhere, unless the new one has them."""
     store = MemoryStore(1 << 20)
-    await keep(store, a_span(HEAD, 6))
-    await keep(store, a_span(HEAD, 2, fetched_at=NOW + 1))
-    assert await store.holding(KEY, "e", now=NOW) is None
-    held = await store.holding(KEY, "b", now=NOW)
+    await keep(store, a_span(LIST_START, 6))
+    await keep(store, a_span(LIST_START, 2, fetched_at=NOW + 1))
+    assert await store.find_image(KEY, "e", now=NOW) is None
+    held = await store.find_image(KEY, "b", now=NOW)
     assert held is not None
     assert held.start == 2
-    assert store.stored_bytes == a_span(HEAD, 2).size_bytes
+    assert store.stored_bytes == a_span(LIST_START, 2).size_bytes
 
 
 async def test_memory_is_one_process_s_own() -> None:
@@ -128,13 +128,13 @@ async def test_generations_are_bounded() -> None:
     """Invalidations of a hundred thousand scopes cost memory for some, and none becomes usable again."""
     store = MemoryStore(1 << 20)
     await keep(store, a_span(), key=replace(KEY, partition=BETA))
-    await store.invalidate(KEY.scopes[1:2], now=NOW)
-    invalidated = (await store.chain(KEY, HEAD, 1, now=NOW)).state.generation
+    await store.invalidate(KEY.tags[1:2], now=NOW)
+    invalidated = (await store.lookup(KEY, LIST_START, 1, now=NOW)).state.generation
     await keep(store, a_span())
     for number in range(100):
         await store.invalidate([f"partition:{number}-{each}" for each in range(1000)], now=NOW)
-    found = await store.chain(KEY, HEAD, 1, now=NOW)
-    assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+    found = await store.lookup(KEY, LIST_START, 1, now=NOW)
+    assert all(piece.span.generation != found.state.generation for piece in found.slices)
     assert found.state.generation != invalidated
 
 
@@ -150,8 +150,8 @@ async def test_a_scope_that_touches_nothing_is_counted_without_a_look_at_every_s
             looked_at.append(self)
             return super().values()
 
-    store._kept = Noted(store._kept)  # type: ignore[assignment]
-    gone, here = a_listing(0).scopes[-1], a_listing(4).scopes[-1]
-    assert await store.count("partition:made-up", now=NOW) == await store.count(gone, now=NOW) == 0
+    store._stored = Noted(store._stored)  # type: ignore[assignment]
+    gone, here = a_listing(0).tags[-1], a_listing(4).tags[-1]
+    assert await store.count_listings("partition:made-up", now=NOW) == await store.count_listings(gone, now=NOW) == 0
     assert not looked_at
-    assert await store.count(here, now=NOW) == 1
+    assert await store.count_listings(here, now=NOW) == 1

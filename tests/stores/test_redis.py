@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from proxy.core.cache_key import EVERYTHING
-from proxy.core.span import HEAD
+from proxy.core.cache_key import ALL_TAG
+from proxy.core.span import LIST_START
 from proxy.storage import serialization as codec
 from proxy.storage.redis import RedisStore
 from proxy.storage.redis_pipeline import OFF_LOOP_BYTES
-from proxy.storage.redis_scripts import UNUSED_MS, of_upstream
+from proxy.storage.redis_scripts import UNUSED_MS, prefix_for_upstream
 from tests.stores.builders import BETA, KEY, MODEL, NOW, a_span, chained, keep
 from tests.stores.conftest import KEEP_S, PREFIX
 
@@ -38,8 +38,8 @@ async def every_key(redis: Redis) -> list[bytes]:
 async def test_every_key_expires_by_itself(redis_store: RedisStore, redis: Redis) -> None:
     """The span by its time, everything else in bounds; only the shared secret stays."""
     await keep(redis_store, a_span(), keep_s=600.0)
-    await redis_store.settle(KEY, HEAD, await redis_store.claim(KEY, HEAD, now=NOW))
-    await redis_store.invalidate(KEY.scopes, unsettled_s=30.0, now=NOW)
+    await redis_store.release_lock(KEY, LIST_START, await redis_store.acquire_lock(KEY, LIST_START, now=NOW))
+    await redis_store.invalidate(KEY.tags, pending_s=30.0, now=NOW)
     await redis_store.shared_secret(b"s" * 32)
     left_ms = {name: await redis.pttl(name) for name in await every_key(redis)}
     assert 595_000 < left_ms.pop(SPAN) <= 600_000
@@ -52,9 +52,9 @@ async def test_every_key_expires_by_itself(redis_store: RedisStore, redis: Redis
 async def test_what_nothing_was_kept_under_is_soon_gone(redis_store: RedisStore, redis: Redis) -> None:
     """A claim draws generations and a fence for as long as a fetch may take, and no longer; the next one too."""
     for _ in range(2):
-        await redis_store.settle(KEY, HEAD, await redis_store.claim(KEY, HEAD, now=NOW))
+        await redis_store.release_lock(KEY, LIST_START, await redis_store.acquire_lock(KEY, LIST_START, now=NOW))
         left_ms = [await redis.pttl(name) for name in await every_key(redis)]
-        assert len(left_ms) == len(KEY.scopes) + 1
+        assert len(left_ms) == len(KEY.tags) + 1
         assert all(UNUSED_MS - 60_000 < left <= UNUSED_MS for left in left_ms)
         for name in await every_key(redis):
             await redis.pexpire(name, 1_000)
@@ -63,13 +63,13 @@ async def test_what_nothing_was_kept_under_is_soon_gone(redis_store: RedisStore,
 async def test_what_something_was_kept_under_lives_on_for_as_long(redis_store: RedisStore, redis: Redis) -> None:
     """Generations, fences and the list of listings outlive the span, and a span that is kept for less shortens none."""
     for keep_s in (2000.0, 6.0):
-        claim = await redis_store.claim(KEY, HEAD, now=NOW)
+        claim = await redis_store.acquire_lock(KEY, LIST_START, now=NOW)
         span = replace(a_span(), generation=claim.state.generation)
         await redis_store.put(KEY, span, keep_s=keep_s, now=NOW, fence=claim.fence or 0)
-        await redis_store.settle(KEY, HEAD, claim)
+        await redis_store.release_lock(KEY, LIST_START, claim)
         names = [name for name in await every_key(redis) if not name.startswith((SPAN, INDEX))]
         left_ms = [await redis.pttl(name) for name in names]
-        assert len(left_ms) == 2 * len(KEY.scopes) + 1
+        assert len(left_ms) == 2 * len(KEY.tags) + 1
         assert all(2_000_000 < left <= 2_000_000 + UNUSED_MS for left in left_ms)
 
 
@@ -77,39 +77,39 @@ async def test_an_invalidation_is_remembered_for_longer_than_anything_is_kept(
     redis_store: RedisStore, redis: Redis
 ) -> None:
     """Neither a claim nor a put makes it live for less."""
-    await redis_store.invalidate(KEY.scopes, now=NOW)
-    await redis_store.settle(KEY, HEAD, await redis_store.claim(KEY, HEAD, now=NOW))
+    await redis_store.invalidate(KEY.tags, now=NOW)
+    await redis_store.release_lock(KEY, LIST_START, await redis_store.acquire_lock(KEY, LIST_START, now=NOW))
     await keep(redis_store, a_span(), keep_s=6.0)
-    for scope in KEY.scopes:
+    for scope in KEY.tags:
         assert await redis.pttl(redis_store.names.generation(scope)) > (KEEP_S + 23 * 3600) * 1000
 
 
 async def test_a_span_whose_generation_is_gone_is_of_no_use(redis_store: RedisStore, redis: Redis) -> None:
     """Whether it lapsed during the fetch or was evicted, none comes in its place that the span has."""
-    claim = await redis_store.claim(KEY, HEAD, now=NOW)
-    await redis.delete(*[redis_store.names.generation(scope) for scope in KEY.scopes])
+    claim = await redis_store.acquire_lock(KEY, LIST_START, now=NOW)
+    await redis.delete(*[redis_store.names.generation(scope) for scope in KEY.tags])
     await redis_store.put(KEY, replace(a_span(), generation=claim.state.generation), keep_s=60.0, now=NOW, fence=1)
     for _ in range(2):
-        found = await redis_store.chain(KEY, HEAD, 4, now=NOW)
-        assert [piece.span.generation == found.state.generation for piece in found.pieces] == [False]
-        await redis_store.claim(KEY, "d", now=NOW)
+        found = await redis_store.lookup(KEY, LIST_START, 4, now=NOW)
+        assert [piece.span.generation == found.state.generation for piece in found.slices] == [False]
+        await redis_store.acquire_lock(KEY, "d", now=NOW)
 
 
 async def test_a_claim_is_later_than_the_span_that_is_there_though_the_count_was_lost(
     redis_store: RedisStore, redis: Redis
 ) -> None:
     """Where Redis evicted the count of claims, the next put brings it back, so that later spans are kept."""
-    await redis_store.put(KEY, a_span(HEAD, 5), keep_s=60.0, now=NOW, fence=7)
-    claim = await redis_store.claim(KEY, "d", now=NOW)
+    await redis_store.put(KEY, a_span(LIST_START, 5), keep_s=60.0, now=NOW, fence=7)
+    claim = await redis_store.acquire_lock(KEY, "d", now=NOW)
     assert claim.fence == 8
-    await redis.set(redis_store.names.claims(KEY), "9")
+    await redis.set(redis_store.names.fetch_lock_counter(KEY), "9")
     await redis_store.put(KEY, a_span("d", 5), keep_s=60.0, now=NOW, fence=8)
-    assert (await redis_store.claim(KEY, "e", now=NOW)).fence == 10
+    assert (await redis_store.acquire_lock(KEY, "e", now=NOW)).fence == 10
 
 
 async def test_an_index_outlives_every_span_it_leads_to(redis_store: RedisStore, redis: Redis) -> None:
     """A span that is kept for less time does not shorten the index."""
-    await keep(redis_store, a_span(HEAD, 3), keep_s=600.0)
+    await keep(redis_store, a_span(LIST_START, 3), keep_s=600.0)
     await keep(redis_store, a_span("c", 3), keep_s=6.0)
     assert await redis.pttl(INDEX) > 590_000
 
@@ -120,14 +120,14 @@ async def test_a_span_that_expired_is_a_miss(redis_store: RedisStore, redis: Red
     await redis.pexpire(SPAN, 0)
     assert await chained(redis_store) == []
     assert await chained(redis_store, "b") == []
-    assert await redis_store.holding(KEY, "b", now=NOW) is None
+    assert await redis_store.find_image(KEY, "b", now=NOW) is None
 
 
 async def test_no_secret_and_no_filter_stands_in_a_key(redis_store: RedisStore, redis: Redis) -> None:
     """Keys hold digests, markers and nothing of a query."""
     key = replace(KEY, query="name=payroll&owner=0123")
     await keep(redis_store, a_span(), key=key)
-    await redis_store.invalidate(key.scopes, now=NOW)
+    await redis_store.invalidate(key.tags, now=NOW)
     names = b" ".join(await every_key(redis))
     assert names
     assert b"payroll" not in names
@@ -136,7 +136,7 @@ async def test_no_secret_and_no_filter_stands_in_a_key(redis_store: RedisStore, 
 
 async def test_one_listing_lives_on_one_node(redis_store: RedisStore, redis: Redis) -> None:
     """Redis Cluster hashes what stands in braces: the listing's digest, in every key of the listing."""
-    await keep(redis_store, replace(a_span(), after="{x}"))
+    await keep(redis_store, replace(a_span(), marker="{x}"))
     of_the_listing = [name for name in await every_key(redis) if KEY.digest.encode() in name]
     assert len(of_the_listing) >= 2
     assert all(name.partition(b"{")[2].partition(b"}")[0] == KEY.digest.encode() for name in of_the_listing)
@@ -216,9 +216,9 @@ async def test_a_damaged_span_is_a_miss(redis_store: RedisStore, redis: Redis, d
     await damage(redis)
     assert await chained(redis_store) == []
     assert await chained(redis_store, "b") == []
-    assert await redis_store.holding(KEY, "b", now=NOW) is None
+    assert await redis_store.find_image(KEY, "b", now=NOW) is None
     await keep(redis_store, a_span())
-    assert (await chained(redis_store))[0] == (HEAD, 0)
+    assert (await chained(redis_store))[0] == (LIST_START, 0)
 
 
 FETCHED_AT = b"%d" % (NOW * 1000)
@@ -234,19 +234,19 @@ async def test_a_damaged_index_entry_is_a_miss(redis_store: RedisStore, redis: R
     """Whatever stands for an image, no wrong position and no error comes of it."""
     await keep(redis_store, a_span())
     await redis.hset(INDEX, "b", home)
-    held = await redis_store.holding(KEY, "b", now=NOW)
-    assert held is None or (held.span.after, held.start) == (HEAD, 2)
-    assert await chained(redis_store, "b") in ([], [(HEAD, 2)])
-    assert await chained(redis_store) == [(HEAD, 0)]
+    held = await redis_store.find_image(KEY, "b", now=NOW)
+    assert held is None or (held.span.marker, held.start) == (LIST_START, 2)
+    assert await chained(redis_store, "b") in ([], [(LIST_START, 2)])
+    assert await chained(redis_store) == [(LIST_START, 0)]
 
 
 async def test_an_index_of_another_type_is_a_miss(redis_store: RedisStore, redis: Redis) -> None:
     """A string where the index was loses the images' places, not the spans."""
     await keep(redis_store, a_span())
     await redis.set(INDEX, "x")
-    assert await chained(redis_store) == [(HEAD, 0)]
+    assert await chained(redis_store) == [(LIST_START, 0)]
     assert await chained(redis_store, "b") == []
-    assert await redis_store.holding(KEY, "b", now=NOW) is None
+    assert await redis_store.find_image(KEY, "b", now=NOW) is None
     await keep(redis_store, a_span("d", 4))
     assert await chained(redis_store, "e") == [("d", 1)]
 
@@ -255,21 +255,21 @@ async def test_an_index_of_another_type_is_a_miss(redis_store: RedisStore, redis
 async def test_foreign_values_of_the_state_do_no_harm(redis_store: RedisStore, redis: Redis, foreign: bytes) -> None:
     """A generation or a time that is none of ours invalidates or settles, and lists are still found and kept."""
     names = redis_store.names
-    await redis.set(names.unsettled, foreign)
-    await redis.set(names.generation(EVERYTHING), foreign)
+    await redis.set(names.pending_changes, foreign)
+    await redis.set(names.generation(ALL_TAG), foreign)
     await keep(redis_store, a_span())
-    assert await chained(redis_store) == [(HEAD, 0)]
+    assert await chained(redis_store) == [(LIST_START, 0)]
 
 
 async def test_keys_of_another_type_do_no_harm(redis_store: RedisStore, redis: Redis) -> None:
     """Strings where sets and lists where strings should be don't keep a span from being kept and found."""
     names = redis_store.names
-    for scope in KEY.scopes:
+    for scope in KEY.tags:
         await redis.set(names.listings(scope), "x")
         await redis.rpush(names.generation(scope), "x")
-    await redis.rpush(names.unsettled, "x")
+    await redis.rpush(names.pending_changes, "x")
     await keep(redis_store, a_span())
-    assert await chained(redis_store) == [(HEAD, 0)]
+    assert await chained(redis_store) == [(LIST_START, 0)]
 
 
 async def test_a_short_or_foreign_secret_is_not_taken_over(redis_store: RedisStore, redis: Redis) -> None:
@@ -282,7 +282,7 @@ async def test_a_lost_secret_is_put_back(redis_store: RedisStore, replica: Redis
     """Who starts after Redis lost everything works with the secret of those who still run."""
     secret = await redis_store.shared_secret(b"1" * 32)
     await redis.delete(redis_store.names.secret)
-    await redis_store.keep_secret()
+    await redis_store.restore_secret()
     assert await replica.shared_secret(b"2" * 32) == secret
 
 
@@ -290,13 +290,13 @@ async def test_a_secret_that_is_shared_no_more_is_logged(
     redis_store: RedisStore, redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where another is there by now, it stays, and operators are told; who never asked for one has nothing to say."""
-    await redis_store.keep_secret()
+    await redis_store.restore_secret()
     assert await redis.get(redis_store.names.secret) is None
     await redis_store.shared_secret(b"1" * 32)
-    await redis_store.keep_secret()
+    await redis_store.restore_secret()
     assert not caplog.records
     await redis.set(redis_store.names.secret, b"2" * 32)
-    await redis_store.keep_secret()
+    await redis_store.restore_secret()
     assert [each.getMessage() for each in caplog.records] == ["secret-not-shared"]
     assert await redis.get(redis_store.names.secret) == b"2" * 32
 
@@ -304,64 +304,64 @@ async def test_a_secret_that_is_shared_no_more_is_logged(
 async def test_replicas_share_spans_generations_and_the_secret(redis_store: RedisStore, replica: RedisStore) -> None:
     """What one puts or invalidates, the other sees at once."""
     await keep(redis_store, a_span())
-    found = await replica.chain(KEY, HEAD, 4, now=NOW)
-    assert [piece.span.ids for piece in found.pieces] == [MODEL.rows[:4]]
-    await replica.invalidate([EVERYTHING], now=NOW)
-    assert (await redis_store.chain(KEY, HEAD, 4, now=NOW)).state != found.state
+    found = await replica.lookup(KEY, LIST_START, 4, now=NOW)
+    assert [piece.span.ids for piece in found.slices] == [MODEL.rows[:4]]
+    await replica.invalidate([ALL_TAG], now=NOW)
+    assert (await redis_store.lookup(KEY, LIST_START, 4, now=NOW)).state != found.state
     assert await redis_store.shared_secret(b"1" * 32) == await replica.shared_secret(b"2" * 32) == b"1" * 32
 
 
 async def test_one_replica_fetches_at_a_time(redis_store: RedisStore, replica: RedisStore) -> None:
     """A claim is refused while another replica holds it, per marker and listing."""
-    mine = await redis_store.claim(KEY, HEAD, now=NOW)
+    mine = await redis_store.acquire_lock(KEY, LIST_START, now=NOW)
     assert mine.fence
-    assert (await replica.claim(KEY, HEAD, now=NOW)).fence is None
-    for key, after in ((KEY, "d"), (replace(KEY, query=""), HEAD)):
-        claim = await replica.claim(key, after, now=NOW)
+    assert (await replica.acquire_lock(KEY, LIST_START, now=NOW)).fence is None
+    for key, after in ((KEY, "d"), (replace(KEY, query=""), LIST_START)):
+        claim = await replica.acquire_lock(key, after, now=NOW)
         assert claim.fence
-        await replica.settle(key, after, claim)
-    await redis_store.settle(KEY, HEAD, mine)
-    theirs = await replica.claim(KEY, HEAD, now=NOW)
+        await replica.release_lock(key, after, claim)
+    await redis_store.release_lock(KEY, LIST_START, mine)
+    theirs = await replica.acquire_lock(KEY, LIST_START, now=NOW)
     assert theirs.fence
-    await replica.settle(KEY, HEAD, theirs)
+    await replica.release_lock(KEY, LIST_START, theirs)
 
 
 async def test_a_claim_that_was_lost_gives_nothing_back(redis_store: RedisStore, replica: RedisStore) -> None:
     """Who comes back too late does not free the claim of the one that followed."""
-    mine = await redis_store.claim(KEY, HEAD, now=NOW)
-    await redis_store.redis.delete(redis_store.names.claim(KEY, HEAD))
-    theirs = await replica.claim(KEY, HEAD, now=NOW)
-    await redis_store.settle(KEY, HEAD, mine)
-    assert (await redis_store.claim(KEY, HEAD, now=NOW)).fence is None
-    await replica.settle(KEY, HEAD, theirs)
+    mine = await redis_store.acquire_lock(KEY, LIST_START, now=NOW)
+    await redis_store.redis.delete(redis_store.names.fetch_lock(KEY, LIST_START))
+    theirs = await replica.acquire_lock(KEY, LIST_START, now=NOW)
+    await redis_store.release_lock(KEY, LIST_START, mine)
+    assert (await redis_store.acquire_lock(KEY, LIST_START, now=NOW)).fence is None
+    await replica.release_lock(KEY, LIST_START, theirs)
 
 
 async def test_a_late_put_does_not_replace_a_later_claim_s(redis_store: RedisStore) -> None:
     """A span fetched under a lower fence is dropped where one of a higher is there."""
-    await redis_store.put(KEY, a_span(HEAD, 5), keep_s=60.0, now=NOW, fence=7)
-    await redis_store.put(KEY, a_span(HEAD, 2), keep_s=60.0, now=NOW, fence=6)
-    assert [piece.count for piece in (await redis_store.chain(KEY, HEAD, 9, now=NOW)).pieces] == [5]
-    await redis_store.put(KEY, a_span(HEAD, 3), keep_s=60.0, now=NOW, fence=8)
-    assert [piece.count for piece in (await redis_store.chain(KEY, HEAD, 9, now=NOW)).pieces] == [3]
+    await redis_store.put(KEY, a_span(LIST_START, 5), keep_s=60.0, now=NOW, fence=7)
+    await redis_store.put(KEY, a_span(LIST_START, 2), keep_s=60.0, now=NOW, fence=6)
+    assert [piece.count for piece in (await redis_store.lookup(KEY, LIST_START, 9, now=NOW)).slices] == [5]
+    await redis_store.put(KEY, a_span(LIST_START, 3), keep_s=60.0, now=NOW, fence=8)
+    assert [piece.count for piece in (await redis_store.lookup(KEY, LIST_START, 9, now=NOW)).slices] == [3]
 
 
 async def test_who_waits_for_a_claim_waits_no_longer_than_it_may(redis_store: RedisStore, replica: RedisStore) -> None:
     """A claim that nobody holds is settled at once, and one that is held after the time given."""
     async with asyncio.timeout(30):
-        await replica.settled(KEY, HEAD, timeout_s=60.0)
-        claim = await redis_store.claim(KEY, HEAD, now=NOW)
-        await replica.settled(KEY, HEAD, timeout_s=0.01)
-    await redis_store.settle(KEY, HEAD, claim)
+        await replica.wait_for_release(KEY, LIST_START, timeout_s=60.0)
+        claim = await redis_store.acquire_lock(KEY, LIST_START, now=NOW)
+        await replica.wait_for_release(KEY, LIST_START, timeout_s=0.01)
+    await redis_store.release_lock(KEY, LIST_START, claim)
 
 
 @pytest.mark.parametrize("origin", ["https://ims.example", "https://ims.example:443", "https://IMS.example/"])
 def test_an_upstream_is_known_however_it_is_spelt(origin: str) -> None:
     """Case and a default port make no other upstream; scheme, host and port do."""
-    same = of_upstream(PREFIX, "https://ims.example")
+    same = prefix_for_upstream(PREFIX, "https://ims.example")
     assert same.startswith(PREFIX)
-    assert of_upstream(PREFIX, origin) == same
+    assert prefix_for_upstream(PREFIX, origin) == same
     for other in ("http://ims.example", "https://ims.example:8443", "https://ims2.example", "http://ims.example:443"):
-        assert of_upstream(PREFIX, other) != same
+        assert prefix_for_upstream(PREFIX, other) != same
 
 
 async def test_large_span_is_sealed_in_a_thread(redis_store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,6 +378,6 @@ async def test_large_span_is_sealed_in_a_thread(redis_store: RedisStore, monkeyp
     large = replace(small, body=small.body + b" " * OFF_LOOP_BYTES)
     for span in (small, large):
         await keep(redis_store, span)
-        (piece,) = (await redis_store.chain(KEY, HEAD, 4, now=NOW)).pieces
+        (piece,) = (await redis_store.lookup(KEY, LIST_START, 4, now=NOW)).slices
         assert (piece.span.body, piece.span.ids) == (span.body, span.ids)
     assert [each is threading.main_thread() for each in threads] == [True, False]

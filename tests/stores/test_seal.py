@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.storage.sealing import Seal, sealing
+from proxy.storage.sealing import Seal, make_seal
 from proxy.storage.serialization import decode, encode
 from tests.stores.builders import a_span
 
@@ -16,7 +16,7 @@ SPAN = a_span()
 @pytest.mark.parametrize("kind", ["none", "mac", "encrypt"])
 def test_what_is_sealed_is_opened(kind: str) -> None:
     """Every seal opens what it closed, under the same name."""
-    seal = sealing(kind, [KEY])
+    seal = make_seal(kind, [KEY])
     value = encode(SPAN, key=NAME, seal=seal)
     span = decode(value, key=NAME, seal=seal)
     assert span == SPAN
@@ -25,15 +25,15 @@ def test_what_is_sealed_is_opened(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["mac", "encrypt"])
 def test_a_value_that_was_made_without_the_key_is_none(kind: str) -> None:
     """Whoever writes to Redis can make a checksum, but no value that is believed."""
-    seal = sealing(kind, [KEY])
-    for forger in (sealing("none", []), sealing(kind, [OTHER])):
+    seal = make_seal(kind, [KEY])
+    for forger in (make_seal("none", []), make_seal(kind, [OTHER])):
         assert decode(encode(SPAN, key=NAME, seal=forger), key=NAME, seal=seal) is None
 
 
 @pytest.mark.parametrize("kind", ["none", "mac", "encrypt"])
 def test_every_byte_counts(kind: str) -> None:
     """A value with any one byte altered, or cut short, is none; so is one moved to another name."""
-    seal = sealing(kind, [KEY])
+    seal = make_seal(kind, [KEY])
     value = encode(SPAN, key=NAME, seal=seal)
 
     def none(of: bytes, name: bytes = NAME) -> bool:
@@ -48,7 +48,7 @@ def test_every_byte_counts(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["mac", "encrypt"])
 def test_the_key_before_is_still_accepted(kind: str) -> None:
     """While keys are replaced, what the old one sealed is opened, and what is written is sealed with the new one."""
-    old, both, new = sealing(kind, [OTHER]), sealing(kind, [KEY, OTHER]), sealing(kind, [KEY])
+    old, both, new = make_seal(kind, [OTHER]), make_seal(kind, [KEY, OTHER]), make_seal(kind, [KEY])
 
     def opens(seal: Seal, value: bytes) -> bool:
         return decode(value, key=NAME, seal=seal) == SPAN
@@ -61,8 +61,8 @@ def test_the_key_before_is_still_accepted(kind: str) -> None:
 def test_only_encryption_hides_images() -> None:
     """Encrypted, nothing of an image's bytes can be read, and the same span is never the same bytes twice."""
     image = bytes(SPAN.body)
-    assert image in encode(SPAN, key=NAME, seal=sealing("mac", [KEY]))
-    seal = sealing("encrypt", [KEY])
+    assert image in encode(SPAN, key=NAME, seal=make_seal("mac", [KEY]))
+    seal = make_seal("encrypt", [KEY])
     first, second = (encode(SPAN, key=NAME, seal=seal) for _ in range(2))
     assert first != second
     assert image not in first

@@ -13,13 +13,13 @@ import orjson
 import pytest
 from redis.asyncio.client import PubSub
 
-from proxy.core.cache_key import EVERYTHING
-from proxy.core.span import HEAD
+from proxy.core.cache_key import ALL_TAG
+from proxy.core.span import LIST_START
 from proxy.errors import StoreUnavailableError
 from proxy.observability.event_loop import LoopClock
-from proxy.storage.circuit_breaker import SILENT_WAITS
+from proxy.storage.circuit_breaker import MAX_SILENT_WAITS
 from proxy.storage.memory import MemoryStore
-from proxy.storage.redis import connected
+from proxy.storage.redis import connect
 from proxy.storage.tiered import OutageMode, TieredStore
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
@@ -50,14 +50,14 @@ async def a_replica(
     outage_mode: OutageMode = OutageMode.CONSISTENT,
 ) -> AsyncIterator[TieredStore]:
     """Give the store of one replica, its bus up if it *listens_first*."""
-    far = connected(url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=timeout_s)
+    far = connect(url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=timeout_s)
     store = TieredStore(
         MemoryStore(1 << 20),
         far,
         near_ttl_s=near_ttl_s,
         stale_s=60.0,
         timeout_s=timeout_s,
-        failed=failed,
+        on_failure=failed,
         loop_clock=LoopClock(),
         outage_mode=outage_mode,
     )
@@ -113,11 +113,11 @@ async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(own_server: 
     async with a_replica(own_server.url, timeout_s=LIMIT_S, failed=failures.append) as store:
         own_server.pause()
         for number in range(40):
-            await store.chain(replace(KEY, query=f"name={number}"), HEAD, 5, now=NOW)
+            await store.lookup(replace(KEY, query=f"name={number}"), LIST_START, 5, now=NOW)
         assert store.breaker.is_open
         own_server.resume()
         await until(lambda: not store.breaker.is_open)
-    assert len(failures) <= SILENT_WAITS
+    assert len(failures) <= MAX_SILENT_WAITS
 
 
 async def test_a_frozen_redis_holds_up_a_hundred_callers_once(own_server: RedisServer) -> None:
@@ -125,7 +125,7 @@ async def test_a_frozen_redis_holds_up_a_hundred_callers_once(own_server: RedisS
     async with a_replica(own_server.url, timeout_s=LIMIT_S) as store:
         own_server.pause()
         keys = [replace(KEY, query=f"name={number}") for number in range(100)]
-        took = await seconds(asyncio.gather(*(store.chain(key, HEAD, 5, now=NOW) for key in keys)))
+        took = await seconds(asyncio.gather(*(store.lookup(key, LIST_START, 5, now=NOW) for key in keys)))
         own_server.resume()
     assert took < len(keys) * LIMIT_S / 2, "one after the other they wait twice as long"
 
@@ -133,10 +133,10 @@ async def test_a_frozen_redis_holds_up_a_hundred_callers_once(own_server: RedisS
 async def test_memory_that_could_only_join_a_page_is_not_enough_where_none_may_be(own_server: RedisServer) -> None:
     """Where one span has to hold all, another replica's that does is found in Redis, though memory has every image."""
     async with a_replica(own_server.url) as here, a_replica(own_server.url) as there:
-        await keep(here, a_span(HEAD, 3), a_span("c", 3))
+        await keep(here, a_span(LIST_START, 3), a_span("c", 3))
         await keep(there, a_span("a", 8, fetched_at=NOW + 1))
-        found = await here.chain(KEY, "b", 4, joinable=False, now=NOW + 1)
-        assert [(piece.span.after, piece.start) for piece in found.pieces] == [("a", 1)]
+        found = await here.lookup(KEY, "b", 4, can_join=False, now=NOW + 1)
+        assert [(piece.span.marker, piece.start) for piece in found.slices] == [("a", 1)]
 
 
 async def test_a_killed_redis_costs_no_caller_an_answer(own_server: RedisServer) -> None:
@@ -144,8 +144,8 @@ async def test_a_killed_redis_costs_no_caller_an_answer(own_server: RedisServer)
     async with a_replica(own_server.url) as store:
         await keep(store, a_span())
         own_server.kill()
-        assert await seconds(store.chain(KEY, "zzz", 5, now=NOW)) < WITHIN_S, "refused connections are not waited for"
-        claim = await store.claim(KEY, HEAD, now=NOW)
+        assert await seconds(store.lookup(KEY, "zzz", 5, now=NOW)) < WITHIN_S, "refused connections are not waited for"
+        claim = await store.acquire_lock(KEY, LIST_START, now=NOW)
         assert claim.fence is not None, "without Redis every replica is on its own"
         await seconds(store.put(KEY, replace(a_span(), generation=claim.state.generation), keep_s=60, now=NOW))
         own_server.start()
@@ -153,7 +153,7 @@ async def test_a_killed_redis_costs_no_caller_an_answer(own_server: RedisServer)
         await until(partial(listens, store))
         await keep(store, a_span())
         async with a_replica(own_server.url) as other:
-            assert await chained(other) == [(HEAD, 0)]
+            assert await chained(other) == [(LIST_START, 0)]
 
 
 async def test_what_one_replica_invalidates_no_other_uses(own_server: RedisServer) -> None:
@@ -162,24 +162,24 @@ async def test_what_one_replica_invalidates_no_other_uses(own_server: RedisServe
         for number in range(10):
             await keep(one, a_span(fetched_at=NOW + number))
             for store in (one, other):
-                found = await store.chain(KEY, HEAD, 4, now=NOW + number)
-                assert [piece.span.generation for piece in found.pieces] == [found.state.generation]
-            await one.invalidate([EVERYTHING] if number % 2 else KEY.scopes[1:2], now=NOW + number)
+                found = await store.lookup(KEY, LIST_START, 4, now=NOW + number)
+                assert [piece.span.generation for piece in found.slices] == [found.state.generation]
+            await one.invalidate([ALL_TAG] if number % 2 else KEY.tags[1:2], now=NOW + number)
             for store in (one, other):
-                found = await store.chain(KEY, HEAD, 4, now=NOW + number)
-                assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+                found = await store.lookup(KEY, LIST_START, 4, now=NOW + number)
+                assert all(piece.span.generation != found.state.generation for piece in found.slices)
 
 
 async def test_news_that_come_late_bring_nothing_back(own_server: RedisServer) -> None:
     """Of two writes at once the one that Redis knew first is told last: what was fetched between them is not used."""
     async with a_replica(own_server.url) as one, a_replica(own_server.url) as other:
-        await one.far.invalidate([EVERYTHING], now=NOW)
+        await one.far.invalidate([ALL_TAG], now=NOW)
         await keep(other, a_span())
-        await other.invalidate([EVERYTHING], now=NOW)
-        await one.bus.tell([EVERYTHING], unsettled_until=0.0)
+        await other.invalidate([ALL_TAG], now=NOW)
+        await one.bus.publish([ALL_TAG], pending_until=0.0)
         for store in (one, other):
-            found = await store.chain(KEY, HEAD, 4, now=NOW)
-            assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+            found = await store.lookup(KEY, LIST_START, 4, now=NOW)
+            assert all(piece.span.generation != found.state.generation for piece in found.slices)
 
 
 async def test_a_writer_waits_for_each_replica_and_not_for_so_many(own_server: RedisServer) -> None:
@@ -188,7 +188,7 @@ async def test_a_writer_waits_for_each_replica_and_not_for_so_many(own_server: R
         redis, names = store.far.redis, store.far.names
         await redis.zadd(names.replicas, {"cut-off": 2**40})
         await newcomer.subscribe(names.channel)
-        telling = asyncio.create_task(store.bus.tell([EVERYTHING], unsettled_until=0.0))
+        telling = asyncio.create_task(store.bus.publish([ALL_TAG], pending_until=0.0))
         told = await news(newcomer)
         for name in ("newcomer", "newcomer"):
             await redis.publish(f"{names.channel}:{told['to']}", f"a:{told['of']}:{name}")
@@ -209,9 +209,9 @@ async def test_a_write_while_redis_is_frozen_returns_in_bounded_time(own_server:
         await until(partial(kept, store))
         own_server.pause()
         async with asyncio.timeout(WITHIN_S):
-            await store.invalidate([EVERYTHING], now=NOW)
-        found = await store.chain(KEY, HEAD, 4, now=NOW)
-        assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+            await store.invalidate([ALL_TAG], now=NOW)
+        found = await store.lookup(KEY, LIST_START, 4, now=NOW)
+        assert all(piece.span.generation != found.state.generation for piece in found.slices)
         own_server.resume()
 
 
@@ -219,13 +219,13 @@ async def test_a_restarted_redis_brings_nothing_back(own_server: RedisServer) ->
     """What memory learnt from a server that has lost its generations is not believed as it was."""
     async with a_replica(own_server.url) as one, a_replica(own_server.url) as other:
         await keep(one, a_span())
-        await one.invalidate([EVERYTHING], now=NOW)
+        await one.invalidate([ALL_TAG], now=NOW)
         own_server.restart()
         for store in (one, other):
             await until(partial(answers, store))
             await until(partial(listens, store))
-            found = await store.chain(KEY, HEAD, 4, now=NOW)
-            assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+            found = await store.lookup(KEY, LIST_START, 4, now=NOW)
+            assert all(piece.span.generation != found.state.generation for piece in found.slices)
 
 
 async def test_a_restarted_redis_gets_the_secret_again(own_server: RedisServer) -> None:
@@ -242,11 +242,11 @@ async def test_a_restarted_redis_gets_the_secret_again(own_server: RedisServer) 
 async def test_who_waits_for_another_replica_is_woken_when_it_is_done(own_server: RedisServer) -> None:
     """The claim that was given back wakes the waiting replica long before its time is up."""
     async with a_replica(own_server.url) as one, a_replica(own_server.url) as other:
-        claim = await one.claim(KEY, HEAD, now=NOW)
-        assert (await other.claim(KEY, HEAD, now=NOW)).fence is None
-        waiting = asyncio.create_task(other.settled(KEY, HEAD, timeout_s=2 * WITHIN_S))
+        claim = await one.acquire_lock(KEY, LIST_START, now=NOW)
+        assert (await other.acquire_lock(KEY, LIST_START, now=NOW)).fence is None
+        waiting = asyncio.create_task(other.wait_for_release(KEY, LIST_START, timeout_s=2 * WITHIN_S))
         await asyncio.sleep(0)
-        await one.settle(KEY, HEAD, claim)
+        await one.release_lock(KEY, LIST_START, claim)
         async with asyncio.timeout(WITHIN_S):
             await waiting
 
@@ -255,14 +255,14 @@ async def test_closing_ends_whatever_the_channel_was_doing(server: RedisServer) 
     """At any moment of its beat the channel stops when it is told to, and the process can end."""
     others = asyncio.all_tasks()
     for moment in range(20):
-        far = connected(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=LIMIT_S)
+        far = connect(server.url, prefix=PREFIX, keep_s=KEEP_S, timeout_s=LIMIT_S)
         store = TieredStore(
             MemoryStore(1 << 20),
             far,
             near_ttl_s=0.01,
             stale_s=60.0,
             timeout_s=LIMIT_S,
-            failed=lambda _: None,
+            on_failure=lambda _: None,
             loop_clock=LoopClock(),
         )
         store.start()
@@ -297,9 +297,9 @@ async def test_a_message_that_can_t_be_read_is_taken_for_news_that_were_missed(
         await store.far.redis.publish(store.far.names.channel, message)
         await until(lambda: store.epoch not in (None, before))
         await until(partial(listens, other))
-        await other.invalidate([EVERYTHING], now=NOW)
-        found = await store.chain(KEY, HEAD, 1, now=NOW)
-        assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+        await other.invalidate([ALL_TAG], now=NOW)
+        found = await store.lookup(KEY, LIST_START, 1, now=NOW)
+        assert all(piece.span.generation != found.state.generation for piece in found.slices)
 
 
 async def test_a_replica_s_name_that_is_no_text_holds_nobody_up(own_server: RedisServer) -> None:
@@ -308,15 +308,15 @@ async def test_a_replica_s_name_that_is_no_text_holds_nobody_up(own_server: Redi
         await store.far.redis.zadd(store.far.names.replicas, {b"\xff": 2**40})
         async with a_replica(own_server.url) as other:
             await keep(store, a_span())
-            await other.invalidate([EVERYTHING], now=NOW)
-            found = await store.chain(KEY, HEAD, 4, now=NOW)
-            assert all(piece.span.generation != found.state.generation for piece in found.pieces)
+            await other.invalidate([ALL_TAG], now=NOW)
+            found = await store.lookup(KEY, LIST_START, 4, now=NOW)
+            assert all(piece.span.generation != found.state.generation for piece in found.slices)
 
 
 async def fresh_at(store: TieredStore, now: float) -> bool:
     """Return whether *store* answers at *now* from a span that was kept at NOW."""
-    found = await store.chain(KEY, HEAD, 4, now=now)
-    return any(piece.span.generation == found.state.generation for piece in found.pieces)
+    found = await store.lookup(KEY, LIST_START, 4, now=now)
+    return any(piece.span.generation == found.state.generation for piece in found.slices)
 
 
 async def lose_redis(server: RedisServer, *stores: TieredStore) -> None:
@@ -331,7 +331,7 @@ async def test_lone_replica_believes_its_memory_to_the_end_of_its_lifetimes(own_
         assert await fresh_at(store, NOW + 30)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await store.invalidate([EVERYTHING], now=NOW + 30)
+        await store.invalidate([ALL_TAG], now=NOW + 30)
         assert loop.time() - began < NEAR_TTL_S, "a write waits for nobody"
         assert not await fresh_at(store, NOW + 30)
 
@@ -353,13 +353,13 @@ async def test_replica_whose_peer_has_just_gone_is_not_taken_to_be_alone(own_ser
         await keep_for_long(store)
         await lose_redis(own_server, store)
         async with a_replica(own_server.url, listens_first=False) as successor:
-            await successor.invalidate([EVERYTHING], now=NOW + 2 * NEAR_TTL_S)
+            await successor.invalidate([ALL_TAG], now=NOW + 2 * NEAR_TTL_S)
             assert not await fresh_at(store, NOW + 2 * NEAR_TTL_S)
 
 
 async def keep_for_long(store: TieredStore) -> None:
     """Keep a span for long after its lifetime, in memory at least."""
-    claim = await store.claim(KEY, HEAD, now=NOW)
+    claim = await store.acquire_lock(KEY, LIST_START, now=NOW)
     with suppress(StoreUnavailableError):
         await store.put(KEY, replace(a_span(), generation=claim.state.generation), keep_s=600, now=NOW)
 
@@ -377,7 +377,7 @@ async def test_outage_mode_says_how_long_memory_is_believed_where_others_were_se
         assert await fresh_at(store, NOW + 2 * NEAR_TTL_S) == (mode is OutageMode.AVAILABLE)
         assert await fresh_at(store, NOW + lifetime_s - 1) == (mode is OutageMode.AVAILABLE)
         assert not await fresh_at(store, NOW + lifetime_s + 1), "then writes through others are seen"
-        found = await store.chain(KEY, HEAD, 4, now=NOW + lifetime_s + 1)
+        found = await store.lookup(KEY, LIST_START, 4, now=NOW + lifetime_s + 1)
         assert found.unconfirmed, "it is there for a caller who otherwise gets nothing"
 
 
@@ -387,7 +387,7 @@ async def test_memory_is_believed_while_the_bus_lives_whatever_becomes_of_comman
         await keep(store, a_span())
         store.breaker.open_reason = "the test says so"
         assert await fresh_at(store, NOW + 30)
-        await other.invalidate([EVERYTHING], now=NOW + 30)
+        await other.invalidate([ALL_TAG], now=NOW + 30)
         assert not await fresh_at(store, NOW + 30)
         store.breaker.open_reason = ""
 
@@ -395,13 +395,13 @@ async def test_memory_is_believed_while_the_bus_lives_whatever_becomes_of_comman
 async def test_lock_that_was_granted_too_late_is_released(own_server: RedisServer) -> None:
     async with a_replica(own_server.url, timeout_s=LIMIT_S) as store, a_replica(own_server.url) as other:
         own_server.pause()
-        claim = await store.claim(KEY, HEAD, now=NOW)
+        claim = await store.acquire_lock(KEY, LIST_START, now=NOW)
         assert claim.fence == 0, "the request goes on without it"
         own_server.resume()
 
         async def is_free() -> bool:
-            theirs = await other.claim(KEY, HEAD, now=NOW)
-            await other.settle(KEY, HEAD, theirs)
+            theirs = await other.acquire_lock(KEY, LIST_START, now=NOW)
+            await other.release_lock(KEY, LIST_START, theirs)
             return bool(theirs.fence)
 
         await until(is_free)
@@ -410,18 +410,18 @@ async def test_lock_that_was_granted_too_late_is_released(own_server: RedisServe
 async def test_span_is_in_redis_when_put_returns_where_another_replica_may_ask_for_it(own_server: RedisServer) -> None:
     """The client that got the page may ask another replica for the next one."""
     async with a_replica(own_server.url) as store, a_replica(own_server.url) as other:
-        await until(lambda: not store.bus.alone)
+        await until(lambda: not store.bus.is_alone)
         for number in range(20):
             key = replace(KEY, query=f"name={number}")
-            state = (await store.chain(key, HEAD, 1, now=NOW)).state
+            state = (await store.lookup(key, LIST_START, 1, now=NOW)).state
             await store.put(key, a_span(generation=state.generation), keep_s=KEEP_S, now=NOW)
-            assert await chained(other, key=key) == [(HEAD, 0)]
+            assert await chained(other, key=key) == [(LIST_START, 0)]
 
 
 async def test_put_does_not_wait_for_a_frozen_redis(own_server: RedisServer) -> None:
     """It waits for as long as an answer may be held up for other replicas, and no longer."""
     async with a_replica(own_server.url, timeout_s=30.0) as store, a_replica(own_server.url):
-        await until(lambda: not store.bus.alone)
+        await until(lambda: not store.bus.is_alone)
         own_server.pause()
         try:
             assert await seconds(store.put(KEY, a_span(), keep_s=KEEP_S, now=NOW)) < 10

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import StoreUnavailableError
-from proxy.storage.redis import connected
+from proxy.storage.redis import connect
 from tests.harness.certificates import Authority, Pair
 from tests.harness.ports import free_port
 from tests.harness.processes import LOOPBACK
@@ -56,7 +56,7 @@ async def test_a_certificate_without_key_identifier_is_accepted_on_request(
     async with a_server(authority.pair("redis", "127.0.0.1")) as (port, came):
         service = "/lists" if "sentinel" in kind else ""
         url = f"{kind}://127.0.0.1:{port}{service}?ssl_ca_certs={authority.file}{more}"
-        store = connected(url, prefix="p:", keep_s=60.0, timeout_s=10.0)
+        store = connect(url, prefix="p:", keep_s=60.0, timeout_s=10.0)
         try:
             with pytest.raises(StoreUnavailableError) as failed:
                 await store.ping()

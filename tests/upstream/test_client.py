@@ -12,7 +12,7 @@ import pytest
 
 from proxy.core.messages import Fields, Request, Response
 from proxy.errors import ProxyError
-from proxy.http.negotiation import decoded, encoded
+from proxy.http.negotiation import decode, encode
 from proxy.upstream.client import UpstreamClient
 from tests.web.origin import End, Origin, an_origin
 
@@ -154,13 +154,13 @@ async def test_large_coded_answer_is_decoded_in_a_thread(
 
     def noting(body: bytes, coding: str, *, at_most: int) -> bytes | None:
         threads.append(threading.current_thread())
-        return decoded(body, coding, at_most=at_most)
+        return decode(body, coding, max_bytes=at_most)
 
     monkeypatch.setattr("proxy.upstream.client.decoded", noting)
     async with a_client(origin.url) as client:
         end = await connected(client, origin)
         for plain in (b"small" * 200, random.Random(7).randbytes(20_000)):
-            coded = encoded(plain, coding)
+            coded = encode(plain, coding)
             head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {len(coded)}\r\n\r\n".encode()
             _, answer = await asked(client, end, a_request(), head + coded)
             assert answer.body == plain

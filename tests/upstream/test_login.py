@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from proxy.upstream.auth import SharedLogin
-from proxy.upstream.keystone import Issued
+from proxy.upstream.keystone import IssuedToken
 
 
 class Shelf:
@@ -16,23 +16,23 @@ class Shelf:
         self.kept_by_another: bytes | None = None
         self.released: list[str] = []
 
-    async def kept(self, order: str) -> bytes | None:
-        """See `proxy.upstream.auth.Vault`."""
+    async def load(self, order: str) -> bytes | None:
+        """See `proxy.upstream.auth.SecretStore`."""
         return self.secrets.get(order)
 
-    async def keep(self, order: str, value: bytes, *, for_s: float) -> None:
-        """See `proxy.upstream.auth.Vault`."""
+    async def save(self, order: str, value: bytes, *, for_s: float) -> None:
+        """See `proxy.upstream.auth.SecretStore`."""
         assert for_s > 0
         self.secrets[order] = value
 
-    async def claimed(self, order: str) -> bool:
-        """See `proxy.upstream.auth.Vault`. What another replica kept just before is there afterwards."""
+    async def acquire_lock(self, order: str) -> bool:
+        """See `proxy.upstream.auth.SecretStore`. What another replica kept just before is there afterwards."""
         if self.kept_by_another is not None:
             self.secrets[order] = self.kept_by_another
         return True
 
-    async def release(self, order: str) -> None:
-        """See `proxy.upstream.auth.Vault`."""
+    async def release_lock(self, order: str) -> None:
+        """See `proxy.upstream.auth.SecretStore`."""
         self.released.append(order)
 
 
@@ -45,13 +45,13 @@ class Replica:
         self.gate.set()
         self.login = SharedLogin(self._issue, self.shelf, clock=lambda: 0.0)
 
-    async def _issue(self, order: str) -> Issued:
+    async def _issue(self, order: str) -> IssuedToken:
         await self.gate.wait()
-        return Issued(f"of {order}", 0.0, 1000.0)
+        return IssuedToken(f"of {order}", 0.0, 1000.0)
 
     async def token(self, order: str) -> str:
         """Return the token that the login gives."""
-        return (await self.login.issued(order, None)).token
+        return (await self.login.get_token(order, None)).token
 
 
 async def test_a_token_is_kept_for_the_other_replicas() -> None:

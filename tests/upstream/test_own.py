@@ -7,21 +7,21 @@ from contextlib import AbstractAsyncContextManager, suppress
 
 import pytest
 
-from proxy.core.call_context import ANYBODY, Claimant
-from proxy.core.messages import Exchange, Fields, Request, Response
+from proxy.core.call_context import DEFAULT_CONTEXT, CallContext
+from proxy.core.messages import Fields, Request, Response, StreamedResponse
 from proxy.core.partition import Partitioner
 from proxy.core.signing import SigningKey
 from proxy.errors import IdentityChangedError, ProxyError, UpstreamUnreachableError
-from proxy.upstream.auth import Identity, KeyCredential, OwnIdentity, OwnUpstream, TokenCredential
-from proxy.upstream.keystone import Issued
+from proxy.upstream.auth import AccessKeyAuth, AuthenticatedUpstream, IdentitySnapshot, OwnIdentity, TokenAuth
+from proxy.upstream.keystone import IssuedToken
 
 NOW = 1_777_593_600.0
 PARTITIONER = Partitioner(b"sixteen bytes or more")
 
 
-def an_identity(name: str) -> Identity:
+def an_identity(name: str) -> IdentitySnapshot:
     """Return the identity with that name."""
-    return Identity((name,), SigningKey("", ""), f"a token for {name}")
+    return IdentitySnapshot((name,), SigningKey("", ""), f"a token for {name}")
 
 
 class World:
@@ -38,21 +38,21 @@ class World:
         self.refused: list[str | None] = []
         self.ordered: list[str] = []
         self.own = OwnIdentity(lambda: an_identity(self.whose), PARTITIONER)
-        self.credential = TokenCredential(self._issue, of=self.own.of, clock=lambda: self.now)
+        self.credential = TokenAuth(self._issue, identity_for=self.own.for_request, clock=lambda: self.now)
 
-    async def _issue(self, whose: Identity, refused: str | None) -> Issued:
+    async def _issue(self, whose: IdentitySnapshot, refused: str | None) -> IssuedToken:
         self.issued += 1
         self.refused.append(refused)
         self.ordered.append(whose.order)
         await self.gate.wait()
         if self.away:
             raise UpstreamUnreachableError("iam: away")
-        return Issued(f"token-{self.issued}", self.now, self.now + self.lifetime_s)
+        return IssuedToken(f"token-{self.issued}", self.now, self.now + self.lifetime_s)
 
     async def sent(self) -> Request:
         """Return a request that comes now as it goes up."""
-        claimant = Claimant(partition=self.own.partition.digest)
-        return await self.credential.put(Request("GET", "/v2/images", Fields(), "r", claimant=claimant))
+        claimant = CallContext(partition=self.own.partition.digest)
+        return await self.credential.apply(Request("GET", "/v2/images", Fields(), "r", context=claimant))
 
     async def token(self) -> str | None:
         """Return the token that goes up."""
@@ -97,9 +97,9 @@ async def test_only_the_token_that_was_refused_is_given_up() -> None:
     """A late 401 for an older token does not throw away the newer one."""
     world = World()
     first = await world.sent()
-    assert world.credential.refused(first)
+    assert world.credential.on_unauthorized(first)
     assert await world.token() == "token-2"
-    assert world.credential.refused(first)
+    assert world.credential.on_unauthorized(first)
     assert await world.token() == "token-2"
     assert world.refused == [None, "token-1"]
 
@@ -107,12 +107,12 @@ async def test_only_the_token_that_was_refused_is_given_up() -> None:
 async def test_tokens_that_are_all_refused_are_not_fetched_for_each_request() -> None:
     """Where the upstream refuses the token that replaced a refused one too, it is kept for a minute."""
     world = World()
-    assert world.credential.refused(await world.sent())
+    assert world.credential.on_unauthorized(await world.sent())
     for _ in range(20):
-        assert not world.credential.refused(await world.sent())
+        assert not world.credential.on_unauthorized(await world.sent())
     assert world.issued == 2
     world.now += 60.0
-    assert world.credential.refused(await world.sent())
+    assert world.credential.on_unauthorized(await world.sent())
     assert await world.token() == "token-3"
 
 
@@ -200,14 +200,14 @@ async def test_who_waited_for_the_login_of_another_is_not_logged_in_as_who_the_p
 async def test_a_request_is_sent_as_nobody_else_than_whom_it_is_for() -> None:
     """By signature or by token, for who the proxy was before and for nobody in particular: nothing is made."""
     world = World()
-    keys = KeyCredential(world.own.of, host="ims", project_id=None, clock=lambda: world.now)
-    before = Claimant(partition=world.own.partition.digest)
+    keys = AccessKeyAuth(world.own.for_request, host="ims", project_id=None, clock=lambda: world.now)
+    before = CallContext(partition=world.own.partition.digest)
     world.whose = "another user"
-    for claimant in (before, ANYBODY):
-        request = Request("GET", "/v2/images", Fields(), "r", claimant=claimant)
+    for claimant in (before, DEFAULT_CONTEXT):
+        request = Request("GET", "/v2/images", Fields(), "r", context=claimant)
         for credential in (keys, world.credential):
             with pytest.raises(IdentityChangedError):
-                await credential.put(request)
+                await credential.apply(request)
     assert world.issued == 0
 
 
@@ -222,17 +222,17 @@ async def test_a_refused_request_is_not_repeated_as_somebody_else() -> None:
             world.whose = "another user"
             return Response(401)
 
-        def exchange(self, request: Request) -> AbstractAsyncContextManager[Exchange]:
+        def stream(self, request: Request) -> AbstractAsyncContextManager[StreamedResponse]:
             raise AssertionError(request)
 
-    upstream = OwnUpstream(Refusing(), world.credential)
-    claimant = Claimant(partition=world.own.partition.digest)
+    upstream = AuthenticatedUpstream(Refusing(), world.credential)
+    claimant = CallContext(partition=world.own.partition.digest)
     with pytest.raises(IdentityChangedError):
-        await upstream.fetch(Request("GET", "/v2/images", Fields(), "r", claimant=claimant))
+        await upstream.fetch(Request("GET", "/v2/images", Fields(), "r", context=claimant))
     assert len(sent) == 1
 
 
 async def test_what_proves_an_identity_stands_in_no_representation() -> None:
     """Neither a secret nor an order for a token is told by what ends up in logs."""
-    identity = Identity(("a user",), SigningKey("AK", "its secret", "its token"), "an order with a password")
+    identity = IdentitySnapshot(("a user",), SigningKey("AK", "its secret", "its token"), "an order with a password")
     assert not [told for told in ("its secret", "its token", "password") if told in repr(identity)]

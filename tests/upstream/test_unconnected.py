@@ -11,7 +11,7 @@ import pytest
 from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http_exceptions import BadStatusLine
 
-from proxy.upstream.client import why_unanswered, why_unconnected
+from proxy.upstream.client import explain_connect_error, explain_response_error
 
 KEY = ConnectionKey("ims.example", 443, True, True, None, None, None)
 TLS = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1000)")
@@ -59,7 +59,7 @@ def unverified(code: int, message: str) -> aiohttp.ClientConnectorCertificateErr
 )
 def test_it_is_told_by_whose_number_it_is(error: aiohttp.ClientConnectorError, said: str) -> None:
     """The system's, the resolver's and OpenSSL's are numbers of different lists; no address is quoted."""
-    assert why_unconnected(error) == said
+    assert explain_connect_error(error) == said
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_it_is_told_by_whose_number_it_is(error: aiohttp.ClientConnectorError, s
 )
 def test_what_breaks_off_is_told_in_words(error: Exception, said: str) -> None:
     """Operators and callers read them, not the names of somebody's classes; the bytes that came are not quoted."""
-    assert why_unanswered(error) == said
+    assert explain_response_error(error) == said

@@ -129,7 +129,7 @@ async def test_without_descriptors_callers_wait_and_are_let_in_later(
 async def test_caller_who_never_begins_tls_does_not_keep_it_from_stopping(
     listening: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proxy.server.acceptor._HANDSHAKES_S", 0.01)
+    monkeypatch.setattr("proxy.server.acceptor._MAX_HANDSHAKE_WAIT_S", 0.01)
     pair = Authority(tmp_path).pair("server", "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.cert, pair.key)

@@ -36,14 +36,14 @@ async def test_nobody_is_told_that_it_is_ready_before_callers_can_come(
     upstream: Lookalike, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The port of operators opens behind the callers'."""
-    listening, opened = app.listening, []
+    listening, opened = app.open_sockets, []
 
     def noted(address: str) -> list[socket.socket]:
         bound = listening(address)
         opened.append(bound[0].getsockname()[1])
         return bound
 
-    monkeypatch.setattr(app, "listening", noted)
+    monkeypatch.setattr(app, "open_sockets", noted)
     async with app.running(settings_for(upstream.base_url)) as proxy:
         assert [f"http://127.0.0.1:{port}" for port in opened] == [proxy.url, proxy.admin_url]
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import cli
-from proxy.config.loading import ConfigurationError, loaded, sections
+from proxy.config.loading import ConfigurationError, load, sections
 from proxy.config.model import Section, masked
 
 URL = "http://up.example"
@@ -83,10 +83,10 @@ def test_what_is_shown_can_be_used_again(file: Path) -> None:
     )
     first = check("--config", str(file))
     assert first.exit_code == 0, first.stderr
-    settings = loaded(file, {}, {}).settings
+    settings = load(file, {}, {}).settings
     again = file.with_suffix(".again")
     again.write_text(first.stdout)
-    assert loaded(again, {}, {}).settings == settings
+    assert load(again, {}, {}).settings == settings
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_secrets_are_masked_and_read_from_files(tmp_path: Path) -> None:
     assert "hunter2" not in result.output
     assert f'secret = "***"  # file {secret}' in result.stdout
     assert 'url = "redis://user:***@redis.example:6379/0"' in result.stdout
-    assert loaded(
+    assert load(
         None, {"IMS_PROXY_IDENTITY__SECRET_FILE": str(secret)}, {("upstream", "url"): URL}
     ).settings.identity.secret
     for line in problems("--store", "mysql://user:hunter2@x", ADMIN__TOKEN="hunter2", IDENTITY__SECRET="hunter2"):
@@ -351,7 +351,7 @@ def test_a_byte_order_mark_is_no_part_of_a_file(file: Path, tmp_path: Path) -> N
     secret = tmp_path / "secret"
     secret.write_text("\ufeffhunter2-hunter2-hunter2\n", encoding="utf-8")
     file.write_text(f'\ufeff[identity]\nsecret_file = "{secret}"\n', encoding="utf-8")
-    kept = loaded(file, {}, {("upstream", "url"): URL}).settings.identity.secret
+    kept = load(file, {}, {("upstream", "url"): URL}).settings.identity.secret
     assert kept
     assert kept.get_secret_value() == "hunter2-hunter2-hunter2"
 
@@ -390,7 +390,7 @@ def secrets_of(model: type[Section]) -> list[str]:
 def test_the_error_holds_every_problem() -> None:
     """For callers in Python the problems are data."""
     with pytest.raises(ConfigurationError) as failed:
-        loaded(None, {"IMS_PROXY_CACHE__TTL_S": "x", "IMS_PROXY_NONSENSE": "1", "OTHER": "1"}, {})
+        load(None, {"IMS_PROXY_CACHE__TTL_S": "x", "IMS_PROXY_NONSENSE": "1", "OTHER": "1"}, {})
     assert {problem.setting for problem in failed.value.problems} == {
         "cache.ttl_s",
         "IMS_PROXY_NONSENSE",

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from proxy.demo.app import Lookalike
-from proxy.runtime.rlimits import left_to_callers
+from proxy.runtime.rlimits import max_client_connections
 from proxy.server.connection import Connection, Server
 from tests.web.conftest import a_proxy
 
@@ -67,15 +67,15 @@ async def test_a_request_that_has_just_come_is_under_way() -> None:
     async def handler(_: object) -> web.StreamResponse:
         return web.Response()
 
-    server = Server(handler, None, most=1, unread=lambda _status, _known_as: None)
+    server = Server(handler, None, max_connections=1, unread=lambda _status, _known_as: None)
     connection = server()
     assert isinstance(connection, Connection)
     connection.connection_made(Nowhere())
     async with asyncio.timeout(60):
-        while not connection.idle:
+        while not connection.is_idle:
             await asyncio.sleep(0)
     connection.data_received(ASKED)
-    assert not connection.idle
+    assert not connection.is_idle
     connection.connection_lost(None)
     await asyncio.sleep(0)  # in which its task ends
 
@@ -109,4 +109,4 @@ async def test_who_waits_for_an_answer_keeps_its_connection(upstream: Lookalike)
 )
 def test_callers_leave_some_files_to_others(limit: int, most: int) -> None:
     """To the upstream what it may have, to the store and operators a number; callers get a few in any case."""
-    assert left_to_callers(limit, upstream=64) == most
+    assert max_client_connections(limit, upstream=64) == most

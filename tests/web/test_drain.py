@@ -42,7 +42,7 @@ async def test_a_request_that_was_on_its_way_is_answered(
     upstream: Lookalike, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
     """It comes a moment after the order to stop; its answer says that it is the last, and ends the connection."""
-    monkeypatch.setattr("proxy.runtime.app._QUIET_S", 30.0)
+    monkeypatch.setattr("proxy.runtime.app._MAX_IDLE_WAIT_S", 30.0)
     stack = AsyncExitStack()
     proxy = await stack.enter_async_context(running(settings_for(upstream.base_url, server={"drain_s": 60})))
     async with asyncio.timeout(60):
@@ -153,7 +153,7 @@ async def test_an_idle_connection_is_answered_after_the_delay(
     upstream: Lookalike, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that arrives on it when the listener is closed already is not lost."""
-    monkeypatch.setattr("proxy.runtime.app._QUIET_S", 30.0)
+    monkeypatch.setattr("proxy.runtime.app._MAX_IDLE_WAIT_S", 30.0)
     stack, skip_delay = AsyncExitStack(), asyncio.Event()
     settings = settings_for(upstream.base_url, server={"drain_delay_s": NEVER_S, "drain_s": 60})
     proxy = await stack.enter_async_context(running(settings, skip_delay=skip_delay))

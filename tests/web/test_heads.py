@@ -11,14 +11,14 @@ from aiohttp.http_parser import HttpRequestParser, RawRequestMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.gateway.relevant_headers import DECISIVE
-from proxy.server.fast_path import alone, compared
+from proxy.gateway.relevant_headers import RELEVANT_FIELDS
+from proxy.server.fast_path import is_single_head, relevant_head
 
 BEGIN = b"GET /v2/images?limit=3 HTTP/1.1\r\nHost: proxy.test\r\nX-Auth-Token: alpha\r\n"
 
 names = st.sampled_from(
     [
-        *sorted(DECISIVE),
+        *sorted(RELEVANT_FIELDS),
         *("host", "connection", "content-length", "transfer-encoding", "te", "expect", "upgrade", "x-request-id"),
         *("user-agent", "x-trace", "x_auth_token", "x-auth-token ", " x-auth-token", "x-auth\ttoken", "", "é"),
     ]
@@ -57,7 +57,7 @@ def deciding(message: RawRequestMessage) -> list[tuple[bytes, bytes]]:
     return [
         (name.lower(), value)
         for name, value in message.raw_headers
-        if name.decode("latin-1").lower() in {*DECISIVE, "host"}
+        if name.decode("latin-1").lower() in {*RELEVANT_FIELDS, "host"}
     ]
 
 
@@ -69,7 +69,7 @@ def test_alike(first: bytes, some: list[bytes], data: st.DataObject, end: bytes)
     for line in more:
         other.insert(data.draw(st.integers(0, len(other))), line)
     one, two = (b"\r\n".join([first, *each]) + end for each in (some, other))
-    told, told_of_other = compared(one), compared(two)
+    told, told_of_other = relevant_head(one), relevant_head(two)
     if told is None or told_of_other is None or told[0] != told_of_other[0]:
         return
     ours, theirs = parsed(one), parsed(two)
@@ -79,15 +79,15 @@ def test_alike(first: bytes, some: list[bytes], data: st.DataObject, end: bytes)
     assert deciding(ours) == deciding(theirs)
     for name in ("method", "path", "version", "should_close", "compression", "upgrade", "chunked"):
         assert getattr(ours, name) == getattr(theirs, name)
-    assert alone(one)
-    assert alone(two)
+    assert is_single_head(one)
+    assert is_single_head(two)
 
 
 @given(st.lists(lines, max_size=5))
 def test_every_field_that_counts(some: list[bytes]) -> None:
     """Whatever the parser finds of the fields that count stands in what is compared, in the same order."""
     head = b"\r\n".join([b"GET /v2/images HTTP/1.1", *some]) + b"\r\n\r\n"
-    told, message = compared(head), parsed(head)
+    told, message = relevant_head(head), parsed(head)
     if told is None or message is None:
         return
     kept = [line.partition(b":") for line in told[0].split(b"\r\n")[1:]]
@@ -104,7 +104,7 @@ def test_every_field_that_counts(some: list[bytes]) -> None:
 )
 def test_left_out(line: bytes) -> None:
     """What can't change an answer is left out."""
-    assert compared(BEGIN + line + b"\r\n\r\n") == compared(BEGIN + b"\r\n")
+    assert relevant_head(BEGIN + line + b"\r\n\r\n") == relevant_head(BEGIN + b"\r\n")
 
 
 @pytest.mark.parametrize(
@@ -132,17 +132,17 @@ def test_left_out(line: bytes) -> None:
 )
 def test_not_plain(line: bytes) -> None:
     """What is not plain is for the parser."""
-    assert compared(BEGIN + line + b"\r\n\r\n") is None
+    assert relevant_head(BEGIN + line + b"\r\n\r\n") is None
 
 
 def test_bounds() -> None:
     """A head that the parser would find too long, in bytes or in lines, is left to it."""
-    assert compared(BEGIN + b"X-A: " + bytes(65536).replace(b"\0", b"a") + b"\r\n\r\n") is None
-    assert compared(BEGIN + b"X-A: 1\r\n" * 120 + b"\r\n") is None
+    assert relevant_head(BEGIN + b"X-A: " + bytes(65536).replace(b"\0", b"a") + b"\r\n\r\n") is None
+    assert relevant_head(BEGIN + b"X-A: 1\r\n" * 120 + b"\r\n") is None
 
 
 def test_bearer() -> None:
     """A key in `Authorization: Bearer` counts."""
-    told = compared(BEGIN + b"Authorization: Bearer one\r\n\r\n")
+    told = relevant_head(BEGIN + b"Authorization: Bearer one\r\n\r\n")
     assert told is not None
     assert b"Bearer one" in told[0]

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from proxy.demo.app import Call, Lookalike
-from proxy.http.negotiation import CODINGS, READABLE, decoded, encoded
+from proxy.http.negotiation import ACCEPTED_CODINGS, CODINGS, decode, encode
 from tests.web.conftest import BETA, Client, Proxy, a_proxy
 
 LIST = "/v2/images?__isregistered=true&limit=5"
@@ -79,7 +79,7 @@ async def test_a_coding_is_made_for_who_accepts_it(client: Client, accepted: str
     zipped = await client.ask(LIST, Accept_Encoding=accepted)
     plain = await client.ask(LIST, Accept_Encoding="gzip;q=0, identity")
     assert zipped.fields["Content-Encoding"] == coding
-    assert decoded(zipped.body, coding, at_most=len(plain.body)) == plain.body
+    assert decode(zipped.body, coding, max_bytes=len(plain.body)) == plain.body
     assert len(zipped.body) < len(plain.body)
     assert "Content-Encoding" not in plain.fields
     assert "Content-Encoding" not in (await client.ask(LIST)).fields
@@ -94,11 +94,11 @@ async def test_a_list_in_a_coding_that_was_asked_for_is_read(
     upstream.forget()
 
     async def script(_: Call) -> web.StreamResponse | None:
-        return web.Response(body=encoded(plain.body, coding), headers={"Content-Encoding": coding})
+        return web.Response(body=encode(plain.body, coding), headers={"Content-Encoding": coding})
 
     upstream.script = script
     assert (await client.ask(LIST)).ids == plain.ids
-    assert upstream.calls[0].headers["Accept-Encoding"] == READABLE
+    assert upstream.calls[0].headers["Accept-Encoding"] == ACCEPTED_CODINGS
     stored = await client.ask(LIST)
     assert stored.hit
     assert "Content-Encoding" not in stored.fields

@@ -10,10 +10,10 @@ from email.utils import formatdate
 
 import pytest
 
-from proxy.core.cache_key import EVERYTHING
+from proxy.core.cache_key import ALL_TAG
 from proxy.core.messages import Fields, Response
-from proxy.core.purge import Purge
-from proxy.server.fast_path import Peer
+from proxy.core.purge import PurgeOrder
+from proxy.server.fast_path import ReplayPeer
 from tests.gateway.conftest import ROWS
 from tests.model import Model
 from tests.web.world import LIFETIME_S, World, a_world, head
@@ -204,7 +204,7 @@ async def test_write(world: World) -> None:
 async def test_purge(world: World) -> None:
     """After a purge the upstream is asked."""
     line = await world.warm()
-    await world.gateway.purge(Purge((EVERYTHING,)))
+    await world.gateway.purge(PurgeOrder((ALL_TAG,)))
     await line.get()
     assert len(world.upstream.targets) == 1
 
@@ -391,7 +391,7 @@ async def test_nothing_is_kept_of_a_head(world: World) -> None:
     line.writer.close()
     await line.writer.wait_closed()
     await (await world.line()).get(token="beta")  # by its answer, the end of the other has arrived
-    kept = [each for each in gc.get_objects() if isinstance(each, Peer)]
+    kept = [each for each in gc.get_objects() if isinstance(each, ReplayPeer)]
     assert not any(b"nowhere-else" in getattr(each, name) for each in kept for name in ("_head", "_counting"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from proxy.admin.aggregate import merged, parsed, summed
+from proxy.admin.aggregate import merge_stats, parse_metrics, sum_metrics
 from proxy.admin.stats import Samples
 from proxy.observability.logging import Telemetry
 
@@ -63,9 +63,11 @@ def another() -> dict[str, Any]:
 def test_what_is_counted_is_added() -> None:
     """Requests and calls come from the metrics, and so do the quantiles."""
     telemetry = Telemetry()
-    telemetry.served(method="GET", route="list", status=200, cache_status="hit", elapsed_s=0.002, request_id="r")
-    telemetry.called(purpose="list", status="200", elapsed_s=0.1)
-    told = merged(Samples(telemetry.registry.collect()), [ONE, another()])
+    telemetry.record_request(
+        method="GET", route="list", status=200, cache_status="hit", elapsed_s=0.002, request_id="r"
+    )
+    telemetry.record_call(purpose="list", status="200", elapsed_s=0.1)
+    told = merge_stats(Samples(telemetry.registry.collect()), [ONE, another()])
     assert (told["requests"]["total"], told["upstream"]["calls"]) == (1, 1)
     assert told["requests"]["seconds"]["hit"]["p50_s"] is not None
     assert (told["processes"], told["uptime_s"], told["at"]) == (2, 50.0, 101.0)
@@ -73,7 +75,7 @@ def test_what_is_counted_is_added() -> None:
 
 def test_how_each_stands_is_put_together() -> None:
     """The budget's books are shared, and each process tells its own calls; trouble of one is trouble."""
-    told = merged(Samples([]), [ONE, another()])
+    told = merge_stats(Samples([]), [ONE, another()])
     assert (told["budget"]["used"], told["budget"]["left_ratio"]) == (8, 0.2)
     assert (told["budget"]["gates_closed"], told["budget"]["closed_for_s"]) == (1, 7.0)
     assert told["budget"]["without_store"] == {"mode": "share", "share": "1/2", "no_calls_for_s": 0.0}
@@ -81,7 +83,7 @@ def test_how_each_stands_is_put_together() -> None:
     assert told["breaker"] == {"open": True, "retry_in_s": 3.0, "refused": 5}
     assert told["concurrency"] == {"limit": 16, "under_way": 2}
     for each in ([ONE, another()], [another(), ONE]):
-        assert merged(Samples([]), each)["store"]["parts"] == {"memory": "ok", "redis": "left alone"}
+        assert merge_stats(Samples([]), each)["store"]["parts"] == {"memory": "ok", "redis": "left alone"}
     assert (told["store"]["bytes"], told["store"]["replicas"], told["store"]["errors"]) == (200, 2, {"chain": 2})
 
 
@@ -91,16 +93,16 @@ def test_event_loop_lag_of_several_workers_is_that_of_the_latest() -> None:
     late.watch_event_loop(lambda: 0.25)
     in_time.watch_event_loop(lambda: 0.003)
     for workers in ([late, in_time], [in_time, late]):
-        families = summed([parsed(each.exposition().decode()) for each in workers])
-        assert merged(Samples(families), [ONE, another()])["event_loop"] == {"lag_s": 0.25}
+        families = sum_metrics([parse_metrics(each.render_metrics().decode()) for each in workers])
+        assert merge_stats(Samples(families), [ONE, another()])["event_loop"] == {"lag_s": 0.25}
 
 
 def test_one_process_stays_as_it_is() -> None:
     """Nothing is lost or made up where there is nothing to add, nor where no limit is known."""
-    told = merged(Samples([]), [ONE])
+    told = merge_stats(Samples([]), [ONE])
     assert {name: told[name] for name in ("budget", "breaker", "concurrency", "store")} == {
         name: ONE[name] for name in ("budget", "breaker", "concurrency", "store")
     }
     unlimited = deepcopy(ONE)
     unlimited["budget"] |= {"allowance": None, "used": None, "left_ratio": None}
-    assert merged(Samples([]), [unlimited, unlimited])["budget"]["used"] is None
+    assert merge_stats(Samples([]), [unlimited, unlimited])["budget"]["used"] is None

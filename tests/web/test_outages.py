@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from proxy.demo.app import Lookalike
-from proxy.storage.circuit_breaker import SILENT_WAITS
+from proxy.storage.circuit_breaker import MAX_SILENT_WAITS
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy
 
 HANGS_S = 10.0
-MOST_WAITS = 4 * SILENT_WAITS  # of the first few requests, for what is stored and for the budget
+MOST_WAITS = 4 * MAX_SILENT_WAITS  # of the first few requests, for what is stored and for the budget
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from proxy.config.model import CacheSection, RouteSection
-from proxy.config.policies import resource_routes
+from proxy.config.policies import make_resource_routes
 from proxy.demo.app import Call, Lookalike
-from proxy.http.negotiation import decoded
+from proxy.http.negotiation import decode
 from proxy.resources.routes import IMAGES
 from tests.web.conftest import BETA, Client, a_proxy
 
@@ -67,7 +67,7 @@ async def test_an_answer_is_coded_for_who_accepts_it(client: Client) -> None:
     for coding in ("gzip", "zstd"):
         answers = [await client.ask(SCHEMA, Accept_Encoding=coding) for _ in range(3)]
         assert {answer.fields["Content-Encoding"] for answer in answers} == {coding}
-        assert all(decoded(answer.body, coding, at_most=1 << 20) == plain.body for answer in answers)
+        assert all(decode(answer.body, coding, max_bytes=1 << 20) == plain.body for answer in answers)
         tags |= {answer.fields["ETag"] for answer in answers}
         known = await client.ask(SCHEMA, Accept_Encoding=coding, If_None_Match=answers[0].fields["ETag"])
         assert known.status == 304
@@ -228,21 +228,21 @@ async def test_a_purge_drops_resources(upstream: Lookalike, order: bytes, droppe
 def test_routes_follow_from_the_settings() -> None:
     """Those of the configuration come first, each with the windows it does not name from the others."""
     section = RouteSection(path="/v2/images/*", ttl_s=5, stale_if_error_s=7)
-    routes = resource_routes(CacheSection(ttl_s=30, stale_while_revalidate_s=3, routes=(section,)))
-    own = routes.route("/v2/images/a")
+    routes = make_resource_routes(CacheSection(ttl_s=30, stale_while_revalidate_s=3, routes=(section,)))
+    own = routes.find("/v2/images/a")
     assert own is routes.routes[0]
     assert (own.policy.ttl_s, own.policy.stale_while_revalidate_s, own.policy.stale_if_error_s) == (5, 3, 7)
     assert routes.routes[1].path == IMAGES
-    schema, quota = routes.route(SCHEMA), routes.route("/v1/cloudimages/quota")
+    schema, quota = routes.find(SCHEMA), routes.find("/v1/cloudimages/quota")
     assert schema is not None
     assert quota is not None
     assert (schema.policy.ttl_s, quota.policy.ttl_s) == (3600, 30)
-    assert not any(route.public or route.vary for route in routes.routes)
+    assert not any(route.is_public or route.by_vary for route in routes.routes)
 
 
 def test_without_a_lifetime_nothing_is_stored() -> None:
     """Where lists are not stored, neither is a resource that no route names."""
-    assert resource_routes(CacheSection(ttl_s=0)).routes == ()
+    assert make_resource_routes(CacheSection(ttl_s=0)).routes == ()
 
 
 @pytest.mark.parametrize("path", ["", "v2/x", "/a b", "/a?b", "/a%20b", "/é", "/a#b"])

@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.cli.options import admin_port
-from proxy.cli.stats import Mood, lines, period, seconds, share, size
+from proxy.cli.options import make_admin_port
+from proxy.cli.stats import Tone, format_period, format_seconds, format_share, format_size, render_lines
 from proxy.demo.app import Lookalike
 from tests.web.conftest import Proxy, a_proxy
 from tests.web.origin import Origin
@@ -52,13 +52,13 @@ QUIET: dict[str, Any] = {
 }
 
 
-def shown(**changes: Any) -> dict[str, tuple[str, Mood]]:
+def shown(**changes: Any) -> dict[str, tuple[str, Tone]]:
     """Return what is shown of the quiet figures with *changes*, `section__name`, by label."""
     figures = deepcopy(QUIET)
     for name, value in changes.items():
         section, _, field = name.partition("__")
         figures[section][field] = value
-    return {label.strip(): (text, mood) for label, text, mood in lines(figures)}
+    return {label.strip(): (text, mood) for label, text, mood in render_lines(figures)}
 
 
 def test_a_quiet_proxy_is_shown_as_such() -> None:
@@ -70,41 +70,41 @@ def test_a_quiet_proxy_is_shown_as_such() -> None:
     assert told["latency"][0] == "stored 200 µs, 99 % 4.0 ms, fetched 50 ms, 99 % 1.2 s"
     assert told["loop lag"][0] == "3.0 ms at most in the last 10 s"
     assert told["store"][0] == "2.0 KiB of 1.0 MiB, 1 listing, 2 spans"
-    assert {mood for _, mood in told.values()} <= {Mood.PLAIN, Mood.GOOD}
+    assert {mood for _, mood in told.values()} <= {Tone.PLAIN, Tone.GOOD}
 
 
 @pytest.mark.parametrize(
     ("changes", "label", "text", "mood"),
     [
-        ({"budget__used": 199}, "budget", "199 of 200", Mood.BAD),
-        ({"budget__used": 160}, "budget", "160 of 200", Mood.WARN),
-        ({"budget__allowance": None}, "budget", "no limit known", Mood.PLAIN),
-        ({"budget__gates_closed": 1, "budget__closed_for_s": 90.0}, "gate", "closed for 1.5 min", Mood.BAD),
-        ({"budget__low": 2, "budget__thrift": {"readahead": 4}}, "thrift", "2 budgets low; spared read", Mood.WARN),
+        ({"budget__used": 199}, "budget", "199 of 200", Tone.BAD),
+        ({"budget__used": 160}, "budget", "160 of 200", Tone.WARN),
+        ({"budget__allowance": None}, "budget", "no limit known", Tone.PLAIN),
+        ({"budget__gates_closed": 1, "budget__closed_for_s": 90.0}, "gate", "closed for 1.5 min", Tone.BAD),
+        ({"budget__low": 2, "budget__thrift": {"readahead": 4}}, "thrift", "2 budgets low; spared read", Tone.WARN),
         (
             {"budget__without_store": {"mode": "share", "share": "1/2", "no_calls_for_s": 0.0}},
             "",
             "each replica has 1/2 of what was left",
-            Mood.WARN,
+            Tone.WARN,
         ),
         (
             {"budget__without_store": {"mode": "hold", "share": "1/2", "no_calls_for_s": 90.0}},
             "",
             "no calls for 1.5 min",
-            Mood.WARN,
+            Tone.WARN,
         ),
-        ({"budget__waiting": 3}, "waiting", "3 calls, 0 not made in time", Mood.WARN),
-        ({"budget__learnt": {"ip": {"calls": 5, "per_s": 1.0}}}, "ip", "5 in 1 s, as the upstream says", Mood.PLAIN),
-        ({"breaker__open": True, "breaker__retry_in_s": 2.0}, "breaker", "open, the upstream is tried again", Mood.BAD),
-        ({"breaker__refused": 1}, "breaker", "closed; 1 call not made while the upstream failed", Mood.GOOD),
-        ({"store__parts": {"redis": "left alone"}}, "redis", "left alone", Mood.BAD),
-        ({"event_loop__lag_s": 0.25}, "loop lag", "250 ms at most", Mood.WARN),
-        ({"store__errors": {"chain": 7}}, "failed", "chain 7", Mood.WARN),
-        ({"upstream__throttled": 2}, "", "2 refused as too many", Mood.WARN),
-        ({"requests__hit_ratio": None}, "hits", "90 of 100 requests, -", Mood.PLAIN),
+        ({"budget__waiting": 3}, "waiting", "3 calls, 0 not made in time", Tone.WARN),
+        ({"budget__learnt": {"ip": {"calls": 5, "per_s": 1.0}}}, "ip", "5 in 1 s, as the upstream says", Tone.PLAIN),
+        ({"breaker__open": True, "breaker__retry_in_s": 2.0}, "breaker", "open, the upstream is tried again", Tone.BAD),
+        ({"breaker__refused": 1}, "breaker", "closed; 1 call not made while the upstream failed", Tone.GOOD),
+        ({"store__parts": {"redis": "left alone"}}, "redis", "left alone", Tone.BAD),
+        ({"event_loop__lag_s": 0.25}, "loop lag", "250 ms at most", Tone.WARN),
+        ({"store__errors": {"chain": 7}}, "failed", "chain 7", Tone.WARN),
+        ({"upstream__throttled": 2}, "", "2 refused as too many", Tone.WARN),
+        ({"requests__hit_ratio": None}, "hits", "90 of 100 requests, -", Tone.PLAIN),
     ],
 )  # fmt: skip
-def test_what_is_the_matter_is_shown(changes: dict[str, Any], label: str, text: str, mood: Mood) -> None:
+def test_what_is_the_matter_is_shown(changes: dict[str, Any], label: str, text: str, mood: Tone) -> None:
     """In words, and in the colour of its weight."""
     said, felt = shown(**changes)[label]
     assert text in said
@@ -116,25 +116,25 @@ def test_rates_are_those_since_the_reading_before() -> None:
     later = deepcopy(QUIET) | {"at": 110.0}
     later["requests"] |= {"total": 150, "hits": 130}
     later["upstream"] |= {"calls": 9}
-    (said,) = [text for label, text, _ in lines(later, QUIET) if label == "now"]
+    (said,) = [text for label, text, _ in render_lines(later, QUIET) if label == "now"]
     assert said == "5.0 requests/s, 80.0 % hits, 0.1 calls/s"
-    (said,) = [text for label, text, _ in lines(QUIET, later) if label == "now"]
+    (said,) = [text for label, text, _ in render_lines(QUIET, later) if label == "now"]
     assert said == "restarted"
 
 
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (share(0.5), "50.0 %"),
-        (share(1.0), "100.0 %"),
-        (share(0.9987), "99.87 %"),
-        (size(0), "0 B"),
-        (size(5 * 1024**3), "5.0 GiB"),
-        (size(900 * 1024), "900 KiB"),
-        (seconds(0.25), "250 ms"),
-        (seconds(None), "-"),
-        (period(0.5), "0.5 s"),
-        (period(86400.0), "1 d"),
+        (format_share(0.5), "50.0 %"),
+        (format_share(1.0), "100.0 %"),
+        (format_share(0.9987), "99.87 %"),
+        (format_size(0), "0 B"),
+        (format_size(5 * 1024**3), "5.0 GiB"),
+        (format_size(900 * 1024), "900 KiB"),
+        (format_seconds(0.25), "250 ms"),
+        (format_seconds(None), "-"),
+        (format_period(0.5), "0.5 s"),
+        (format_period(86400.0), "1 d"),
     ],
 )
 def test_units(said: str, expected: str) -> None:
@@ -219,7 +219,7 @@ async def _seen(control: int, seen: bytearray, condition: Callable[[], bool]) ->
 def test_a_port_beyond_loopback_is_named_without_settings(tmp_path: Path) -> None:
     """What may listen where is for the proxy's own settings to say; a command goes where it is sent."""
     (tmp_path / "token").write_text("s3cr3t-token")
-    assert admin_port(None, admin="192.0.2.1:9090", token_file=tmp_path / "token").address == "192.0.2.1:9090"
+    assert make_admin_port(None, admin="192.0.2.1:9090", token_file=tmp_path / "token").address == "192.0.2.1:9090"
 
 
 @pytest.mark.parametrize(

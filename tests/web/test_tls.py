@@ -121,7 +121,7 @@ async def test_a_renewed_certificate_is_shown_without_dropping_a_connection(
     upstream: Lookalike, authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch, name: str | None
 ) -> None:
     """Who comes after the renewal sees the new one; who is connected goes on; a half-renewed pair changes nothing."""
-    monkeypatch.setattr(watched, "LOOK_S", 0.0)
+    monkeypatch.setattr(watched, "CHECK_INTERVAL_S", 0.0)
     context = trusting(authority)
     context.check_hostname = False
     async with (
@@ -300,7 +300,7 @@ async def test_a_certificate_is_shown_to_an_upstream_that_asks(
     authority: Authority, pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `client_cert` the proxy is let in, with a renewed one by that, and without it is not."""
-    monkeypatch.setattr(watched, "LOOK_S", 0.0)
+    monkeypatch.setattr(watched, "CHECK_INTERVAL_S", 0.0)
     (tmp_path / "clients").mkdir()
     clients = Authority(tmp_path / "clients", "clients")
     ours = clients.pair("proxy")

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.cli.crawler import Crawler, CrawlError, Listing, Page, listing, session
-from proxy.cli.options import failed
-from proxy.config.tls import verifying
+from proxy.cli.crawler import Crawler, CrawlError, Listing, Page, make_session, parse_listing
+from proxy.cli.options import fail
+from proxy.config.tls import make_verifying_context
 from proxy.demo.app import Call, Lookalike
 from proxy.demo.throttle import ThrottlePolicy
 from proxy.runtime.app import running
@@ -40,14 +40,14 @@ def _token(tmp_path: Path) -> None:
 )
 def test_a_query_names_a_listing(text: str, expected: Listing) -> None:
     """It is taken in canonical spelling, at the native path unless it names the other one."""
-    assert listing(text) == expected
+    assert parse_listing(text) == expected
 
 
 @pytest.mark.parametrize("text", ["limit=5", "marker=x", "a;b", "name", "/v2/other", "/"])
 def test_what_names_no_listing_is_refused(text: str) -> None:
     """A window is no part of a listing; neither is what a proxy would pass through."""
     with pytest.raises(CrawlError):
-        listing(text)
+        parse_listing(text)
 
 
 async def test_what_was_warmed_is_a_hit(proxy: Proxy, upstream: Lookalike, tmp_path: Path) -> None:
@@ -201,9 +201,9 @@ def answering(*answers: tuple[str, Any]) -> Callable[[Call], Awaitable[web.Strea
 
 async def crawled(url: str, query: str = "") -> list[Page]:
     """Return the pages of a crawl."""
-    async with session(verifying(None)) as asking:
+    async with make_session(make_verifying_context(None)) as asking:
         crawler = Crawler(asking, url, fields={}, rows=2)
-        return [step async for step in crawler.crawl(listing(query)) if isinstance(step, Page)]
+        return [step async for step in crawler.crawl(parse_listing(query)) if isinstance(step, Page)]
 
 
 TWO = [{"id": "a"}, {"id": "b"}]
@@ -271,5 +271,5 @@ async def test_ctrl_c_ends_it(proxy: Proxy, upstream: Lookalike, tmp_path: Path)
 def test_no_order_to_the_terminal_stands_in_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """Why a command failed may be told in the words of an upstream."""
     with pytest.raises(SystemExit):
-        failed("answered 500: \x1b]0;title\x07 no\r\nmore")
+        fail("answered 500: \x1b]0;title\x07 no\r\nmore")
     assert capsys.readouterr().err == "ims-proxy: answered 500: \ufffd]0;title\ufffd no\ufffd\ufffdmore\n"

@@ -6,14 +6,14 @@ import pytest
 from aiohttp import HttpVersion, HttpVersion10, HttpVersion11
 
 from proxy.core.messages import Fields, Response
-from proxy.server.adapter import finished_head
+from proxy.server.adapter import render_head
 
 NOW = 1_767_225_600.5
 
 
 def lines(response: Response, *, version: HttpVersion = HttpVersion11, keep_alive: bool = True) -> list[bytes]:
     """Return the lines of the head of *response*."""
-    head = finished_head(response, version=version, keep_alive=keep_alive, cache_status="ims-proxy; hit", now=NOW)
+    head = render_head(response, version=version, keep_alive=keep_alive, cache_status="ims-proxy; hit", now=NOW)
     return head.split(b"\r\n")
 
 

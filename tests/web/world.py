@@ -11,22 +11,22 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from proxy.auth.authenticators import TokenDoor
-from proxy.core.cache_key import ListingKey
-from proxy.core.freshness import Lifetimes, Verdicts
-from proxy.core.messages import Exchange, Fields, Request
-from proxy.core.partition import Partitioner, Unshared, Who
-from proxy.gateway.gateway import Answer, Arrival, Gateway
-from proxy.listing.fetcher import Fetcher
+from proxy.auth.authenticators import TokenAuthenticator
+from proxy.core.cache_key import CacheKey
+from proxy.core.freshness import Lifetimes, TrustPeriod
+from proxy.core.messages import Fields, Request, StreamedResponse
+from proxy.core.partition import NotShareable, Partitioner, Principal
+from proxy.gateway.gateway import ClientConnection, Gateway, GatewayResponse
+from proxy.listing.fetcher import SpanFetcher
 from proxy.listing.page_cache import PageRenderer
-from proxy.listing.prefetch import Readahead
+from proxy.listing.prefetch import FetchSizing
 from proxy.listing.rendering import LinkStyle
-from proxy.listing.request import Asking, PageSizes, Rules
-from proxy.listing.service import ListingGateway
+from proxy.listing.request import LifetimeRules, ListRules, PageSizes
+from proxy.listing.service import ListingService
 from proxy.observability.logging import Telemetry
 from proxy.server.connection import Server
-from proxy.server.fast_path import HeadMemo
-from proxy.server.handler import Front
+from proxy.server.fast_path import ReplayCache
+from proxy.server.handler import RequestHandler
 from proxy.storage.memory import MemoryStore
 from proxy.upstream.forward import Forwarder
 from tests.gateway.conftest import ROWS, SECRET, Hand, ScriptedUpstream
@@ -41,7 +41,7 @@ class Upstream(ScriptedUpstream):
     status = 204
 
     @asynccontextmanager
-    async def exchange(self, request: Request) -> AsyncIterator[Exchange]:
+    async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
         """Answer with the status alone."""
 
         async def nothing() -> AsyncIterator[bytes]:
@@ -50,7 +50,7 @@ class Upstream(ScriptedUpstream):
 
         async for _ in request.body or nothing():
             pass
-        yield Exchange(self.status, None, Fields([("Content-Length", "0")]), nothing())
+        yield StreamedResponse(self.status, None, Fields([("Content-Length", "0")]), nothing())
 
 
 class Watched(Gateway):
@@ -59,24 +59,24 @@ class Watched(Gateway):
     whole = 0
 
     @asynccontextmanager
-    async def answer(self, request: Request, arrival: Arrival) -> AsyncIterator[Answer]:
+    async def answer(self, request: Request, arrival: ClientConnection) -> AsyncIterator[GatewayResponse]:
         """See `Gateway.answer`."""
         self.whole += 1
         async with super().answer(request, arrival) as answer:
             yield answer
 
 
-class Noting(TokenDoor):
+class Noting(TokenAuthenticator):
     """A door that notes the names of the fields it was shown."""
 
     def __init__(self, partitioner: Partitioner) -> None:
         super().__init__(partitioner)
         self.shown: set[str] = set()
 
-    async def who(self, request: Request) -> Who | Unshared:
-        """See `Door.who`."""
+    async def authenticate(self, request: Request) -> Principal | NotShareable:
+        """See `Authenticator.authenticate`."""
         self.shown |= {name.lower() for name, _ in request.fields}
-        return await super().who(request)
+        return await super().authenticate(request)
 
 
 class Used(MemoryStore):
@@ -86,10 +86,10 @@ class Used(MemoryStore):
         super().__init__(max_bytes)
         self.uses = 0
 
-    def used(self, key: ListingKey, starts: Sequence[str]) -> None:
-        """See `SpanStore.used`."""
+    def note_use(self, key: CacheKey, markers: Sequence[str]) -> None:
+        """See `SpanStore.note_use`."""
         self.uses += 1
-        super().used(key, starts)
+        super().note_use(key, markers)
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class World:
     store: Used
     gateway: Watched
     door: Noting
-    memo: HeadMemo
+    memo: ReplayCache
     telemetry: Telemetry
     hand: Hand
     runner: web.ServerRunner
@@ -187,7 +187,7 @@ class World:
 
     def counted(self, having: str = "") -> float:
         """Return how many requests the metrics know of, *having* such a label."""
-        lines = self.telemetry.exposition().decode().splitlines()
+        lines = self.telemetry.render_metrics().decode().splitlines()
         totals = [line for line in lines if line.startswith("ims_proxy_requests_total{") and having in line]
         return sum(float(line.rpartition(" ")[2]) for line in totals)
 
@@ -196,11 +196,11 @@ class World:
 async def a_world(*, verdict_ttl_s: float = 1e9) -> AsyncIterator[World]:
     """Give a front before an upstream with one listing."""
     upstream, store, telemetry, hand = Upstream(Model(ROWS)), Used(1 << 24), Telemetry(), Hand()
-    listings = ListingGateway(
-        Fetcher(upstream, store, telemetry=telemetry, clock=hand, dice=lambda: 0.0),
+    listings = ListingService(
+        SpanFetcher(upstream, store, telemetry=telemetry, clock=hand, rng=lambda: 0.0),
         store,
-        readahead=Readahead(1000, enabled=False),
-        verdicts=Verdicts(verdict_ttl_s),
+        readahead=FetchSizing(1000, enabled=False),
+        trust=TrustPeriod(verdict_ttl_s),
         negative_s=5.0,
         clock=hand,
     )
@@ -210,14 +210,14 @@ async def a_world(*, verdict_ttl_s: float = 1e9) -> AsyncIterator[World]:
         listings,
         Forwarder(upstream, telemetry=telemetry, clock=hand),
         renderer,
-        asking=Asking(Partitioner(SECRET), PageSizes(), Rules(Lifetimes(LIFETIME_S))),
+        list_rules=ListRules(Partitioner(SECRET), PageSizes(), LifetimeRules(Lifetimes(LIFETIME_S))),
         links=LinkStyle(),
         store=store,
         clock=hand,
-        door=door,
+        authenticator=door,
     )
-    memo = HeadMemo(max_bytes=1 << 20, epoch=lambda: listings.epoch, clock=hand)
-    server = Front(gateway, telemetry, memo=memo).server(most=100)
+    memo = ReplayCache(max_bytes=1 << 20, epoch=lambda: listings.epoch, clock=hand)
+    server = RequestHandler(gateway, telemetry, replay_cache=memo).make_server(most=100)
     runner = web.ServerRunner(server, shutdown_timeout=60)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

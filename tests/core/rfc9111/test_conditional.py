@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.messages import Fields
-from proxy.http.conditional import conditions, unmodified, updated, validated
+from proxy.http.conditional import freshen_fields, is_not_modified, is_validated_by, validation_conditions
 from tests.core.rfc9111.builders import AT_NOW, NOW, an_answer
 
 EARLIER = "Wed, 31 Dec 2025 00:00:00 GMT"
@@ -42,21 +42,23 @@ Lines = list[tuple[str, str]]
 )
 def test_who_has_an_answer_needs_no_body(asked: Lines, has: Lines, holds: bool) -> None:
     """By entity tag, and by date only where no tag was sent."""
-    assert unmodified(Fields(asked), Fields(has), now=NOW) is holds
+    assert is_not_modified(Fields(asked), Fields(has), now=NOW) is holds
 
 
 def test_the_upstream_is_asked_by_what_it_gave() -> None:
     """Weak tags too, as they came; without a validator it is not asked on a condition."""
     answer = an_answer(("ETag", 'W/"a"'), ("Last-Modified", EARLIER))
-    assert conditions(answer) == (("If-None-Match", 'W/"a"'), ("If-Modified-Since", EARLIER))
-    assert conditions(an_answer()) == ()
+    assert validation_conditions(answer) == (("If-None-Match", 'W/"a"'), ("If-Modified-Since", EARLIER))
+    assert validation_conditions(an_answer()) == ()
 
 
 @pytest.mark.parametrize("value", ['"a\x01b"', '"a\x7f"', "\x0b"])
 def test_the_upstream_is_not_asked_by_what_no_request_may_hold(value: str) -> None:
     """A control character in one validator leaves the other; in both there is none."""
-    assert conditions(an_answer(("ETag", value), ("Last-Modified", EARLIER))) == (("If-Modified-Since", EARLIER),)
-    assert conditions(an_answer(("ETag", value), ("Last-Modified", value))) == ()
+    assert validation_conditions(an_answer(("ETag", value), ("Last-Modified", EARLIER))) == (
+        ("If-Modified-Since", EARLIER),
+    )
+    assert validation_conditions(an_answer(("ETag", value), ("Last-Modified", value))) == ()
 
 
 def test_a_304_brings_newer_fields_but_none_of_the_body() -> None:
@@ -73,7 +75,7 @@ def test_a_304_brings_newer_fields_but_none_of_the_body() -> None:
         ]
     )
     newer = Fields([("cache-control", "max-age=60"), ("a", "3"), ("Content-Length", "0"), ("Content-Type", "x/y")])
-    assert sorted(updated(stored, newer)) == [
+    assert sorted(freshen_fields(stored, newer)) == [
         ("B", "1"),
         ("Content-Length", "10"),
         ("Content-Type", "x/y"),
@@ -89,4 +91,4 @@ def test_a_304_brings_newer_fields_but_none_of_the_body() -> None:
 def test_a_304_speaks_of_the_answer_it_names(had: str | None, says: str | None, holds: bool) -> None:
     """Another strong tag is another answer's."""
     answer = an_answer(*([("ETag", had)] if had else []))
-    assert validated(answer, Fields([("ETag", says)] if says else [])) is holds
+    assert is_validated_by(answer, Fields([("ETag", says)] if says else [])) is holds

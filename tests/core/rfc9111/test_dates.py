@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.messages import Fields
-from proxy.http.dates import dated, http_date
+from proxy.http.dates import parse_http_date, with_date
 from tests.core.rfc9111.builders import NOW
 
 
@@ -22,7 +22,7 @@ from tests.core.rfc9111.builders import NOW
 )
 def test_the_three_forms_are_one_moment(text: str) -> None:
     """All that RFC 9110 §5.6.7 allows is read, whatever its case."""
-    assert http_date(text, now=NOW) == 784111777.0
+    assert parse_http_date(text, now=NOW) == 784111777.0
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_the_three_forms_are_one_moment(text: str) -> None:
 )
 def test_what_is_nearly_a_date_is_none(text: str) -> None:
     """Where others might read it otherwise, nothing is read."""
-    assert http_date(text, now=NOW) is None
+    assert parse_http_date(text, now=NOW) is None
 
 
 def test_a_year_of_two_digits_is_at_most_fifty_years_ahead() -> None:
     """In 2026, 76 is 2076 and 77 is 1977."""
-    ahead = http_date("Wednesday, 01-Jan-76 00:00:00 GMT", now=NOW)
-    past = http_date("Saturday, 01-Jan-77 00:00:00 GMT", now=NOW)
+    ahead = parse_http_date("Wednesday, 01-Jan-76 00:00:00 GMT", now=NOW)
+    past = parse_http_date("Saturday, 01-Jan-77 00:00:00 GMT", now=NOW)
     assert ahead is not None
     assert past is not None
     assert past < NOW < ahead
@@ -63,13 +63,13 @@ def test_a_year_of_two_digits_is_at_most_fifty_years_ahead() -> None:
 @given(st.integers(0, 4102444800))
 def test_a_date_that_was_put_in_is_read_back(moment: int) -> None:
     """Whatever the moment, in whole seconds."""
-    (value,) = dated(Fields(), now=float(moment)).all("date")
-    assert http_date(value, now=NOW) == moment
+    (value,) = with_date(Fields(), now=float(moment)).get_all("date")
+    assert parse_http_date(value, now=NOW) == moment
 
 
 @pytest.mark.parametrize("given", ["foo", ""])
 def test_a_date_that_says_nothing_is_replaced(given: str) -> None:
     """One that can be read stays as it is."""
-    assert dated(Fields([("Date", given)]), now=NOW).all("date") == ["Thu, 01 Jan 2026 00:00:00 GMT"]
+    assert with_date(Fields([("Date", given)]), now=NOW).get_all("date") == ["Thu, 01 Jan 2026 00:00:00 GMT"]
     theirs = Fields([("date", "Sun, 06 Nov 1994 08:49:37 GMT")])
-    assert dated(theirs, now=NOW) == theirs
+    assert with_date(theirs, now=NOW) == theirs

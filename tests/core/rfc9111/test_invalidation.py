@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.core.cache_key import listing_scope
+from proxy.core.cache_key import listing_tag
 from proxy.core.messages import Fields, Request
 from proxy.gateway.invalidation import changed_resources
-from proxy.http.stored_response import Policy
+from proxy.http.stored_response import FreshnessPolicy
 from proxy.resources.routes import ResourceRoute, ResourceRoutes
 
-ROUTES = ResourceRoutes((ResourceRoute("/a/**", Policy()),))
+ROUTES = ResourceRoutes((ResourceRoute("/a/**", FreshnessPolicy()),))
 
 
 def changed(method: str, status: int, *lines: tuple[str, str], target: str = "/a/b?c=d") -> list[str]:
@@ -23,7 +23,7 @@ def changed(method: str, status: int, *lines: tuple[str, str], target: str = "/a
 @pytest.mark.parametrize(("status", "count"), [(200, 1), (204, 1), (303, 1), (404, 0), (500, 0)])
 def test_an_accepted_write_changes_its_target(method: str, status: int, count: int) -> None:
     """An error changes nothing, a redirect may have."""
-    assert changed(method, status) == [listing_scope("/a/b", "c=d")] * count
+    assert changed(method, status) == [listing_tag("/a/b", "c=d")] * count
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
@@ -44,7 +44,7 @@ def test_what_it_names_on_its_own_origin_is_changed_too() -> None:
         ("Location", "/other"),
         ("Location", "http://[malformed"),
     )
-    expected = [listing_scope("/a/b", "c=d"), listing_scope("/a/e", ""), listing_scope("/a/f", "g")]
+    expected = [listing_tag("/a/b", "c=d"), listing_tag("/a/e", ""), listing_tag("/a/f", "g")]
     assert sorted(scopes) == sorted(expected)
 
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.freshness import Standing
+from proxy.core.freshness import Freshness
 from proxy.core.messages import Fields, Request
-from proxy.http.cache_control import LONGEST_S, TARGETS, control
-from proxy.http.dates import http_date
-from proxy.http.stored_response import Policy, freshness_lifetime_s
+from proxy.http.cache_control import MAX_DELTA_SECONDS, TARGETED_FIELDS, parse_response_directives
+from proxy.http.dates import parse_http_date
+from proxy.http.stored_response import FreshnessPolicy, freshness_lifetime_s
 from proxy.resources.routes import ResourceRoute
-from proxy.resources.serving import coding_for, presented
-from proxy.resources.storability import nominated, selects, unstorable, varies
+from proxy.resources.serving import choose_coding_for, present
+from proxy.resources.storability import is_selected_by, nominate_fields, unstorable_reason, vary_names
 from tests.core.rfc9111.builders import NOW, an_answer
 
 NAMES = (
@@ -41,17 +41,20 @@ ASKED = st.lists(
     ),
     max_size=4,
 )
-OWN, VARY = ResourceRoute("/a", Policy(60.0)), ResourceRoute("/a", Policy(60.0, 0.1), public=True, vary=True)
+OWN, VARY = (
+    ResourceRoute("/a", FreshnessPolicy(60.0)),
+    ResourceRoute("/a", FreshnessPolicy(60.0, 0.1), is_public=True, by_vary=True),
+)
 
 
 @given(TEXT)
 def test_any_text_is_read(text: str) -> None:
     """A date and directives are made of it or not, and nothing fails."""
-    moment = http_date(text, now=NOW)
+    moment = parse_http_date(text, now=NOW)
     assert moment is None or moment > -62135596801
-    for name in ("Cache-Control", *TARGETS):
-        lifetime_s = control(Fields([(name, text)])).max_age_s
-        assert lifetime_s is None or 0 <= lifetime_s <= LONGEST_S
+    for name in ("Cache-Control", *TARGETED_FIELDS):
+        lifetime_s = parse_response_directives(Fields([(name, text)])).max_age_s
+        assert lifetime_s is None or 0 <= lifetime_s <= MAX_DELTA_SECONDS
 
 
 @given(LINES, st.sampled_from([200, 204, 301, 404, 500, 599]), st.sampled_from([OWN, VARY]))
@@ -59,24 +62,24 @@ def test_a_lifetime_is_a_time(lines: list[tuple[str, str]], status: int, route: 
     """Never negative, never longer than the longest, and nothing that must not be stored has use of it."""
     fields = Fields(lines)
     lifetime_s = freshness_lifetime_s(status, fields, route.policy, response_time=NOW)
-    assert lifetime_s is None or 0 <= lifetime_s <= max(LONGEST_S, 10**11)
+    assert lifetime_s is None or 0 <= lifetime_s <= max(MAX_DELTA_SECONDS, 10**11)
     answer = an_answer(*lines, status=status, policy=route.policy)
-    why_not = unstorable(answer, stated=lifetime_s is not None, authorized=False, by_rfc=route.vary)
-    said = control(fields)
+    why_not = unstorable_reason(answer, stated=lifetime_s is not None, authorized=False, by_rfc=route.by_vary)
+    said = parse_response_directives(fields)
     if (said.no_store and not said.must_understand) or said.private:
         assert why_not is not None
     assert answer.current_age_s(now=NOW) >= 0
-    assert answer.standing(route.policy, now=NOW + 10**12) is not Standing.FRESH
+    assert answer.freshness(route.policy, now=NOW + 10**12) is not Freshness.FRESH
 
 
 @given(LINES)
 def test_a_field_for_us_alone_decides_where_it_is_valid(lines: list[tuple[str, str]]) -> None:
     """And where it is not, it is as if it were not there (RFC 9213 \u00a72.2)."""
     fields = Fields(lines)
-    said, without = control(fields), control(fields.without(TARGETS))
-    assert said.targeted or said == without
-    if said.targeted:
-        assert said == control(fields.without(["cache-control"]))
+    said, without = parse_response_directives(fields), parse_response_directives(fields.without(TARGETED_FIELDS))
+    assert said.is_targeted or said == without
+    if said.is_targeted:
+        assert said == parse_response_directives(fields.without(["cache-control"]))
 
 
 @given(LINES, ASKED, st.sampled_from(["GET", "HEAD"]), st.sampled_from([OWN, VARY]))
@@ -86,15 +89,15 @@ def test_any_answer_can_be_given(
     """Whole, in part, or as a 304; a part is a part of the whole; what is a caller's own is never said to be shared."""
     answer = replace(an_answer(*lines, policy=route.policy), body=b"0123456789" * 60)
     request = Request(method, "/a", Fields(asked), "id")
-    coding = coding_for(answer, request, route)
-    got = presented(answer, request, route, hit=True, now=NOW + 1, coding=coding)
+    coding = choose_coding_for(answer, request, route)
+    got = present(answer, request, route, hit=True, now=NOW + 1, coding=coding)
     assert got.status in (200, 206, 304, 416)
     assert got.body in answer.body
     assert (got.status == 200) <= (got.body == answer.body)
-    assert len(got.fields.all("age")) == 1
+    assert len(got.fields.get_all("age")) == 1
     if route is OWN:
-        assert all(value.startswith("private, ") for value in got.fields.all("cache-control"))
-        assert len(got.fields.all("etag")) == (got.status != 416)
+        assert all(value.startswith("private, ") for value in got.fields.get_all("cache-control"))
+        assert len(got.fields.get_all("etag")) == (got.status != 416)
 
 
 @given(LINES, ASKED, ASKED)
@@ -102,7 +105,7 @@ def test_an_answer_is_selected_by_the_request_that_it_was_given_to(
     lines: list[tuple[str, str]], first: list[tuple[str, str]], second: list[tuple[str, str]]
 ) -> None:
     """And by another only if its nominated fields are the same."""
-    names = varies(Fields(lines))
-    answer = replace(an_answer(*lines), nominated=nominated(Fields(first), names))
-    assert selects(Fields(first), answer)
-    assert selects(Fields(second), answer) is (nominated(Fields(second), names) == answer.nominated)
+    names = vary_names(Fields(lines))
+    answer = replace(an_answer(*lines), nominated=nominate_fields(Fields(first), names))
+    assert is_selected_by(Fields(first), answer)
+    assert is_selected_by(Fields(second), answer) is (nominate_fields(Fields(second), names) == answer.nominated)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http.stored_response import Policy
+from proxy.http.stored_response import FreshnessPolicy
 from proxy.resources.routes import IMAGES, ResourceRoute, ResourceRoutes
 
-EVERYTHING = ResourceRoutes((ResourceRoute("/**", Policy(1.0)),))
+EVERYTHING = ResourceRoutes((ResourceRoute("/**", FreshnessPolicy(1.0)),))
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ EVERYTHING = ResourceRoutes((ResourceRoute("/**", Policy(1.0)),))
 )
 def test_stars_stand_for_segments(pattern: str, path: str, matches: bool) -> None:
     """One star for one segment or a part of it, two for any number; all else stands for itself."""
-    routes = ResourceRoutes((ResourceRoute(pattern, Policy()),))
-    assert (routes.route(path) is not None) is matches
+    routes = ResourceRoutes((ResourceRoute(pattern, FreshnessPolicy()),))
+    assert (routes.find(path) is not None) is matches
 
 
 def plainly(pattern: str) -> re.Pattern[str]:
@@ -44,7 +44,9 @@ def plainly(pattern: str) -> re.Pattern[str]:
 @settings(max_examples=300)
 def test_a_pattern_that_never_goes_back_finds_the_same(pattern: str, path: str) -> None:
     """Whatever stars it has, wherever they stand."""
-    assert bool(ResourceRoute(pattern, Policy()).pattern.fullmatch(path)) == bool(plainly(pattern).fullmatch(path))
+    assert bool(ResourceRoute(pattern, FreshnessPolicy()).pattern.fullmatch(path)) == bool(
+        plainly(pattern).fullmatch(path)
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,13 +67,13 @@ def test_a_pattern_that_never_goes_back_finds_the_same(pattern: str, path: str) 
 )
 def test_no_pattern_reaches_lists_data_or_odd_paths(path: str) -> None:
     """What another server may read otherwise than it is spelt is never stored."""
-    assert EVERYTHING.route(path) is None
-    assert EVERYTHING.route("/v2/images/abc") is not None
+    assert EVERYTHING.find(path) is None
+    assert EVERYTHING.find("/v2/images/abc") is not None
 
 
 def test_the_first_route_counts() -> None:
     """A route that is named before others stands in their place."""
-    first, second = ResourceRoute("/v2/images/a", Policy(1.0)), ResourceRoute(IMAGES, Policy(2.0))
+    first, second = ResourceRoute("/v2/images/a", FreshnessPolicy(1.0)), ResourceRoute(IMAGES, FreshnessPolicy(2.0))
     routes = ResourceRoutes((first, second))
-    assert [routes.route(path) for path in ("/v2/images/a", "/v2/images/b")] == [first, second]
-    assert [first.images, second.images] == [False, True]
+    assert [routes.find(path) for path in ("/v2/images/a", "/v2/images/b")] == [first, second]
+    assert [first.depends_on_images, second.depends_on_images] == [False, True]

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.core.freshness import Standing
+from proxy.core.freshness import Freshness
 from proxy.core.messages import Fields
-from proxy.http.stored_response import Policy, freshness_lifetime_s, initial_age_s
+from proxy.http.stored_response import FreshnessPolicy, freshness_lifetime_s, initial_age_s
 from tests.core.rfc9111.builders import AT_NOW, NOW, an_answer
 
 Lines = list[tuple[str, str]]
@@ -35,23 +35,25 @@ LONG_AGO = ("Last-Modified", "Wed, 31 Dec 2025 23:43:20 GMT")  # 1000 s
 )
 def test_a_stated_lifetime(lines: Lines, lifetime_s: float | None) -> None:
     """What the upstream states counts, read as carefully as can be."""
-    assert freshness_lifetime_s(200, Fields(lines), Policy(), response_time=NOW) == lifetime_s
+    assert freshness_lifetime_s(200, Fields(lines), FreshnessPolicy(), response_time=NOW) == lifetime_s
 
 
 @pytest.mark.parametrize(
     ("policy", "status", "cache_control", "lifetime_s"),
     [
-        (Policy(ttl_s=30.0), 200, "", 30.0),
-        (Policy(ttl_s=30.0), 404, "", None),
-        (Policy(ttl_s=30.0), 200, "max-age=5", 5.0),
-        (Policy(heuristic_fraction=0.1), 200, "", 100.0),
-        (Policy(heuristic_fraction=0.1), 404, "", 100.0),
-        (Policy(heuristic_fraction=0.1), 403, "", None),
-        (Policy(heuristic_fraction=0.1), 599, "public", 100.0),
-        (Policy(ttl_s=30.0, heuristic_fraction=0.1), 200, "", 100.0),
+        (FreshnessPolicy(ttl_s=30.0), 200, "", 30.0),
+        (FreshnessPolicy(ttl_s=30.0), 404, "", None),
+        (FreshnessPolicy(ttl_s=30.0), 200, "max-age=5", 5.0),
+        (FreshnessPolicy(heuristic_fraction=0.1), 200, "", 100.0),
+        (FreshnessPolicy(heuristic_fraction=0.1), 404, "", 100.0),
+        (FreshnessPolicy(heuristic_fraction=0.1), 403, "", None),
+        (FreshnessPolicy(heuristic_fraction=0.1), 599, "public", 100.0),
+        (FreshnessPolicy(ttl_s=30.0, heuristic_fraction=0.1), 200, "", 100.0),
     ],
 )
-def test_an_unstated_lifetime(policy: Policy, status: int, cache_control: str, lifetime_s: float | None) -> None:
+def test_an_unstated_lifetime(
+    policy: FreshnessPolicy, status: int, cache_control: str, lifetime_s: float | None
+) -> None:
     """The route's own lifetime, or its heuristics, count where the upstream states none, and for few statuses."""
     fields = Fields([AT_NOW, LONG_AGO, ("Cache-Control", cache_control)])
     assert freshness_lifetime_s(status, fields, policy, response_time=NOW) == lifetime_s
@@ -87,26 +89,26 @@ def test_it_ages_with_the_clock_and_never_backwards() -> None:
 @pytest.mark.parametrize(
     ("cache_control", "late_s", "expected"),
     [
-        ("max-age=60", 59, Standing.FRESH),
-        ("max-age=60", 60, Standing.REVALIDATE),
-        ("max-age=60", 69, Standing.REVALIDATE),
-        ("max-age=60", 70, Standing.IF_ERROR),
-        ("max-age=60", 89, Standing.IF_ERROR),
-        ("max-age=60", 90, Standing.GONE),
-        ("max-age=60, no-cache", 0, Standing.GONE),
-        ("max-age=60, must-revalidate", 59, Standing.FRESH),
-        ("max-age=60, must-revalidate", 60, Standing.GONE),
-        ("s-maxage=60", 60, Standing.GONE),
-        ("max-age=60, stale-while-revalidate=0, stale-if-error=5", 64, Standing.IF_ERROR),
-        ("max-age=60, stale-while-revalidate=100", 159, Standing.REVALIDATE),
-        ("max-age=60, stale-while-revalidate=soon", 60, Standing.IF_ERROR),
+        ("max-age=60", 59, Freshness.FRESH),
+        ("max-age=60", 60, Freshness.STALE_WHILE_REVALIDATE),
+        ("max-age=60", 69, Freshness.STALE_WHILE_REVALIDATE),
+        ("max-age=60", 70, Freshness.STALE_IF_ERROR),
+        ("max-age=60", 89, Freshness.STALE_IF_ERROR),
+        ("max-age=60", 90, Freshness.EXPIRED),
+        ("max-age=60, no-cache", 0, Freshness.EXPIRED),
+        ("max-age=60, must-revalidate", 59, Freshness.FRESH),
+        ("max-age=60, must-revalidate", 60, Freshness.EXPIRED),
+        ("s-maxage=60", 60, Freshness.EXPIRED),
+        ("max-age=60, stale-while-revalidate=0, stale-if-error=5", 64, Freshness.STALE_IF_ERROR),
+        ("max-age=60, stale-while-revalidate=100", 159, Freshness.STALE_WHILE_REVALIDATE),
+        ("max-age=60, stale-while-revalidate=soon", 60, Freshness.STALE_IF_ERROR),
     ],
 )
-def test_what_it_may_be_used_for(cache_control: str, late_s: float, expected: Standing) -> None:
+def test_what_it_may_be_used_for(cache_control: str, late_s: float, expected: Freshness) -> None:
     """Fresh, then in the windows of RFC 5861, the answer's own before the route's."""
-    policy = Policy(stale_while_revalidate_s=10.0, stale_if_error_s=30.0)
+    policy = FreshnessPolicy(stale_while_revalidate_s=10.0, stale_if_error_s=30.0)
     answer = an_answer(("Cache-Control", cache_control))
-    assert answer.standing(policy, now=NOW + late_s) is expected
+    assert answer.freshness(policy, now=NOW + late_s) is expected
 
 
 @pytest.mark.parametrize(
@@ -120,12 +122,12 @@ def test_what_it_may_be_used_for(cache_control: str, late_s: float, expected: St
 )
 def test_how_long_it_is_of_use(lines: Lines, of_use_s: float) -> None:
     """No store keeps it for longer."""
-    policy = Policy(stale_while_revalidate_s=10.0, stale_if_error_s=30.0)
-    assert an_answer(*lines).of_use_s(policy, now=NOW) == of_use_s
+    policy = FreshnessPolicy(stale_while_revalidate_s=10.0, stale_if_error_s=30.0)
+    assert an_answer(*lines).useful_s(policy, now=NOW) == of_use_s
 
 
 def test_what_was_received_stale_is_of_no_use_before_it_came() -> None:
     """Its age counts against its lifetime, not the time it is kept for."""
     answer = replace(an_answer(("Cache-Control", "max-age=60"), ("Age", "500")))
-    assert answer.standing(Policy(), now=NOW) is Standing.GONE
-    assert answer.of_use_s(Policy(), now=NOW) == 0.0
+    assert answer.freshness(FreshnessPolicy(), now=NOW) is Freshness.EXPIRED
+    assert answer.useful_s(FreshnessPolicy(), now=NOW) == 0.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.core.messages import Fields
-from proxy.http.stored_response import Policy, freshness_lifetime_s
-from proxy.resources.storability import unstorable
+from proxy.http.stored_response import FreshnessPolicy, freshness_lifetime_s
+from proxy.resources.storability import unstorable_reason
 from tests.core.rfc9111.builders import NOW, an_answer
 
 LASTS = ("Cache-Control", "max-age=60")
@@ -20,12 +20,12 @@ def why_not(
     authorized: bool = False,
     public: bool = False,
     by_rfc: bool = True,
-    policy: Policy | None = None,
+    policy: FreshnessPolicy | None = None,
 ) -> str | None:
     """Return why an answer with *lines* is not stored."""
     answer = an_answer(*lines, status=status, policy=policy)
-    lifetime_s = freshness_lifetime_s(status, Fields(lines), policy or Policy(), response_time=NOW)
-    return unstorable(answer, stated=lifetime_s is not None, authorized=authorized, public=public, by_rfc=by_rfc)
+    lifetime_s = freshness_lifetime_s(status, Fields(lines), policy or FreshnessPolicy(), response_time=NOW)
+    return unstorable_reason(answer, stated=lifetime_s is not None, authorized=authorized, public=public, by_rfc=by_rfc)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_status_without_a_stated_lifetime_has_to_be_one_that_needs_none() -> N
 
 def test_the_route_s_lifetime_makes_an_answer_storable() -> None:
     """Where the upstream states nothing."""
-    assert why_not([], policy=Policy(ttl_s=60.0), by_rfc=False) is None
+    assert why_not([], policy=FreshnessPolicy(ttl_s=60.0), by_rfc=False) is None
 
 
 @pytest.mark.parametrize("name", ["X-Auth-Token", "authorization", "Foo, Cookie", "X-API-Key"])

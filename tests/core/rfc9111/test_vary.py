@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 
 from proxy.core.messages import Fields
-from proxy.http.stored_response import StoredAnswer
-from proxy.resources.storability import nominated, selected, varies
+from proxy.http.stored_response import StoredResponse
+from proxy.resources.storability import nominate_fields, select, vary_names
 from tests.core.rfc9111.builders import an_answer
 
 Lines = list[tuple[str, str]]
 
 
-def given_to(lines: Lines, *vary: str, body: bytes = b"") -> StoredAnswer:
+def given_to(lines: Lines, *vary: str, body: bytes = b"") -> StoredResponse:
     """Return an answer with the fields `Vary`, as it was given to a request with *lines*."""
     answer = an_answer(*(("Vary", value) for value in vary), body=body)
-    return replace(answer, nominated=nominated(Fields(lines), varies(answer.fields)))
+    return replace(answer, nominated=nominate_fields(Fields(lines), vary_names(answer.fields)))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def given_to(lines: Lines, *vary: str, body: bytes = b"") -> StoredAnswer:
 def test_alike_requests_select_the_same_answer(first: Lines, second: Lines, same: bool) -> None:
     """What a spelling can't change is not told apart, and all else is."""
     answer = given_to(first, "Foo, accept-language")
-    assert (selected(Fields(second), [answer]) is answer) is same
+    assert (select(Fields(second), [answer]) is answer) is same
 
 
 def test_the_first_of_those_that_are_selected_counts() -> None:
@@ -51,10 +51,10 @@ def test_the_first_of_those_that_are_selected_counts() -> None:
         given_to([("A", "1")], "A", body=b"a"),
         given_to([], body=b"any"),
     ]
-    found = [selected(Fields(lines), answers) for lines in ([("A", "1"), ("B", "1")], [("A", "1")], [("A", "2")])]
+    found = [select(Fields(lines), answers) for lines in ([("A", "1"), ("B", "1")], [("A", "1")], [("A", "2")])]
     assert [answer and answer.body for answer in found] == [b"ab", b"a", b"any"]
 
 
 def test_a_coded_answer_varies_by_what_its_caller_can_read() -> None:
     """Whether it says so or not."""
-    assert varies(Fields([("Content-Encoding", "gzip"), ("Vary", "Foo,, foo")])) == ("accept-encoding", "foo")
+    assert vary_names(Fields([("Content-Encoding", "gzip"), ("Vary", "Foo,, foo")])) == ("accept-encoding", "foo")
