@@ -53,7 +53,7 @@ def test_what_is_only_of_use_together_is_read_together(tmp_path: Path) -> None:
     files = [tmp_path / "key", tmp_path / "secret"]
     for file in files:
         file.write_text("old")
-    pair = ReloadedValue(files, lambda: [file.read_text() for file in files], together=True, clock=lambda: now)
+    pair = ReloadedValue(files, lambda: [file.read_text() for file in files], wait_until_stable=True, clock=lambda: now)
     seen = []
     for written in ([files[0]], [files[1]], [], []):
         for file in written:

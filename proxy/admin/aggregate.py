@@ -37,116 +37,118 @@ from prometheus_client import CollectorRegistry, Metric, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from proxy.admin.app import DRAINING, healthz
-from proxy.admin.auth import RefusedError, make_guard
-from proxy.admin.stats import Figures, Samples, count_requests
+from proxy.admin.app import DRAINING_STATUS, healthz
+from proxy.admin.auth import AdminRequestError, make_guard
+from proxy.admin.stats import MetricSamples, Stats, stats_from_metrics
 from proxy.core.values import immutable
 
-_COUNTED: Final = frozenset({"counter", "histogram"})
+_ADDITIVE_TYPES: Final = frozenset({"counter", "histogram"})
 
 Families = Sequence[Metric]
 
 
 class EndedCounters:
-    """What each worker said last, and what those counted that ended; *add* adds up."""
+    """What each worker said last, and what those counted that ended; *sum_families* adds up."""
 
-    def __init__(self, add: Callable[[Sequence[Families]], Families]) -> None:
-        self._add = add
+    def __init__(self, sum_families: Callable[[Sequence[Families]], Families]) -> None:
+        self._sum_families = sum_families
         self._latest: dict[int, Families] = {}
-        self._ended: list[Families] = []
+        self._ended_totals: list[Families] = []
 
-    def add_up(self, said: Sequence[Families | None]) -> list[Families]:
-        """Return what to add up now that each worker *said* this, None where it did not answer."""
+    def add_up(self, reported: Sequence[Families | None]) -> list[Families]:
+        """Return what to add up now that each worker *reported* this, None where it did not answer."""
         now: list[Families] = []
-        for number, families in enumerate(said):
+        for number, families in enumerate(reported):
             before = self._latest.get(number, ())
             if families is None:
-                now.append(counter_values(before))
+                now.append(filter_counters(before))
                 continue
             if _was_reset(before, families):
-                self._ended = [self._add([*self._ended, counter_values(before)])]
+                self._ended_totals = [self._sum_families([*self._ended_totals, filter_counters(before)])]
             self._latest[number] = families
             now.append(families)
-        return [*now, *self._ended]
+        return [*now, *self._ended_totals]
 
 
-def counter_values(families: Families) -> list[Metric]:
+def filter_counters(families: Families) -> list[Metric]:
     """Return those of *families* that only grow."""
-    return [family for family in families if family.type in _COUNTED]
+    return [family for family in families if family.type in _ADDITIVE_TYPES]
 
 
 def _was_reset(before: Families, now: Families) -> bool:
     """Whether *now* is said by a process that began after *before* was said."""
-    values = _values(counter_values(now))
-    return any(values.get(name, 0.0) < value for name, value in _values(counter_values(before)).items())
+    values = _values_by_series(filter_counters(now))
+    return any(values.get(name, 0.0) < value for name, value in _values_by_series(filter_counters(before)).items())
 
 
-def _values(families: Families) -> Mapping[tuple[str, tuple[tuple[str, str], ...]], float]:
+def _values_by_series(families: Families) -> Mapping[tuple[str, tuple[tuple[str, str], ...]], float]:
     return {
         (sample.name, tuple(sample.labels.items())): sample.value for family in families for sample in family.samples
     }
 
 
-def merge_stats(samples: Samples, each: Sequence[Figures]) -> Figures:
-    """Return the figures of the processes that told *each*, one at least; *samples* are their metrics, added up."""
-    first = max(each, key=lambda figures: figures["at"])
+def merge_stats(samples: MetricSamples, worker_stats: Sequence[Stats]) -> Stats:
+    """Return the figures of the processes that told *worker_stats*, one at least; *samples* are their metrics, added
+    up.
+    """
+    first = max(worker_stats, key=lambda figures: figures["at"])
     return {
         **first,
-        **count_requests(samples),
-        "uptime_s": max(figures["uptime_s"] for figures in each),
-        "budget": _merge_budget([figures["budget"] for figures in each]),
+        **stats_from_metrics(samples),
+        "uptime_s": max(figures["uptime_s"] for figures in worker_stats),
+        "budget": _merge_budget([figures["budget"] for figures in worker_stats]),
         "breaker": {
-            "open": any(figures["breaker"]["open"] for figures in each),
-            "retry_in_s": _max_value(figures["breaker"]["retry_in_s"] for figures in each),
-            "refused": sum(figures["breaker"]["refused"] for figures in each),
+            "open": any(figures["breaker"]["open"] for figures in worker_stats),
+            "retry_in_s": _max_value(figures["breaker"]["retry_in_s"] for figures in worker_stats),
+            "refused": sum(figures["breaker"]["refused"] for figures in worker_stats),
         },
-        "concurrency": _sum_keys([figures["concurrency"] for figures in each], ("limit", "under_way")),
-        "store": _merge_store([figures["store"] for figures in each]),
-        "processes": len(each),
+        "concurrency": _sum_keys([figures["concurrency"] for figures in worker_stats], ("limit", "under_way")),
+        "store": _merge_store([figures["store"] for figures in worker_stats]),
+        "processes": len(worker_stats),
     }
 
 
-def _merge_budget(each: Sequence[Figures]) -> Figures:
+def _merge_budget(budgets: Sequence[Stats]) -> Stats:
     """Return how the tightest budget stands; its books are shared, and each process knows of its own calls."""
-    known = [budget for budget in each if budget["allowance"]]
-    tightest = min(known, key=lambda budget: budget["left_ratio"], default=each[0])
+    known = [budget for budget in budgets if budget["allowance"]]
+    tightest = min(known, key=lambda budget: budget["left_ratio"], default=budgets[0])
     used = sum(budget["used"] for budget in known if budget["allowance"] == tightest["allowance"])
     left = max(0.0, 1.0 - used / max(1, tightest["allowance"]["calls"])) if known else None
     return {
         **tightest,
-        **_sum_keys(each, ("low", "waiting", "refused")),
+        **_sum_keys(budgets, ("low", "waiting", "refused")),
         "used": used if known else None,
         "left_ratio": None if left is None else round(left, 4),
-        "learnt": {policy: limit for budget in each for policy, limit in budget["learnt"].items()},
-        "budgets": max(budget["budgets"] for budget in each),
-        "gates_closed": max(budget["gates_closed"] for budget in each),
-        "closed_for_s": _max_value(budget["closed_for_s"] for budget in each),
-        "thrift": _add_up(budget["thrift"] for budget in each),
-        "without_store": next((without for budget in each if (without := budget["without_store"])), None),
+        "learnt": {policy: limit for budget in budgets for policy, limit in budget["learnt"].items()},
+        "budgets": max(budget["budgets"] for budget in budgets),
+        "gates_closed": max(budget["gates_closed"] for budget in budgets),
+        "closed_for_s": _max_value(budget["closed_for_s"] for budget in budgets),
+        "thrift": _add_up(budget["thrift"] for budget in budgets),
+        "without_store": next((without for budget in budgets if (without := budget["without_store"])), None),
     }
 
 
-def _merge_store(each: Sequence[Figures]) -> Figures:
+def _merge_store(stores: Sequence[Stats]) -> Stats:
     parts: dict[str, str] = {}
-    for store in each:
+    for store in stores:
         for name, said in store["parts"].items():
             if parts.get(name, "ok") == "ok":
                 parts[name] = said
     return {
         "parts": parts,
-        **_sum_keys(each, ("listings", "spans", "bytes", "max_bytes")),
-        "replicas": max(store["replicas"] for store in each),
-        "errors": _add_up(store["errors"] for store in each),
+        **_sum_keys(stores, ("listings", "spans", "bytes", "max_bytes")),
+        "replicas": max(store["replicas"] for store in stores),
+        "errors": _add_up(store["errors"] for store in stores),
     }
 
 
-def _sum_keys(each: Iterable[Figures], names: Iterable[str]) -> Figures:
-    return {name: sum(figures[name] for figures in each) for name in names}
+def _sum_keys(dicts: Iterable[Stats], names: Iterable[str]) -> Stats:
+    return {name: sum(figures[name] for figures in dicts) for name in names}
 
 
-def _add_up(each: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _add_up(counters: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: Counter[str] = Counter()
-    for counts in each:
+    for counts in counters:
         total.update(counts)
     return dict(total)
 
@@ -169,28 +171,30 @@ def parse_metrics(text: str) -> Families:
     return list(text_string_to_metric_families(text))
 
 
-def sum_metrics(each: Sequence[Families]) -> list[Metric]:
-    """Return the sums of *each*, by name and labels."""
-    names = dict.fromkeys(family.name for families in each for family in families)
-    return [_sum([family for families in each for family in families if family.name == name]) for name in names]
+def sum_metrics(reports: Sequence[Families]) -> list[Metric]:
+    """Return the sums of *reports*, by name and labels."""
+    names = dict.fromkeys(family.name for families in reports for family in families)
+    return [
+        _sum_family([family for families in reports for family in families if family.name == name]) for name in names
+    ]
 
 
-def render_metrics(each: Sequence[Families]) -> bytes:
-    """Return the sums of *each* in Prometheus' text format."""
+def render_metrics(reports: Sequence[Families]) -> bytes:
+    """Return the sums of *reports* in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Summed(each))
+    registry.register(_SummedCollector(reports))
     return generate_latest(registry)
 
 
-class _Summed(Collector):
-    def __init__(self, each: Sequence[Families]) -> None:
-        self._each = each
+class _SummedCollector(Collector):
+    def __init__(self, reports: Sequence[Families]) -> None:
+        self._reports = reports
 
     def collect(self) -> Iterator[Metric]:
-        yield from sum_metrics(self._each)
+        yield from sum_metrics(self._reports)
 
 
-def _sum(families: Sequence[Metric]) -> Metric:
+def _sum_family(families: Sequence[Metric]) -> Metric:
     total = Metric(families[0].name, families[0].documentation, families[0].type)
     values: dict[tuple[str, tuple[tuple[str, str], ...]], list[float]] = {}
     for sample in (sample for family in families for sample in family.samples):
@@ -201,8 +205,8 @@ def _sum(families: Sequence[Metric]) -> Metric:
     return total
 
 
-_WAIT_S: Final = 3.0
-_PURGE_WAIT_S: Final = 60.0
+_WORKER_TIMEOUT_S: Final = 3.0
+_PURGE_TIMEOUT_S: Final = 60.0
 _CHECK_INTERVAL_S: Final = 0.05
 _FORWARDED_FIELDS: Final = ("Authorization", "Accept", "Content-Type")
 _OWN_FIELDS: Final = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
@@ -225,7 +229,7 @@ class WorkerPool:
         self._session = session
 
     @property
-    def living(self) -> range:
+    def worker_numbers(self) -> range:
         """What operators know the workers by."""
         return range(1, len(self._urls) + 1)
 
@@ -236,12 +240,12 @@ class WorkerPool:
     async def ask_any(self, request: web.Request) -> WorkerResponse | None:
         """Return what a worker answers to *request*, one that says that it lives: one that hangs would hold it up."""
         body = await request.read()
-        looks = [asyncio.create_task(self._is_living(url)) for url in self._urls]
+        looks = [asyncio.create_task(self._url_if_alive(url)) for url in self._urls]
         try:
             for look in asyncio.as_completed(looks):
                 url = await look
                 said = url and await self._ask(
-                    url, request.method, request.raw_path, request, body, wait_s=_PURGE_WAIT_S
+                    url, request.method, request.raw_path, request, body, timeout_s=_PURGE_TIMEOUT_S
                 )
                 if said:
                     return said
@@ -251,19 +255,26 @@ class WorkerPool:
                 each.cancel()
             await asyncio.gather(*looks, return_exceptions=True)
 
-    async def _is_living(self, url: str) -> str | None:
+    async def _url_if_alive(self, url: str) -> str | None:
         """Return *url* if the worker there answers."""
         return url if await self._ask(url, "GET", "/healthz", None, b"") else None
 
     async def _ask(
-        self, url: str, method: str, path: str, request: web.Request | None, body: bytes, *, wait_s: float = _WAIT_S
+        self,
+        url: str,
+        method: str,
+        path: str,
+        request: web.Request | None,
+        body: bytes,
+        *,
+        timeout_s: float = _WORKER_TIMEOUT_S,
     ) -> WorkerResponse | None:
         sent = (
             {}
             if request is None
             else {name: request.headers[name] for name in _FORWARDED_FIELDS if name in request.headers}
         )
-        limit = aiohttp.ClientTimeout(total=wait_s)
+        limit = aiohttp.ClientTimeout(total=timeout_s)
         try:
             async with self._session.request(method, url + path, data=body, headers=sent, timeout=limit) as answer:
                 told = {name: value for name, value in answer.headers.items() if name.lower() not in _OWN_FIELDS}
@@ -272,7 +283,7 @@ class WorkerPool:
             return None
 
 
-def application(workers: WorkerPool, *, token: str | None, is_stopping: Callable[[], bool]) -> web.Application:
+def make_aggregate_app(workers: WorkerPool, *, token: str | None, is_stopping: Callable[[], bool]) -> web.Application:
     """Return the admin application over *workers*; with a *token* it is for whoever sends that.
 
     From when *is_stopping* on, `/readyz` asks no worker: one that hangs would delay the answer.
@@ -281,7 +292,7 @@ def application(workers: WorkerPool, *, token: str | None, is_stopping: Callable
     app = web.Application(middlewares=[make_guard(token)])
     own = {"/healthz": healthz, "/readyz": asked.readyz, "/metrics": asked.metrics, "/stats": asked.stats}
     app.add_routes([web.get(path, handler) for path, handler in own.items()])
-    app.router.add_route("*", "/{path:.*}", asked.other)
+    app.router.add_route("*", "/{path:.*}", asked.forward)
     return app
 
 
@@ -297,7 +308,10 @@ class _Handlers:
     async def readyz(self, _: web.Request) -> web.Response:
         """Answer 200 while every worker is ready, 503 else, with what each says of its parts."""
         if self._is_stopping():
-            ready, parts = False, {f"worker {number}: listener": DRAINING for number in self._workers.living}
+            ready, parts = (
+                False,
+                {f"worker {number}: listener": DRAINING_STATUS for number in self._workers.worker_numbers},
+            )
         else:
             ready, parts = merge_readiness(await self._workers.ask_all("/readyz"))
         body = orjson.dumps({"ready": ready, "parts": parts})
@@ -319,10 +333,10 @@ class _Handlers:
         figures = [orjson.loads(each.body) for each in told if each is not None]
         if refused is not None or not figures:
             return _to_response(refused)
-        samples = Samples(sum_metrics(families))
+        samples = MetricSamples(sum_metrics(families))
         return web.Response(body=orjson.dumps(merge_stats(samples, figures)), content_type="application/json")
 
-    async def other(self, request: web.Request) -> web.Response:
+    async def forward(self, request: web.Request) -> web.Response:
         """Answer as one of the workers does."""
         return _to_response(await self._workers.ask_any(request))
 
@@ -342,25 +356,25 @@ class _Handlers:
             return next(filter(None, said), None), families
 
 
-def merge_readiness(said: Sequence[WorkerResponse | None]) -> tuple[bool, dict[str, str]]:
+def merge_readiness(responses: Sequence[WorkerResponse | None]) -> tuple[bool, dict[str, str]]:
     """Return whether every worker is ready, and what each says of its parts."""
     parts: dict[str, str] = {}
-    for number, each in enumerate(said, 1):
+    for number, each in enumerate(responses, 1):
         if each is None:
             parts[f"worker {number}"] = "not ready, does not answer"
             continue
         told: dict[str, str] = orjson.loads(each.body)["parts"]
         parts |= {f"worker {number}: {name}": text for name, text in told.items()}
-    return all(each is not None and each.status == 200 for each in said), parts
+    return all(each is not None and each.status == 200 for each in responses), parts
 
 
-async def are_started(workers: WorkerPool) -> None:
+async def wait_until_ready(workers: WorkerPool) -> None:
     """Return when every worker has been ready once."""
     while not merge_readiness(await workers.ask_all("/readyz"))[0]:  # noqa: ASYNC110 - it is other processes that are waited for
         await asyncio.sleep(_CHECK_INTERVAL_S)
 
 
-def _to_response(said: WorkerResponse | None) -> web.Response:
-    if said is None:
-        raise RefusedError(503, "workers: none answers")
-    return web.Response(status=said.status, body=said.body, headers=said.headers)
+def _to_response(response: WorkerResponse | None) -> web.Response:
+    if response is None:
+        raise AdminRequestError(503, "workers: none answers")
+    return web.Response(status=response.status, body=response.body, headers=response.headers)

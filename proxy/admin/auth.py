@@ -32,7 +32,7 @@ _SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 _SECURITY_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "ims-proxy"}
 
 
-class RefusedError(Exception):
+class AdminRequestError(Exception):
     """A request of an operator's that is not carried out; the message is subject, fact, what is allowed."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -53,10 +53,10 @@ def make_guard(token: str | None) -> Middleware:
         try:
             _check_access(request, token)
             response = await handler(request)
-        except RefusedError as error:
+        except AdminRequestError as error:
             return error_response(error.status, error.message, error.headers)
         except web.HTTPException as error:
-            return error_response(error.status, f"admin port: {error.reason.lower()}", _allowed_methods(error))
+            return error_response(error.status, f"admin port: {error.reason.lower()}", _allow_header(error))
         except Exception as error:  # noqa: BLE001 - told as JSON like every other error, and logged
             log_event("admin-failed", level=logging.ERROR, error=type(error).__name__)
             return error_response(500, "admin port: failed", {})
@@ -67,20 +67,20 @@ def make_guard(token: str | None) -> Middleware:
 
 
 def _check_access(request: web.Request, token: str | None) -> None:
-    """Let *request* be carried out; raises `RefusedError` if it may not be."""
+    """Let *request* be carried out; raises `AdminRequestError` if it may not be."""
     if token is not None and request.path not in _OPEN_PATHS and not _has_token(request, token):
-        raise RefusedError(401, "admin port: no valid bearer token", {"WWW-Authenticate": "Bearer"})
+        raise AdminRequestError(401, "admin port: no valid bearer token", {"WWW-Authenticate": "Bearer"})
     host = request.headers.get("Host", "")
     if token is None and request.path not in _HEALTH_PATHS and not is_loopback_host(host):
-        raise RefusedError(403, "admin port: Host is no name of loopback, others need admin.token")
+        raise AdminRequestError(403, "admin port: Host is no name of loopback, others need admin.token")
     if request.method in _SAFE_METHODS:
         return
     origin = request.headers.get("Origin")
     site = request.headers.get("Sec-Fetch-Site", "none")
     if (origin is not None and urlsplit(origin).netloc != host) or site not in ("none", "same-origin"):
-        raise RefusedError(403, "admin port: sent by a page of another origin")
+        raise AdminRequestError(403, "admin port: sent by a page of another origin")
     if request.content_type != "application/json":
-        raise RefusedError(415, "admin port: Content-Type is not application/json, which is all that is allowed")
+        raise AdminRequestError(415, "admin port: Content-Type is not application/json, which is all that is allowed")
 
 
 def _has_token(request: web.Request, token: str) -> bool:
@@ -109,6 +109,6 @@ def error_response(status: int, message: str, headers: Mapping[str, str]) -> web
     )
 
 
-def _allowed_methods(error: web.HTTPException) -> Mapping[str, str]:
+def _allow_header(error: web.HTTPException) -> Mapping[str, str]:
     """Return the field that a 405 has to carry (RFC 9110 §15.5.6)."""
     return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}

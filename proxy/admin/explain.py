@@ -43,7 +43,7 @@ _PARTITION_TEXTS = {
 }
 
 # Stands in for the secret of a running proxy: an explanation shows no digest.
-_ANY_SECRET = b"explanations show no digests"
+_PLACEHOLDER_SECRET = b"explanations show no digests"
 
 
 def explain_target(target: str, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -72,8 +72,8 @@ def explain_request(
     query = parse_list_query(request.query)
     if isinstance(query, ListQuery):
         yield from _explain_listing(request, query)
-    asks = make_list_rules(settings, _ANY_SECRET)
-    list_request = parse_list_request(request, asks, _explain_principal(request, asks.partitioner, settings))
+    asks = make_list_rules(settings, _PLACEHOLDER_SECRET)
+    list_request = parse_list_request(request, asks, _assumed_principal(request, asks.partitioner, settings))
     if isinstance(list_request, ListRequest) and (shared := to_public_list(list_request, asks)):
         list_request = shared
     if isinstance(list_request, ListRequest):
@@ -88,8 +88,8 @@ def _explain_resource(request: Request, settings: Settings) -> Iterator[tuple[st
         yield "cacheable", "no: neither a list nor a resource that a route names"
         return
     yield "resource", f"route {on.path}"
-    partitioner = Partitioner(_ANY_SECRET)
-    principal = _explain_principal(request, partitioner, settings)
+    partitioner = Partitioner(_PLACEHOLDER_SECRET)
+    principal = _assumed_principal(request, partitioner, settings)
     if principal is None:
         partition = partitioner.from_fields(request.fields)
         principal = Principal(partition, partition) if isinstance(partition, Partition) else partition
@@ -139,7 +139,7 @@ def _explain_answer(request: ListRequest, settings: Settings) -> Iterator[tuple[
     yield "cacheable", "yes"
 
 
-def _explain_principal(
+def _assumed_principal(
     request: Request, partitioner: Partitioner, settings: Settings
 ) -> Principal | NotShareable | None:
     """Return whose *request* is as far as that can be told offline: what IAM would say of its token is not known."""

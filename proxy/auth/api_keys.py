@@ -89,7 +89,7 @@ def _parse_api_key(name: str, table: object) -> ApiKey:
         raise ApiKeysError(f"{name}.key: a text of at least {MIN_KEY_CHARS} visible ASCII characters is allowed")
     if not isinstance(writes, bool):
         raise ApiKeysError(f"{name}.writes: true or false is allowed")
-    return ApiKey(name, _digest(key), writes)
+    return ApiKey(name, _hash_key(key), writes)
 
 
 def find_api_key(fields: Fields, api_keys: Iterable[ApiKey]) -> ApiKey | None:
@@ -101,7 +101,7 @@ def find_api_key(fields: Fields, api_keys: Iterable[ApiKey]) -> ApiKey | None:
     keys = bearers + fields.get_all("x-api-key")
     if len(keys) != 1 or len(fields.get_all("authorization")) > len(bearers):
         return None
-    given = _digest(keys[0])
+    given = _hash_key(keys[0])
     found = None
     for caller in api_keys:
         if hmac.compare_digest(caller.digest, given):
@@ -109,5 +109,5 @@ def find_api_key(fields: Fields, api_keys: Iterable[ApiKey]) -> ApiKey | None:
     return found
 
 
-def _digest(key: str) -> bytes:
+def _hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

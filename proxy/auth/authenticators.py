@@ -18,7 +18,7 @@ from proxy.core.purge import PurgeOrder
 from proxy.core.write_effect import SAFE_METHODS
 from proxy.errors import ForbiddenError, IdentityChangedError, ProxyError, UnauthorizedError
 
-_TRUST_S: Final = 1.0
+_OWN_IDENTITY_TRUST_S: Final = 1.0
 
 
 class Authenticator(Protocol):
@@ -36,11 +36,11 @@ class Authenticator(Protocol):
         """Return whose the list *request* is, or why its answer is shared with nobody."""
         ...
 
-    def token_holder(self, partition: Partition) -> Principal:
+    def principal_for_partition(self, partition: Partition) -> Principal:
         """Return who has the token with the partition *partition*, before anything else is known of it."""
         ...
 
-    def revoked_reason(self, principal: Principal) -> str | None:
+    def revocation_reason(self, principal: Principal) -> str | None:
         """Return why *principal* is believed no longer, though it was when it came, None where it is."""
         ...
 
@@ -52,68 +52,78 @@ class Authenticator(Protocol):
         """
         ...
 
-    def purge_project(self, project: str) -> PurgeOrder:
-        """Return which listings to drop for all that *project* sees to be gone."""
+    def project_purge_order(self, project_id: str) -> PurgeOrder:
+        """Return which listings to drop for all that *project_id* sees to be gone."""
         ...
 
 
 class TokenAuthenticator:
     """An answer is shared among requests with the same token, or signed by the same key."""
 
-    def __init__(self, partitioner: Partitioner, signatures: SignatureVerifier | None = None) -> None:
+    def __init__(self, partitioner: Partitioner, signature_verifier: SignatureVerifier | None = None) -> None:
         self._partitioner = partitioner
-        self._signatures = signatures
+        self._signature_verifier = signature_verifier
 
     def authorize(self, request: Request) -> None:
         """See `Authenticator.authorize`: whether it may is for the upstream to say."""
 
     async def prepare_forward(self, request: Request) -> Request:
         """See `Authenticator.prepare_forward`."""
-        return await self._signatures.prepare_forward(request) if self._signatures else request
+        return await self._signature_verifier.prepare_forward(request) if self._signature_verifier else request
 
     async def authenticate(self, request: Request) -> Principal | NotShareable:
         """See `Authenticator.authenticate`."""
         partition = self._partitioner.from_fields(request.fields)
-        if partition is NotShareable.SIGNED and self._signatures:
-            return self._signatures.authenticate(request)
+        if partition is NotShareable.SIGNED and self._signature_verifier:
+            return self._signature_verifier.authenticate(request)
         return await self._authenticate_token(request, partition) if isinstance(partition, Partition) else partition
 
     async def _authenticate_token(self, request: Request, partition: Partition) -> Principal | NotShareable:  # noqa: ARG002 - see ProjectDoor
-        return self.token_holder(partition)
+        return self.principal_for_partition(partition)
 
-    def token_holder(self, partition: Partition) -> Principal:
-        """See `Authenticator.token_holder`."""
+    def principal_for_partition(self, partition: Partition) -> Principal:
+        """See `Authenticator.principal_for_partition`."""
         return Principal(partition, partition)
 
-    def revoked_reason(self, principal: Principal) -> str | None:
-        """See `Authenticator.revoked_reason`: who has a token waited for a fetch by the same, which the upstream took."""
-        if principal.signer is None or self._signatures is None or self._signatures.is_current(principal.signer):
+    def revocation_reason(self, principal: Principal) -> str | None:
+        """See `Authenticator.revocation_reason`: who has a token waited for a fetch by the same, which the upstream
+        took.
+        """
+        if (
+            principal.signer is None
+            or self._signature_verifier is None
+            or self._signature_verifier.is_current(principal.signer)
+        ):
             return None
         return "key-replaced"
 
     def reauthorize(self, request: Request, context: CallContext) -> None:
         """See `Authenticator.reauthorize`: it came in as who it is to the upstream, see `dropped`."""
 
-    def purge_project(self, project: str) -> PurgeOrder:
-        """See `Authenticator.purge_project`: tokens tell no projects."""
-        return PurgeOrder((ALL_TAG,), f"tokens don't tell which of them see project {project}, so all went")
+    def project_purge_order(self, project_id: str) -> PurgeOrder:
+        """See `Authenticator.project_purge_order`: tokens tell no projects."""
+        return PurgeOrder((ALL_TAG,), f"tokens don't tell which of them see project {project_id}, so all went")
 
 
 class ProjectAuthenticator(TokenAuthenticator):
     """An answer is shared among tokens that IAM says to be of the same scope and roles."""
 
     def __init__(
-        self, partitioner: Partitioner, signatures: SignatureVerifier | None = None, *, verifier: TokenVerifier
+        self,
+        partitioner: Partitioner,
+        signature_verifier: SignatureVerifier | None = None,
+        *,
+        token_verifier: TokenVerifier,
     ) -> None:
-        super().__init__(partitioner, signatures)
-        self._verifier = verifier
+        super().__init__(partitioner, signature_verifier)
+        self._token_verifier = token_verifier
 
     async def _authenticate_token(self, request: Request, partition: Partition) -> Principal | NotShareable:
         token = decode_token(request.fields.get("x-auth-token") or "").decode("utf-8", "surrogateescape")
         if not token.isascii() or not token.isprintable():
             return NotShareable.REFUSED  # undone, the percent-encoding may hide what must not stand in a field
         try:
-            known = await self._verifier.verify(token, partition.digest)
+            known = await self._token_verifier.verify_token(token, partition.digest)
         except ProxyError:
             return NotShareable.UNVERIFIED
         if known is None:
@@ -129,19 +139,21 @@ class ProjectAuthenticator(TokenAuthenticator):
             trusted_until=known.trusted_until,
         )
 
-    def token_holder(self, partition: Partition) -> Principal:
-        """See `Authenticator.token_holder`."""
+    def principal_for_partition(self, partition: Partition) -> Principal:
+        """See `Authenticator.principal_for_partition`."""
         return Principal(partition, partition, is_verified=True, token_digest=partition.digest)
 
-    def revoked_reason(self, principal: Principal) -> str | None:
-        """See `Authenticator.revoked_reason`."""
-        if principal.token_digest is not None and self._verifier.is_revoked(principal.token_digest):
+    def revocation_reason(self, principal: Principal) -> str | None:
+        """See `Authenticator.revocation_reason`."""
+        if principal.token_digest is not None and self._token_verifier.is_revoked(principal.token_digest):
             return "token-dropped"
-        return super().revoked_reason(principal)
+        return super().revocation_reason(principal)
 
-    def purge_project(self, project: str) -> PurgeOrder:
-        """See `Authenticator.purge_project`: those of the project, and of who may see it though it is not theirs alone."""
-        return PurgeOrder((project_tag(self._partitioner.project_digest(project)), project_tag(ANY_PROJECT)))
+    def project_purge_order(self, project_id: str) -> PurgeOrder:
+        """See `Authenticator.project_purge_order`: those of the project, and of who may see it though it is not theirs
+        alone.
+        """
+        return PurgeOrder((project_tag(self._partitioner.project_digest(project_id)), project_tag(ANY_PROJECT)))
 
 
 class GatewayAuthenticator:
@@ -180,26 +192,28 @@ class GatewayAuthenticator:
 
         It may wait for its turn upstream: who may not come in any more by then is refused, and nothing is sent.
         """
-        still = partial(self.authorize, request) if self._api_keys is not None else None
+        reauthorize_caller = partial(self.authorize, request) if self._api_keys is not None else None
         return replace(
-            request, fields=request.fields.without((*IDENTITY_FIELDS, *METHOD_OVERRIDE_FIELDS)), before_send=still
+            request,
+            fields=request.fields.without((*IDENTITY_FIELDS, *METHOD_OVERRIDE_FIELDS)),
+            before_send=reauthorize_caller,
         )
 
     async def authenticate(self, request: Request) -> Principal | NotShareable:  # noqa: ARG002 - they are all the proxy
         """See `Authenticator.authenticate`."""
         partition = self._own_partition()
         # A key that is taken back counts no more within a second, and so does an identity that was changed.
-        until = self._clock() + _TRUST_S
+        until = self._clock() + _OWN_IDENTITY_TRUST_S
         return Principal(
             partition, partition, is_verified=True, may_share_public=True, trusted_until=until, credential_names=()
         )
 
-    def token_holder(self, partition: Partition) -> Principal:
-        """See `Authenticator.token_holder`: no token of a caller counts here."""
+    def principal_for_partition(self, partition: Partition) -> Principal:
+        """See `Authenticator.principal_for_partition`: no token of a caller counts here."""
         return Principal(partition, partition, is_verified=True)
 
-    def revoked_reason(self, principal: Principal) -> str | None:  # noqa: ARG002 - they are all the proxy
-        """See `Authenticator.revoked_reason`: never, see `still`."""
+    def revocation_reason(self, principal: Principal) -> str | None:  # noqa: ARG002 - they are all the proxy
+        """See `Authenticator.revocation_reason`: never, see `still`."""
         return None
 
     def reauthorize(self, request: Request, context: CallContext) -> None:
@@ -208,6 +222,6 @@ class GatewayAuthenticator:
         if self._own_partition().digest != context.partition:
             raise IdentityChangedError
 
-    def purge_project(self, project: str) -> PurgeOrder:
-        """See `Authenticator.purge_project`: there is one identity, and all is stored for it."""
-        return PurgeOrder((ALL_TAG,), f"all is seen by the proxy's own identity, which may see project {project}")
+    def project_purge_order(self, project_id: str) -> PurgeOrder:
+        """See `Authenticator.project_purge_order`: there is one identity, and all is stored for it."""
+        return PurgeOrder((ALL_TAG,), f"all is seen by the proxy's own identity, which may see project {project_id}")

@@ -21,17 +21,22 @@ from proxy.core.signing import (
 )
 from proxy.http.body_buffering import buffer_small_body
 
-_OTHER_CREDENTIALS: Final = ("cookie", "proxy-authorization", "x-auth-token", "x-subject-token")
+_OTHER_CREDENTIAL_FIELDS: Final = ("cookie", "proxy-authorization", "x-auth-token", "x-subject-token")
 
 
 class SignatureVerifier:
     """Verifies requests by the secrets of access keys, and signs them anew for *host*; *clock* gives epoch seconds."""
 
     def __init__(
-        self, partitioner: Partitioner, *, secret: Callable[[str], str | None], host: str, clock: Callable[[], float]
+        self,
+        partitioner: Partitioner,
+        *,
+        find_secret: Callable[[str], str | None],
+        host: str,
+        clock: Callable[[], float],
     ) -> None:
         self._partitioner = partitioner
-        self._secret = secret
+        self._find_secret = find_secret
         self._host = host
         self._clock = clock
 
@@ -40,17 +45,17 @@ class SignatureVerifier:
         found = self._find_signature(request.fields)
         if found is None or request.body is not None:
             return NotShareable.SIGNED
-        given, secret = found
-        if wrong := find_signature_fault(request, given, secret, now=self._clock()):
-            return NotShareable(wrong.value)
-        partition = self._partitioner.for_access_key(given.access_key, request.fields)
+        signature, secret = found
+        if fault := find_signature_fault(request, signature, secret, now=self._clock()):
+            return NotShareable(fault.value)
+        partition = self._partitioner.for_access_key(signature.access_key, request.fields)
         credentials = tuple(name for name in SUBJECT_FIELDS if name != "x-security-token")
-        signing = self._make_signer(request.fields, given, secret)
-        return Principal(partition, partition, trusted_until=0.0, credential_names=credentials, signer=signing)
+        signer = self._make_signer(request.fields, signature, secret)
+        return Principal(partition, partition, trusted_until=0.0, credential_names=credentials, signer=signer)
 
-    def is_current(self, signing: RequestSigner) -> bool:
-        """Whether the key of *signing* still has the secret that a signature was verified with."""
-        return self._secret(signing.key.access_key) == signing.key.secret_key
+    def is_current(self, signer: RequestSigner) -> bool:
+        """Whether the key of *signer* still has the secret that a signature was verified with."""
+        return self._find_secret(signer.key.access_key) == signer.key.secret_key
 
     async def prepare_forward(self, request: Request) -> Request:
         """Return *request* signed anew where its signature is good, else as it came.
@@ -73,16 +78,16 @@ class SignatureVerifier:
         )  # only now: the body may have taken long, and the secret been replaced
         if found is None or find_signature_fault(request, *found, body_hash=body, now=self._clock()):
             return request
-        given, secret = found
-        return self._make_signer(request.fields, given, secret).sign(request, payload_hash=body, now=self._clock())
+        signature, secret = found
+        return self._make_signer(request.fields, signature, secret).sign(request, payload_hash=body, now=self._clock())
 
     def _find_signature(self, fields: Fields) -> tuple[Signature, str] | None:
         """Return the signature in *fields* and its key's secret, None where it is not that alone or none is known."""
-        given = parse_signature(fields)
-        if given is None or any(fields.get_all(name) for name in _OTHER_CREDENTIALS):
+        signature = parse_signature(fields)
+        if signature is None or any(fields.get_all(name) for name in _OTHER_CREDENTIAL_FIELDS):
             return None
-        secret = self._secret(given.access_key)
-        return None if secret is None else (given, secret)
+        secret = self._find_secret(signature.access_key)
+        return None if secret is None else (signature, secret)
 
-    def _make_signer(self, fields: Fields, given: Signature, secret: str) -> RequestSigner:
-        return RequestSigner(SigningKey(given.access_key, secret, fields.get("x-security-token")), self._host)
+    def _make_signer(self, fields: Fields, signature: Signature, secret: str) -> RequestSigner:
+        return RequestSigner(SigningKey(signature.access_key, secret, fields.get("x-security-token")), self._host)

@@ -119,7 +119,7 @@ def without_per_call_fields(response: Response) -> Response:
 
 
 class FetchCollapser(Generic[Outcome]):
-    """Lets fetches that end in a `Outcome` be shared. *clock* gives epoch seconds."""
+    """Lets fetches that end in a `ReplayCounts` be shared. *clock* gives epoch seconds."""
 
     def __init__(self, store: SpanStore, *, telemetry: Telemetry, clock: Callable[[], float]) -> None:
         self._store = store

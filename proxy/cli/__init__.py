@@ -9,7 +9,7 @@ import click
 
 from proxy import __version__
 from proxy.cli.check import check, explain
-from proxy.cli.options import INTERRUPTED, fail
+from proxy.cli.options import EXIT_INTERRUPTED, fail
 from proxy.cli.purge import purge
 from proxy.cli.replay import replay
 from proxy.cli.serve import demo, serve
@@ -41,7 +41,7 @@ def main() -> None:
             sys.stdout.flush()  # here, for at the interpreter's end nobody tells of what could not be written
         sys.exit(status)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of the output has nowhere to go
         fail(error.strerror or error)

@@ -18,11 +18,13 @@ from proxy.core.values import immutable
 from proxy.listing.rendering import page_link
 from proxy.upstream.client import explain_connect_error
 
-_WAIT_S: Final = 150.0  # longer than a caller waits in the proxy for a call of the budget, and for it to be answered
+_REQUEST_TIMEOUT_S: Final = (
+    150.0  # longer than a caller waits in the proxy for a call of the budget, and for it to be answered
+)
 _MAX_PAUSE_S: Final = 600.0
-_REFUSALS: Final = 8
+_MAX_RETRIES: Final = 8
 _MAX_PAGES: Final = 100_000
-_LATER: Final = frozenset({429, 503})
+_RETRYABLE_STATUSES: Final = frozenset({429, 503})
 
 
 class CrawlError(Exception):
@@ -41,12 +43,14 @@ class Listing:
 
 
 @immutable
-class Page:
-    """A page that was answered: how many *images*, whether it was *fetched* for this request, and is *stored* now."""
+class CrawledPage:
+    """A page that was answered: how many *image_count*, whether it was *is_fetched* for this request, and is
+    *is_stored* now.
+    """
 
-    images: int
-    fetched: bool
-    stored: bool
+    image_count: int
+    is_fetched: bool
+    is_stored: bool
 
 
 @immutable
@@ -70,42 +74,42 @@ def parse_listing(text: str) -> Listing:
 
 
 class Crawler:
-    """Crawls through the proxy at *url*, with *fields* in each request and *rows* a page."""
+    """Crawls through the proxy at *url*, with *fields* in each request and *page_size* a page."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, *, fields: Mapping[str, str], rows: int) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, *, fields: Mapping[str, str], page_size: int) -> None:
         self._session = session
         self._url = url.rstrip("/")
         self._fields = fields
-        self._rows = rows
+        self._page_size = page_size
 
-    async def crawl(self, wanted: Listing) -> AsyncIterator[Page | Pause]:
-        """Yield the pages of *wanted*, and the pauses between them. Raises `CrawlError`."""
-        window = Window(self._rows)
-        target: str | None = page_link("", wanted.path, wanted.query, window)
+    async def crawl(self, listing: Listing) -> AsyncIterator[CrawledPage | Pause]:
+        """Yield the pages of *listing*, and the pauses between them. Raises `CrawlError`."""
+        window = Window(self._page_size)
+        target: str | None = page_link("", listing.path, listing.query, window)
         seen = set[str]()
         while target is not None:
             if target in seen or len(seen) >= _MAX_PAGES:
                 raise CrawlError("the listing does not end: a page leads back to one before it")
             seen.add(target)
-            answered: Page | None = None
+            answered: CrawledPage | None = None
             async for step in self._fetch(target):
                 if isinstance(step, Pause):
                     yield step
                 else:
                     answered, told = step
-                    target = _next_target(told, wanted, window)
+                    target = _next_target(told, listing, window)
             assert answered is not None
             yield answered
 
-    async def _fetch(self, target: str) -> AsyncIterator[Pause | tuple[Page, Any]]:
+    async def _fetch(self, target: str) -> AsyncIterator[Pause | tuple[CrawledPage, Any]]:
         """Yield what *target* is answered, after the pauses that the proxy asks for."""
-        for refusal in range(_REFUSALS + 1):
+        for refusal in range(_MAX_RETRIES + 1):
             try:
                 url = URL(self._url + target, encoded=True)
                 async with self._session.get(url, headers=self._fields, allow_redirects=False) as answer:
                     status, fields, body = answer.status, answer.headers, await answer.read()
             except TimeoutError as error:
-                raise CrawlError(f"{self._url}: no answer within {_WAIT_S:g} s") from error
+                raise CrawlError(f"{self._url}: no answer within {_REQUEST_TIMEOUT_S:g} s") from error
             except aiohttp.ClientConnectorError as error:
                 raise CrawlError(
                     f"{self._url}: {explain_connect_error(error, remedy='give --no-tls-strict')}"
@@ -115,20 +119,20 @@ class Crawler:
             if status == 200:
                 yield _parse_page(fields.get("Cache-Status", ""), body)
                 return
-            if status not in _LATER or refusal == _REFUSALS:
+            if status not in _RETRYABLE_STATUSES or refusal == _MAX_RETRIES:
                 raise CrawlError(f"answered {status}{_error_reason(body)}")
             pause = Pause(_retry_after_s(fields.get("Retry-After"), refusal))
             yield pause
             await asyncio.sleep(pause.wait_s)
 
 
-def make_session(trusted: ssl.SSLContext) -> aiohttp.ClientSession:
-    """Return what a crawler asks with; over TLS it trusts what *trusted* does."""
-    connector = aiohttp.TCPConnector(ssl=trusted)
-    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_WAIT_S))
+def make_session(tls_context: ssl.SSLContext) -> aiohttp.ClientSession:
+    """Return what a crawler asks with; over TLS it trusts what *tls_context* does."""
+    connector = aiohttp.TCPConnector(ssl=tls_context)
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S))
 
 
-def _parse_page(cache_status: str, body: bytes) -> tuple[Page, Any]:
+def _parse_page(cache_status: str, body: bytes) -> tuple[CrawledPage, Any]:
     """Return the page and what it tells; `Cache-Status` says where it came from (RFC 9211)."""
     try:
         told = orjson.loads(body)
@@ -139,31 +143,33 @@ def _parse_page(cache_status: str, body: bytes) -> tuple[Page, Any]:
     if words[0] != "ims-proxy":
         raise CrawlError("answered without Cache-Status, is this an ims-proxy?")
     hit = "hit" in words
-    return Page(images, not hit and "collapsed" not in words, hit or bool({"stored", "collapsed"} & set(words))), told
+    return CrawledPage(
+        images, not hit and "collapsed" not in words, hit or bool({"stored", "collapsed"} & set(words))
+    ), told
 
 
-def _next_target(told: Any, wanted: Listing, window: Window) -> str | None:
-    """Return the target of the page after the one that *told* is, None after the last."""
-    if wanted.path == CLOUDIMAGES_PATH:  # without links: callers page by the last id, until nothing follows
-        last = told["images"][-1].get("id") if told["images"] else None
-        return page_link("", wanted.path, wanted.query, window, last) if last else None
-    link = told.get("next")
+def _next_target(content: Any, listing: Listing, window: Window) -> str | None:
+    """Return the target of the page after the one that *content* is, None after the last."""
+    if listing.path == CLOUDIMAGES_PATH:  # without links: callers page by the last id, until nothing follows
+        last = content["images"][-1].get("id") if content["images"] else None
+        return page_link("", listing.path, listing.query, window, last) if last else None
+    link = content.get("next")
     if link is None:
         return None
     try:
         parts = urlsplit(link)
     except (ValueError, AttributeError) as error:
         raise CrawlError("answered with a `next` that is no link") from error
-    if not parts.path.endswith(wanted.path):
+    if not parts.path.endswith(listing.path):
         raise CrawlError("answered with a `next` that leads out of the listing")
-    return f"{wanted.path}?{parts.query}"  # asked of the proxy itself, whatever host the link names
+    return f"{listing.path}?{parts.query}"  # asked of the proxy itself, whatever host the link names
 
 
-def _retry_after_s(value: str | None, refusal: int) -> float:
+def _retry_after_s(value: str | None, attempt: int) -> float:
     try:
         return min(_MAX_PAUSE_S, max(0.0, float(value or "")))
     except ValueError:
-        return min(_MAX_PAUSE_S, 2.0**refusal)
+        return min(_MAX_PAUSE_S, 2.0**attempt)
 
 
 def _describe_error(error: aiohttp.ClientError) -> str:

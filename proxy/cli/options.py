@@ -15,18 +15,18 @@ import click
 from proxy.config.reload import read_text
 
 if TYPE_CHECKING:
-    from proxy.cli.admin_client import AdminPort
-    from proxy.config.loading import Configuration, Setting
+    from proxy.cli.admin_client import AdminClient
+    from proxy.config.loading import Configuration, SettingPath
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+ClickCommand = TypeVar("ClickCommand", bound=Callable[..., Any])
 Result = TypeVar("Result")
 
-FAILED: Final = 1
-WRONG_USAGE: Final = 2
-INTERRUPTED: Final = 130
-_TEN_YEARS_S: Final = 10 * 365 * 86400.0
+EXIT_FAILED: Final = 1
+EXIT_WRONG_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+_MAX_DURATION_S: Final = 10 * 365 * 86400.0
 # Stands in for the upstream's address where a command has no use for it.
-_NO_UPSTREAM: Final = "http://127.0.0.1"
+_PLACEHOLDER_UPSTREAM: Final = "http://127.0.0.1"
 
 config_option: Final = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Settings, TOML. [default: none]"
@@ -34,7 +34,7 @@ config_option: Final = click.option(
 admin_option: Final = click.option(
     "--admin",
     metavar="HOST:PORT",
-    callback=lambda _context, _option, value: _address(value),
+    callback=lambda _context, _option, value: _strip_url_scheme(value),
     help="The running proxy's admin port. [default: 127.0.0.1:9090]",
 )
 token_file_option: Final = click.option(
@@ -45,11 +45,11 @@ token_file_option: Final = click.option(
 )
 
 
-class Period(click.FloatRange):
+class Duration(click.FloatRange):
     """A duration in seconds, as long as settings may be; what is no number is none, and passes no comparison."""
 
-    def __init__(self, least: float = 0.0, most: float = _TEN_YEARS_S) -> None:
-        super().__init__(least, most)
+    def __init__(self, min_s: float = 0.0, max_s: float = _MAX_DURATION_S) -> None:
+        super().__init__(min_s, max_s)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return *value* as a number of seconds."""
@@ -57,7 +57,7 @@ class Period(click.FloatRange):
         return self.fail(f"{value!r} is no number.", param, ctx) if isnan(converted) else converted
 
 
-def settings_options(command: Command) -> Command:
+def settings_options(command: ClickCommand) -> ClickCommand:
     """Return *command* with the flags that override settings."""
     for option in reversed(
         [
@@ -87,7 +87,7 @@ def load_configuration(
     """Return the settings, or end with every problem on a line of its own."""
     from proxy.config.loading import ConfigurationError, load
 
-    given: dict[Setting, object] = {
+    given: dict[SettingPath, object] = {
         at: value
         for at, value in {
             ("upstream", "url"): upstream,
@@ -102,31 +102,31 @@ def load_configuration(
     except ConfigurationError as error:
         for problem in error.problems:
             print_error(problem)
-        sys.exit(WRONG_USAGE)
+        sys.exit(EXIT_WRONG_USAGE)
 
 
 def load_offline(config: Path | None) -> Configuration:
     """Return the settings for a command that calls no upstream: without a file none need be named."""
-    upstream = None if config or "IMS_PROXY_UPSTREAM__URL" in os.environ else _NO_UPSTREAM
+    upstream = None if config or "IMS_PROXY_UPSTREAM__URL" in os.environ else _PLACEHOLDER_UPSTREAM
     return load_configuration(config, upstream=upstream)
 
 
-def make_admin_port(config: Path | None, *, admin: str | None, token_file: Path | None = None) -> AdminPort:
+def make_admin_client(config: Path | None, *, admin: str | None, token_file: Path | None = None) -> AdminClient:
     """Return the admin port of a running proxy, its token from *token_file* or the settings: never from an argument."""
     from pydantic import SecretStr, TypeAdapter, ValidationError
 
-    from proxy.cli.admin_client import AdminPort
-    from proxy.config.types import Address
+    from proxy.cli.admin_client import AdminClient
+    from proxy.config.types import HostPort
 
     section = load_offline(config).settings.admin
     if admin is not None:
         try:
-            section = section.model_copy(update={"listen": TypeAdapter[str](Address).validate_python(admin)})
+            section = section.model_copy(update={"listen": TypeAdapter[str](HostPort).validate_python(admin)})
         except ValidationError as error:
             raise click.BadParameter(f"{admin!r}: HOST:PORT is allowed", param_hint="--admin") from error
     if token_file is not None:
         section = section.model_copy(update={"token": SecretStr(read_secret(token_file))})
-    return AdminPort(section)
+    return AdminClient(section)
 
 
 def read_secret(file: Path) -> str:
@@ -145,7 +145,7 @@ def check_field_value(text: str, origin: str) -> str:
     return text
 
 
-def _address(value: str | None) -> str | None:
+def _strip_url_scheme(value: str | None) -> str | None:
     """Return HOST:PORT from that, or from a URL."""
     return value and value.removeprefix("http://").rstrip("/")
 
@@ -153,7 +153,7 @@ def _address(value: str | None) -> str | None:
 def fail(reason: object) -> NoReturn:
     """End the command with one line that says why."""
     print_error(reason)
-    sys.exit(FAILED)
+    sys.exit(EXIT_FAILED)
 
 
 def print_error(reason: object) -> None:
@@ -162,26 +162,26 @@ def print_error(reason: object) -> None:
     click.echo(f"ims-proxy: {shown}", err=True)
 
 
-def run(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> NoReturn:
+def run_async_until_signal(main: Callable[[], Coroutine[Any, Any, signal.Signals]]) -> NoReturn:
     """Run the coroutine that *main* makes on uvloop until a signal, and end as that says."""
     import uvloop
 
-    run_until(lambda: uvloop.run(main()))
+    run_until_signal(lambda: uvloop.run(main()))
 
 
-def run_until(main: Callable[[], signal.Signals | None]) -> NoReturn:
+def run_until_signal(main: Callable[[], signal.Signals | None]) -> NoReturn:
     """Run *main* until the signal that it returns, and end as that says; what went wrong ends in one line."""
-    ended = run_once(main)
+    ended = run_or_exit(main)
     if ended is None:
         fail("a worker could not be kept running")
-    sys.exit(INTERRUPTED if ended is signal.SIGINT else 0)
+    sys.exit(EXIT_INTERRUPTED if ended is signal.SIGINT else 0)
 
 
-def run_once(work: Callable[[], Result]) -> Result:
-    """Return what *work* returns; what the system refuses ends in one line, an interrupt with 130."""
+def run_or_exit(main: Callable[[], Result]) -> Result:
+    """Return what *main* returns; what the system refuses ends in one line, an interrupt with 130."""
     try:
-        return work()
+        return main()
     except OSError as error:
         fail(error.strerror or error)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)

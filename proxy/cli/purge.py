@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import admin_option, config_option, fail, make_admin_port, token_file_option
+from proxy.cli.options import admin_option, config_option, fail, make_admin_client, token_file_option
 
 
 @click.command(short_help="Drop what is stored, in every replica.")
@@ -44,12 +44,12 @@ def purge(
     order = {name: value for name, value in given.items() if value is not None}
     if len(order) != 1:
         raise click.UsageError("one of --all, --project, --image, --listing, --resource is needed, and one alone")
-    from proxy.cli.admin_client import AdministrationError
+    from proxy.cli.admin_client import AdminClientError
     from proxy.cli.stats import pluralize
 
     try:
-        told = make_admin_port(config, admin=admin, token_file=token_file).post("/purge", order, {"dropped": int})
-    except AdministrationError as error:
+        told = make_admin_client(config, admin=admin, token_file=token_file).post("/purge", order, {"dropped": int})
+    except AdminClientError as error:
         fail(error)
     kind = "listing" if resource is None else "answer"
     click.echo(f"dropped {pluralize(told['dropped'], kind)}" + (f": {told['because']}" if "because" in told else ""))

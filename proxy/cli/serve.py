@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import load_configuration, run, run_until, settings_options
+from proxy.cli.options import load_configuration, run_async_until_signal, run_until_signal, settings_options
 
 
 @contextmanager
-def report_startup_errors() -> Iterator[None]:
+def freeze_gc_after_loading() -> Iterator[None]:
     """Load what stays for good: the collector looks for garbage neither meanwhile nor, later on, among that."""
     gc.disable()
     try:
@@ -37,17 +37,17 @@ def serve(config: Path | None, upstream: str | None, listen: str | None, admin: 
       ims-proxy serve --upstream https://ims.eu-de.example.com --store redis://redis:6379/0
       ims-proxy serve --config /etc/ims-proxy.toml
     """
-    with report_startup_errors():
+    with freeze_gc_after_loading():
         from proxy.observability.logging import configure_logging
         from proxy.runtime.app import serve as serve_until_stopped
 
         settings = load_configuration(config, upstream=upstream, listen=listen, admin=admin, store=store).settings
     configure_logging(settings.log.level)
     if settings.server.workers > 1:
-        from proxy.runtime.workers import run_supervised
+        from proxy.runtime.workers import run_workers
 
-        run_until(lambda: run_supervised(settings))
-    run(lambda: serve_until_stopped(settings))
+        run_until_signal(lambda: run_workers(settings))
+    run_async_until_signal(lambda: serve_until_stopped(settings))
 
 
 @click.command(short_help="Serve before a built-in image API, with things to try.")
@@ -70,4 +70,4 @@ def demo(listen: str | None, admin: str | None, images: int) -> None:
 
     settings = load_configuration(None, upstream="http://127.0.0.1", listen=listen, admin=admin).settings
     configure_logging("warning")
-    run(lambda: run_demo(settings, images=images, say=click.echo))
+    run_async_until_signal(lambda: run_demo(settings, images=images, print_line=click.echo))

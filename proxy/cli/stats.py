@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from proxy.cli.options import Period, admin_option, config_option, fail, make_admin_port, token_file_option
+from proxy.cli.options import Duration, admin_option, config_option, fail, make_admin_client, token_file_option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from proxy.cli.admin_client import AdminPort
+    from proxy.cli.admin_client import AdminClient
 
 
-Figures = Mapping[str, Any]
-FIGURES: Final[Mapping[str, type]] = {
+Stats = Mapping[str, Any]
+EXPECTED_STATS: Final[Mapping[str, type]] = {
     "version": str,
     "uptime_s": float,
     "processes": int,
@@ -36,11 +36,11 @@ FIGURES: Final[Mapping[str, type]] = {
     "store": dict,
 }
 
-_BYTES: Final = ("B", "KiB", "MiB", "GiB", "TiB")
-_PERIODS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-_BAR: Final = 20
-_NOTHING: Final = "-"
-_LATE_S: Final = 0.1  # as in deploy/prometheus/alerts.yaml
+_BYTE_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_DURATION_UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
+_BAR_WIDTH: Final = 20
+_NO_VALUE: Final = "-"
+_LAG_WARNING_S: Final = 0.1  # as in deploy/prometheus/alerts.yaml
 
 
 class Tone(Enum):
@@ -55,7 +55,7 @@ class Tone(Enum):
 Line = tuple[str, str, Tone]
 
 
-def render_lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
+def render_lines(now: Stats, before: Stats | None = None) -> Iterator[Line]:
     """Yield the figures of *now*; rates are those since *before*."""
     requests, upstream, store = now["requests"], now["upstream"], now["store"]
     asked = upstream["saved"] + upstream["calls"]
@@ -76,7 +76,11 @@ def render_lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
     yield "under way", f"{concurrency['under_way']} of at most {concurrency['limit']} calls", Tone.PLAIN
     yield "latency", ", ".join(_render_latency(requests["seconds"])), Tone.PLAIN
     lag_s = now["event_loop"]["lag_s"]
-    yield "loop lag", f"{format_seconds(lag_s)} at most in the last 10 s", Tone.WARN if lag_s > _LATE_S else Tone.GOOD
+    yield (
+        "loop lag",
+        f"{format_seconds(lag_s)} at most in the last 10 s",
+        Tone.WARN if lag_s > _LAG_WARNING_S else Tone.GOOD,
+    )
     taken = f"{format_size(store['bytes'])} of {format_size(store['max_bytes'])}"
     yield (
         "store",
@@ -89,7 +93,7 @@ def render_lines(now: Figures, before: Figures | None = None) -> Iterator[Line]:
         yield "  failed", _render_total("", store["errors"]), Tone.WARN
 
 
-def _render_rates(now: Figures, before: Figures) -> str:
+def _render_rates(now: Stats, before: Stats) -> str:
     elapsed_s = now["at"] - before["at"]
     requests, hits = (now["requests"][name] - before["requests"][name] for name in ("total", "hits"))
     calls = now["upstream"]["calls"] - before["upstream"]["calls"]
@@ -99,20 +103,20 @@ def _render_rates(now: Figures, before: Figures) -> str:
     return f"{requests / elapsed_s:.1f} requests/s, {hit_share} hits, {calls / elapsed_s:.1f} calls/s"
 
 
-def _render_failures(upstream: Figures) -> Iterator[Line]:
+def _render_failures(upstream: Stats) -> Iterator[Line]:
     if upstream["throttled"]:
         yield "", f"{upstream['throttled']:,} refused as too many", Tone.WARN
     if upstream["retried"]:
         yield "", f"{upstream['retried']:,} made again", Tone.WARN
 
 
-def _render_budget(budget: Figures) -> Iterator[Line]:
+def _render_budget(budget: Stats) -> Iterator[Line]:
     if budget["allowance"] is None:
         yield "budget", "no limit known", Tone.PLAIN
     else:
         used = _ratio(budget["used"], budget["allowance"]["calls"]) or 0.0
-        filled = min(_BAR, round(_BAR * used))
-        bar = "█" * filled + "░" * (_BAR - filled)
+        filled = min(_BAR_WIDTH, round(_BAR_WIDTH * used))
+        bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
         mood = Tone.BAD if used > 0.95 else Tone.WARN if used > 0.75 else Tone.PLAIN
         yield "budget", f"{bar} {budget['used']:,} of {format_limit(budget['allowance'])}", mood
     if without := budget.get("without_store"):
@@ -128,14 +132,14 @@ def _render_budget(budget: Figures) -> Iterator[Line]:
         yield "waiting", f"{pluralize(budget['waiting'], 'call')}, {budget['refused']:,} not made in time", Tone.WARN
 
 
-def _render_store_outage(without: Figures) -> str:
+def _render_store_outage(state: Stats) -> str:
     """Return how calls are limited while the store is away."""
-    if without["no_calls_for_s"]:
-        return f"without the store: no calls for {format_period(without['no_calls_for_s'])}"
-    return f"without the store: each replica has {without['share']} of what was left"
+    if state["no_calls_for_s"]:
+        return f"without the store: no calls for {format_period(state['no_calls_for_s'])}"
+    return f"without the store: each replica has {state['share']} of what was left"
 
 
-def _render_circuit(breaker: Figures) -> Line:
+def _render_circuit(breaker: Stats) -> Line:
     spared = (
         f"; {pluralize(breaker['refused'], 'call')} not made while the upstream failed" if breaker["refused"] else ""
     )
@@ -144,9 +148,9 @@ def _render_circuit(breaker: Figures) -> Line:
     return "breaker", f"open, the upstream is tried again in {format_period(breaker['retry_in_s'])}{spared}", Tone.BAD
 
 
-def _render_latency(told: Figures) -> Iterator[str]:
+def _render_latency(latency: Stats) -> Iterator[str]:
     for name, label in (("hit", "stored"), ("forwarded", "fetched")):
-        yield f"{label} {format_seconds(told[name]['p50_s'])}, 99 % {format_seconds(told[name]['p99_s'])}"
+        yield f"{label} {format_seconds(latency[name]['p50_s'])}, 99 % {format_seconds(latency[name]['p99_s'])}"
 
 
 def _render_total(total: str, parts: Mapping[str, int]) -> str:
@@ -165,21 +169,21 @@ def pluralize(count: int, noun: str) -> str:
 
 def format_share(value: float | None) -> str:
     """Return *value*, from 0 to 1, in per cent; a dash where there is none."""
-    return _NOTHING if value is None else f"{100 * value:.{2 if 0.99 < value < 1 else 1}f} %"
+    return _NO_VALUE if value is None else f"{100 * value:.{2 if 0.99 < value < 1 else 1}f} %"
 
 
 def format_size(value: float) -> str:
     """Return bytes in the unit that suits."""
     unit = 0
-    while value >= 1024 and unit < len(_BYTES) - 1:
+    while value >= 1024 and unit < len(_BYTE_UNITS) - 1:
         value, unit = value / 1024, unit + 1
-    return f"{value:.{1 if unit and value < 100 else 0}f} {_BYTES[unit]}"
+    return f"{value:.{1 if unit and value < 100 else 0}f} {_BYTE_UNITS[unit]}"
 
 
 def format_seconds(value: float | None) -> str:
     """Return a duration in the unit that suits; a dash where there is none."""
     if value is None:
-        return _NOTHING
+        return _NO_VALUE
     if value < 0.001:
         return f"{1e6 * value:.0f} µs"
     return f"{1e3 * value:.{1 if value < 0.01 else 0}f} ms" if value < 1 else f"{value:.1f} s"
@@ -187,13 +191,13 @@ def format_seconds(value: float | None) -> str:
 
 def format_period(value: float) -> str:
     """Return a longer duration in the unit that suits."""
-    for scale, unit in _PERIODS:
+    for scale, unit in _DURATION_UNITS:
         if value >= scale:
             return f"{value / scale:.1f}".removesuffix(".0") + f" {unit}"
     return f"{value:.1f} s"
 
 
-def format_limit(limit: Figures) -> str:
+def format_limit(limit: Stats) -> str:
     """Return a limit: so many in a period."""
     return f"{limit['calls']:,} in {format_period(limit['per_s'])}"
 
@@ -202,7 +206,7 @@ def format_limit(limit: Figures) -> str:
 @admin_option
 @token_file_option
 @config_option
-@click.option("--interval", default=2.0, show_default=True, type=Period(0.1, 3600), help="Seconds between readings.")
+@click.option("--interval", default=2.0, show_default=True, type=Duration(0.1, 3600), help="Seconds between readings.")
 @click.option("--once", is_flag=True, help="Show the figures once; so it is where the output is no terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures once, as one line of JSON.")
 def stats(
@@ -219,12 +223,12 @@ def stats(
       ims-proxy stats --admin proxy:9090 --token-file /run/secrets/admin
       ims-proxy stats --json | jq .upstream.saved
     """
-    from proxy.cli.admin_client import AdministrationError
+    from proxy.cli.admin_client import AdminClientError
 
-    port = make_admin_port(config, admin=admin, token_file=token_file)
+    port = make_admin_client(config, admin=admin, token_file=token_file)
     try:
-        told = port.get("/stats", FIGURES)
-    except AdministrationError as error:
+        told = port.get("/stats", EXPECTED_STATS)
+    except AdminClientError as error:
         fail(error)
     if as_json:
         import orjson
@@ -235,40 +239,43 @@ def stats(
         for label, text, _ in render_lines(told):
             click.echo(f"{label:<10} {text}")
     else:
-        _watch(port, told, interval)
+        _watch_stats(port, told, interval)
 
 
-def _watch(port: AdminPort, told: Figures, interval: float) -> None:
+def _watch_stats(client: AdminClient, stats: Stats, interval: float) -> None:
     """Show the figures anew every *interval* seconds, until interrupted."""
     from rich.live import Live
 
-    from proxy.cli.admin_client import AdministrationError
+    from proxy.cli.admin_client import AdminClientError
 
     before = None
-    with Live(_view(told, before, port.address), auto_refresh=False) as live:
+    with Live(_render_view(stats, before, client.address), auto_refresh=False) as live:
         while True:
             time.sleep(interval)
             try:
-                before, told = told, port.get("/stats", FIGURES)
-            except AdministrationError as error:
-                live.update(_view(told, before, port.address, lost=str(error)), refresh=True)
+                before, stats = stats, client.get("/stats", EXPECTED_STATS)
+            except AdminClientError as error:
+                live.update(_render_view(stats, before, client.address, connection_error=str(error)), refresh=True)
             else:
-                live.update(_view(told, before, port.address), refresh=True)
+                live.update(_render_view(stats, before, client.address), refresh=True)
 
 
-def _view(told: Figures, before: Figures | None, address: str, *, lost: str = "") -> RenderableType:
+def _render_view(stats: Stats, before: Stats | None, address: str, *, connection_error: str = "") -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for label, text, mood in render_lines(told, before):
+    for label, text, mood in render_lines(stats, before):
         table.add_row(Text(label, "dim"), Text(text, mood.value))
-    last = Text(f"{lost}; still trying" if lost else "Ctrl-C ends it", "red" if lost else "dim")
-    return Group(Text(_render_head(told, address), "bold"), Text(), table, Text(), last)
+    last = Text(
+        f"{connection_error}; still trying" if connection_error else "Ctrl-C ends it",
+        "red" if connection_error else "dim",
+    )
+    return Group(Text(_render_head(stats, address), "bold"), Text(), table, Text(), last)
 
 
-def _render_head(told: Figures, address: str) -> str:
+def _render_head(stats: Stats, address: str) -> str:
 
-    processes = f", {told['processes']} processes" if told["processes"] > 1 else ""
-    return f"ims-proxy {told['version']} at {address}{processes}, up {format_period(told['uptime_s'])}"
+    processes = f", {stats['processes']} processes" if stats["processes"] > 1 else ""
+    return f"ims-proxy {stats['version']} at {address}{processes}, up {format_period(stats['uptime_s'])}"

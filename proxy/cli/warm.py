@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from proxy.cli.options import (
-    FAILED,
+    EXIT_FAILED,
     check_field_value,
     config_option,
     fail,
@@ -22,7 +22,7 @@ from proxy.cli.options import (
     load_offline,
     print_error,
     read_secret,
-    run_once,
+    run_or_exit,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from proxy.cli.crawler import Crawler, Listing
     from proxy.config.model import Settings
 
-_TOKENS: Final = ("OS_TOKEN", "OS_AUTH_TOKEN")  # where the openstack client and the glance client look
+_TOKEN_VARIABLES: Final = ("OS_TOKEN", "OS_AUTH_TOKEN")  # where the openstack client and the glance client look
 _LISTEN_ANY: Final = ("0.0.0.0", "[::]")  # noqa: S104 - nothing listens here; callers on this machine use loopback
 
 
@@ -41,17 +41,19 @@ _LISTEN_ANY: Final = ("0.0.0.0", "[::]")  # noqa: S104 - nothing listens here; c
 class WarmResult:
     """What a listing came to."""
 
-    images: int = 0
-    pages: int = 0
-    fetched: int = 0
-    unstored: int = 0
-    took_s: float = 0.0
+    image_count: int = 0
+    page_count: int = 0
+    fetched_pages: int = 0
+    unstored_pages: int = 0
+    elapsed_s: float = 0.0
 
     def __str__(self) -> str:
         from proxy.cli.stats import pluralize
 
-        pages = pluralize(self.pages, "page")
-        return f"{pluralize(self.images, 'image')} in {pages}, {self.fetched:,} fetched, {self.took_s:.1f} s"
+        pages = pluralize(self.page_count, "page")
+        return (
+            f"{pluralize(self.image_count, 'image')} in {pages}, {self.fetched_pages:,} fetched, {self.elapsed_s:.1f} s"
+        )
 
 
 @click.command()
@@ -107,17 +109,17 @@ def warm(
     from proxy.cli.crawler import CrawlError, parse_listing
 
     try:
-        span_request = [parse_listing(query) for query in queries or ("",)]
+        listings = [parse_listing(query) for query in queries or ("",)]
     except CrawlError as error:
         raise click.BadParameter(str(error), param_hint="QUERY") from error
     settings = (load_configuration(config) if without_proxy else load_offline(config)).settings
     if without_proxy and settings.store.url.startswith("memory:"):
         raise click.UsageError("--without-proxy: store.url is memory://, which ends with the command; Redis is needed")
     fields = _request_fields(token_file, key_file) | ({"Cache-Control": "no-cache"} if refresh else {})
-    through = None if without_proxy else _origin(url or _address(settings))
-    trusted = _make_trust(ca_file, strict=tls_strict)
-    if not run_once(lambda: asyncio.run(_warm(span_request, settings, through, fields, trusted))):
-        sys.exit(FAILED)
+    through = None if without_proxy else _parse_proxy_url(url or _local_proxy_url(settings))
+    trusted = _make_tls_context(ca_file, strict=tls_strict)
+    if not run_or_exit(lambda: asyncio.run(_warm_listings(listings, settings, through, fields, trusted))):
+        sys.exit(EXIT_FAILED)
 
 
 def _request_fields(token_file: Path | None, key_file: Path | None) -> dict[str, str]:
@@ -127,12 +129,12 @@ def _request_fields(token_file: Path | None, key_file: Path | None) -> dict[str,
         fields["X-Auth-Token"] = read_secret(token_file)
     elif key_file is not None:
         fields["X-Api-Key"] = read_secret(key_file)
-    elif variable := next(filter(os.environ.get, _TOKENS), None):
+    elif variable := next(filter(os.environ.get, _TOKEN_VARIABLES), None):
         fields["X-Auth-Token"] = check_field_value(os.environ[variable].strip(), variable)
     return fields
 
 
-def _make_trust(ca_file: Path | None, *, strict: bool) -> ssl.SSLContext:
+def _make_tls_context(ca_file: Path | None, *, strict: bool) -> ssl.SSLContext:
     """Return what trusts the certificates in *ca_file*, or those of the system where there is none."""
     import ssl
 
@@ -144,7 +146,7 @@ def _make_trust(ca_file: Path | None, *, strict: bool) -> ssl.SSLContext:
         fail(f"{ca_file}: {'no certificates' if isinstance(error, ssl.SSLError) else error.strerror}")
 
 
-def _origin(url: str) -> str:
+def _parse_proxy_url(url: str) -> str:
     """Return *url* if it names a proxy; raises `click.BadParameter`."""
     from pydantic import TypeAdapter, ValidationError
 
@@ -156,20 +158,20 @@ def _origin(url: str) -> str:
         raise click.BadParameter(f"{url!r}: http://HOST:PORT is allowed, or https", param_hint="--proxy") from error
 
 
-def _address(settings: Settings) -> str:
+def _local_proxy_url(settings: Settings) -> str:
     host, _, port = settings.server.listen.rpartition(":")
     scheme = "https" if settings.server.tls_cert else "http"
     return f"{scheme}://{'127.0.0.1' if host in _LISTEN_ANY else host}:{port}"
 
 
-async def _warm(
-    wanted: Sequence[Listing],
+async def _warm_listings(
+    listings: Sequence[Listing],
     settings: Settings,
     url: str | None,
     fields: Mapping[str, str],
-    trusted: ssl.SSLContext,
+    tls_context: ssl.SSLContext,
 ) -> bool:
-    """Crawl what is *wanted* and say what came of each; return whether all is stored now."""
+    """Crawl what is *listings* and say what came of each; return whether all is stored now."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -186,26 +188,26 @@ async def _warm(
         transient=True,
         disable=not terminal.is_terminal,
     )
-    async with _find_proxy(settings, url) as address, make_session(trusted) as asking:
-        crawler = Crawler(asking, address, fields=fields, rows=settings.upstream.max_page)
+    async with _open_proxy(settings, url) as address, make_session(tls_context) as asking:
+        crawler = Crawler(asking, address, fields=fields, page_size=settings.upstream.max_page)
         with bar:
-            task = bar.add_task("", total=len(wanted) if len(wanted) > 1 else None, said="")
-            for number, each in enumerate(wanted):
+            task = bar.add_task("", total=len(listings) if len(listings) > 1 else None, said="")
+            for number, each in enumerate(listings):
                 bar.update(task, description=str(each), completed=number, said="")
                 try:
-                    warmed = await _crawl_one(crawler, each, say=lambda said: bar.update(task, said=said))
+                    warmed = await _crawl_one(crawler, each, show_progress=lambda said: bar.update(task, said=said))
                 except CrawlError as error:
                     print_error(f"{each}: {error}")
                     well = False
                     continue
-                _print(f"{each}: {warmed}", terminal)
-                if warmed.unstored:
-                    print_error(f"{each}: {warmed.unstored} pages were not stored")
+                _print_above_bar(f"{each}: {warmed}", terminal)
+                if warmed.unstored_pages:
+                    print_error(f"{each}: {warmed.unstored_pages} pages were not stored")
                     well = False
     return well
 
 
-def _print(line: str, terminal: Console) -> None:
+def _print_above_bar(line: str, terminal: Console) -> None:
     """Print *line* where output goes, above the bar where that is the same terminal."""
     if terminal.is_terminal and not terminal.stderr:
         terminal.print(line, markup=False, highlight=False)
@@ -213,36 +215,36 @@ def _print(line: str, terminal: Console) -> None:
         click.echo(line)
 
 
-async def _crawl_one(crawler: Crawler, wanted: Listing, *, say: Callable[[str], None]) -> WarmResult:
+async def _crawl_one(crawler: Crawler, listing: Listing, *, show_progress: Callable[[str], None]) -> WarmResult:
     from proxy.cli.crawler import Pause
 
     warmed = WarmResult()
     began = time.monotonic()
-    async for step in crawler.crawl(wanted):
+    async for step in crawler.crawl(listing):
         if isinstance(step, Pause):
-            say(f"{warmed.images:,} images, waits {step.wait_s:.0f} s for the budget")
+            show_progress(f"{warmed.image_count:,} images, waits {step.wait_s:.0f} s for the budget")
             continue
-        warmed.images += step.images
-        warmed.pages += 1
-        warmed.fetched += step.fetched
-        warmed.unstored += not step.stored
-        say(f"{warmed.images:,} images, {warmed.fetched:,} of {warmed.pages:,} pages fetched")
-    warmed.took_s = time.monotonic() - began
+        warmed.image_count += step.image_count
+        warmed.page_count += 1
+        warmed.fetched_pages += step.is_fetched
+        warmed.unstored_pages += not step.is_stored
+        show_progress(f"{warmed.image_count:,} images, {warmed.fetched_pages:,} of {warmed.page_count:,} pages fetched")
+    warmed.elapsed_s = time.monotonic() - began
     return warmed
 
 
 @asynccontextmanager
-async def _find_proxy(settings: Settings, url: str | None) -> AsyncIterator[str]:
+async def _open_proxy(settings: Settings, url: str | None) -> AsyncIterator[str]:
     """Give the address of the proxy to crawl through: *url*, or where there is none one of our own for the while."""
     if url is not None:
         yield url
         return
     from proxy.observability.logging import configure_logging
-    from proxy.runtime.app import running
+    from proxy.runtime.app import run_proxy
 
     configure_logging("warning")
     anywhere = {"listen": "127.0.0.1:0"}
     server = settings.server.model_copy(update=anywhere | {"tls_cert": None, "tls_key": None, "workers": 1})
     own = settings.model_copy(update={"server": server, "admin": settings.admin.model_copy(update=anywhere)})
-    async with running(own) as started:
+    async with run_proxy(own) as started:
         yield started.url

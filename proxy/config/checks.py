@@ -14,14 +14,14 @@ from proxy.config.reload import read_text
 from proxy.config.tls import ca_file_problem, pair_problem
 from proxy.storage.redis_connection import parse_options
 
-_STORE_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+_STORE_FILE_OPTIONS: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 
-Setting = tuple[str, str]
+SettingPath = tuple[str, str]
 # A setting and what is wrong with it.
-Fact = tuple[Setting, str]
+Violation = tuple[SettingPath, str]
 
 
-def find_contradictions(settings: Settings) -> Iterator[Fact]:
+def find_contradictions(settings: Settings) -> Iterator[Violation]:
     """Yield what is wrong with *settings*' identity, seal, workers and certificates, setting by setting."""
     identity = settings.identity
     if settings.server.workers > 1 and settings.store.url.startswith("memory:"):
@@ -42,7 +42,7 @@ def find_contradictions(settings: Settings) -> Iterator[Fact]:
     yield from _check_tls(settings)
 
 
-def _check_tls(settings: Settings) -> Iterator[Fact]:
+def _check_tls(settings: Settings) -> Iterator[Violation]:
     """Yield what is wrong with certificates and keys: one without the other, one that can't be used."""
     server, upstream = settings.server, settings.upstream
     yield from _check_pair(("server", "tls_cert"), server.tls_cert, ("server", "tls_key"), server.tls_key)
@@ -57,17 +57,19 @@ def _check_tls(settings: Settings) -> Iterator[Fact]:
             yield ("upstream", name), "given, which only an https upstream.url or identity.iam_url uses"
 
 
-def _check_pair(at: Setting, cert: Path | None, key_at: Setting, key: Path | None) -> Iterator[Fact]:
+def _check_pair(
+    cert_setting: SettingPath, cert: Path | None, key_setting: SettingPath, key: Path | None
+) -> Iterator[Violation]:
     if cert is None and key is not None:
-        yield key_at, f"given without {'.'.join(at)}"
+        yield key_setting, f"given without {'.'.join(cert_setting)}"
     elif cert is not None and key is None:
-        yield at, f"given without {'.'.join(key_at)}"
+        yield cert_setting, f"given without {'.'.join(key_setting)}"
     elif cert is not None and key is not None and (fault := pair_problem((cert, key))):
         which, fact = fault
-        yield (at, key_at)[which], f"{(cert, key)[which]}: {fact}"
+        yield (cert_setting, key_setting)[which], f"{(cert, key)[which]}: {fact}"
 
 
-def _check_own_identity(identity: IdentitySection) -> Iterator[Fact]:
+def _check_own_identity(identity: IdentitySection) -> Iterator[Violation]:
     """Yield what lacks of the proxy's own credentials: an access key with its secret, or a user with a password."""
     if (identity.access_key is None) == (identity.user is None):
         yield ("identity", "mode"), "'gateway', which needs identity.access_key or identity.user, one of them"
@@ -89,7 +91,7 @@ def _check_own_identity(identity: IdentitySection) -> Iterator[Fact]:
         yield ("identity", "keys"), "given in mode 'gateway', where callers' signatures don't count"
 
 
-def _check_token_exchange(identity: IdentitySection) -> Iterator[Fact]:
+def _check_token_exchange(identity: IdentitySection) -> Iterator[Violation]:
     """Yield what lacks of a token by access key."""
     lacking = [f"identity.{name}" for name in ("project_id", "iam_url") if not getattr(identity, name)]
     if lacking:
@@ -98,7 +100,7 @@ def _check_token_exchange(identity: IdentitySection) -> Iterator[Fact]:
         yield ("identity", "security_token"), "given, but IAM takes no temporary key for a token: only 'sign' does"
 
 
-def _check_unused_credentials(identity: IdentitySection) -> Iterator[Fact]:
+def _check_unused_credentials(identity: IdentitySection) -> Iterator[Violation]:
     for name in ("access_key", "secret_key", "security_token", "user", "domain", "password", "project_id", "callers"):
         if getattr(identity, name):
             yield ("identity", name), "given, which only mode 'gateway' uses"
@@ -108,12 +110,12 @@ def _check_unused_credentials(identity: IdentitySection) -> Iterator[Fact]:
         yield ("identity", "key_use"), f"{identity.key_use!r}, which only mode 'gateway' uses"
 
 
-def _check_files(identity: IdentitySection) -> Iterator[Fact]:
+def _check_files(identity: IdentitySection) -> Iterator[Violation]:
     if identity.callers is not None:
         try:
             parse_api_keys(read_text(identity.callers))
         except (OSError, ApiKeysError) as error:
-            yield ("identity", "callers"), f"{identity.callers}: {_reason(error)}"
+            yield ("identity", "callers"), f"{identity.callers}: {_error_reason(error)}"
     for access, path in identity.keys.items():
         reason = _unusable_reason(path)
         if reason:
@@ -124,17 +126,17 @@ def _unusable_reason(path: Path) -> str | None:
     try:
         return None if read_text(path).strip() else "is empty"
     except OSError as error:
-        return _reason(error)
+        return _error_reason(error)
 
 
-def _reason(error: OSError | ApiKeysError) -> str:
+def _error_reason(error: OSError | ApiKeysError) -> str:
     return (error.strerror or "can't be read") if isinstance(error, OSError) else str(error)
 
 
-def _check_store(store: StoreSection) -> Iterator[Fact]:
+def _check_store(store: StoreSection) -> Iterator[Violation]:
     """Yield what is wrong with the seal, and with the files that the URL names."""
     for name, file in parse_options(store.url).items():
-        if name in _STORE_FILES and (reason := _unusable_reason(Path(file))):
+        if name in _STORE_FILE_OPTIONS and (reason := _unusable_reason(Path(file))):
             yield ("store", "url"), f"{name} {file}: {reason}"
     if store.seal != "none" and store.key is None:
         yield ("store", "seal"), f"{store.seal!r}, which needs store.key or store.key_file"

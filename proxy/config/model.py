@@ -14,16 +14,16 @@ from typing import Final, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 
 from proxy.config.types import (
-    Address,
     BaseUrl,
     FieldSecret,
-    File,
-    Files,
+    FilePath,
+    FilesByKey,
+    HostPort,
     IamUrl,
     MaxWait,
     Networks,
     Origin,
-    Pattern,
+    PathPattern,
     Seconds,
     StoreUrl,
 )
@@ -51,14 +51,14 @@ class Section(BaseModel):
 class ServerSection(Section):
     """Where callers come."""
 
-    listen: Address = Field("127.0.0.1:8080", description="where clients come, HOST:PORT")
+    listen: HostPort = Field("127.0.0.1:8080", description="where clients come, HOST:PORT")
     workers: int = Field(
         1, ge=1, le=256, description="processes that share the port; more than one share what they store through Redis"
     )
-    tls_cert: File | None = Field(
+    tls_cert: FilePath | None = Field(
         None, description="the certificate shown to callers with those above it, PEM; read again when it changes"
     )
-    tls_key: File | None = Field(None, description="the private key of `tls_cert`, PEM, without a passphrase")
+    tls_key: FilePath | None = Field(None, description="the private key of `tls_cert`, PEM, without a passphrase")
     tls_min_version: Literal["1.2", "1.3"] = Field("1.2", description="the least version of TLS for callers")
     links: Literal["relative", "absolute"] = Field(
         "relative",
@@ -86,13 +86,13 @@ class UpstreamSection(Section):
     """The image API behind the proxy."""
 
     url: Origin = Field(description="the one origin that requests go to, such as https://ims.eu-de.example.com")
-    ca_file: File | None = Field(
+    ca_file: FilePath | None = Field(
         None, description="certificates to trust instead of the system's, for IAM too, PEM; read again when it changes"
     )
-    client_cert: File | None = Field(
+    client_cert: FilePath | None = Field(
         None, description="the certificate shown to an upstream or IAM that asks for one, PEM; read again as `ca_file`"
     )
-    client_key: File | None = Field(None, description="the private key of `client_cert`, PEM, without a passphrase")
+    client_key: FilePath | None = Field(None, description="the private key of `client_cert`, PEM, without a passphrase")
     tls_min_version: Literal["1.2", "1.3"] = Field(
         "1.2", description="the least version of TLS that the upstream and IAM may speak"
     )
@@ -141,14 +141,14 @@ class IdentitySection(Section):
         300.0, description="how long the upstream's acceptance of a token, or IAM's, is believed; 0 asks every time"
     )
     verdict_grace_s: Seconds = Field(0.0, description="how much longer while the upstream or IAM fails")
-    secret_file: File | None = Field(None, description="a file that holds `secret`")
+    secret_file: FilePath | None = Field(None, description="a file that holds `secret`")
     iam_url: IamUrl = Field(
         "", description="IAM or Keystone, what stands before `/v3`; it verifies tokens and issues the proxy's own"
     )
     share_public: bool = Field(
         False, description="lists with `visibility=public` are shared by all callers that are verified"
     )
-    keys: Files = Field(
+    keys: FilesByKey = Field(
         {}, description="access keys whose signatures are verified, each with the file of its secret: `AK=FILE,…`"
     )
     access_key: str | None = Field(
@@ -157,9 +157,13 @@ class IdentitySection(Section):
         pattern=r"^[!-+\--~]*$",
         description="`gateway`: the access key that signs what goes upstream",
     )
-    access_key_file: File | None = Field(None, description="a file that holds `access_key`, read again when it changes")
+    access_key_file: FilePath | None = Field(
+        None, description="a file that holds `access_key`, read again when it changes"
+    )
     secret_key: SecretStr | None = Field(None, min_length=1, description="`gateway`: the secret of `access_key`")
-    secret_key_file: File | None = Field(None, description="a file that holds `secret_key`, read again when it changes")
+    secret_key_file: FilePath | None = Field(
+        None, description="a file that holds `secret_key`, read again when it changes"
+    )
     key_use: Literal["sign", "token"] = Field(
         "sign",
         description="`gateway`: what `access_key` is for: it signs what goes upstream, or a `token` is fetched by it",
@@ -167,7 +171,7 @@ class IdentitySection(Section):
     security_token: FieldSecret | None = Field(
         None, min_length=1, description="`gateway`: the token of a temporary `access_key`"
     )
-    security_token_file: File | None = Field(
+    security_token_file: FilePath | None = Field(
         None, description="a file that holds `security_token`, read again when it changes"
     )
     user: str | None = Field(
@@ -175,11 +179,11 @@ class IdentitySection(Section):
     )
     domain: str | None = Field(None, min_length=1, description="the name of the domain, or account, of `user`")
     password: SecretStr | None = Field(None, min_length=1, description="the password of `user`")
-    password_file: File | None = Field(None, description="a file that holds `password`, read again when it changes")
+    password_file: FilePath | None = Field(None, description="a file that holds `password`, read again when it changes")
     project_id: str | None = Field(
         None, min_length=1, pattern=r"^[!-~]*$", description="`gateway`: the project that the proxy speaks for"
     )
-    callers: File | None = Field(
+    callers: FilePath | None = Field(
         None,
         description="`gateway`: a file of callers, a table for each with its `key` and `writes`; "
         "required to listen beyond loopback",
@@ -211,7 +215,7 @@ class RuleSection(Section):
 class RouteSection(Section):
     """A route of `cache.routes`: single resources that are answered from the store by RFC 9111."""
 
-    path: Pattern = Field(
+    path: PathPattern = Field(
         description="what their path is like: `*` stands for a segment or a part of one, `**` for any number of them"
     )
     ttl_s: Seconds = Field(0.0, description="lifetime of a 200 where the upstream states none")
@@ -305,14 +309,14 @@ class StoreSection(Section):
     key: SecretStr | None = Field(
         None, min_length=16, description="what `seal` works by; without `identity.secret` that too"
     )
-    key_file: File | None = Field(None, description="a file that holds `key`")
+    key_file: FilePath | None = Field(None, description="a file that holds `key`")
     key_previous: SecretStr | None = Field(
         None, min_length=16, description="the `key` before, still accepted while it is replaced"
     )
-    key_previous_file: File | None = Field(None, description="a file that holds `key_previous`")
+    key_previous_file: FilePath | None = Field(None, description="a file that holds `key_previous`")
 
     @property
-    def keys(self) -> list[str]:
+    def sealing_keys(self) -> list[str]:
         """The keys that values are sealed with, the present one first."""
         return [key.get_secret_value() for key in (self.key, self.key_previous) if key is not None]
 
@@ -360,11 +364,11 @@ class ClientsSection(Section):
 class AdminSection(Section):
     """The operators' port."""
 
-    listen: Address = Field("127.0.0.1:9090", description="where operators come, HOST:PORT")
+    listen: HostPort = Field("127.0.0.1:9090", description="where operators come, HOST:PORT")
     token: FieldSecret | None = Field(
         None, min_length=8, description="bearer token for all but the health checks; required to listen beyond loopback"
     )
-    token_file: File | None = Field(None, description="a file that holds `token`")
+    token_file: FilePath | None = Field(None, description="a file that holds `token`")
 
 
 class LogSection(Section):
@@ -392,15 +396,15 @@ class Settings(Section):
 
 # In a URL: `redis://user:PASSWORD@host`, or what redis-py reads from the query, `?ssl_password=PASSWORD`. What is no
 # URL for the odd characters in its password is shown too, to say so: rather too much of it is hidden than too little.
-_PASSWORD: Final = re.compile(r"(?:(://[^/:@?#]*:).*(?=@)|([?&]\w*password=)[^&#]*)", re.IGNORECASE)
+_URL_PASSWORD: Final = re.compile(r"(?:(://[^/:@?#]*:).*(?=@)|([?&]\w*password=)[^&#]*)", re.IGNORECASE)
 
 
-def masked(text: str) -> str:
+def mask_passwords(text: str) -> str:
     """Return *text* without the password that a URL in it may hold."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
+    return _URL_PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
-def as_toml(value: object) -> str:
+def render_toml(value: object) -> str:
     """Return the setting's *value* as it is written in a TOML file."""
     match value:
         case None | SecretStr():
@@ -410,9 +414,10 @@ def as_toml(value: object) -> str:
         case int() | float():
             return repr(value).removesuffix(".0")
         case tuple():
-            return f"[{', '.join(map(as_toml, value))}]"
+            return f"[{', '.join(map(render_toml, value))}]"
         case Section() | dict():
             named = dict(value).items()
-            return f"{{{', '.join(f'{as_toml(name)} = {as_toml(each)}' for name, each in named if each is not None)}}}"
+            members = [f"{render_toml(name)} = {render_toml(each)}" for name, each in named if each is not None]
+            return f"{{{', '.join(members)}}}"
         case _:
-            return '"' + masked(str(value)).replace("\\", "\\\\").replace('"', '\\"') + '"'
+            return '"' + mask_passwords(str(value)).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -16,11 +16,11 @@ from proxy.listing.request import LifetimeRule, LifetimeRules, ListRules, PageSi
 from proxy.resources.routes import IMAGES, ResourceRoute, ResourceRoutes
 
 
-def make_list_rules(settings: Settings, secret: bytes) -> ListRules:
-    """Return how lists are asked for; *secret* is the key of the partitions' digests."""
+def make_list_rules(settings: Settings, partition_secret: bytes) -> ListRules:
+    """Return how lists are asked for; *partition_secret* is the key of the partitions' digests."""
     upstream = settings.upstream
     return ListRules(
-        Partitioner(secret),
+        Partitioner(partition_secret),
         page_sizes(settings),
         make_lifetime_rules(settings.cache),
         use_cloudimages=upstream.list_api == "cloudimages",

@@ -35,51 +35,51 @@ def read_text(path: Path) -> str:
         raise OSError(errno.EILSEQ, "no text in UTF-8") from None
 
 
-Value = TypeVar("Value")
+T = TypeVar("T")
 
 CHECK_INTERVAL_S: Final = 1.0
 
 
-class ReloadedValue(Generic[Value]):
-    """What *make* makes of *files*, looked at again after *LOOK_S* at the earliest. *clock* never steps back.
+class ReloadedValue(Generic[T]):
+    """What *load* makes of *files*, looked at again after *LOOK_S* at the earliest. *clock* never steps back.
 
-    Files that can't be used leave what was there before; at first they raise `OSError`, or what *make* raises.
-    Where they are only of use *together*, such as a key and its secret, a change counts when the next look finds no
-    other: they may be written one after the other.
+    Files that can't be used leave what was there before; at first they raise `OSError`, or what *load* raises.
+    Where they are only of use *wait_until_stable*, such as a key and its secret, a change counts when the next look
+    finds no other: they may be written one after the other.
     """
 
     def __init__(
         self,
         files: Iterable[Path],
-        make: Callable[[], Value],
+        load: Callable[[], T],
         *,
-        together: bool = False,
+        wait_until_stable: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files = tuple(files)
-        self._together = together
-        self._make = make
+        self._wait_until_stable = wait_until_stable
+        self._load = load
         self._clock = clock
-        self._looked_at = clock()
-        self._stamps = self._seen = self._read_stamps()
-        self._value = make()
+        self._checked_at = clock()
+        self._loaded_stamps = self._latest_stamps = self._read_stamps()
+        self._value = load()
 
-    def __call__(self) -> Value:
+    def __call__(self) -> T:
         """Return what the files hold."""
         now = self._clock()
-        if now - self._looked_at >= CHECK_INTERVAL_S:
-            self._looked_at = now
+        if now - self._checked_at >= CHECK_INTERVAL_S:
+            self._checked_at = now
             self._check()
         return self._value
 
     def _check(self) -> None:
         try:
-            before, self._seen = self._seen, self._read_stamps()
-            stamps = self._seen
-            if stamps == self._stamps or (self._together and stamps != before):
+            before, self._latest_stamps = self._latest_stamps, self._read_stamps()
+            stamps = self._latest_stamps
+            if stamps == self._loaded_stamps or (self._wait_until_stable and stamps != before):
                 return
-            self._value = self._make()
-            self._stamps = stamps
+            self._value = self._load()
+            self._loaded_stamps = stamps
         except (OSError, ValueError) as error:
             named = ", ".join(map(str, self._files))
             log_event("file-not-used", level=logging.WARNING, file=named, error=type(error).__name__)
@@ -98,10 +98,8 @@ def single_line(text: str) -> str:
     return held
 
 
-class ReloadedFile(ReloadedValue[Value]):
+class ReloadedFile(ReloadedValue[T]):
     """What *parse* makes of the text of a file; see `ReloadedValue`."""
 
-    def __init__(
-        self, path: Path, parse: Callable[[str], Value], *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, path: Path, parse: Callable[[str], T], *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__([path], lambda: parse(read_text(path)), clock=clock)

@@ -17,19 +17,19 @@ CertificatePair = tuple[Path, Path]
 
 
 def make_server_context(
-    pair: CertificatePair, *, minimum: str, clock: Callable[[], float] = time.monotonic
+    pair: CertificatePair, *, min_version: str, clock: Callable[[], float] = time.monotonic
 ) -> ssl.SSLContext:
     """Return a context that shows every caller the certificate that the files of *pair* hold when it comes.
 
     Connections that are open keep theirs. A pair that does not match, as in the middle of a renewal, leaves the one
     before; at first it raises `OSError`.
     """
-    newest = ReloadedValue(pair, lambda: _make_server_context(pair, minimum), clock=clock)
+    newest = ReloadedValue(pair, lambda: _make_server_context(pair, min_version), clock=clock)
 
     def show(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:  # noqa: ARG001 - of a fixed shape
         connection.context = newest()
 
-    context = _make_server_context(pair, minimum)
+    context = _make_server_context(pair, min_version)
     context.sni_callback = show  # which OpenSSL calls for every handshake, also for one that names no server
     return context
 
@@ -38,7 +38,7 @@ def make_client_contexts(
     ca_file: Path | None,
     pair: CertificatePair | None,
     *,
-    minimum: str,
+    min_version: str,
     strict: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> Callable[[], ssl.SSLContext]:
@@ -48,14 +48,14 @@ def make_client_contexts(
     at first.
     """
     files = [*([ca_file] if ca_file else []), *(pair or ())]
-    return ReloadedValue(files, lambda: _make_client_context(ca_file, pair, minimum, strict=strict), clock=clock)
+    return ReloadedValue(files, lambda: _make_client_context(ca_file, pair, min_version, strict=strict), clock=clock)
 
 
-def _make_server_context(pair: CertificatePair, minimum: str) -> ssl.SSLContext:
+def _make_server_context(pair: CertificatePair, min_version: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = MIN_VERSIONS[minimum]
+    context.minimum_version = MIN_VERSIONS[min_version]
     context.set_alpn_protocols(["http/1.1"])
-    _load(context, pair)
+    _load_certificate(context, pair)
     return context
 
 
@@ -72,16 +72,16 @@ def make_verifying_context(ca_file: Path | None, *, strict: bool = True) -> ssl.
 
 
 def _make_client_context(
-    ca_file: Path | None, pair: CertificatePair | None, minimum: str, *, strict: bool
+    ca_file: Path | None, pair: CertificatePair | None, min_version: str, *, strict: bool
 ) -> ssl.SSLContext:
     context = make_verifying_context(ca_file, strict=strict)
-    context.minimum_version = MIN_VERSIONS[minimum]
+    context.minimum_version = MIN_VERSIONS[min_version]
     if pair is not None:
-        _load(context, pair)
+        _load_certificate(context, pair)
     return context
 
 
-def _load(context: ssl.SSLContext, pair: CertificatePair) -> None:
+def _load_certificate(context: ssl.SSLContext, pair: CertificatePair) -> None:
     # Without a function for it a key with a passphrase would have one asked for on the terminal.
     context.load_cert_chain(*pair, password=lambda: b"")
 
@@ -103,7 +103,7 @@ def pair_problem(pair: CertificatePair) -> tuple[int, str] | None:
         return 0, fact
     try:
         encrypted = b"ENCRYPTED" in pair[1].read_bytes()
-        _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)
+        _load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), pair)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             return 1, "is not the key of the certificate"

@@ -14,7 +14,7 @@ from proxy.storage.redis_connection import parse_address
 
 # What a URL may hold (RFC 3986, appendix A), less what none of ours does.
 _URL: Final = re.compile(r"(https?)://([^/?#]+)((?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)", re.ASCII | re.IGNORECASE)
-_ZONE: Final = re.compile(r"%[A-Za-z0-9._-]+(?=\]$)")  # of a link-local address (RFC 4007 §11)
+_IPV6_ZONE: Final = re.compile(r"%[A-Za-z0-9._-]+(?=\]$)")  # of a link-local address (RFC 4007 §11)
 
 
 def _split_list(value: object) -> object:
@@ -60,7 +60,7 @@ def _check_url(value: str) -> tuple[str, str, str]:
 
 def _check_address(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not port or not is_host(f"{_ZONE.sub('', host)}:{port}"):
+    if not port or not is_host(f"{_IPV6_ZONE.sub('', host)}:{port}"):
         raise ValueError("HOST:PORT, an IPv6 host in brackets, 0.0.0.0 or [::] for all that the machine has")
     return value
 
@@ -95,17 +95,17 @@ def _check_store_url(value: str) -> str:
     return f"{scheme.lower()}{colon}{rest}"
 
 
-Address = Annotated[str, AfterValidator(_check_address)]
+HostPort = Annotated[str, AfterValidator(_check_address)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 Seconds = Annotated[float, Field(ge=0, le=10 * 365 * 86400, allow_inf_nan=False)]
-File = Annotated[Path, BeforeValidator(_check_file)]
+FilePath = Annotated[Path, BeforeValidator(_check_file)]
 # It stands in a field of a request.
 FieldSecret = Annotated[SecretStr, AfterValidator(_check_field)]
 MaxWait = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_split_list)]
-Files = Annotated[dict[str, File], BeforeValidator(_parse_named)]
-Pattern = Annotated[str, AfterValidator(_check_pattern)]
+FilesByKey = Annotated[dict[str, FilePath], BeforeValidator(_parse_named)]
+PathPattern = Annotated[str, AfterValidator(_check_pattern)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
 IamUrl = Annotated[str, AfterValidator(_check_iam_url)]
 StoreUrl = Annotated[str, AfterValidator(_check_store_url)]

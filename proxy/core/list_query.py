@@ -175,7 +175,9 @@ _parse_cached = lru_cache(maxsize=4096)(_parse_uncached)
 
 
 def describe_normalisation(raw: str) -> tuple[str, ...]:
-    """Return what `parse_list_query` takes away from the raw query *raw*, or spells another way, in words for a person."""
+    """Return what `parse_list_query` takes away from the raw query *raw*, or spells another way, in words for a
+    person.
+    """
     pairs = _decode_pairs(raw)
     if isinstance(pairs, UnclearQuery):
         return ()

@@ -128,7 +128,9 @@ class Partitioner:
         return self.for_token(tokens[0])
 
     def for_token(self, token: str) -> Partition:
-        """Return the partition of *for_token*; its percent-encoded spelling (python-glanceclient's) is the same token."""
+        """Return the partition of *for_token*; its percent-encoded spelling (python-glanceclient's) is the same
+        token.
+        """
         # A request's token is asked about several times, and so are the next one's: they are known by a keyed digest.
         request_id = hashlib.blake2b(
             token.encode("utf-8", "surrogateescape"), digest_size=16, key=self._secret[:64]

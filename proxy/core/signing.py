@@ -52,7 +52,9 @@ class SigningKey:
 
 @immutable
 class Signature:
-    """What an `Authorization` field says: which key signed, the *signed_names* it signed, lower-case, and the result."""
+    """What an `Authorization` field says: which key signed, the *signed_names* it signed, lower-case, and the
+    result.
+    """
 
     access_key: str
     signed_names: tuple[str, ...]

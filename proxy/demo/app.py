@@ -24,9 +24,16 @@ from proxy.demo import writes
 from proxy.demo import writes as members
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
-from proxy.demo.query import RefusedError, pairs_of
-from proxy.demo.rendering import Answer, cloudimages, json_answer, listing, refusal, throttled
-from proxy.demo.throttle import Granted, Throttled, ThrottlePolicy, Window, step
+from proxy.demo.query import ImsError, parse_query_pairs
+from proxy.demo.rendering import (
+    ApiResponse,
+    json_response,
+    render_cloudimages,
+    render_error,
+    render_list,
+    render_throttled,
+)
+from proxy.demo.throttle import Granted, Throttled, ThrottlePolicy, ThrottleWindow, throttle_call
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
@@ -36,21 +43,21 @@ PATCH_TYPES = ("application/openstack-images-v2.1-json-patch", "application/open
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
-    """One request, as handlers get it: *args* are the variable segments of its path, *query* is raw."""
+class RequestContext:
+    """One request, as handlers get it: *path_args* are the variable segments of its path, *query* is raw."""
 
     catalogue: Catalogue
     caller: Caller
-    args: tuple[str, ...]
+    path_args: tuple[str, ...]
     query: str
     host: str
     content_type: str
     body: bytes
     now: float
-    new_id: Callable[[], str]
+    generate_id: Callable[[], str]
 
 
-Handler = Callable[[Exchange], Answer]
+Handler = Callable[[RequestContext], ApiResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +66,10 @@ class Route:
 
     template: str
     methods: Mapping[str, Handler]
-    open_to_all: bool = False
+    is_public: bool = False
 
 
-def route_of(path: str) -> tuple[Route, tuple[str, ...]] | None:
+def match_route(path: str) -> tuple[Route, tuple[str, ...]] | None:
     """Return the route of a raw *path* and its arguments, or None for a path that leads nowhere.
 
     As in Glance, the path is decoded first, slashes in a row count once, any minor version is that of v2, and a
@@ -79,150 +86,154 @@ def route_of(path: str) -> tuple[Route, tuple[str, ...]] | None:
     return None
 
 
-def _images(exchange: Exchange) -> Answer:
-    pairs = pairs_of(exchange.query)
-    return listing(exchange.catalogue.images(exchange.caller, pairs), pairs)
+def _list_images(context: RequestContext) -> ApiResponse:
+    pairs = parse_query_pairs(context.query)
+    return render_list(context.catalogue.list_images(context.caller, pairs), pairs)
 
 
-def _cloudimages(exchange: Exchange) -> Answer:
-    return cloudimages(exchange.catalogue.cloudimages(exchange.caller, pairs_of(exchange.query)))
+def _list_cloudimages(context: RequestContext) -> ApiResponse:
+    return render_cloudimages(context.catalogue.list_cloudimages(context.caller, parse_query_pairs(context.query)))
 
 
-def _image(exchange: Exchange) -> Answer:
-    return Answer(200, exchange.catalogue.find(exchange.caller, *exchange.args).rendered)
+def _get_image(context: RequestContext) -> ApiResponse:
+    return ApiResponse(200, context.catalogue.get_readable(context.caller, *context.path_args).json_bytes)
 
 
-def _create(exchange: Exchange) -> Answer:
-    image = writes.create(
-        exchange.catalogue, exchange.caller, _json(exchange), image_id=exchange.new_id(), now=exchange.now
+def _create_image(context: RequestContext) -> ApiResponse:
+    image = writes.create_image(
+        context.catalogue, context.caller, _parse_json_body(context), image_id=context.generate_id(), now=context.now
     )
-    return Answer(201, image.rendered, headers={"Location": f"/v2/images/{image.id}"})
+    return ApiResponse(201, image.json_bytes, headers={"Location": f"/v2/images/{image.id}"})
 
 
-def _patch(exchange: Exchange) -> Answer:
-    if exchange.content_type not in PATCH_TYPES:
-        raise RefusedError(415, f"Content-Type: none of {', '.join(PATCH_TYPES)}")
-    (image_id,) = exchange.args
-    image = writes.patch(exchange.catalogue, exchange.caller, image_id, _json(exchange), now=exchange.now)
-    return Answer(200, image.rendered)
+def _patch_image(context: RequestContext) -> ApiResponse:
+    if context.content_type not in PATCH_TYPES:
+        raise ImsError(415, f"Content-Type: none of {', '.join(PATCH_TYPES)}")
+    (image_id,) = context.path_args
+    image = writes.patch_image(context.catalogue, context.caller, image_id, _parse_json_body(context), now=context.now)
+    return ApiResponse(200, image.json_bytes)
 
 
-def _delete(exchange: Exchange) -> Answer:
-    writes.delete(exchange.catalogue, exchange.caller, *exchange.args)
-    return Answer(204)
+def _delete_image(context: RequestContext) -> ApiResponse:
+    writes.delete_image(context.catalogue, context.caller, *context.path_args)
+    return ApiResponse(204)
 
 
-def _upload(exchange: Exchange) -> Answer:
-    (image_id,) = exchange.args
-    writes.upload(exchange.catalogue, exchange.caller, image_id, exchange.body, now=exchange.now)
-    return Answer(204)
+def _upload_data(context: RequestContext) -> ApiResponse:
+    (image_id,) = context.path_args
+    writes.upload_data(context.catalogue, context.caller, image_id, context.body, now=context.now)
+    return ApiResponse(204)
 
 
-def _download(exchange: Exchange) -> Answer:
-    image = exchange.catalogue.find(exchange.caller, *exchange.args)
-    content = exchange.catalogue.contents.get(image.id)
-    return Answer(204) if content is None else Answer(200, content, "application/octet-stream")
+def _download_data(context: RequestContext) -> ApiResponse:
+    image = context.catalogue.get_readable(context.caller, *context.path_args)
+    content = context.catalogue.contents.get(image.id)
+    return ApiResponse(204) if content is None else ApiResponse(200, content, "application/octet-stream")
 
 
-def _tag(exchange: Exchange) -> Answer:
-    writes.tag(exchange.catalogue, exchange.caller, *exchange.args, now=exchange.now)
-    return Answer(204)
+def _add_tag(context: RequestContext) -> ApiResponse:
+    writes.add_tag(context.catalogue, context.caller, *context.path_args, now=context.now)
+    return ApiResponse(204)
 
 
-def _untag(exchange: Exchange) -> Answer:
-    writes.untag(exchange.catalogue, exchange.caller, *exchange.args, now=exchange.now)
-    return Answer(204)
+def _delete_tag(context: RequestContext) -> ApiResponse:
+    writes.delete_tag(context.catalogue, context.caller, *context.path_args, now=context.now)
+    return ApiResponse(204)
 
 
-def _members(exchange: Exchange) -> Answer:
-    found = members.members(exchange.catalogue, exchange.caller, *exchange.args)
-    return json_answer({"members": found, "schema": "/v2/schemas/members"})
+def _list_members(context: RequestContext) -> ApiResponse:
+    found = members.list_members(context.catalogue, context.caller, *context.path_args)
+    return json_response({"members": found, "schema": "/v2/schemas/members"})
 
 
-def _invite(exchange: Exchange) -> Answer:
-    (image_id,) = exchange.args
-    project = _field(exchange, "member")
-    return json_answer(members.invite(exchange.catalogue, exchange.caller, image_id, project, now=exchange.now))
+def _create_member(context: RequestContext) -> ApiResponse:
+    (image_id,) = context.path_args
+    project = _json_body_field(context, "member")
+    return json_response(members.create_member(context.catalogue, context.caller, image_id, project, now=context.now))
 
 
-def _member(exchange: Exchange) -> Answer:
-    return json_answer(members.member(exchange.catalogue, exchange.caller, *exchange.args))
+def _get_member(context: RequestContext) -> ApiResponse:
+    return json_response(members.get_member(context.catalogue, context.caller, *context.path_args))
 
 
-def _answer_invitation(exchange: Exchange) -> Answer:
-    image_id, project = exchange.args
-    status = _field(exchange, "status")
-    return json_answer(
-        members.answer_invitation(exchange.catalogue, exchange.caller, image_id, project, status, now=exchange.now)
+def _update_member(context: RequestContext) -> ApiResponse:
+    image_id, project = context.path_args
+    status = _json_body_field(context, "status")
+    return json_response(
+        members.update_member(context.catalogue, context.caller, image_id, project, status, now=context.now)
     )
 
 
-def _expel(exchange: Exchange) -> Answer:
-    members.expel(exchange.catalogue, exchange.caller, *exchange.args)
-    return Answer(204)
+def _delete_member(context: RequestContext) -> ApiResponse:
+    members.delete_member(context.catalogue, context.caller, *context.path_args)
+    return ApiResponse(204)
 
 
-def _schema(exchange: Exchange) -> Answer:
-    schema = documents.schema(*exchange.args)
+def _get_schema(context: RequestContext) -> ApiResponse:
+    schema = documents.schema_document(*context.path_args)
     if schema is None:
-        raise RefusedError(404, f"no schema {exchange.args[0]}")
-    return json_answer(schema)
+        raise ImsError(404, f"no schema {context.path_args[0]}")
+    return json_response(schema)
 
 
-def _os_versions(exchange: Exchange) -> Answer:
-    return json_answer(documents.os_versions(image for image in exchange.catalogue if image.visibility == "public"))
+def _list_os_versions(context: RequestContext) -> ApiResponse:
+    return json_response(
+        documents.os_versions_document(image for image in context.catalogue if image.visibility == "public")
+    )
 
 
-def _quota(exchange: Exchange) -> Answer:
-    return json_answer(documents.quota(sum(image.owner == exchange.caller.project for image in exchange.catalogue)))
+def _get_quota(context: RequestContext) -> ApiResponse:
+    return json_response(
+        documents.quota_document(sum(image.owner == context.caller.project for image in context.catalogue))
+    )
 
 
-def _choices(exchange: Exchange) -> Answer:
-    return json_answer(documents.versions(exchange.host), status=300)
+def _list_version_choices(context: RequestContext) -> ApiResponse:
+    return json_response(documents.versions_document(context.host), status=300)
 
 
-def _versions(exchange: Exchange) -> Answer:
-    return json_answer(documents.versions(exchange.host))
+def _list_versions(context: RequestContext) -> ApiResponse:
+    return json_response(documents.versions_document(context.host))
 
 
-def _json(exchange: Exchange) -> object:
+def _parse_json_body(context: RequestContext) -> object:
     try:
-        document: object = orjson.loads(exchange.body)
+        document: object = orjson.loads(context.body)
     except orjson.JSONDecodeError:
-        raise RefusedError(400, "body: not JSON") from None
+        raise ImsError(400, "body: not JSON") from None
     return document
 
 
-def _field(exchange: Exchange, name: str) -> object:
-    document = _json(exchange)
+def _json_body_field(context: RequestContext, name: str) -> object:
+    document = _parse_json_body(context)
     return document.get(name) if isinstance(document, dict) else None
 
 
 ROUTES = (
-    Route("/v2/images", {"GET": _images, "POST": _create}),
-    Route("/v2/cloudimages", {"GET": _cloudimages}),
-    Route("/v2/images/{}", {"GET": _image, "PATCH": _patch, "DELETE": _delete}),
-    Route("/v2/images/{}/file", {"GET": _download, "PUT": _upload}),
-    Route("/v2/images/{}/tags/{}", {"PUT": _tag, "DELETE": _untag}),
-    Route("/v2/images/{}/members", {"GET": _members, "POST": _invite}),
-    Route("/v2/images/{}/members/{}", {"GET": _member, "PUT": _answer_invitation, "DELETE": _expel}),
-    Route("/v2/schemas/{}", {"GET": _schema}),
-    Route("/v1/cloudimages/os_version", {"GET": _os_versions}),
-    Route("/v1/cloudimages/quota", {"GET": _quota}),
-    Route("/", {"GET": _choices}, open_to_all=True),
-    Route("/versions", {"GET": _versions}, open_to_all=True),
+    Route("/v2/images", {"GET": _list_images, "POST": _create_image}),
+    Route("/v2/cloudimages", {"GET": _list_cloudimages}),
+    Route("/v2/images/{}", {"GET": _get_image, "PATCH": _patch_image, "DELETE": _delete_image}),
+    Route("/v2/images/{}/file", {"GET": _download_data, "PUT": _upload_data}),
+    Route("/v2/images/{}/tags/{}", {"PUT": _add_tag, "DELETE": _delete_tag}),
+    Route("/v2/images/{}/members", {"GET": _list_members, "POST": _create_member}),
+    Route("/v2/images/{}/members/{}", {"GET": _get_member, "PUT": _update_member, "DELETE": _delete_member}),
+    Route("/v2/schemas/{}", {"GET": _get_schema}),
+    Route("/v1/cloudimages/os_version", {"GET": _list_os_versions}),
+    Route("/v1/cloudimages/quota", {"GET": _get_quota}),
+    Route("/", {"GET": _list_version_choices}, is_public=True),
+    Route("/versions", {"GET": _list_versions}, is_public=True),
 )
 
 
-CALLS_KEPT = 10_000
-HEADER_BYTES = 128 * 1024
-BODY_BYTES = 64 * 1024 * 1024
-STOP_S = 1.0
-NOBODY = Caller("", "", ())
+MAX_RECORDED_CALLS = 10_000
+MAX_HEADER_BYTES = 128 * 1024
+MAX_BODY_BYTES = 64 * 1024 * 1024
+SHUTDOWN_TIMEOUT_S = 1.0
+ANONYMOUS = Caller("", "", ())
 
 
 @dataclass(slots=True)
-class Call:
+class RecordedCall:
     """A request as it arrived: *target* is the raw request target. *status* is None until it has been answered."""
 
     method: str
@@ -231,22 +242,22 @@ class Call:
     status: int | None = None
     transport: asyncio.Transport | None = field(default=None, repr=False)
 
-    def hang_up(self) -> None:
+    def abort_connection(self) -> None:
         """Cut the connection, as an upstream does that dies on the way."""
         if self.transport is not None:
             self.transport.abort()
 
 
-Found = tuple[Route, tuple[str, ...]] | None
-Script = Callable[[Call], Awaitable[web.StreamResponse | None]]
+RouteMatch = tuple[Route, tuple[str, ...]] | None
+ResponseHook = Callable[[RecordedCall], Awaitable[web.StreamResponse | None]]
 
 
-class Lookalike:
+class ImsLookalike:
     """An IMS endpoint in this process.
 
-    *calls* holds the latest requests, entered as they arrive, and *counts* how often each method and route was asked
-    for, like ``GET /v2/images``. A *script* is consulted before the normal answer: what it returns is sent instead,
-    None lets the answer come. *latency_s* is slept before each answer.
+    *calls* holds the latest requests, entered as they arrive, and *call_counts* how often each method and route was
+    asked for, like ``GET /v2/images``. A *response_hook* is consulted before the normal answer: what it returns is sent
+    instead, None lets the answer come. *latency_s* is slept before each answer.
     """
 
     def __init__(
@@ -257,27 +268,27 @@ class Lookalike:
         throttle: ThrottlePolicy | None = None,
         clock: Callable[[], float] = time.time,
         latency_s: float = 0.0,
-        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        generate_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self.catalogue = catalogue
         self.tokens = dict(tokens)
         self.throttle = throttle
         self.latency_s = latency_s
-        self.script: Script | None = None
-        self.calls: deque[Call] = deque(maxlen=CALLS_KEPT)
-        self.counts: Counter[str] = Counter()
+        self.response_hook: ResponseHook | None = None
+        self.calls: deque[RecordedCall] = deque(maxlen=MAX_RECORDED_CALLS)
+        self.call_counts: Counter[str] = Counter()
         self.base_url = ""
         self._clock = clock
-        self._new_id = new_id
-        self._windows: dict[str, Window] = {}
-        self._answered = 0
+        self._generate_id = generate_id
+        self._throttle_windows: dict[str, ThrottleWindow] = {}
+        self._request_count = 0
         self._runner: web.ServerRunner | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen, on a free port unless one is named, and return the base URL; raises OSError."""
         assert self._runner is None, "started already"
-        server = web.Server(self._respond, max_line_size=HEADER_BYTES, max_field_size=HEADER_BYTES)
-        runner = web.ServerRunner(server, shutdown_timeout=STOP_S)
+        server = web.Server(self._handle, max_line_size=MAX_HEADER_BYTES, max_field_size=MAX_HEADER_BYTES)
+        runner = web.ServerRunner(server, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port).start()
@@ -303,24 +314,24 @@ class Lookalike:
     ) -> None:
         await self.close()
 
-    def forget(self) -> None:
+    def clear_recorded_calls(self) -> None:
         """Begin to remember anew."""
         self.calls.clear()
-        self.counts.clear()
+        self.call_counts.clear()
 
-    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
-        call = Call(request.method, request.raw_path, request.headers, transport=request.transport)
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = RecordedCall(request.method, request.raw_path, request.headers, transport=request.transport)
         self.calls.append(call)
-        self._answered += 1
-        request_id = f"{self._answered:032x}"
+        self._request_count += 1
+        request_id = f"{self._request_count:032x}"
         path, _, query = _origin_form(request.raw_path).partition("?")
-        found = route_of(path)
-        self.counts[f"{request.method} {found[0].template if found else 'elsewhere'}"] += 1
+        found = match_route(path)
+        self.call_counts[f"{request.method} {found[0].template if found else 'elsewhere'}"] += 1
         if self.latency_s > 0:
             await asyncio.sleep(self.latency_s)
-        response = None if self.script is None else await self.script(call)
+        response = None if self.response_hook is None else await self.response_hook(call)
         if response is None:
-            answer = await self._answer(request, found, query, request_id)
+            answer = await self._build_response(request, found, query, request_id)
             response = web.Response(
                 status=answer.status,
                 body=answer.body or None,
@@ -331,54 +342,56 @@ class Lookalike:
         call.status = response.status
         return response
 
-    async def _answer(self, request: web.BaseRequest, found: Found, query: str, request_id: str) -> Answer:
+    async def _build_response(
+        self, request: web.BaseRequest, match: RouteMatch, query: str, request_id: str
+    ) -> ApiResponse:
         """Return the normal answer: who is asking, then whether it may ask now, then what there is to say."""
-        open_to_all = found is not None and found[0].open_to_all
+        open_to_all = match is not None and match[0].is_public
         headers = {}
         try:
-            caller = NOBODY if open_to_all else self._caller(request)
+            caller = ANONYMOUS if open_to_all else self._authenticate(request)
             if self.throttle is not None and not open_to_all:
-                verdict = self._step(self.throttle, caller)
+                verdict = self._throttle_call(self.throttle, caller)
                 if isinstance(verdict, Throttled):
-                    return throttled(self.throttle, request_id=request_id)
-                headers["X-Apig-RateLimit-User"] = verdict.header(self.throttle)
-            answer = await self._handled(request, found, query, caller)
-        except RefusedError as error:
-            answer = refusal(error)
+                    return render_throttled(self.throttle, request_id=request_id)
+                headers["X-Apig-RateLimit-User"] = verdict.header_value(self.throttle)
+            answer = await self._dispatch(request, match, query, caller)
+        except ImsError as error:
+            answer = render_error(error)
         return replace(answer, headers={**answer.headers, **headers})
 
-    def _caller(self, request: web.BaseRequest) -> Caller:
+    def _authenticate(self, request: web.BaseRequest) -> Caller:
         tokens = request.headers.getall("X-Auth-Token", [])
         caller = self.tokens.get(tokens[0]) if len(tokens) == 1 else None
         if caller is None:
-            raise RefusedError(401, "no token, or none that is known")
+            raise ImsError(401, "no token, or none that is known")
         return caller
 
-    def _step(self, policy: ThrottlePolicy, caller: Caller) -> Granted | Throttled:
-        window = self._windows.get(caller.project, Window())
-        verdict, self._windows[caller.project] = step(policy, window, now=self._clock())
+    def _throttle_call(self, policy: ThrottlePolicy, caller: Caller) -> Granted | Throttled:
+        window = self._throttle_windows.get(caller.project, ThrottleWindow())
+        verdict, self._throttle_windows[caller.project] = throttle_call(policy, window, now=self._clock())
         return verdict
 
-    async def _handled(self, request: web.BaseRequest, found: Found, query: str, caller: Caller) -> Answer:
-        if found is None:
-            raise RefusedError(404, "no such path")
-        route, args = found
+    async def _dispatch(self, request: web.BaseRequest, match: RouteMatch, query: str, caller: Caller) -> ApiResponse:
+        if match is None:
+            raise ImsError(404, "no such path")
+        route, args = match
         handler = route.methods.get(request.method)
         if handler is None:
             return replace(
-                refusal(RefusedError(405, f"{request.method}: not a method of this path")),
+                render_error(ImsError(405, f"{request.method}: not a method of this path")),
                 headers={"Allow": ", ".join(route.methods)},
             )
-        exchange = Exchange(
+        exchange = RequestContext(
             catalogue=self.catalogue,
             caller=caller,
-            args=args,
+            path_args=args,
             query=query,
             host=request.headers.get("Host", ""),
             content_type=request.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
-            body=await _body(request),
+            body=await _read_body(request),
             now=self._clock(),
-            new_id=self._new_id,
+            generate_id=self._generate_id,
         )
         return handler(exchange)
 
@@ -388,7 +401,7 @@ def _origin_form(target: str) -> str:
     return re.sub(r"^https?://[^/?]*", "", target, flags=re.IGNORECASE) or "/"
 
 
-async def _body(request: web.BaseRequest) -> bytes:
+async def _read_body(request: web.BaseRequest) -> bytes:
     """Return the request's body; raises RefusedError (413) beyond *BODY_BYTES*."""
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -396,6 +409,6 @@ async def _body(request: web.BaseRequest) -> bytes:
     body = bytearray()
     async for chunk in request.content.iter_any():
         body += chunk
-        if len(body) > BODY_BYTES:
-            raise RefusedError(413, f"body: more than {BODY_BYTES} bytes")
+        if len(body) > MAX_BODY_BYTES:
+            raise ImsError(413, f"body: more than {MAX_BODY_BYTES} bytes")
     return bytes(body)

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from proxy.demo.filters import Caller, Order, conditions, listed, order, readable
+from proxy.demo.filters import Caller, SortedImages, build_conditions, is_listed, is_readable, sort_images
 from proxy.demo.image import Image
-from proxy.demo.query import ListQuery, Pairs, RefusedError, SortKey, list_query
+from proxy.demo.query import ImsError, ListQuery, Pairs, SortKey, parse_list_query
 
-LIST_LIMIT = 25
-CLOUDIMAGES_LIMIT = 500
+DEFAULT_LIST_LIMIT = 25
+DEFAULT_CLOUDIMAGES_LIMIT = 500
 MAX_LIMIT = 1000
-ORDERS_KEPT = 64
+MAX_CACHED_ORDERS = 64
 
-Hide = Callable[[Caller, Image], bool]
+HidePredicate = Callable[[Caller, Image], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +30,29 @@ class Page:
 class Catalogue:
     """Images of any number of projects, and who gets to see which.
 
-    *hide* takes rows out of a page after it was cut, as a policy does: the page is then shorter than its limit and
-    still has a next one, after a marker that was not shown. With *sound_nulls* off, pages over a sort key that is null
-    go wrong the way they do in Glance.
+    *is_hidden* takes rows out of a page after it was cut, as a policy does: the page is then shorter than its limit and
+    still has a next one, after a marker that was not shown. With *correct_null_paging* off, pages over a sort key that
+    is null go wrong the way they do in Glance.
     """
 
     def __init__(
         self,
         images: Iterable[Image] = (),
         *,
-        list_limit: int = LIST_LIMIT,
-        cloudimages_limit: int = CLOUDIMAGES_LIMIT,
+        list_limit: int = DEFAULT_LIST_LIMIT,
+        cloudimages_limit: int = DEFAULT_CLOUDIMAGES_LIMIT,
         max_limit: int = MAX_LIMIT,
-        hide: Hide | None = None,
-        sound_nulls: bool = True,
+        is_hidden: HidePredicate | None = None,
+        correct_null_paging: bool = True,
     ) -> None:
         self.list_limit = list_limit
         self.cloudimages_limit = cloudimages_limit
         self.max_limit = max_limit
-        self.hide = hide
-        self.sound_nulls = sound_nulls
+        self.is_hidden = is_hidden
+        self.correct_null_paging = correct_null_paging
         self.contents: dict[str, bytes] = {}
         self._images = {image.id: image for image in images}
-        self._orders: dict[tuple[SortKey, ...], Order] = {}
+        self._orders: dict[tuple[SortKey, ...], SortedImages] = {}
 
     def __len__(self) -> int:
         return len(self._images)
@@ -74,54 +74,56 @@ class Catalogue:
         self.contents.pop(image_id, None)
         self._orders.clear()
 
-    def find(self, caller: Caller, image_id: str) -> Image:
+    def get_readable(self, caller: Caller, image_id: str) -> Image:
         """Return one image; raises RefusedError (404) where there is none or *caller* may not know of it."""
         image = self._images.get(image_id)
-        if image is None or not readable(caller, image):
-            raise RefusedError(404, f"no image {image_id}")
+        if image is None or not is_readable(caller, image):
+            raise ImsError(404, f"no image {image_id}")
         return image
 
-    def images(self, caller: Caller, pairs: Pairs) -> Page:
+    def list_images(self, caller: Caller, pairs: Pairs) -> Page:
         """Return the page of ``GET /v2/images`` that *pairs* ask for; raises RefusedError."""
-        return self.page(caller, list_query(pairs, default_limit=self.list_limit, max_limit=self.max_limit))
+        return self.list_page(caller, parse_list_query(pairs, default_limit=self.list_limit, max_limit=self.max_limit))
 
-    def cloudimages(self, caller: Caller, pairs: Pairs) -> Page:
+    def list_cloudimages(self, caller: Caller, pairs: Pairs) -> Page:
         """Return the page of ``GET /v2/cloudimages``: the same rules, with a larger page by default."""
-        return self.page(caller, list_query(pairs, default_limit=self.cloudimages_limit, max_limit=self.max_limit))
+        return self.list_page(
+            caller, parse_list_query(pairs, default_limit=self.cloudimages_limit, max_limit=self.max_limit)
+        )
 
-    def page(self, caller: Caller, query: ListQuery) -> Page:
+    def list_page(self, caller: Caller, query: ListQuery) -> Page:
         """Return one page; raises RefusedError where a filter or the marker is bad."""
-        wanted = conditions(query)
+        wanted = build_conditions(query)
         rows = islice(
             (
                 image
                 for image in self._candidates(caller, query)
-                if listed(caller, image, visibility=query.visibility, member_status=query.member_status)
+                if is_listed(caller, image, visibility=query.visibility, member_status=query.member_status)
                 and all(holds(image) for holds in wanted)
             ),
             query.limit,
         )
         cut = tuple(rows)
         next_marker = cut[-1].id if cut and len(cut) == query.limit else None
-        shown = cut if self.hide is None else tuple(image for image in cut if not self.hide(caller, image))
+        shown = cut if self.is_hidden is None else tuple(image for image in cut if not self.is_hidden(caller, image))
         return Page(shown, next_marker)
 
     def _candidates(self, caller: Caller, query: ListQuery) -> Iterator[Image]:
         """Yield, in order, all images that could be on the page: those after the marker, if there is one."""
-        ordered = self._ordered(query.sort)
+        ordered = self._sorted_images(query.sort)
         if query.marker is None:
             return iter(ordered.images)
         marker = self._images.get(query.marker)
         if marker is None:
-            raise RefusedError(400, f"marker: no image {query.marker}")
-        if not readable(caller, marker):
-            raise RefusedError(403, f"marker: image {query.marker} is not visible")
-        return ordered.after(marker) if self.sound_nulls else ordered.after_in_glance(marker)
+            raise ImsError(400, f"marker: no image {query.marker}")
+        if not is_readable(caller, marker):
+            raise ImsError(403, f"marker: image {query.marker} is not visible")
+        return ordered.images_after(marker) if self.correct_null_paging else ordered.images_after_as_glance(marker)
 
-    def _ordered(self, sort: tuple[SortKey, ...]) -> Order:
+    def _sorted_images(self, sort: tuple[SortKey, ...]) -> SortedImages:
         found = self._orders.get(sort)
         if found is None:
-            if len(self._orders) >= ORDERS_KEPT:
+            if len(self._orders) >= MAX_CACHED_ORDERS:
                 self._orders.clear()
-            found = self._orders[sort] = order(self._images.values(), sort)
+            found = self._orders[sort] = sort_images(self._images.values(), sort)
         return found

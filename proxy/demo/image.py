@@ -19,7 +19,7 @@ class Member(NamedTuple):
 
 
 @lru_cache(maxsize=1 << 16)
-def instant(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """Return the UTC time of an ISO 8601 *text*; one without offset is UTC. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     try:
@@ -28,7 +28,7 @@ def instant(text: str) -> datetime:
         raise ValueError(f"{text}: out of range") from None
 
 
-def stamp(now: float) -> str:
+def format_time(now: float) -> str:
     """Return *now*, in seconds since the epoch, as images spell it: to the second, with a Z."""
     return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -41,7 +41,7 @@ class Image:
     members: Mapping[str, Member] = field(default_factory=dict)
 
     @cached_property
-    def rendered(self) -> bytes:
+    def json_bytes(self) -> bytes:
         """The document as JSON in raw UTF-8: the same bytes in a list and on its own."""
         return orjson.dumps(self.document)
 
@@ -56,13 +56,13 @@ class Image:
 
     @cached_property
     def owner(self) -> str | None:
-        return self.text("owner")
+        return self.get_text("owner")
 
     @cached_property
     def visibility(self) -> str | None:
-        return self.text("visibility")
+        return self.get_text("visibility")
 
-    def text(self, name: str) -> str | None:
+    def get_text(self, name: str) -> str | None:
         """Return an attribute as the database compares it with a filter, or None for what no filter equals."""
         match self.document.get(name):
             case bool(truth):
@@ -74,22 +74,22 @@ class Image:
             case _:
                 return None
 
-    def number(self, name: str) -> int | None:
+    def get_number(self, name: str) -> int | None:
         number = self.document.get(name)
         return number if isinstance(number, int) and not isinstance(number, bool) else None
 
-    def time(self, name: str) -> datetime | None:
+    def get_time(self, name: str) -> datetime | None:
         text = self.document.get(name)
-        return instant(text) if isinstance(text, str) else None
+        return parse_time(text) if isinstance(text, str) else None
 
-    def amended(self, *, now: float, **changes: object) -> "Image":
+    def with_changes(self, *, now: float, **changes: object) -> "Image":
         """Return this image with *changes* made and its ``updated_at`` moved to *now*."""
-        return replace(self, document={**self.document, **changes, "updated_at": stamp(now)})
+        return replace(self, document={**self.document, **changes, "updated_at": format_time(now)})
 
-    def shared(self, member: Member) -> "Image":
+    def with_member(self, member: Member) -> "Image":
         """Return this image with *member* added, or in place of what that project had answered before."""
         return replace(self, members={**self.members, member.project: member})
 
-    def unshared(self, project: str) -> "Image":
+    def without_member(self, project: str) -> "Image":
         """Return this image without the member *project*."""
         return replace(self, members={name: member for name, member in self.members.items() if name != project})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-CODES = {
+ERROR_CODES = {
     400: "IMG.0024",
     401: "IMG.0005",
     403: "IMG.0003",
@@ -24,14 +24,14 @@ CODES = {
 """An IMS error code per status. The shape is documented; the numbers are stand-ins, and nothing may rely on them."""
 
 
-class RefusedError(Exception):
+class ImsError(Exception):
     """The request can't be granted: *status* is what HTTP says about it, *message* what a person reads."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status}: {message}")
         self.status = status
         self.message = message
-        self.code = CODES[status]
+        self.code = ERROR_CODES[status]
 
 
 SORT_KEYS = ("name", "status", "container_format", "disk_format", "size", "id", "created_at", "updated_at")
@@ -44,7 +44,7 @@ Pairs = Sequence[tuple[str, str]]
 
 class SortKey(NamedTuple):
     name: str
-    descending: bool
+    is_descending: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +60,22 @@ class ListQuery:
     limit: int
 
 
-def pairs_of(raw: str) -> Pairs:
+def parse_query_pairs(raw: str) -> Pairs:
     """Return the parameters of a raw query string, where ``;`` separates like ``&`` and ``+`` is a space.
 
     Raises RefusedError (400) where the bytes are not UTF-8.
     """
     pieces = [piece for part in raw.split("&") for piece in part.split(";") if piece]
     try:
-        return [(_decoded(name), _decoded(value)) for name, _, value in (piece.partition("=") for piece in pieces)]
+        return [
+            (_percent_decode(name), _percent_decode(value))
+            for name, _, value in (piece.partition("=") for piece in pieces)
+        ]
     except UnicodeError:
-        raise RefusedError(400, "the query string is not UTF-8") from None
+        raise ImsError(400, "the query string is not UTF-8") from None
 
 
-def list_query(pairs: Pairs, *, default_limit: int, max_limit: int) -> ListQuery:
+def parse_list_query(pairs: Pairs, *, default_limit: int, max_limit: int) -> ListQuery:
     """Return what *pairs* ask for; raises RefusedError (400) as Glance does.
 
     Of a repeated ``limit`` or ``marker`` the first counts and the rest are taken for filters on properties of that
@@ -80,18 +83,18 @@ def list_query(pairs: Pairs, *, default_limit: int, max_limit: int) -> ListQuery
     last is a filter besides. Of any other repeated filter the last counts.
     """
     rest = list(pairs)
-    limit = _first_taken(rest, "limit")
-    marker = _first_taken(rest, "marker")
-    member_status = _first_taken(rest, "member_status")
-    tags = tuple(tag.strip() for tag in _all_taken(rest, "tag"))
+    limit = _pop_first(rest, "limit")
+    marker = _pop_first(rest, "marker")
+    member_status = _pop_first(rest, "member_status")
+    tags = tuple(tag.strip() for tag in _pop_all(rest, "tag"))
     _check_choice("visibility", dict(rest).get("visibility") or None, VISIBILITIES)
     _check_choice("member_status", member_status, MEMBER_STATUSES)
-    visibility = _first_taken(rest, "visibility")
-    sort = _sort(rest)
+    visibility = _pop_first(rest, "visibility")
+    sort = _parse_sort(rest)
     filters = dict(rest)
     filters.pop("deleted", None)
     if "changes-since" in filters:
-        raise RefusedError(400, "changes-since: no longer a filter")
+        raise ImsError(400, "changes-since: no longer a filter")
     return ListQuery(
         filters=filters,
         tags=tags,
@@ -99,15 +102,15 @@ def list_query(pairs: Pairs, *, default_limit: int, max_limit: int) -> ListQuery
         member_status="accepted" if member_status is None else member_status,
         sort=sort,
         marker=marker,
-        limit=min(default_limit if limit is None else _limit(limit), max_limit),
+        limit=min(default_limit if limit is None else _parse_limit(limit), max_limit),
     )
 
 
-def _decoded(text: str) -> str:
+def _percent_decode(text: str) -> str:
     return unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape")).decode("utf-8")
 
 
-def _first_taken(pairs: list[tuple[str, str]], name: str) -> str | None:
+def _pop_first(pairs: list[tuple[str, str]], name: str) -> str | None:
     for position, (candidate, value) in enumerate(pairs):
         if candidate == name:
             del pairs[position]
@@ -115,7 +118,7 @@ def _first_taken(pairs: list[tuple[str, str]], name: str) -> str | None:
     return None
 
 
-def _all_taken(pairs: list[tuple[str, str]], name: str) -> list[str]:
+def _pop_all(pairs: list[tuple[str, str]], name: str) -> list[str]:
     values = [value for candidate, value in pairs if candidate == name]
     pairs[:] = [pair for pair in pairs if pair[0] != name]
     return values
@@ -123,21 +126,21 @@ def _all_taken(pairs: list[tuple[str, str]], name: str) -> list[str]:
 
 def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
-        raise RefusedError(400, f"{name}: {value!r} is none of {', '.join(choices)}")
+        raise ImsError(400, f"{name}: {value!r} is none of {', '.join(choices)}")
 
 
-def _limit(text: str) -> int:
+def _parse_limit(text: str) -> int:
     """Return a page size the lenient way of ``int()``: ``+1`` and ``1_0`` pass, as they do in Glance."""
     try:
         limit = int(text)
     except ValueError:
-        raise RefusedError(400, "limit: not an integer") from None
+        raise ImsError(400, "limit: not an integer") from None
     if limit < 0:
-        raise RefusedError(400, "limit: negative")
+        raise ImsError(400, "limit: negative")
     return limit
 
 
-def _sort(pairs: list[tuple[str, str]]) -> tuple[SortKey, ...]:
+def _parse_sort(pairs: list[tuple[str, str]]) -> tuple[SortKey, ...]:
     """Return the whole order, and take its parameters out of *pairs*.
 
     One direction serves every key; two or more must be as many as the keys. ``created_at`` and ``id`` complete the
@@ -146,15 +149,15 @@ def _sort(pairs: list[tuple[str, str]]) -> tuple[SortKey, ...]:
     names = {name for name, _ in pairs}
     if "sort" in names:
         if names & {"sort_key", "sort_dir"}:
-            raise RefusedError(400, "sort: can't go with sort_key or sort_dir")
-        parts = [part.partition(":") for part in (_first_taken(pairs, "sort") or "").strip().split(",")]
+            raise ImsError(400, "sort: can't go with sort_key or sort_dir")
+        parts = [part.partition(":") for part in (_pop_first(pairs, "sort") or "").strip().split(",")]
         keys = [key.strip() for key, _, _ in parts]
         directions = [direction.strip() if direction else "desc" for _, _, direction in parts]
     else:
-        keys = [key.strip() for key in _all_taken(pairs, "sort_key")]
-        directions = [direction.strip() for direction in _all_taken(pairs, "sort_dir")] or ["desc"]
+        keys = [key.strip() for key in _pop_all(pairs, "sort_key")]
+        directions = [direction.strip() for direction in _pop_all(pairs, "sort_dir")] or ["desc"]
         if len(directions) > 1 and len(directions) != len(keys):
-            raise RefusedError(400, f"sort_dir: {len(directions)} directions for {len(keys)} keys")
+            raise ImsError(400, f"sort_dir: {len(directions)} directions for {len(keys)} keys")
         keys = keys or ["created_at"]
     for key in keys:
         _check_choice("sort key", key, SORT_KEYS)

@@ -26,22 +26,22 @@ class ThrottlePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ThrottleWindow:
     """When the current window began, in seconds, and how many calls it has granted."""
 
-    began: float = -math.inf
-    granted: int = 0
+    started_at: float = -math.inf
+    granted_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The call goes ahead; *remain* more may follow in this window."""
+    """The call goes ahead; *remaining* more may follow in this window."""
 
-    remain: int
+    remaining: int
 
-    def header(self, policy: ThrottlePolicy) -> str:
+    def header_value(self, policy: ThrottlePolicy) -> str:
         """Return the value of ``X-Apig-RateLimit-User``."""
-        return f"remain:{self.remain},limit:{policy.limit},time:{policy.period}"
+        return f"remain:{self.remaining},limit:{policy.limit},time:{policy.period}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,16 @@ class Throttled:
     policy: ThrottlePolicy
 
 
-def step(policy: ThrottlePolicy, window: Window, *, now: float) -> tuple[Granted | Throttled, Window]:
+def throttle_call(
+    policy: ThrottlePolicy, window: ThrottleWindow, *, now: float
+) -> tuple[Granted | Throttled, ThrottleWindow]:
     """Return what becomes of one call at *now*, and the window after it. A clock that steps back begins a window."""
-    if not window.began <= now < window.began + policy.window_s:
-        window = Window(began=now)
-    if window.granted >= policy.limit:
+    if not window.started_at <= now < window.started_at + policy.window_s:
+        window = ThrottleWindow(started_at=now)
+    if window.granted_count >= policy.limit:
         return Throttled(policy), window
-    window = Window(window.began, window.granted + 1)
-    return Granted(policy.limit - window.granted), window
+    window = ThrottleWindow(window.started_at, window.granted_count + 1)
+    return Granted(policy.limit - window.granted_count), window
 
 
 DEMO_POLICY = ThrottlePolicy(limit=200, window_s=60)

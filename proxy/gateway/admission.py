@@ -11,11 +11,13 @@ from proxy.core.call_context import Priority
 from proxy.errors import ClientLimitError, OverloadedError
 from proxy.ratelimit.sliding_window import CallLog, RateLimit, Wait, take_slot
 
-_MAX_CALLERS: Final = 10_000
+_MAX_TRACKED_CALLERS: Final = 10_000
 
 
 class Admission:
-    """Admits requests: *rate_limit* is what each caller may ask, *max_per_caller* and *all* how many may be under way."""
+    """Admits requests: *rate_limit* is what each caller may ask, *max_per_caller* and *all* how many may be under
+    way.
+    """
 
     def __init__(
         self,
@@ -29,12 +31,12 @@ class Admission:
         self._max_per_caller = max_per_caller
         self._max_total = max_total
         self._clock = clock
-        self._under_way: Counter[str] = Counter()
-        self._count = 0
-        self._logs: OrderedDict[str, CallLog] = OrderedDict()
+        self._in_flight_by_caller: Counter[str] = Counter()
+        self._in_flight = 0
+        self._call_logs: OrderedDict[str, CallLog] = OrderedDict()
 
     @property
-    def limits_callers(self) -> bool:
+    def has_rate_limit(self) -> bool:
         """Whether each request has to be seen, for callers are limited."""
         return self._rate_limit is not None
 
@@ -43,42 +45,42 @@ class Admission:
 
         Raises `OverloadedError` where there are too many in all, `ClientLimitError` where the caller has too many.
         """
-        if self._max_total is not None and self._count >= self._max_total:
+        if self._max_total is not None and self._in_flight >= self._max_total:
             raise OverloadedError(f"proxy: {self._max_total} requests under way, no more are taken", retry_after_s=1.0)
-        if self._max_per_caller is not None and self._under_way[caller] >= self._max_per_caller:
+        if self._max_per_caller is not None and self._in_flight_by_caller[caller] >= self._max_per_caller:
             raise ClientLimitError(
                 f"caller: {self._max_per_caller} requests under way, no more are taken", retry_after_s=1.0
             )
-        self._count_request(caller)
-        self._count += 1
+        self._enforce_rate_limit(caller)
+        self._in_flight += 1
         if self._max_per_caller is not None:
-            self._under_way[caller] += 1
-        return _Admitted(self, caller)
+            self._in_flight_by_caller[caller] += 1
+        return _AdmittedRequest(self, caller)
 
     def release(self, caller: str) -> None:
         """Count a request of *caller* no more."""
-        self._count -= 1
+        self._in_flight -= 1
         if self._max_per_caller is not None:
-            self._under_way[caller] -= 1
-            if not self._under_way[caller]:
-                del self._under_way[caller]
+            self._in_flight_by_caller[caller] -= 1
+            if not self._in_flight_by_caller[caller]:
+                del self._in_flight_by_caller[caller]
 
-    def _count_request(self, caller: str) -> None:
+    def _enforce_rate_limit(self, caller: str) -> None:
         if self._rate_limit is None:
             return
         now = self._clock()
-        log = self._logs.pop(caller, None) or CallLog()
-        verdict, self._logs[caller] = take_slot(
+        log = self._call_logs.pop(caller, None) or CallLog()
+        verdict, self._call_logs[caller] = take_slot(
             log, self._rate_limit, lease="", priority=Priority.WRITE, hold_s=0.0, now=now
         )
-        while len(self._logs) > _MAX_CALLERS:
-            self._logs.popitem(last=False)
+        while len(self._call_logs) > _MAX_TRACKED_CALLERS:
+            self._call_logs.popitem(last=False)
         if isinstance(verdict, Wait):
             limit = f"{self._rate_limit.calls} requests in {self._rate_limit.per_s:g}s"
             raise ClientLimitError(f"caller: more than {limit}", retry_after_s=verdict.wait_s)
 
 
-class _Admitted(AbstractContextManager[None]):
+class _AdmittedRequest(AbstractContextManager[None]):
     """A request that is counted; one for each, so it is no generator, which would take several times as long."""
 
     __slots__ = ("_admission", "_caller")

@@ -24,7 +24,7 @@ from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
 from proxy.gateway.invalidation import InvalidatingForwarder
-from proxy.gateway.reauthorization import revoked_reason, run_as_one_identity
+from proxy.gateway.reauthorization import find_revocation_reason, retry_on_identity_change
 from proxy.gateway.relevant_headers import with_relevant_fields
 from proxy.listing.lookup import ReplayTerms
 from proxy.listing.page_cache import PageRenderer, PageResponder
@@ -40,42 +40,45 @@ from proxy.storage.circuit_breaker import begin_request
 from proxy.upstream.forward import Forwarder, answer_options, answers_locally
 
 
-def rewrite_links(body: bytes, base: str) -> bytes:
-    """Return the version document *body* with each link on *base*, scheme and authority of the proxy as callers see it.
+def rewrite_links(body: bytes, base_url: str) -> bytes:
+    """Return the version document *body* with each link on *base_url*, scheme and authority of the proxy as callers see
+    it.
 
     A body that is no JSON, or has no link that leads elsewhere, comes back as it is.
     """
     try:
         document = orjson.loads(body)
-        rebased = _rebase(document, base)
+        rebased = _rebase_links(document, base_url)
     except (orjson.JSONDecodeError, RecursionError):
         return body
     return body if rebased == document else orjson.dumps(rebased)
 
 
-def _rebase(value: Any, base: str) -> Any:
+def _rebase_links(value: Any, base_url: str) -> Any:
     if isinstance(value, list):
-        return [_rebase(item, base) for item in value]
+        return [_rebase_links(item, base_url) for item in value]
     if isinstance(value, dict):
         return {
-            name: _rebase_link(item, base) if name == "href" and isinstance(item, str) else _rebase(item, base)
+            name: _rebase_link(item, base_url)
+            if name == "href" and isinstance(item, str)
+            else _rebase_links(item, base_url)
             for name, item in value.items()
         }
     return value
 
 
-def _rebase_link(link: str, base: str) -> str:
-    """Return *link* on *base*: its path and query, or the root where it has no path of an origin."""
+def _rebase_link(link: str, base_url: str) -> str:
+    """Return *link* on *base_url*: its path and query, or the root where it has no path of an origin."""
     try:
         parts = urlsplit(link)
     except ValueError:
-        return base + "/"
+        return base_url + "/"
     if "\\" in link or (parts.path and not parts.path.startswith("/") and parts.scheme):
-        return base + "/"
+        return base_url + "/"
     if not parts.scheme and not parts.netloc:
         return link
     query = f"?{parts.query}" if parts.query else ""
-    return f"{base}{parts.path or '/'}{query}"
+    return f"{base_url}{parts.path or '/'}{query}"
 
 
 _BODY_FIELDS: Final = ("content-length", "etag", "content-md5", "digest", "content-digest")
@@ -110,23 +113,23 @@ class Gateway:
         renderer: PageRenderer,
         *,
         list_rules: ListRules,
-        links: LinkStyle,
+        link_style: LinkStyle,
         store: SpanStore,
         clock: Callable[[], float],
         authenticator: Authenticator | None = None,
         priorities: CallPriorities | None = None,
         admission: Admission | None = None,
         resources: ResourceService | None = None,
-        routes: ResourceRoutes = NO_RESOURCES,
+        resource_routes: ResourceRoutes = NO_RESOURCES,
     ) -> None:
         self._listings = listings
         self._resources = resources
-        self._routes = routes
+        self._resource_routes = resource_routes
         self._forwarder = forwarder
         self._renderer = renderer
-        self._page_responder = PageResponder(renderer, links)
+        self._page_responder = PageResponder(renderer, link_style)
         self._list_rules = list_rules
-        self._links = links
+        self._link_style = link_style
         self._store = store
         self._clock = clock
         self._authenticator = authenticator or TokenAuthenticator(list_rules.partitioner)
@@ -138,7 +141,7 @@ class Gateway:
             partitioner=list_rules.partitioner,
             acceptance=listings.acceptance,
             authenticator=self._authenticator,
-            routes=routes,
+            routes=resource_routes,
             clock=clock,
         )
 
@@ -149,75 +152,80 @@ class Gateway:
         Raises `ProxyError` where the proxy has to answer itself.
         """
         begin_request()
-        asked = with_relevant_fields(request) if request.method in ("GET", "HEAD") else request
-        self._authenticator.authorize(asked)
+        relevant_request = with_relevant_fields(request) if request.method in ("GET", "HEAD") else request
+        self._authenticator.authorize(relevant_request)
         if answers_locally(request):
             yield GatewayResponse(
                 Route.OTHER, CacheStatus(FwdReason.BYPASS, detail="options"), response=answer_options()
             )
             return
-        caller = self._priorities.caller_id(asked.fields, peer=connection.peer)
+        caller = self._priorities.caller_id(relevant_request.fields, peer=connection.peer)
         with self._admission.admit(caller):
-            kind = classify_path(request.path)
-            answer = await run_as_one_identity(
-                lambda: self._answer_from_cache(request, asked, kind, connection, caller)
+            route = classify_path(request.path)
+            answer = await retry_on_identity_change(
+                lambda: self._answer_from_cache(request, relevant_request, route, connection, caller)
             )
             if isinstance(answer, GatewayResponse):
                 yield answer
                 return
             async with AsyncExitStack() as stack:
-                streamed = await run_as_one_identity(lambda: self._forward(request, caller, stack))
+                streamed = await retry_on_identity_change(lambda: self._forward(request, caller, stack))
                 safe = request.method in ("GET", "HEAD")
                 fwd = CacheStatus(
                     FwdReason.BYPASS if safe else FwdReason.METHOD, streamed.status, detail=answer if safe else None
                 )
-                yield GatewayResponse(kind, fwd, streamed=streamed)
+                yield GatewayResponse(route, fwd, streamed=streamed)
 
     async def _answer_from_cache(
-        self, request: Request, asked: Request, route: Route, connection: ClientConnection, caller: str
+        self, request: Request, relevant_request: Request, route: Route, connection: ClientConnection, caller: str
     ) -> GatewayResponse | str:
         """Return the answer to *request*, which *caller* sent, or why the request goes through.
 
-        What is answered from the store is decided by *asked* alone: the request with none but its decisive fields.
+        What is answered from the store is decided by *relevant_request* alone: the request with none but its decisive
+        fields.
         """
         if request.method not in ("GET", "HEAD"):
             return "method"
         if route in (Route.LIST, Route.CLOUDIMAGES_LIST):
-            list_request = await self._parse_list_request(asked, caller)
+            list_request = await self._parse_list_request(relevant_request, caller)
             return (
-                await self._answer_list(asked, connection, route, list_request)
+                await self._answer_list(relevant_request, connection, route, list_request)
                 if isinstance(list_request, ListRequest)
                 else list_request
             )
         if route is Route.VERSIONS and request.method == "GET":
             return await self._answer_versions(request, connection, caller)
-        return await self._answer_resource(request, asked, route, caller)
+        return await self._answer_resource(request, relevant_request, route, caller)
 
     async def _answer_resource(
-        self, request: Request, asked: Request, route: Route, caller: str
+        self, request: Request, relevant_request: Request, route: Route, caller: str
     ) -> GatewayResponse | str:
         """Return the answer to a request for a resource, or why it must go through as it came.
 
-        It is decided by *asked*, which has only the decisive fields, unless the route lets the upstream's `Vary` say
-        which fields count.
+        It is decided by *relevant_request*, which has only the decisive fields, unless the route lets the upstream's
+        `Vary` say which fields count.
         """
-        on = self._routes.find(request.path)
-        if on is None or self._resources is None:
+        resource_route = self._resource_routes.find(request.path)
+        if resource_route is None or self._resources is None:
             return "other-path"
-        request = request if on.by_vary else asked
+        request = request if resource_route.by_vary else relevant_request
         principal = await self._authenticate(request)
         # On these routes more of the request goes up than its credentials, so the door makes it ready. A request with a
         # body will go through, and its door may have to read that body, which can be done only once.
-        all_of_it = (on.is_public or on.by_vary) and request.body is None
-        sent = await self._authenticator.prepare_forward(request) if all_of_it else request
-        list_request = parse_resource_request(sent, on, self._list_rules.partitioner, principal)
-        if isinstance(list_request, str):
-            return list_request
-        list_request = replace(list_request, context=self._priorities.call_context(request, principal, caller=caller))
-        got = await self._resources.answer(list_request)
+        sends_whole_request = (resource_route.is_public or resource_route.by_vary) and request.body is None
+        sent = await self._authenticator.prepare_forward(request) if sends_whole_request else request
+        resource_request = parse_resource_request(sent, resource_route, self._list_rules.partitioner, principal)
+        if isinstance(resource_request, str):
+            return resource_request
+        resource_request = replace(
+            resource_request, context=self._priorities.call_context(request, principal, caller=caller)
+        )
+        got = await self._resources.answer(resource_request)
         if isinstance(got, str):
             return got
-        if reason := await revoked_reason(self._authenticator, request, list_request, got.response, now=self._clock()):
+        if reason := await find_revocation_reason(
+            self._authenticator, request, resource_request, got.response, now=self._clock()
+        ):
             return reason
         return GatewayResponse(route, got.cache_status, response=got.response, replay_terms=got.replay_terms)
 
@@ -229,7 +237,7 @@ class Gateway:
     async def _forward(self, request: Request, caller: str, stack: AsyncExitStack) -> StreamedResponse:
         """Return the upstream's answer to *request*, which lasts as long as *stack*."""
         return await stack.enter_async_context(
-            self._invalidating_forwarder.stream(await self._prepare_forward(request, caller), asked=request)
+            self._invalidating_forwarder.stream(await self._prepare_forward(request, caller), client_request=request)
         )
 
     async def _prepare_forward(self, request: Request, caller: str) -> Request:
@@ -255,15 +263,15 @@ class Gateway:
         """Return whose *request* is, and note a verified identity as shown before anything is looked up for it."""
         principal = await self._authenticator.authenticate(request)
         if isinstance(principal, Principal) and principal.is_verified:
-            self._listings.acceptance.record_shown(principal)
+            self._listings.acceptance.mark_served(principal)
         return principal
 
     async def purge(self, order: PurgeOrder) -> PurgeResult:
         """Drop what *order* names, in every replica, and return what that was."""
         now = self._clock()
-        partitions = self._list_rules.partitioner
-        order = order if order.project is None else self._authenticator.purge_project(order.project)
-        tags = order.tags or (partition_tag(partitions.for_token_hash(order.token_hash or b"")),)
+        partitioner = self._list_rules.partitioner
+        order = order if order.project is None else self._authenticator.project_purge_order(order.project)
+        tags = order.tags or (partition_tag(partitioner.for_token_hash(order.token_hash or b"")),)
         try:
             dropped = sum([await self._store.count_listings(scope, now=now) for scope in tags])
         except StoreUnavailableError:
@@ -271,8 +279,8 @@ class Gateway:
         if order.tags:
             await self._store.invalidate(order.tags, now=now)
         if order.token_hash is not None:
-            await self._listings.acceptance.record_rejected(
-                self._authenticator.token_holder(partitions.for_token_hash(order.token_hash)), certain=True
+            await self._listings.acceptance.record_rejection(
+                self._authenticator.principal_for_partition(partitioner.for_token_hash(order.token_hash)), force=True
             )
         return PurgeResult(dropped, order.reason)
 
@@ -281,25 +289,27 @@ class Gateway:
     ) -> GatewayResponse | str:
         """Return the answer to *list_request*, or why it goes through: its token may have ended during the fetch."""
         got = await self._listings.answer(list_request)
-        if reason := await revoked_reason(self._authenticator, request, list_request, got.response, now=self._clock()):
+        if reason := await find_revocation_reason(
+            self._authenticator, request, list_request, got.response, now=self._clock()
+        ):
             return reason
         if got.response is not None:
             return GatewayResponse(route, got.cache_status, response=_without_hop_by_hop(got.response))
         if self._resources is not None:
             self._resources.note_list(list_request)
-        page, repeatable = await self._page_responder.respond(request, list_request, got, peer=connection.peer)
-        return GatewayResponse(route, got.cache_status, response=page, replay_terms=repeatable)
+        page, replay_terms = await self._page_responder.respond(request, list_request, got, peer=connection.peer)
+        return GatewayResponse(route, got.cache_status, response=page, replay_terms=replay_terms)
 
     async def _answer_versions(self, request: Request, connection: ClientConnection, caller: str) -> GatewayResponse:
         """Return the version document with links to the proxy; it is asked for anew each time."""
         answer = await self._forwarder.fetch(await self._prepare_forward(request, caller))
-        base = self._links.base_for(request.fields, connection.peer) or connection.origin
+        base = self._link_style.base_for(request.fields, connection.peer) or connection.origin
         body = rewrite_links(answer.body, base) if base else answer.body
         fields = answer.fields if body is answer.body else answer.fields.without(_BODY_FIELDS)
         status = CacheStatus(FwdReason.BYPASS, answer.status, detail="versions")
         return GatewayResponse(Route.VERSIONS, status, response=Response(answer.status, fields, body, answer.reason))
 
 
-def _without_hop_by_hop(answer: Response) -> Response:
-    """Return the upstream's *answer* as it came, but for the fields that end at a proxy."""
-    return Response(answer.status, answer.fields.end_to_end(), answer.body, answer.reason)
+def _without_hop_by_hop(response: Response) -> Response:
+    """Return the upstream's *response* as it came, but for the fields that end at a proxy."""
+    return Response(response.status, response.fields.end_to_end(), response.body, response.reason)

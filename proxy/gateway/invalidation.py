@@ -27,7 +27,7 @@ from proxy.upstream.forward import Forwarder
 from proxy.upstream.keystone import TOKENS_PATH
 
 
-def changed_resources(request: Request, status: int, fields: Fields, routes: ResourceRoutes) -> list[str]:
+def changed_resource_tags(request: Request, status: int, fields: Fields, routes: ResourceRoutes) -> list[str]:
     """Return the scopes of the resources that *request* may have changed, answered with *status* and *fields*.
 
     They are its target, and what `Location` and `Content-Location` name on the same origin. A method that is not known
@@ -51,8 +51,8 @@ def _same_origin_target(base: str, reference: str, host: str) -> tuple[str, str]
 
 
 # How long lists live shortly after a write that began a job, seconds: what IMS's image jobs take, and some more.
-PENDING_CHANGES_S: Final = 120.0
-NO_FIELDS: Final = Fields()
+JOB_PENDING_S: Final = 120.0
+EMPTY_FIELDS: Final = Fields()
 
 
 class InvalidatingForwarder:
@@ -76,42 +76,42 @@ class InvalidatingForwarder:
         self._authenticator = authenticator
         self._routes = routes
         self._clock = clock
-        self._invalidations: set[asyncio.Task[None]] = set()
+        self._invalidation_tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
-    async def stream(self, onward: Request, *, asked: Request) -> AsyncIterator[StreamedResponse]:
-        """Give the upstream's answer to *onward*, once what it says of stored lists has been taken from it.
+    async def stream(self, upstream_request: Request, *, client_request: Request) -> AsyncIterator[StreamedResponse]:
+        """Give the upstream's answer to *upstream_request*, once what it says of stored lists has been taken from it.
 
-        This is done even if the caller of *asked* hangs up, and also after a write whose outcome is unknown because the
-        caller went away or the connection broke: it may have reached the upstream.
+        This is done even if the caller of *client_request* hangs up, and also after a write whose outcome is unknown
+        because the caller went away or the connection broke: it may have reached the upstream.
 
         Raises `NotCachedError` where that caller takes only what is stored.
         """
-        if asked.method in ("GET", "HEAD") and parse_request_directives(asked.fields).only_if_cached:
+        if client_request.method in ("GET", "HEAD") and parse_request_directives(client_request.fields).only_if_cached:
             raise NotCachedError("request: not answered from the store, and the caller sent only-if-cached")
         answered = False
         try:
-            async with self._forwarder.stream(onward) as streamed:
+            async with self._forwarder.stream(upstream_request) as streamed:
                 answered = True
-                await asyncio.shield(self._start_invalidation(asked, streamed.status, streamed.fields))
+                await asyncio.shield(self._start_invalidation(client_request, streamed.status, streamed.fields))
                 yield streamed
         except asyncio.CancelledError:
             if not answered:
-                self._start_invalidation(asked, 200)
+                self._start_invalidation(client_request, 200)
             raise
         except ProxyError as error:
             if error.may_have_arrived and not answered:
-                await asyncio.shield(self._start_invalidation(asked, 200))
+                await asyncio.shield(self._start_invalidation(client_request, 200))
             raise
 
     async def close(self) -> None:
         """Wait until all that is under way has been learnt; each of it has a time limit."""
-        await asyncio.gather(*self._invalidations, return_exceptions=True)
+        await asyncio.gather(*self._invalidation_tasks, return_exceptions=True)
 
-    def _start_invalidation(self, request: Request, status: int, fields: Fields = NO_FIELDS) -> asyncio.Task[None]:
+    def _start_invalidation(self, request: Request, status: int, fields: Fields = EMPTY_FIELDS) -> asyncio.Task[None]:
         task = asyncio.create_task(self._invalidate(request, status, fields))
-        self._invalidations.add(task)
-        task.add_done_callback(self._invalidations.discard)
+        self._invalidation_tasks.add(task)
+        task.add_done_callback(self._invalidation_tasks.discard)
         return task
 
     async def _invalidate(self, request: Request, status: int, fields: Fields) -> None:
@@ -120,17 +120,17 @@ class InvalidatingForwarder:
         No request says which projects see the image that it changes, so after a write every list counts as changed,
         and so does every resource.
         """
-        ended = effective_status(status)
-        touched = write_effect(request.method, request.path, ended)
-        if touched is not WriteEffect.NOTHING:
-            pending_s = PENDING_CHANGES_S if touched is WriteEffect.JOB_STARTED else 0.0
+        final_status = effective_status(status)
+        effect = write_effect(request.method, request.path, final_status)
+        if effect is not WriteEffect.NOTHING:
+            pending_s = JOB_PENDING_S if effect is WriteEffect.JOB_STARTED else 0.0
             await self._store.invalidate([ALL_TAG], pending_s=pending_s, now=self._clock())
-        elif changed := changed_resources(request, ended, fields, self._routes):
+        elif changed := changed_resource_tags(request, final_status, fields, self._routes):
             await self._store.invalidate(changed, now=self._clock())
         if status == 401 and isinstance(partition := self._partitioner.from_fields(request.fields), Partition):
-            await self._acceptance.record_rejected(self._authenticator.token_holder(partition))
+            await self._acceptance.record_rejection(self._authenticator.principal_for_partition(partition))
         subject = request.fields.get("x-subject-token")
         if subject and request.method == "DELETE" and request.path == TOKENS_PATH and 200 <= status < 300:
-            await self._acceptance.record_rejected(
-                self._authenticator.token_holder(self._partitioner.for_token(subject)), certain=True
+            await self._acceptance.record_rejection(
+                self._authenticator.principal_for_partition(self._partitioner.for_token(subject)), force=True
             )

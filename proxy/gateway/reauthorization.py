@@ -18,47 +18,50 @@ from proxy.resources.request import ResourceRequest
 
 # How long ago a verdict must have ended for its token to be asked about again, seconds. Even if verdicts are believed
 # for no time at all, the one that let a request in is enough for an answer that comes at once.
-_TRUST_ENDED_S: Final = 1.0
+_REVERIFY_AFTER_S: Final = 1.0
 
 Result = TypeVar("Result")
 
 
-async def revoked_reason(
+async def find_revocation_reason(
     authenticator: Authenticator,
     request: Request,
-    list_request: ListRequest | ResourceRequest,
-    answer: Response | None,
+    parsed_request: ListRequest | ResourceRequest,
+    response: Response | None,
     *,
     now: float,
 ) -> str | None:
-    """Return why who sent *request* may no longer have the answer to *list_request*, None if it may.
+    """Return why who sent *request* may no longer have the answer to *parsed_request*, None if it may.
 
-    It may always have an *answer* that refuses it: a 401 is given to nobody else, and is why its token was dropped.
+    It may always have an *response* that refuses it: a 401 is given to nobody else, and is why its token was dropped.
     Raises what `Authenticator.reauthorize` raises.
     """
-    authenticator.reauthorize(request, list_request.context)
-    if answer is not None and answer.status == 401:
+    authenticator.reauthorize(request, parsed_request.context)
+    if response is not None and response.status == 401:
         return None
-    if list_request.principal.expires_at <= now:
+    if parsed_request.principal.expires_at <= now:
         return "token-expired"
-    if list_request.principal.token_digest is not None and list_request.principal.trusted_until + _TRUST_ENDED_S < now:
-        return await _reverify(authenticator, request, list_request.principal)
-    return authenticator.revoked_reason(list_request.principal)
+    if (
+        parsed_request.principal.token_digest is not None
+        and parsed_request.principal.trusted_until + _REVERIFY_AFTER_S < now
+    ):
+        return await _reverify(authenticator, request, parsed_request.principal)
+    return authenticator.revocation_reason(parsed_request.principal)
 
 
-async def _reverify(authenticator: Authenticator, request: Request, before: Principal) -> str | None:
-    """Return why *request* no longer counts as that of *before*, now that its token is asked about again."""
+async def _reverify(authenticator: Authenticator, request: Request, original: Principal) -> str | None:
+    """Return why *request* no longer counts as that of *original*, now that its token is asked about again."""
     principal = await authenticator.authenticate(request)
     if isinstance(principal, NotShareable):
         return principal.value
     return (
         None
-        if (principal.partition, principal.user_partition) == (before.partition, before.user_partition)
+        if (principal.partition, principal.user_partition) == (original.partition, original.user_partition)
         else "token-changed"
     )
 
 
-async def run_as_one_identity(work: Callable[[], Awaitable[Result]]) -> Result:
+async def retry_on_identity_change(work: Callable[[], Awaitable[Result]]) -> Result:
     """Return what *work* gives; it is done once more if the proxy's own identity was replaced meanwhile.
 
     What the first time sent, if anything, went up as the old identity; its answer is stored for that one and not given.

@@ -46,7 +46,7 @@ RELEVANT_FIELDS: Final = frozenset(
 
 
 # Credentials of this scheme are all that their field says; a signature may cover any other field too.
-BEARER: Final = "bearer "
+BEARER_PREFIX: Final = "bearer "
 
 
 def with_relevant_fields(request: Request) -> Request:
@@ -55,7 +55,7 @@ def with_relevant_fields(request: Request) -> Request:
     for line in request.fields.lines:
         name = line[0].lower()
         if name in RELEVANT_FIELDS:
-            if name == "authorization" and line[1][: len(BEARER)].lower() != BEARER:
+            if name == "authorization" and line[1][: len(BEARER_PREFIX)].lower() != BEARER_PREFIX:
                 return request
             lines.append(line)
     # Not `dataclasses.replace`, which takes as long as all of the above: this is done for every request.

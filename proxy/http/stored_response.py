@@ -109,10 +109,10 @@ class StoredResponse:
         One with a control character in it, which an upstream may send but no request (RFC 9110 §5.5), is none.
         """
         tag, changed = (self.fields.get(name) for name in ("etag", "last-modified"))
-        return _is_sendable(tag), _is_sendable(changed)
+        return _if_sendable(tag), _if_sendable(changed)
 
 
-def _is_sendable(value: str | None) -> str | None:
+def _if_sendable(value: str | None) -> str | None:
     return None if value is None or _CONTROL_CHARACTER.search(value) else value
 
 

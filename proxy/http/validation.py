@@ -15,7 +15,7 @@ from proxy.core.values import immutable
 _ORIGIN_FORM: Final = re.compile(r"/[\x21\x22\x24-\x7e]*", re.ASCII)
 _ABSOLUTE_FORM: Final = re.compile(r"https?://([^/?#]*)(.*)", re.ASCII | re.IGNORECASE)
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]*)|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII)
-_TOKEN_PATTERN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TOKEN_PATTERN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of RFC 9110 §5.6.2
 _CODING: Final = re.compile(_TOKEN_PATTERN + r"(?:[ \t]*;.*)?", re.ASCII)
 
 ASTERISK_FORM: Final = "*"  # the target that names the server itself, of OPTIONS only (RFC 9112 §3.2.4)

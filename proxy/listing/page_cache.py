@@ -161,7 +161,9 @@ class PageResponder:
     async def respond(
         self, request: Request, list_request: ListRequest, result: ListResult, *, peer: str | None
     ) -> tuple[Response, ReplayTerms | None]:
-        """Return the answer to *request*, which came from *peer*: the page in *result*, and leave to repeat it, if any."""
+        """Return the answer to *request*, which came from *peer*: the page in *result*, and leave to repeat it, if
+        any.
+        """
         assert result.page is not None
         coding = choose_coding(request.fields.get("accept-encoding"))
         base = self._links.base_for(request.fields, peer)

@@ -143,7 +143,9 @@ class Prefetcher:
         self._prefetched.forget(_span_key(request, span_request))
 
     def fetch_page_by_page(self, request: ListRequest, span: Span) -> None:
-        """Fetch the listing of *request* page by page from now on, for as long as *span* is fresh, which can't be cut."""
+        """Fetch the listing of *request* page by page from now on, for as long as *span* is fresh, which can't be
+        cut.
+        """
         self._page_by_page.put(request.key.digest, True, until=self._clock() + span.lifetime_s)
 
     def _is_page_by_page(self, request: ListRequest) -> bool:

@@ -367,7 +367,9 @@ def _is_relative(link: object) -> bool:
 
 
 def _with_relative_links(span_slice: bytes) -> bytes:
-    """Return the image *span_slice* as it is, or with its own links as the API spells them where they lead elsewhere."""
+    """Return the image *span_slice* as it is, or with its own links as the API spells them where they lead
+    elsewhere.
+    """
     image: dict[str, Any] = orjson.loads(span_slice)
     foreign = {name for name in _IMAGE_LINKS if image.get(name) is not None and not _is_relative(image[name])}
     if not foreign:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from proxy.auth.token_acceptance import DropToken, TokenAcceptance
+from proxy.auth.token_acceptance import RevokeToken, TokenAcceptance
 from proxy.caching.background import BackgroundTasks
 from proxy.caching.bounded import NEGATIVE_STATUSES, NegativeCache
 from proxy.core.cache_status import CacheStatus, FwdReason
@@ -46,12 +46,12 @@ class ListingService:
         trust: TrustPeriod,
         negative_s: float,
         clock: Callable[[], float],
-        drop: DropToken | None = None,
+        drop: RevokeToken | None = None,
         budget_saver: BudgetSaver | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._store = store
-        self.acceptance = TokenAcceptance(store, trust=trust, clock=clock, drop=drop)
+        self.acceptance = TokenAcceptance(store, trust=trust, clock=clock, revoke_token=drop)
         self._lookup = SpanLookup(store, self.acceptance, clock=clock)
         self._budget_saver = budget_saver or BudgetSaver()
         self._prefetcher = Prefetcher(readahead, self._lookup, budget_saver=self._budget_saver, clock=clock)
@@ -62,9 +62,11 @@ class ListingService:
 
     @property
     def epoch(self) -> int | None:
-        """A number that changes with every invalidation and with `TokenAcceptance.rejections`; see `SpanStore.epoch`."""
+        """A number that changes with every invalidation and with `TokenAcceptance.rejection_count`; see
+        `SpanStore.epoch`.
+        """
         epoch = self._store.epoch
-        return None if epoch is None else epoch + self.acceptance.rejections
+        return None if epoch is None else epoch + self.acceptance.rejection_count
 
     async def close(self) -> None:
         """End what is under way."""
@@ -171,11 +173,11 @@ class ListingService:
             return span
         status.add_fetch(outcome, collapsed=collapsed)
         if outcome.span is not None:
-            self.acceptance.record_accepted(request.principal, sent_at=outcome.span.fetched_at)
+            self.acceptance.record_acceptance(request.principal, sent_at=outcome.span.fetched_at)
             return outcome.span
         assert outcome.response is not None
         if outcome.status == 401:
-            await self.acceptance.record_rejected(request.principal)
+            await self.acceptance.record_rejection(request.principal)
         if not (missing.slices or request.public_only):  # who share a public list share no partition
             self._negative.put(_negative_key(request, found), outcome.response)
         given = (
@@ -209,7 +211,7 @@ class ListingService:
     ) -> ReplayTerms | None:
         if request.directives != NO_DIRECTIVES:
             return None  # what the caller demands of age and lifetime is looked at each time
-        self.acceptance.record_shown(request.principal)
+        self.acceptance.mark_served(request.principal)
         believed_until = self.acceptance.trusted_until(request.principal, fetched_at=fetched_at)
         until = min(fresh_until, believed_until, request.principal.expires_at)
         # Not by way of `ask`, which has the request, token and all: this is kept for long.
@@ -235,9 +237,9 @@ class ListingService:
     async def _revalidate(self, request: ListRequest, span_request: SpanRequest) -> None:
         outcome, _ = await self._fetcher.fetch(request, span_request, purpose="revalidate")
         if outcome.span is not None:
-            self.acceptance.record_accepted(request.principal, sent_at=outcome.span.fetched_at)
+            self.acceptance.record_acceptance(request.principal, sent_at=outcome.span.fetched_at)
         elif outcome.status == 401:
-            await self.acceptance.record_rejected(request.principal)
+            await self.acceptance.record_rejection(request.principal)
 
 
 def _fwd_reason(missing: Missing, found: FoundSpans) -> FwdReason:

@@ -47,8 +47,8 @@ class CallPriorities:
     def _priority(self, request: Request) -> Priority:
         if request.method not in SAFE_METHODS:
             return Priority.WRITE
-        span_request = _BY_NAME.get((request.fields.get("x-request-priority") or "").lower(), self.default)
-        return span_request if self.may_choose else max(span_request, self.default)
+        wanted = _BY_NAME.get((request.fields.get("x-request-priority") or "").lower(), self.default)
+        return wanted if self.may_choose else max(wanted, self.default)
 
     def _partition(self, request: Request, principal: Principal | NotShareable) -> str:
         """Return whose budget counts: those who can't be told apart share one."""

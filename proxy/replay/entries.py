@@ -12,40 +12,42 @@ import orjson
 from proxy.core.messages import HasTarget
 from proxy.core.values import immutable
 
-_COMBINED: Final = re.compile(
+_COMBINED_FORMAT: Final = re.compile(
     r'(?P<address>\S+) \S+ (?P<user>\S+) \[(?P<time>[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}) '
     r"(?P<size>\d+|-)(?: .*)?"
 )
-_REQUEST: Final = re.compile(r"(?P<method>[A-Z]{1,20}) (?P<target>\S+)(?: HTTP/\d(?:\.\d)?)?")
-_ESCAPED: Final = re.compile(r"\\x([0-9A-Fa-f]{2})")  # as nginx writes bytes that might end the field
+_REQUEST_LINE: Final = re.compile(r"(?P<method>[A-Z]{1,20}) (?P<target>\S+)(?: HTTP/\d(?:\.\d)?)?")
+_ESCAPED_BYTE: Final = re.compile(r"\\x([0-9A-Fa-f]{2})")  # as nginx writes bytes that might end the field
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
 _ORIGIN: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_LOCAL: Final = re.compile(r"(\d{2})/([A-Z][a-z]{2})/(\d{4}):(\d{2}):(\d{2}):(\d{2}) ([+-])(\d{2})(\d{2})")
+_LOCAL_TIME: Final = re.compile(r"(\d{2})/([A-Z][a-z]{2})/(\d{4}):(\d{2}):(\d{2}):(\d{2}) ([+-])(\d{2})(\d{2})")
 
 # Names under which programs log the same thing, nginx's own first.
-_TIMES: Final = ("msec", "time_iso8601", "time_local", "@timestamp", "timestamp", "time", "ts")
+_TIME_KEYS: Final = ("msec", "time_iso8601", "time_local", "@timestamp", "timestamp", "time", "ts")
 _METHOD: Final = re.compile(r"[A-Z]{1,20}", re.ASCII)
-_METHODS: Final = ("request_method", "method")
-_TARGETS: Final = ("request_uri", "uri", "target", "url", "path")
-_QUERIES: Final = ("args", "query_string", "query")
-_STATUSES: Final = ("status", "status_code", "response_code")
-_SIZES: Final = ("body_bytes_sent", "bytes_sent", "bytes", "size")
-_USERS: Final = ("caller", "token_digest", "project", "remote_user", "user")
-_ADDRESSES: Final = ("remote_addr", "client_ip", "client", "address", "ip")
-_MILLISECONDS: Final = 1e11  # larger numbers are no seconds of this age
+_METHOD_KEYS: Final = ("request_method", "method")
+_TARGET_KEYS: Final = ("request_uri", "uri", "target", "url", "path")
+_QUERY_KEYS: Final = ("args", "query_string", "query")
+_STATUS_KEYS: Final = ("status", "status_code", "response_code")
+_SIZE_KEYS: Final = ("body_bytes_sent", "bytes_sent", "bytes", "size")
+_USER_KEYS: Final = ("caller", "token_digest", "project", "remote_user", "user")
+_ADDRESS_KEYS: Final = ("remote_addr", "client_ip", "client", "address", "ip")
+_MIN_MILLISECONDS: Final = 1e11  # larger numbers are no seconds of this age
 
 
 @immutable
-class Entry(HasTarget):
-    """One request that was logged: *at*, epoch seconds; *caller*, whoever that is; *size* of the answer's body."""
+class LogEntry(HasTarget):
+    """One request that was logged: *timestamp*, epoch seconds; *caller*, whoever that is; *body_bytes* of the answer's
+    body.
+    """
 
-    at: float
+    timestamp: float
     caller: str
     method: str
     target: str
     status: int
-    size: int | None = None
+    body_bytes: int | None = None
 
 
 @immutable
@@ -55,18 +57,18 @@ class MalformedLine:
     reason: str
 
 
-def parse_entry(line: str, *, caller: str | None = None) -> Entry | MalformedLine:
+def parse_entry(line: str, *, caller_field: str | None = None) -> LogEntry | MalformedLine:
     """Return what *line* records, or why it records nothing.
 
-    *caller* names the field that tells callers apart, in JSON by its own name, else `user` or `address`. Without it
-    that is a user where one is logged, else the address.
+    *caller_field* names the field that tells callers apart, in JSON by its own name, else `user` or `address`. Without
+    it that is a user where one is logged, else the address.
     """
     if line.startswith("{"):
-        return _parse_json(line, caller)
-    match = _COMBINED.fullmatch(line)
+        return _parse_json(line, caller_field)
+    match = _COMBINED_FORMAT.fullmatch(line)
     if match is None:
         return MalformedLine("neither the combined format nor JSON")
-    request = _REQUEST.fullmatch(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), match["request"]))
+    request = _REQUEST_LINE.fullmatch(_ESCAPED_BYTE.sub(lambda found: chr(int(found[1], 16)), match["request"]))
     if request is None:
         return MalformedLine("no request in it")
     at = _parse_local_time(match["time"])
@@ -74,37 +76,43 @@ def parse_entry(line: str, *, caller: str | None = None) -> Entry | MalformedLin
         return MalformedLine("no time that is understood")
     size = None if match["size"] == "-" else int(match["size"])
     users = {"user": "" if match["user"] == "-" else match["user"], "address": match["address"]}
-    principal = users.get(caller, "") if caller else users["user"] or users["address"]
-    return Entry(at, principal, request["method"], _parse_target(request["target"]), int(match["status"]), size)
+    caller_text = users.get(caller_field, "") if caller_field else users["user"] or users["address"]
+    return LogEntry(at, caller_text, request["method"], _to_origin_form(request["target"]), int(match["status"]), size)
 
 
-def _parse_json(line: str, caller: str | None) -> Entry | MalformedLine:
+def _parse_json(line: str, caller_field: str | None) -> LogEntry | MalformedLine:
     try:
         told = orjson.loads(line)
     except orjson.JSONDecodeError:
         return MalformedLine("no JSON")
-    at = _parse_time(_first_of(told, _TIMES))
+    at = _parse_time(_first_of(told, _TIME_KEYS))
     if at is None:
         return MalformedLine("no time that is understood")
-    method, target = _first_of(told, _METHODS), _first_of(told, _TARGETS)
-    if method is None and isinstance(request := told.get("request"), str) and (found := _REQUEST.fullmatch(request)):
+    method, target = _first_of(told, _METHOD_KEYS), _first_of(told, _TARGET_KEYS)
+    if (
+        method is None
+        and isinstance(request := told.get("request"), str)
+        and (found := _REQUEST_LINE.fullmatch(request))
+    ):
         method, target = found["method"], found["target"]
     method = str(method or "GET").upper()
     if not isinstance(target, str) or not target or not _METHOD.fullmatch(method):
         return MalformedLine("no request in it")  # nor is what a terminal might take for an order: the method is shown
-    query = _first_of(told, _QUERIES)
+    query = _first_of(told, _QUERY_KEYS)
     if "?" not in target and isinstance(query, str) and query not in ("", "-"):
         target = f"{target}?{query.removeprefix('?')}"
-    status = _parse_integer(_first_of(told, _STATUSES))
+    status = _parse_integer(_first_of(told, _STATUS_KEYS))
     if status is None or not 100 <= status <= 999:
         return MalformedLine("no status")
-    principal = told.get(caller) if caller else _first_of(told, _USERS) or _first_of(told, _ADDRESSES)
-    size = _parse_integer(_first_of(told, _SIZES))
-    return Entry(at, "" if principal is None else str(principal), method, _parse_target(target), status, size)
+    caller_text = (
+        told.get(caller_field) if caller_field else _first_of(told, _USER_KEYS) or _first_of(told, _ADDRESS_KEYS)
+    )
+    size = _parse_integer(_first_of(told, _SIZE_KEYS))
+    return LogEntry(at, "" if caller_text is None else str(caller_text), method, _to_origin_form(target), status, size)
 
 
-def _first_of(told: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((told[name] for name in names if told.get(name) not in (None, "", "-")), None)
+def _first_of(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    return next((record[name] for name in names if record.get(name) not in (None, "", "-")), None)
 
 
 def _parse_integer(value: object) -> int | None:
@@ -122,8 +130,8 @@ def _parse_time(value: object) -> float | None:
         number = float(value)  # type: ignore[arg-type]  # whatever JSON holds there
     except (TypeError, ValueError):
         return None
-    number = number / 1000 if abs(number) > _MILLISECONDS else number
-    return number if 0 <= number < _MILLISECONDS else None
+    number = number / 1000 if abs(number) > _MIN_MILLISECONDS else number
+    return number if 0 <= number < _MIN_MILLISECONDS else None
 
 
 def _parse_iso8601(text: str) -> float | None:
@@ -136,7 +144,7 @@ def _parse_iso8601(text: str) -> float | None:
 
 def _parse_local_time(text: str) -> float | None:
     """Return epoch seconds from the combined format's time, such as `24/Nov/2026:08:52:08 +0000`."""
-    match = _LOCAL.fullmatch(text)
+    match = _LOCAL_TIME.fullmatch(text)
     if match is None or match[2] not in _MONTHS:
         return None
     day, year, hour, minute, second = (int(match[at]) for at in (1, 3, 4, 5, 6))
@@ -148,5 +156,5 @@ def _parse_local_time(text: str) -> float | None:
     return moment.timestamp() - (offset_s if match[7] == "+" else -offset_s)
 
 
-def _parse_target(target: str) -> str:
+def _to_origin_form(target: str) -> str:
     return _ORIGIN.sub("", target, count=1) or "/"

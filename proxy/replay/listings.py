@@ -18,112 +18,119 @@ from typing import Final
 from proxy.core.list_query import ListQuery, parse_list_query
 from proxy.core.routes import Route, classify_path
 from proxy.listing.request import PageSizes
-from proxy.replay.entries import Entry
+from proxy.replay.entries import LogEntry
 
-_LISTED: Final = frozenset({200, 304, 429, 500, 502, 503, 504})  # answered with a list, or would have been by now
-_AS_LARGE: Final = 0.9  # bodies of full pages differ in size, by the names and properties of their images
-_EMPTY_BYTES: Final = 300  # a page without images is smaller, any image larger
+_LIST_STATUSES: Final = frozenset(
+    {200, 304, 429, 500, 502, 503, 504}
+)  # answered with a list, or would have been by now
+_FULL_PAGE_SIZE_RATIO: Final = 0.9  # bodies of full pages differ in size, by the names and properties of their images
+_MIN_NONEMPTY_PAGE_BYTES: Final = 300  # a page without images is smaller, any image larger
 
 # Whose listing: who shares it, path, canonical query.
-Name = tuple[str, str, str]
+ListingKey = tuple[str, str, str]
 
 
 @dataclass(slots=True)
 class ObservedListing:
     """What is known of one listing; places are counted in rows from its head.
 
-    *markers* are the places behind markers, *next_markers* those at which another page began. *given* is where the page
-    ended that a caller was given last, by caller and by its rows. *furthest* is the page that reached furthest: its
-    end, its rows, the size of its body. *sizes* are those of bodies by the page's end and rows.
+    *marker_positions* are the places behind markers, *continued_positions* those at which another page began.
+    *last_page_ends* is where the page ended that a caller was given last, by caller and by its rows. *furthest_page* is
+    the page that reached furthest: its end, its rows, the size of its body. *body_sizes* are those of bodies by the
+    page's end and rows.
     """
 
-    markers: dict[str, int] = field(default_factory=dict)
-    next_markers: set[int] = field(default_factory=set)
-    given: dict[tuple[str, int], int] = field(default_factory=dict)
-    furthest: tuple[int, int, int | None] = (0, 0, None)
-    sizes: dict[tuple[int, int], int] = field(default_factory=dict)
+    marker_positions: dict[str, int] = field(default_factory=dict)
+    continued_positions: set[int] = field(default_factory=set)
+    last_page_ends: dict[tuple[str, int], int] = field(default_factory=dict)
+    furthest_page: tuple[int, int, int | None] = (0, 0, None)
+    body_sizes: dict[tuple[int, int], int] = field(default_factory=dict)
 
-    def observe(self, caller: str, marker: str | None, rows: int, size: int | None) -> None:
-        """*caller* was given a page of *rows* after *marker*, *size* bytes long."""
-        begin = 0 if marker is None else self._place(caller, marker, rows)
-        end = begin if size is not None and size < _EMPTY_BYTES else begin + rows
-        self.given[caller, rows] = self.given[caller, 0] = end
-        if end >= self.furthest[0]:
-            self.furthest = (end, end - begin, size)
-        if size is not None:
-            self.sizes[end, rows] = size
+    def observe(self, caller: str, marker: str | None, rows: int, body_bytes: int | None) -> None:
+        """*caller* was given a page of *rows* after *marker*, *body_bytes* bytes long."""
+        begin = 0 if marker is None else self._marker_position(caller, marker, rows)
+        end = begin if body_bytes is not None and body_bytes < _MIN_NONEMPTY_PAGE_BYTES else begin + rows
+        self.last_page_ends[caller, rows] = self.last_page_ends[caller, 0] = end
+        if end >= self.furthest_page[0]:
+            self.furthest_page = (end, end - begin, body_bytes)
+        if body_bytes is not None:
+            self.body_sizes[end, rows] = body_bytes
 
-    def _place(self, caller: str, marker: str, rows: int) -> int:
-        if marker not in self.markers:
-            given = self.given.get((caller, rows)) or self.given.get((caller, 0))
-            self.markers[marker] = given or self.furthest[0] or 1
-        self.next_markers.add(self.markers[marker])
-        return self.markers[marker]
+    def _marker_position(self, caller: str, marker: str, rows: int) -> int:
+        if marker not in self.marker_positions:
+            given = self.last_page_ends.get((caller, rows)) or self.last_page_ends.get((caller, 0))
+            self.marker_positions[marker] = given or self.furthest_page[0] or 1
+        self.continued_positions.add(self.marker_positions[marker])
+        return self.marker_positions[marker]
 
-    def length(self, beyond: int) -> int:
-        """Return how many rows the listing has; where it goes on unseen, by *beyond* rows."""
-        end, rows, size = self.furthest
-        if end in self.next_markers or not rows:
+    def estimate_length(self, unseen_rows: int) -> int:
+        """Return how many rows the listing has; where it goes on unseen, by *unseen_rows* rows."""
+        end, rows, size = self.furthest_page
+        if end in self.continued_positions or not rows:
             return end
-        full = sorted(each for (at, count), each in self.sizes.items() if count == rows and at in self.next_markers)
-        if size is not None and full and size >= _AS_LARGE * full[len(full) // 2]:
-            return end + beyond
+        full = sorted(
+            each for (at, count), each in self.body_sizes.items() if count == rows and at in self.continued_positions
+        )
+        if size is not None and full and size >= _FULL_PAGE_SIZE_RATIO * full[len(full) // 2]:
+            return end + unseen_rows
         return end - 1
 
 
 class ObservedListings:
-    """The listings in a log. *sizes* are the upstream's page sizes, *sharer* says who shares a caller's listings."""
+    """The listings in a log. *page_sizes* are the upstream's page sizes, *partition_of* says who shares a caller's
+    listings.
+    """
 
-    def __init__(self, sizes: PageSizes, *, sharer: Callable[[str], str]) -> None:
-        self._sizes = sizes
-        self._sharer = sharer
-        self._known: dict[Name, ObservedListing] = {}
-        self._images: dict[Name, list[str]] = {}
+    def __init__(self, page_sizes: PageSizes, *, partition_of: Callable[[str], str]) -> None:
+        self._page_sizes = page_sizes
+        self._partition_of = partition_of
+        self._observed: dict[ListingKey, ObservedListing] = {}
+        self._image_ids: dict[ListingKey, list[str]] = {}
 
-    def learn(self, entry: Entry) -> None:
+    def observe(self, entry: LogEntry) -> None:
         """Take from *entry* what it tells."""
-        query = is_listed(entry)
-        if query is None or entry.status not in _LISTED:
+        query = list_query_of(entry)
+        if query is None or entry.status not in _LIST_STATUSES:
             return
-        rows = self._sizes.row_count(query.window, entry.path)
-        size = entry.size if entry.status == 200 and entry.method == "GET" else None
-        name = (self._sharer(entry.caller), entry.path, query.canonical)
-        self._known.setdefault(name, ObservedListing()).observe(entry.caller, query.window.marker, rows, size)
+        rows = self._page_sizes.row_count(query.window, entry.path)
+        size = entry.body_bytes if entry.status == 200 and entry.method == "GET" else None
+        name = (self._partition_of(entry.caller), entry.path, query.canonical)
+        self._observed.setdefault(name, ObservedListing()).observe(entry.caller, query.window.marker, rows, size)
 
-    def page(self, name: Name, marker: str | None, rows: int) -> tuple[list[str], bool] | None:
+    def page(self, key: ListingKey, marker: str | None, rows: int) -> tuple[list[str], bool] | None:
         """Return the ids of a page and whether another may follow, None where *marker* is none of the listing's."""
-        images = self._listing(name)
-        begin = 0 if marker is None else self._behind(name, images, marker)
+        images = self._image_ids_of(key)
+        begin = 0 if marker is None else self._position_after(key, images, marker)
         if begin is None:
             return None
         page = images[begin : begin + rows]
         return page, len(page) == rows and rows > 0
 
-    def resolve_marker(self, name: Name, marker: str) -> str:
+    def resolve_marker(self, key: ListingKey, marker: str) -> str:
         """Return the image that stands where *marker* does: a listing that changed had several there, one by one."""
-        images = self._listing(name)
-        behind = self._behind(name, images, marker)
+        images = self._image_ids_of(key)
+        behind = self._position_after(key, images, marker)
         return images[behind - 1] if behind else marker
 
-    def _listing(self, name: Name) -> list[str]:
-        images = self._images.get(name)
+    def _image_ids_of(self, key: ListingKey) -> list[str]:
+        images = self._image_ids.get(key)
         if images is None:
-            known = self._known.get(name, ObservedListing())
-            length = max([known.length(self._sizes.max_page), *known.markers.values()])
-            images = self._images[name] = [f"image-{place}" for place in range(1, length + 1)]
-            for marker, place in known.markers.items():
+            known = self._observed.get(key, ObservedListing())
+            length = max([known.estimate_length(self._page_sizes.max_page), *known.marker_positions.values()])
+            images = self._image_ids[key] = [f"image-{place}" for place in range(1, length + 1)]
+            for marker, place in known.marker_positions.items():
                 images[place - 1] = marker
         return images
 
-    def _behind(self, name: Name, images: list[str], marker: str) -> int | None:
-        known = self._known.get(name)
-        if known is not None and marker in known.markers:
-            return known.markers[marker]
+    def _position_after(self, key: ListingKey, images: list[str], marker: str) -> int | None:
+        known = self._observed.get(key)
+        if known is not None and marker in known.marker_positions:
+            return known.marker_positions[marker]
         made, _, number = marker.partition("-")
         return int(number) if made == "image" and number.isdecimal() and int(number) <= len(images) else None
 
 
-def is_listed(entry: Entry) -> ListQuery | None:
+def list_query_of(entry: LogEntry) -> ListQuery | None:
     """Return what list *entry* asks for, None where it asks for none that the proxy could keep."""
     if entry.method not in ("GET", "HEAD") or classify_path(entry.path) not in (Route.LIST, Route.CLOUDIMAGES_LIST):
         return None

@@ -49,7 +49,9 @@ class ListedImages:
         self._lists: TTLMap[tuple[ListRequest, ...]] = TTLMap(_MAX_PARTITIONS)
 
     def note_list(self, request: ListRequest) -> None:
-        """A page of the list *request* was given: its items may be asked for next. Only a native list has whole images."""
+        """A page of the list *request* was given: its items may be asked for next. Only a native list has whole
+        images.
+        """
         if request.upstream_path != IMAGES_PATH:
             return
         at = (request.key.partition, request.key.variant)
@@ -276,7 +278,7 @@ class ResourceService:
         ):
             return None  # what the caller demands of age and lifetime is looked at each time, and what `Vary` may name
         fetched_at, fresh_until = now - stored.current_age_s(now=now), stored.fresh_until
-        self._acceptance.record_shown(request.principal)
+        self._acceptance.mark_served(request.principal)
         believed_until = self._acceptance.trusted_until(request.principal, fetched_at=stored.request_time)
         return ReplayTerms(fetched_at, fresh_until, min(fresh_until, believed_until, request.principal.expires_at))
 
@@ -301,9 +303,9 @@ class ResourceService:
         if request.route.is_public:
             return
         if outcome.stored_response is not None:
-            self._acceptance.record_accepted(request.principal, sent_at=outcome.stored_response.request_time)
+            self._acceptance.record_acceptance(request.principal, sent_at=outcome.stored_response.request_time)
         elif outcome.status == 401:
-            await self._acceptance.record_rejected(request.principal)
+            await self._acceptance.record_rejection(request.principal)
 
 
 def _fwd_reason(stored: StoredResponse | None, found: FoundResponses, *, now: float) -> FwdReason:

@@ -23,7 +23,7 @@ from yarl import URL
 from proxy.auth.api_keys import parse_api_keys
 from proxy.auth.authenticators import Authenticator, GatewayAuthenticator, ProjectAuthenticator, TokenAuthenticator
 from proxy.auth.signed_requests import SignatureVerifier
-from proxy.auth.token_acceptance import DropToken, TokenAcceptance
+from proxy.auth.token_acceptance import RevokeToken, TokenAcceptance
 from proxy.auth.token_verifier import TokenVerifier
 from proxy.config import tls
 from proxy.config.model import IdentitySection, ServerSection, Settings, StoreSection, UpstreamSection
@@ -66,7 +66,7 @@ from proxy.upstream.client import UpstreamClient
 from proxy.upstream.forward import Forwarder
 from proxy.upstream.keystone import IssuedToken, KeystoneClient, access_key_auth_request, password_auth_request
 
-_CODED_SHARE: Final = 1 / 64  # of `store.max_bytes`: resources in a content coding
+_ENCODED_SHARE: Final = 1 / 64  # of `store.max_bytes`: resources in a content coding
 _RENDERED_SHARE: Final = 0.25  # of `store.max_bytes`: rendered pages beside the spans they come from
 
 
@@ -94,7 +94,7 @@ def make_engines(
     settings: Settings,
     upstream: Upstream,
     store: SpanStore,
-    asks: ListRules,
+    list_rules: ListRules,
     *,
     telemetry: Telemetry,
     clock: Callable[[], float],
@@ -102,12 +102,12 @@ def make_engines(
     authenticator: Authenticator,
     priorities: CallPriorities | None = None,
     admission: Admission | None = None,
-    drop: DropToken | None = None,
+    revoke_token: RevokeToken | None = None,
     budget_saver: BudgetSaver | None = None,
 ) -> Engines:
     """Return what answers requests from *store* and *upstream*; see the parts for what each argument is."""
     fetcher = SpanFetcher(upstream, store, telemetry=telemetry, clock=clock, rng=rng)
-    listings = _make_listing_service(settings, fetcher, store, clock, drop, budget_saver)
+    listings = _make_listing_service(settings, fetcher, store, clock, revoke_token, budget_saver)
     forwarder = Forwarder(upstream, telemetry=telemetry, clock=clock)
     resource_fetcher = _make_resource_fetcher(settings, forwarder, store, telemetry, clock)
     resources = _make_resource_service(settings, resource_fetcher, store, listings.acceptance, clock, budget_saver)
@@ -116,15 +116,15 @@ def make_engines(
         listings,
         forwarder,
         renderer,
-        list_rules=asks,
-        links=_make_link_style(settings.server),
+        list_rules=list_rules,
+        link_style=_make_link_style(settings.server),
         store=store,
         clock=clock,
         authenticator=authenticator,
         priorities=priorities,
         admission=admission,
         resources=resources,
-        routes=make_resource_routes(settings.cache),
+        resource_routes=make_resource_routes(settings.cache),
     )
     return Engines(gateway, listings, resources)
 
@@ -134,7 +134,7 @@ def _make_listing_service(
     fetcher: SpanFetcher,
     store: SpanStore,
     clock: Callable[[], float],
-    drop: DropToken | None,
+    revoke_token: RevokeToken | None,
     budget_saver: BudgetSaver | None,
 ) -> ListingService:
     return ListingService(
@@ -144,7 +144,7 @@ def _make_listing_service(
         trust=TrustPeriod(settings.identity.verdict_ttl_s, settings.identity.verdict_grace_s),
         negative_s=settings.cache.negative_ttl_s,
         clock=clock,
-        drop=drop,
+        drop=revoke_token,
         budget_saver=budget_saver,
     )
 
@@ -161,7 +161,7 @@ def _make_resource_service(
         fetcher,
         acceptance,
         negative_s=settings.cache.negative_ttl_s,
-        coded_bytes=int(settings.store.max_bytes * _CODED_SHARE),
+        coded_bytes=int(settings.store.max_bytes * _ENCODED_SHARE),
         clock=clock,
         budget_saver=budget_saver,
         items=ListedImages(store, clock=clock) if settings.cache.item_from_list else None,
@@ -195,7 +195,7 @@ class _IdentitySecrets:
     password: str = field(repr=False)
 
 
-def make_own_identity(identity: IdentitySection, *, host: str) -> Callable[[], IdentitySnapshot]:
+def make_identity_reader(identity: IdentitySection, *, host: str) -> Callable[[], IdentitySnapshot]:
     """Return what reads who the proxy is to the upstream *host*.
 
     That is an access key or a user, whose parts may come from files: those are read again, all of them together.
@@ -206,70 +206,73 @@ def make_own_identity(identity: IdentitySection, *, host: str) -> Callable[[], I
         "security_token": identity.security_token_file,
         "password": identity.password_file,
     }
-    watched = {name: file for name, file in files.items() if file is not None}
+    watched_files = {name: file for name, file in files.items() if file is not None}
     fixed = _IdentitySecrets(
         access=identity.access_key or "",
         secret=_reveal(identity.secret_key) or "",
         security_token=_reveal(identity.security_token),
         password=_reveal(identity.password) or "",
     )
-    if not watched:
-        always = _read_identity(identity, fixed, host)
-        return lambda: always
+    if not watched_files:
+        snapshot = _make_identity_snapshot(identity, fixed, host)
+        return lambda: snapshot
 
-    def made() -> IdentitySnapshot:
-        parts = replace(fixed, **{name: single_line(read_text(file)) for name, file in watched.items()})
-        return _read_identity(identity, parts, host)
+    def read_snapshot() -> IdentitySnapshot:
+        parts = replace(fixed, **{name: single_line(read_text(file)) for name, file in watched_files.items()})
+        return _make_identity_snapshot(identity, parts, host)
 
-    return ReloadedValue(watched.values(), made, together=len(watched) > 1)
+    return ReloadedValue(watched_files.values(), read_snapshot, wait_until_stable=len(watched_files) > 1)
 
 
-def _read_identity(identity: IdentitySection, parts: _IdentitySecrets, host: str) -> IdentitySnapshot:
-    """Return who *parts* make the proxy to *host*; a key that is replaced makes it another."""
+def _make_identity_snapshot(identity: IdentitySection, secrets: _IdentitySecrets, host: str) -> IdentitySnapshot:
+    """Return who *secrets* make the proxy to *host*; a key that is replaced makes it another."""
     user, domain, project_id = identity.user or "", identity.domain or "", identity.project_id or ""
-    if parts.access:
-        principal: tuple[str, ...] = (parts.access,)
-        order = access_key_auth_request(access=parts.access, secret=parts.secret, project_id=project_id)
+    if secrets.access:
+        principal: tuple[str, ...] = (secrets.access,)
+        order = access_key_auth_request(access=secrets.access, secret=secrets.secret, project_id=project_id)
     else:
         principal = (domain, user)
-        order = password_auth_request(user=user, domain=domain, password=parts.password, project_id=project_id)
-    key = SigningKey(parts.access, parts.secret, parts.security_token)
+        order = password_auth_request(user=user, domain=domain, password=secrets.password, project_id=project_id)
+    key = SigningKey(secrets.access, secrets.secret, secrets.security_token)
     return IdentitySnapshot((*principal, project_id, host), key, order.decode())
 
 
 def make_upstream_auth(
     identity: IdentitySection,
-    of: Callable[[Request], IdentitySnapshot],
+    identity_for: Callable[[Request], IdentitySnapshot],
     *,
     host: str,
     iam: KeystoneClient | None,
     secrets: SecretStore | None,
 ) -> UpstreamAuth:
-    """Return what goes upstream with each request, as *of* says for whom: a signature, or a token that *iam* gives.
+    """Return what goes upstream with each request, as *identity_for* says for whom: a signature, or a token that *iam*
+    gives.
 
     Replicas share a token by *secrets*.
     """
     if identity.access_key is not None and identity.key_use == "sign":
-        return AccessKeyAuth(of, host=host, project_id=identity.project_id, clock=time.time)
+        return AccessKeyAuth(identity_for, host=host, project_id=identity.project_id, clock=time.time)
     assert iam is not None
 
-    async def ordered(order: str) -> IssuedToken:
+    async def issue_token(order: str) -> IssuedToken:
         return await iam.issue_token(order.encode())
 
-    shared = SharedLogin(ordered, secrets, clock=time.time) if secrets else None
+    shared_login = SharedLogin(issue_token, secrets, clock=time.time) if secrets else None
 
-    async def issued(whose: IdentitySnapshot, refused: str | None) -> IssuedToken:
-        return await (shared.get_token(whose.order, refused) if shared else ordered(whose.order))
+    async def get_token(snapshot: IdentitySnapshot, rejected_token: str | None) -> IssuedToken:
+        return await (
+            shared_login.get_token(snapshot.order, rejected_token) if shared_login else issue_token(snapshot.order)
+        )
 
-    return TokenAuth(issued, identity_for=of, clock=time.time)
+    return TokenAuth(get_token, identity_for=identity_for, clock=time.time)
 
 
-def make_secret_store(settings: StoreSection, store: SpanStore, partitioner: Partitioner) -> SecretStore | None:
+def make_secret_store(store_settings: StoreSection, store: SpanStore, partitioner: Partitioner) -> SecretStore | None:
     """Return what keeps the token of the proxy's own for all replicas, None where each has to log in for itself.
 
     That takes a Redis, `store.key` and the package `cryptography`: a token is kept encrypted or not at all.
     """
-    if settings.url.startswith("memory:") or not settings.keys or find_spec("cryptography") is None:
+    if store_settings.url.startswith("memory:") or not store_settings.sealing_keys or find_spec("cryptography") is None:
         return None
     from proxy.storage.tiered import TieredStore
     from proxy.upstream.auth import RedisSecretStore
@@ -278,9 +281,9 @@ def make_secret_store(settings: StoreSection, store: SpanStore, partitioner: Par
     return RedisSecretStore(
         store.far,
         lambda order: partitioner.for_own_identity(order).digest,
-        [key.encode() for key in settings.keys],
+        [key.encode() for key in store_settings.sealing_keys],
         breaker=store.breaker,
-        timeout_s=settings.timeout_ms / 1000,
+        timeout_s=store_settings.timeout_ms / 1000,
     )
 
 
@@ -291,81 +294,82 @@ def _reveal(secret: SecretStr | None) -> str | None:
 class IdentityParts:
     """The door for callers and the credentials that go upstream.
 
-    *iam* is asked about tokens; *tell* is given the scopes that every replica has to hear of.
+    *iam* is asked about tokens; *publish_tags* is given the scopes that every replica has to hear of.
     """
 
     def __init__(
-        self, settings: Settings, *, iam: KeystoneClient | None, tell: Callable[[list[str]], Awaitable[None]]
+        self, settings: Settings, *, iam: KeystoneClient | None, publish_tags: Callable[[list[str]], Awaitable[None]]
     ) -> None:
-        self._identity = identity = settings.identity
+        self._settings = identity = settings.identity
         self._host = URL(settings.upstream.url).host_port_subcomponent or ""
         self._iam = iam
-        self._verifier = None
+        self._token_verifier = None
         if identity.mode == "project" and iam is not None:
             trust = TrustPeriod(identity.verdict_ttl_s, identity.verdict_grace_s)
-            self._verifier = TokenVerifier(iam, trust=trust, publish=tell, clock=time.time)
-        self._own = make_own_identity(identity, host=self._host)
+            self._token_verifier = TokenVerifier(iam, trust=trust, publish_tags=publish_tags, clock=time.time)
+        self._read_own_identity = make_identity_reader(identity, host=self._host)
 
     def apply_invalidation(self, tags: Iterable[str] | None) -> None:
         """See `TokenVerifier.apply_invalidation`."""
-        if self._verifier is not None:
-            self._verifier.apply_invalidation(tags)
+        if self._token_verifier is not None:
+            self._token_verifier.apply_invalidation(tags)
 
-    async def revoke_token(self, digest: str, certain: bool) -> None:
-        """See `proxy.auth.token_acceptance.DropToken`."""
-        if self._verifier is not None:
-            await self._verifier.revoke(digest, certain=certain)
+    async def revoke_token(self, digest: str, force: bool) -> None:
+        """See `proxy.auth.token_acceptance.RevokeToken`."""
+        if self._token_verifier is not None:
+            await self._token_verifier.revoke_token(digest, force=force)
 
-    def authenticate_upstream(
-        self, upstream: Upstream, partitioner: Partitioner, secrets: SecretStore | None
-    ) -> Upstream:
+    def add_upstream_auth(self, upstream: Upstream, partitioner: Partitioner, secrets: SecretStore | None) -> Upstream:
         """Return *upstream* as it is asked: with the proxy's own credentials, where it has them.
 
         Replicas share a token of its own by *secrets*.
         """
-        if self._identity.mode != "gateway":
+        if self._settings.mode != "gateway":
             return upstream
-        of = OwnIdentity(self._own, partitioner).for_request
+        identity_for = OwnIdentity(self._read_own_identity, partitioner).for_request
         return AuthenticatedUpstream(
-            upstream, make_upstream_auth(self._identity, of, host=self._host, iam=self._iam, secrets=secrets)
+            upstream, make_upstream_auth(self._settings, identity_for, host=self._host, iam=self._iam, secrets=secrets)
         )
 
     def make_authenticator(self, partitioner: Partitioner) -> Authenticator:
         """Return where callers come in."""
-        identity = self._identity
+        identity = self._settings
         if identity.mode == "gateway":
-            known = ReloadedFile(identity.callers, parse_api_keys) if identity.callers else None
-            own = OwnIdentity(self._own, partitioner)
+            api_keys = ReloadedFile(identity.callers, parse_api_keys) if identity.callers else None
+            own_identity = OwnIdentity(self._read_own_identity, partitioner)
             return GatewayAuthenticator(
-                own_partition=lambda: own.partition, api_keys=known, may_write=identity.writes, clock=time.time
+                own_partition=lambda: own_identity.partition,
+                api_keys=api_keys,
+                may_write=identity.writes,
+                clock=time.time,
             )
-        signatures = None
+        signature_verifier = None
         if identity.keys:
             secrets = {access: ReloadedFile(path, single_line) for access, path in identity.keys.items()}
-            signatures = SignatureVerifier(
+            signature_verifier = SignatureVerifier(
                 partitioner,
-                secret=lambda access: secrets[access]() if access in secrets else None,
+                find_secret=lambda access: secrets[access]() if access in secrets else None,
                 host=self._host,
                 clock=time.time,
             )
-        if self._verifier is not None:
-            return ProjectAuthenticator(partitioner, signatures, verifier=self._verifier)
-        return TokenAuthenticator(partitioner, signatures)
+        if self._token_verifier is not None:
+            return ProjectAuthenticator(partitioner, signature_verifier, token_verifier=self._token_verifier)
+        return TokenAuthenticator(partitioner, signature_verifier)
 
     async def close(self) -> None:
         """End what is under way."""
-        if self._verifier is not None:
-            await self._verifier.close()
+        if self._token_verifier is not None:
+            await self._token_verifier.close()
 
 
 @immutable
 class Container:
-    """What a proxy is made of; *clients* are its connections upstream and to IAM."""
+    """What a proxy is made of; *upstream_clients* are its connections upstream and to IAM."""
 
     telemetry: Telemetry
     loop_clock: LoopClock
     store: SpanStore
-    clients: tuple[UpstreamClient, ...]
+    upstream_clients: tuple[UpstreamClient, ...]
     rate_limiting: RateLimiting
     identity: IdentityParts
     admission: Admission
@@ -381,54 +385,58 @@ class Container:
         await self.engines.close()
         await self.identity.close()
         await self.rate_limiting.close()
-        for client in self.clients:
+        for client in self.upstream_clients:
             await client.close()
         await self.store.close()
         self.loop_clock.stop()
 
 
-async def build_container(settings: Settings, telemetry: Telemetry, candidate: bytes) -> Container:
-    """Return the parts; partitions are made with the secret *candidate* where no other is configured or shared."""
+async def build_container(settings: Settings, telemetry: Telemetry, candidate_secret: bytes) -> Container:
+    """Return the parts; partitions are made with the secret *candidate_secret* where no other is configured or
+    shared.
+    """
 
-    def heard(tags: Iterable[str] | None) -> None:
-        entrance.apply_invalidation(
+    def on_invalidation(tags: Iterable[str] | None) -> None:
+        identity.apply_invalidation(
             tags
         )  # which is made after the store: what it asks of IAM counts in the store's books
         if tags is None:
-            shield.note_connected()
+            rate_limiting.note_connected()
 
     loop_clock = LoopClock()
     loop_clock.start()
     telemetry.watch_event_loop(lambda: loop_clock.lag_s)
-    store = _make_store(settings, telemetry, loop_clock, heard)
+    store = _make_store(settings, telemetry, loop_clock, on_invalidation)
     client = _make_client(settings.upstream.url, settings.upstream)
-    shield = RateLimiting(settings, client, store, telemetry)
+    rate_limiting = RateLimiting(settings, client, store, telemetry)
     iam = _make_client(settings.identity.iam_url, settings.upstream) if settings.identity.iam_url else None
-    entrance = IdentityParts(
+    identity = IdentityParts(
         settings,
-        iam=KeystoneClient(shield.limit_iam(iam), telemetry=telemetry) if iam else None,
-        tell=lambda scopes: store.invalidate(scopes, now=time.time()),
+        iam=KeystoneClient(rate_limiting.make_iam_limiter(iam), telemetry=telemetry) if iam else None,
+        publish_tags=lambda scopes: store.invalidate(scopes, now=time.time()),
     )
-    asks = make_list_rules(settings, await _shared_secret(settings, store, candidate))
-    admission = shield.admission()
-    answers = make_engines(
+    list_rules = make_list_rules(settings, await _resolve_partition_secret(settings, store, candidate_secret))
+    admission = rate_limiting.make_admission()
+    engines = make_engines(
         settings,
-        entrance.authenticate_upstream(
-            shield.limiter, asks.partitioner, make_secret_store(settings.store, store, asks.partitioner)
+        identity.add_upstream_auth(
+            rate_limiting.limiter,
+            list_rules.partitioner,
+            make_secret_store(settings.store, store, list_rules.partitioner),
         ),
         store,
-        asks,
+        list_rules,
         telemetry=telemetry,
         clock=time.time,
         rng=random,
-        authenticator=entrance.make_authenticator(asks.partitioner),
-        priorities=shield.call_priorities(asks.partitioner),
+        authenticator=identity.make_authenticator(list_rules.partitioner),
+        priorities=rate_limiting.make_call_priorities(list_rules.partitioner),
         admission=admission,
-        drop=entrance.revoke_token,
-        budget_saver=shield.budget_saver(),
+        revoke_token=identity.revoke_token,
+        budget_saver=rate_limiting.make_budget_saver(),
     )
     clients = (client, iam) if iam else (client,)
-    return Container(telemetry, loop_clock, store, clients, shield, entrance, admission, answers)
+    return Container(telemetry, loop_clock, store, clients, rate_limiting, identity, admission, engines)
 
 
 def _make_client(origin: str, upstream: UpstreamSection) -> UpstreamClient:
@@ -437,14 +445,16 @@ def _make_client(origin: str, upstream: UpstreamSection) -> UpstreamClient:
         connect_s=upstream.connect_timeout_s,
         read_s=upstream.read_timeout_s,
         max_connections=upstream.max_connections,
-        tls=_tls_context(upstream) if origin.startswith("https:") else None,
+        tls=_make_client_tls_contexts(upstream) if origin.startswith("https:") else None,
     )
 
 
-def _tls_context(upstream: UpstreamSection) -> Callable[[], ssl.SSLContext]:
-    pair = (upstream.client_cert, upstream.client_key) if upstream.client_cert and upstream.client_key else None
+def _make_client_tls_contexts(upstream: UpstreamSection) -> Callable[[], ssl.SSLContext]:
+    certificate_and_key = (
+        (upstream.client_cert, upstream.client_key) if upstream.client_cert and upstream.client_key else None
+    )
     return tls.make_client_contexts(
-        upstream.ca_file, pair, minimum=upstream.tls_min_version, strict=upstream.tls_strict
+        upstream.ca_file, certificate_and_key, min_version=upstream.tls_min_version, strict=upstream.tls_strict
     )
 
 
@@ -452,7 +462,7 @@ def _make_store(
     settings: Settings,
     telemetry: Telemetry,
     loop_clock: LoopClock,
-    heard: Callable[[Iterable[str] | None], None],
+    on_invalidation: Callable[[Iterable[str] | None], None],
 ) -> SpanStore:
     memory = MemoryStore(settings.store.max_bytes)
     if settings.store.url.startswith("memory:"):
@@ -468,7 +478,7 @@ def _make_store(
         prefix=prefix_for_upstream(settings.store.prefix, settings.upstream.url),
         keep_s=lifetimes.max_useful_s,
         timeout_s=timeout_s,
-        seal=make_seal(settings.store.seal, settings.store.keys),
+        seal=make_seal(settings.store.seal, settings.store.sealing_keys),
     )
     store = TieredStore(
         memory,
@@ -479,27 +489,27 @@ def _make_store(
         on_failure=telemetry.record_store_error,
         loop_clock=loop_clock,
         outage_mode=OutageMode(settings.store.outage_mode),
-        on_invalidation=heard,
+        on_invalidation=on_invalidation,
     )
     telemetry.watch_store(circuit_open=lambda: store.breaker.is_open, bus_up=lambda: store.bus_up)
     store.start()
     return store
 
 
-async def _shared_secret(settings: Settings, store: SpanStore, candidate: bytes) -> bytes:
+async def _resolve_partition_secret(settings: Settings, store: SpanStore, candidate_secret: bytes) -> bytes:
     """Return the key of the partitions' digests: the configured one, or one from `store.key`, or the one that is in the
-    store: *candidate*, where it is the first.
+    store: *candidate_secret*, where it is the first.
     """
     if settings.identity.secret is not None:
         return settings.identity.secret.get_secret_value().encode()
     if settings.store.key is not None:
         return derive_key(settings.store.key.get_secret_value().encode(), "partitions")
     try:
-        return await store.shared_secret(candidate)
+        return await store.shared_secret(candidate_secret)
     except StoreUnavailableError:
         log_event(
             "secret-not-shared",
             level=30,
             fact="the store is away; if it comes back with another, nothing is shared until the next start",
         )
-        return candidate
+        return candidate_secret

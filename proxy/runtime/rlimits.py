@@ -10,11 +10,11 @@ import resource
 from typing import Final
 
 # For the store, operators, IAM, files that are read again.
-_OTHER_FILES: Final = 128
+_RESERVED_FILES: Final = 128
 _MIN_CONNECTIONS: Final = 16
 
 
-def raise_open_files() -> int:
+def raise_open_file_limit() -> int:
     """Let this process, and those it starts, open as many files as the system lets it; return how many that are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -24,8 +24,10 @@ def raise_open_files() -> int:
     return hard
 
 
-def max_client_connections(limit: int, *, upstream: int) -> int:
-    """Return how many connections callers may have of *limit* open files, beside *upstream* to the upstream."""
-    if limit == resource.RLIM_INFINITY:
+def max_client_connections(open_file_limit: int, *, upstream_connections: int) -> int:
+    """Return how many connections callers may have of *open_file_limit* open files, beside *upstream_connections* to
+    the upstream.
+    """
+    if open_file_limit == resource.RLIM_INFINITY:
         return 1_000_000
-    return max(_MIN_CONNECTIONS, limit - upstream - _OTHER_FILES)
+    return max(_MIN_CONNECTIONS, open_file_limit - upstream_connections - _RESERVED_FILES)

@@ -23,12 +23,12 @@ from proxy.ratelimit.resilience import UpstreamCircuit
 from proxy.ratelimit.sliding_window import RateLimit
 from proxy.storage.base import SpanStore
 
-_ARRIVAL_S = 2.0  # beyond the time that connecting may take
+_SLOT_HOLD_MARGIN_S = 2.0  # beyond the time that connecting may take
 _SHARED_SCOPE = "all"
 _IAM_SCOPE = "iam"
 _MIN_TIMEOUT_S = 0.25  # a call that waits for its turn can wait for Redis too
 _STORE_TIMEOUT_S = 0.25  # beside what a request waits for stored answers; then its replica goes by its share
-_IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, uncached
+_MAX_IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict, uncached
 
 
 class RateLimiting:
@@ -37,38 +37,40 @@ class RateLimiting:
     def __init__(self, settings: Settings, upstream: Upstream, store: SpanStore, telemetry: Telemetry) -> None:
         budget = settings.budget
         self._settings = settings
-        self._hold_s = settings.upstream.connect_timeout_s + _ARRIVAL_S
+        self._slot_hold_s = settings.upstream.connect_timeout_s + _SLOT_HOLD_MARGIN_S
         self.metrics = RateLimitMetrics(telemetry.registry)
-        self.store = self._make_store(store, to_rate_limit(budget.calls, budget.per_s))
-        self._all = _SHARED_SCOPE if budget.scope == "upstream" else None
+        self.store = self._make_rate_limit_store(store, to_rate_limit(budget.calls, budget.per_s))
+        self._shared_scope = _SHARED_SCOPE if budget.scope == "upstream" else None
         self._queue = self._make_queue(self.metrics)
         self.metrics.cooldowns.set_function(lambda: self._queue.state().cooling_down)
         self._iam_limiter: RateLimiter | None = None
         self._iam_queue = self._make_queue(RateLimitMetrics(CollectorRegistry()))
         self.limiter = self._make_limiter(
-            upstream, self._queue, url=settings.upstream.url, scope=self._all, max_wait_s=budget.max_wait_s
+            upstream, self._queue, url=settings.upstream.url, scope=self._shared_scope, max_wait_s=budget.max_wait_s
         )
         self.metrics.concurrency.set_function(lambda: self._queue.permits.limit)
         self.metrics.breaker.set_function(lambda: self.limiter.circuit_open_s() is not None)
         self.metrics.store_outage.set_function(lambda: self.store.store_outage() is not None)
 
-    def limit_iam(self, iam: Upstream) -> RateLimiter:
+    def make_iam_limiter(self, iam: Upstream) -> RateLimiter:
         """Return the limiter before *iam*: its calls count where there is one budget for all, else towards one of its
         own.
 
         IAM is another server, so it has a queue, a breaker and a concurrency limit of its own. Their gauges have the
         names of the image API's, so they are not shown; how its calls end is counted with all others.
         """
-        wait_s = min(_IAM_WAIT_S, self._settings.budget.max_wait_s)
+        wait_s = min(_MAX_IAM_WAIT_S, self._settings.budget.max_wait_s)
         url = self._settings.identity.iam_url
         self._iam_limiter = self._make_limiter(
-            iam, self._iam_queue, url=url, scope=self._all or _IAM_SCOPE, max_wait_s=wait_s
+            iam, self._iam_queue, url=url, scope=self._shared_scope or _IAM_SCOPE, max_wait_s=wait_s
         )
         return self._iam_limiter
 
     def _make_queue(self, metrics: RateLimitMetrics) -> CallQueue:
-        most = self._settings.upstream.max_connections
-        return CallQueue(self.store, max_concurrent=most, hold_s=self._hold_s, clock=time.monotonic, metrics=metrics)
+        max_connections = self._settings.upstream.max_connections
+        return CallQueue(
+            self.store, max_concurrent=max_connections, hold_s=self._slot_hold_s, clock=time.monotonic, metrics=metrics
+        )
 
     def _make_limiter(
         self, upstream: Upstream, queue: CallQueue, *, url: str, scope: str | None, max_wait_s: float
@@ -87,14 +89,16 @@ class RateLimiting:
             breaker=UpstreamCircuit(max_failures=self._settings.upstream.tolerated_failures),
         )
 
-    def call_priorities(self, partitioner: Partitioner) -> CallPriorities:
+    def make_call_priorities(self, partitioner: Partitioner) -> CallPriorities:
         """Return how requests are told apart and ranked."""
         clients = self._settings.clients
-        usual = Priority.BATCH if clients.priority == "batch" else Priority.INTERACTIVE
-        keyed = self._settings.identity.mode == "gateway"
-        return CallPriorities(partitioner, usual, may_choose=clients.may_choose_priority, by_api_key=keyed)
+        default_priority = Priority.BATCH if clients.priority == "batch" else Priority.INTERACTIVE
+        by_api_key = self._settings.identity.mode == "gateway"
+        return CallPriorities(
+            partitioner, default_priority, may_choose=clients.may_choose_priority, by_api_key=by_api_key
+        )
 
-    def admission(self) -> Admission:
+    def make_admission(self) -> Admission:
         """Return what callers may ask of the proxy."""
         clients = self._settings.clients
         return Admission(
@@ -116,7 +120,7 @@ class RateLimiting:
             store_outage=self.store.store_outage(),
         )
 
-    def budget_saver(self) -> BudgetSaver:
+    def make_budget_saver(self) -> BudgetSaver:
         """Return what is left undone while a budget runs low."""
         return BudgetSaver(
             self.limiter.is_low, on_skipped=lambda purpose: self.metrics.prefetch_skipped.labels(purpose).inc()
@@ -139,23 +143,23 @@ class RateLimiting:
         await self._iam_queue.close()
         await self.store.close()
 
-    def _make_store(self, store: SpanStore, configured: RateLimit | None) -> RateLimitStore:
-        near = MemoryRateLimitStore(configured, hold_s=self._hold_s, clock=time.monotonic)
+    def _make_rate_limit_store(self, store: SpanStore, rate_limit: RateLimit | None) -> RateLimitStore:
+        memory_store = MemoryRateLimitStore(rate_limit, hold_s=self._slot_hold_s, clock=time.monotonic)
         if self._settings.store.url.startswith("memory:"):
-            return near
+            return memory_store
         from proxy.ratelimit.redis_store import RedisRateLimitStore
         from proxy.storage.tiered import TieredStore
 
         assert isinstance(store, TieredStore)
         return RedisRateLimitStore(
             store.far,
-            near,
-            configured,
+            memory_store,
+            rate_limit,
             name=store.bus.name,
             peers=lambda: store.bus.peers,
             in_touch=lambda: store.bus.is_trusted,
             notice_s=2 * self._settings.store.near_ttl_s,
-            hold_s=self._hold_s,
+            hold_s=self._slot_hold_s,
             timeout_s=min(_STORE_TIMEOUT_S, self._settings.store.timeout_ms / 1000),
             breaker=store.breaker,
             without_store=self._settings.budget.without_store,

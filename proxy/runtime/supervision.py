@@ -24,45 +24,45 @@ from typing import Final
 from proxy.core.values import immutable
 from proxy.observability.logging import log_event
 
-_FIRST_PAUSE_S: Final = 0.1
-_MAX_PAUSE_S: Final = 5.0
-MAX_ENDS: Final = 5
-WINDOW_S: Final = 60.0
+_MIN_RESTART_DELAY_S: Final = 0.1
+_MAX_RESTART_DELAY_S: Final = 5.0
+MAX_EXITS: Final = 5
+EXIT_PERIOD_S: Final = 60.0
 
 
 @immutable
 class Restart:
-    """Start it anew at the moment *at*."""
+    """Start it anew at the moment *restart_at*."""
 
-    at: float
+    restart_at: float
 
 
 @immutable
 class GiveUp:
-    """It ended *ends* times within a minute: starting it anew mends nothing."""
+    """It ended *exit_count* times within a minute: starting it anew mends nothing."""
 
-    ends: int
+    exit_count: int
 
 
 @immutable
-class RecentEnds:
+class ExitHistory:
     """When a process ended lately, seconds of a clock that never steps back."""
 
-    lately: tuple[float, ...] = ()
+    exit_times: tuple[float, ...] = ()
 
-    def record_end(self, *, now: float) -> tuple[Restart | GiveUp, RecentEnds]:
+    def record_exit(self, *, now: float) -> tuple[Restart | GiveUp, ExitHistory]:
         """Return what follows from one more end at *now*: a pause that doubles with each, or no further start."""
-        lately = (*(at for at in self.lately if now - at < WINDOW_S), now)
-        if len(lately) > MAX_ENDS:
-            return GiveUp(len(lately)), RecentEnds(lately)
-        pause_s = min(_MAX_PAUSE_S, _FIRST_PAUSE_S * 2 ** (len(lately) - 1))
-        return Restart(now + pause_s), RecentEnds(lately)
+        exit_times = (*(at for at in self.exit_times if now - at < EXIT_PERIOD_S), now)
+        if len(exit_times) > MAX_EXITS:
+            return GiveUp(len(exit_times)), ExitHistory(exit_times)
+        delay_s = min(_MAX_RESTART_DELAY_S, _MIN_RESTART_DELAY_S * 2 ** (len(exit_times) - 1))
+        return Restart(now + delay_s), ExitHistory(exit_times)
 
 
-_GRACE_S: Final = 5.0  # beyond the time that a child itself takes to stop
+_STOP_GRACE_S: Final = 5.0  # beyond the time that a child itself takes to stop
 
 # Runs in the child, given the end of the pipe that reads nothing until the supervisor is gone; returns at its end.
-Main = Callable[[int], None]
+ChildMain = Callable[[int], None]
 
 
 def stop_signals() -> frozenset[signal.Signals]:
@@ -72,87 +72,88 @@ def stop_signals() -> frozenset[signal.Signals]:
 
 
 @dataclass(slots=True)
-class Child:
-    """One of the processes: *stop_s* is how long it may take to stop. The *last_restart* are ended after the others.
+class ChildProcess:
+    """One of the processes: *stop_timeout_s* is how long it may take to stop. The *stops_last* are ended after the
+    others.
 
-    SIGTERM tells a child to drain and end, SIGINT to do so without a delay; one of the *last_restart* may wait for
+    SIGTERM tells a child to drain and end, SIGINT to do so without a delay; one of the *stops_last* may wait for
     SIGINT.
     """
 
     name: str
-    main: Main
-    stop_s: float
-    last_restart: bool = False
+    main: ChildMain
+    stop_timeout_s: float
+    stops_last: bool = False
     pid: int | None = None
     restart_at: float | None = 0.0
-    ends: RecentEnds = field(default_factory=RecentEnds)
+    exit_history: ExitHistory = field(default_factory=ExitHistory)
 
 
 class Supervisor:
     """Keeps *children* running until SIGTERM, SIGINT or SIGHUP, or until one can't be.
 
-    *stopping* is called before they end. SIGINT, or any further signal while they end, is passed on as SIGINT.
+    *on_stopping* is called before they end. SIGINT, or any further signal while they end, is passed on as SIGINT.
     """
 
-    def __init__(self, children: Sequence[Child], *, stopping: Callable[[], None]) -> None:
+    def __init__(self, children: Sequence[ChildProcess], *, on_stopping: Callable[[], None]) -> None:
         self._children = children
-        self._stopping = stopping
-        self._life_pipe, self._held = os.pipe()
-        self._mask: set[int] = set()
-        self._signals = stop_signals() | {signal.SIGCHLD}
+        self._on_stopping = on_stopping
+        self._life_pipe_reader, self._life_pipe_writer = os.pipe()
+        self._original_mask: set[int] = set()
+        self._handled_signals = stop_signals() | {signal.SIGCHLD}
 
     def run(self) -> signal.Signals | None:
         """Return the signal that ended it, None where a child had to be given up."""
-        self._mask = {int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)}
-        got: signal.Signals | None = None
+        self._original_mask = {int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, self._handled_signals)}
+        stop_signal: signal.Signals | None = None
         try:
-            got = self._watch()
-            return got
+            stop_signal = self._run_until_signal()
+            return stop_signal
         finally:
-            self._stop(got)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            os.close(self._life_pipe)
-            os.close(self._held)
+            self._stop_children(stop_signal)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._original_mask)
+            os.close(self._life_pipe_reader)
+            os.close(self._life_pipe_writer)
 
-    def _watch(self) -> signal.Signals | None:
+    def _run_until_signal(self) -> signal.Signals | None:
         while True:
             now = time.monotonic()
             for child in self._children:
                 if child.restart_at is not None and child.restart_at <= now:
-                    self._start(child)
+                    self._start_child(child)
             waits = [child.restart_at - now for child in self._children if child.restart_at is not None]
-            got = self._wait_for_signal(min(waits, default=None))
-            if got and got is not signal.SIGCHLD:
-                return got
-            for child in self._reap():
-                if not self._should_continue(child):
+            received = self._wait_for_signal(min(waits, default=None))
+            if received and received is not signal.SIGCHLD:
+                return received
+            for child in self._reap_children():
+                if not self._schedule_restart(child):
                     return None
 
-    def _should_continue(self, child: Child) -> bool:
+    def _schedule_restart(self, child: ChildProcess) -> bool:
         """Return whether *child*, which has ended, is to be started anew."""
-        verdict, child.ends = child.ends.record_end(now=time.monotonic())
+        verdict, child.exit_history = child.exit_history.record_exit(now=time.monotonic())
         if isinstance(verdict, GiveUp):
-            log_event("given-up", level=logging.ERROR, process=child.name, ends=verdict.ends)
+            log_event("given-up", level=logging.ERROR, process=child.name, ends=verdict.exit_count)
             return False
         log_event("process-ended", level=logging.WARNING, process=child.name)
-        child.restart_at = verdict.at
+        child.restart_at = verdict.restart_at
         return True
 
-    def _start(self, child: Child) -> None:
+    def _start_child(self, child: ChildProcess) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         child.restart_at = None
         child.pid = os.fork()
         if child.pid == 0:
-            self._become(child)
+            self._run_child(child)
 
-    def _become(self, child: Child) -> None:
+    def _run_child(self, child: ChildProcess) -> None:
         """Be *child*, and never return."""
         status = 1
         try:
-            os.close(self._held)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            child.main(self._life_pipe)
+            os.close(self._life_pipe_writer)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._original_mask)
+            child.main(self._life_pipe_reader)
             status = 0
         except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor's stack is not its to unwind
             reason = error.strerror if isinstance(error, OSError) else None
@@ -161,9 +162,9 @@ class Supervisor:
             logging.shutdown()
             os._exit(status)
 
-    def _reap(self) -> list[Child]:
+    def _reap_children(self) -> list[ChildProcess]:
         """Return the children that have ended since they were looked for."""
-        gone: list[Child] = []
+        exited: list[ChildProcess] = []
         while any(child.pid for child in self._children):
             pid, _ = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
@@ -171,42 +172,42 @@ class Supervisor:
             for child in self._children:
                 if child.pid == pid:
                     child.pid = None
-                    gone.append(child)
-        return gone
+                    exited.append(child)
+        return exited
 
-    def _stop(self, got: signal.Signals | None) -> None:
+    def _stop_children(self, stop_signal: signal.Signals | None) -> None:
         """Tell all children at once, so that the last can say that the others drain, and end the last after those."""
-        self._stopping()
-        first, last = ([child for child in self._children if child.last_restart is each] for each in (False, True))
-        _signal(last, signal.SIGTERM)
-        _signal(first, signal.SIGINT if got is signal.SIGINT else signal.SIGTERM)
-        self._await_end(first)
-        _signal(last, signal.SIGINT)
-        self._await_end(last)
+        self._on_stopping()
+        first, last = ([child for child in self._children if child.stops_last is each] for each in (False, True))
+        _send_signal(last, signal.SIGTERM)
+        _send_signal(first, signal.SIGINT if stop_signal is signal.SIGINT else signal.SIGTERM)
+        self._wait_for_exit(first)
+        _send_signal(last, signal.SIGINT)
+        self._wait_for_exit(last)
 
-    def _await_end(self, children: Sequence[Child]) -> None:
+    def _wait_for_exit(self, children: Sequence[ChildProcess]) -> None:
         """Return when *children*, which were told to stop, have ended; kill those that take too long."""
-        until = time.monotonic() + max((child.stop_s for child in children), default=0.0) + _GRACE_S
-        while any(child.pid for child in children) and (left_s := until - time.monotonic()) > 0:
-            if self._wait_for_signal(left_s) not in (None, signal.SIGCHLD):
-                _signal(children, signal.SIGINT)
-            self._reap()
-        _signal(children, signal.SIGKILL)
+        deadline = time.monotonic() + max((child.stop_timeout_s for child in children), default=0.0) + _STOP_GRACE_S
+        while any(child.pid for child in children) and (remaining_s := deadline - time.monotonic()) > 0:
+            if self._wait_for_signal(remaining_s) not in (None, signal.SIGCHLD):
+                _send_signal(children, signal.SIGINT)
+            self._reap_children()
+        _send_signal(children, signal.SIGKILL)
         for child in children:
             if child.pid:
                 os.waitpid(child.pid, 0)
                 child.pid = None
 
-    def _wait_for_signal(self, wait_s: float | None) -> signal.Signals | None:
-        """Return the next signal, None where none arrives within *wait_s*."""
-        if wait_s is None:
-            return signal.Signals(signal.sigwaitinfo(self._signals).si_signo)
-        got = signal.sigtimedwait(self._signals, max(0.0, wait_s))
-        return signal.Signals(got.si_signo) if got else None
+    def _wait_for_signal(self, timeout_s: float | None) -> signal.Signals | None:
+        """Return the next signal, None where none arrives within *timeout_s*."""
+        if timeout_s is None:
+            return signal.Signals(signal.sigwaitinfo(self._handled_signals).si_signo)
+        received = signal.sigtimedwait(self._handled_signals, max(0.0, timeout_s))
+        return signal.Signals(received.si_signo) if received else None
 
 
-def _signal(children: Sequence[Child], number: signal.Signals) -> None:
+def _send_signal(children: Sequence[ChildProcess], signum: signal.Signals) -> None:
     for child in children:
         if child.pid:
-            os.kill(child.pid, number)
+            os.kill(child.pid, signum)
             os.kill(child.pid, signal.SIGCONT)  # a child that was stopped (SIGSTOP) takes no other signal until then

@@ -11,7 +11,7 @@ moment. So one that is ahead leaves connections to the others, for a moment. No 
 is accepted, so none is lost with a worker that is stopped, busy or dead:
 
 1. Worker 1 is ahead of worker 2 and waits. Worker 2 is stopped.
-2. After `PATIENCE_S` the connection is still there. Worker 1 accepts it, and may accept one more in the same way.
+2. After `MAX_PEER_WAIT_S` the connection is still there. Worker 1 accepts it, and may accept one more in the same way.
 3. As long as worker 2 accepts nothing, each further wait ends with twice as many connections: soon none waits.
 4. Worker 2 goes on and accepts a connection. From then on worker 1 waits for it again.
 """
@@ -29,18 +29,18 @@ from typing import Final
 
 from proxy.observability.logging import log_event
 
-MARGIN: Final = 1  # connections that a worker may have more than another one before it waits,
-MARGIN_SHARE: Final = 8  # and one for each so many that the other one has: short connections come and go
-PATIENCE_S: Final = 0.005  # longest wait of a connection for a worker that has fewer
+LEAD_MARGIN: Final = 1  # connections that a worker may have more than another one before it waits,
+LEAD_MARGIN_DIVISOR: Final = 8  # and one for each so many that the other one has: short connections come and go
+MAX_PEER_WAIT_S: Final = 0.005  # longest wait of a connection for a worker that has fewer
 
 
 @dataclass(slots=True)
-class _Overtaking:
+class _OvertakeLimit:
     """How many connections may be accepted before a peer that has fewer, as long as it has *accepted* no more."""
 
-    accepted: int
+    peer_accepted: int
     size: int
-    left: int
+    remaining: int
 
 
 class ConnectionTable:
@@ -50,106 +50,107 @@ class ConnectionTable:
     """
 
     def __init__(self, worker_count: int) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, 16 * worker_count)).cast("Q")
+        self._counts = memoryview(mmap.mmap(-1, 16 * worker_count)).cast("Q")
         self.worker_count = worker_count
 
-    def open(self, worker: int) -> int:
+    def open_count(self, worker: int) -> int:
         """Return how many connections *worker* has."""
-        return self._numbers[2 * worker]
+        return self._counts[2 * worker]
 
-    def accepted(self, worker: int) -> int:
+    def accepted_count(self, worker: int) -> int:
         """Return how many connections *worker* ever accepted."""
-        return self._numbers[2 * worker + 1]
+        return self._counts[2 * worker + 1]
 
-    def set_open(self, worker: int, count: int) -> None:
+    def set_open_count(self, worker: int, count: int) -> None:
         """Show how many connections *worker* has."""
-        self._numbers[2 * worker] = count
+        self._counts[2 * worker] = count
 
-    def count_accepted(self, worker: int) -> None:
+    def increment_accepted(self, worker: int) -> None:
         """Show that *worker* accepted one more."""
-        self._numbers[2 * worker + 1] += 1
+        self._counts[2 * worker + 1] += 1
 
 
 class WorkerLoad:
-    """The connections of one worker, the *number*-th from 0, beside those of its peers in *table*."""
+    """The connections of one worker, the *worker_index*-th from 0, beside those of its peers in *table*."""
 
-    def __init__(self, table: ConnectionTable, number: int) -> None:
+    def __init__(self, table: ConnectionTable, worker_index: int) -> None:
         self._table = table
-        self._number = number
-        self._peers = [each for each in range(table.worker_count) if each != number]
-        self._allowances: dict[int, _Overtaking] = {}
-        self._open = 0
-        table.set_open(number, 0)  # a worker that had this number before may have died
+        self._worker_index = worker_index
+        self._peer_indexes = [each for each in range(table.worker_count) if each != worker_index]
+        self._overtake_limits: dict[int, _OvertakeLimit] = {}
+        self._open_count = 0
+        table.set_open_count(worker_index, 0)  # a worker that had this number before may have died
 
-    def opened(self) -> None:
+    def record_opened(self) -> None:
         """Count a connection that begins."""
-        self._open += 1
-        self._table.set_open(self._number, self._open)
+        self._open_count += 1
+        self._table.set_open_count(self._worker_index, self._open_count)
 
-    def closed(self) -> None:
+    def record_closed(self) -> None:
         """Count a connection that has ended."""
-        self._open -= 1
-        self._table.set_open(self._number, self._open)
+        self._open_count -= 1
+        self._table.set_open_count(self._worker_index, self._open_count)
 
-    def accepted(self) -> None:
+    def record_accepted(self) -> None:
         """Note that this worker accepted a connection: it uses the allowances up."""
-        self._table.count_accepted(self._number)
-        for limit in self._allowances.values():
-            limit.left -= 1
+        self._table.increment_accepted(self._worker_index)
+        for limit in self._overtake_limits.values():
+            limit.remaining -= 1
 
     def is_ahead(self) -> bool:
         """Whether to leave the next connection to a peer, which has fewer."""
-        return any(self._is_behind(peer) and not self._may_overtake(peer) for peer in self._peers)
+        return any(self._is_behind(peer) and not self._may_overtake(peer) for peer in self._peer_indexes)
 
-    def overtake(self) -> None:
+    def allow_overtaking(self) -> None:
         """Allow connections to be accepted before the peers that have fewer and left one waiting: each time more."""
-        for peer in filter(self._is_behind, self._peers):
-            accepted, before = self._table.accepted(peer), self._allowances.get(peer)
-            size = before.size * 2 if before and before.accepted == accepted else 1
-            self._allowances[peer] = _Overtaking(accepted, size, size)
+        for peer in filter(self._is_behind, self._peer_indexes):
+            accepted, previous = self._table.accepted_count(peer), self._overtake_limits.get(peer)
+            size = previous.size * 2 if previous and previous.peer_accepted == accepted else 1
+            self._overtake_limits[peer] = _OvertakeLimit(accepted, size, size)
 
     def _is_behind(self, peer: int) -> bool:
-        has = self._table.open(peer)
-        return self._open > has + MARGIN + has // MARGIN_SHARE
+        peer_open = self._table.open_count(peer)
+        return self._open_count > peer_open + LEAD_MARGIN + peer_open // LEAD_MARGIN_DIVISOR
 
     def _may_overtake(self, peer: int) -> bool:
-        limit = self._allowances.get(peer)
-        return limit is not None and limit.left > 0 and limit.accepted == self._table.accepted(peer)
+        limit = self._overtake_limits.get(peer)
+        return limit is not None and limit.remaining > 0 and limit.peer_accepted == self._table.accepted_count(peer)
 
 
 _MAX_BATCH: Final = 64
-_PAUSE_S: Final = 1.0
-_LOOK_S: Final = 0.001
+_ACCEPT_RETRY_S: Final = 1.0
+_POLL_INTERVAL_S: Final = 0.001
 _MAX_HANDSHAKE_WAIT_S: Final = 0.25  # in which TLS handshakes end that have begun when it is stopped
 
 
 class Acceptor:
-    """Accepts connections at listening *sockets*, and makes each a protocol from *factory*, by TLS with a *context*.
+    """Accepts connections at listening *sockets*, and makes each a protocol from *protocol_factory*, by TLS with a
+    *ssl_context*.
 
-    With a *load* it leaves connections to other workers that have fewer.
+    With a *worker_load* it leaves connections to other workers that have fewer.
     """
 
     def __init__(
         self,
         sockets: Sequence[socket.socket],
-        factory: Callable[[], asyncio.BaseProtocol],
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
         *,
-        context: ssl.SSLContext | None = None,
-        load: WorkerLoad | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        worker_load: WorkerLoad | None = None,
     ) -> None:
         self._sockets = sockets
-        self._factory = factory
-        self._context = context
-        self._load = load
-        self._at_once = dict.fromkeys(sockets, 1)
-        self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._connecting: set[asyncio.Task[object]] = set()
+        self._protocol_factory = protocol_factory
+        self._ssl_context = ssl_context
+        self._worker_load = worker_load
+        self._batch_sizes = dict.fromkeys(sockets, 1)
+        self._resume_timers: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._connect_tasks: set[asyncio.Task[object]] = set()
 
     def start(self) -> None:
         """Begin to accept on the running loop."""
         for each in self._sockets:
             each.setblocking(False)
-            self._resume(each)
+            self._resume_accepting(each)
 
     async def stop(self) -> None:
         """Accept what already waits, and then nobody any more. The sockets are closed.
@@ -160,83 +161,86 @@ class Acceptor:
             asyncio.get_running_loop().remove_reader(each)
             while self._accept_one(each):
                 pass
-            if pause := self._paused.pop(each, None):
+            if pause := self._resume_timers.pop(each, None):
                 pause.cancel()
             each.close()
-        if self._connecting:
-            _, unfinished = await asyncio.wait(self._connecting, timeout=_MAX_HANDSHAKE_WAIT_S)
+        if self._connect_tasks:
+            _, unfinished = await asyncio.wait(self._connect_tasks, timeout=_MAX_HANDSHAKE_WAIT_S)
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
 
-    def _resume(self, listening: socket.socket) -> None:
-        self._paused.pop(listening, None)
-        asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+    def _resume_accepting(self, listener: socket.socket) -> None:
+        self._resume_timers.pop(listener, None)
+        asyncio.get_running_loop().add_reader(listener, self._accept_batch, listener)
 
-    def _accept(self, listening: socket.socket) -> None:
-        """Accept some of those who wait at *listening*."""
-        for _ in range(self._at_once[listening]):
-            if self._load is not None and self._load.is_ahead():
-                asyncio.get_running_loop().remove_reader(listening)
-                self._wait_for_peers(listening, self._load, asyncio.get_running_loop().time() + PATIENCE_S)
+    def _accept_batch(self, listener: socket.socket) -> None:
+        """Accept some of those who wait at *listener*."""
+        for _ in range(self._batch_sizes[listener]):
+            if self._worker_load is not None and self._worker_load.is_ahead():
+                asyncio.get_running_loop().remove_reader(listener)
+                self._wait_for_peers(listener, self._worker_load, asyncio.get_running_loop().time() + MAX_PEER_WAIT_S)
                 return
-            if not self._accept_one(listening):
-                self._at_once[listening] = 1
+            if not self._accept_one(listener):
+                self._batch_sizes[listener] = 1
                 return
-        self._at_once[listening] = min(2 * self._at_once[listening], _MAX_BATCH)
+        self._batch_sizes[listener] = min(2 * self._batch_sizes[listener], _MAX_BATCH)
 
-    def _wait_for_peers(self, listening: socket.socket, load: WorkerLoad, until: float) -> None:
-        """Look again and again whether peers have caught up, and accept what still waits after *until*."""
+    def _wait_for_peers(self, listener: socket.socket, worker_load: WorkerLoad, deadline: float) -> None:
+        """Look again and again whether peers have caught up, and accept what still waits after *deadline*."""
         loop = asyncio.get_running_loop()
-        if load.is_ahead() and loop.time() < until:
-            self._paused[listening] = loop.call_later(_LOOK_S, self._wait_for_peers, listening, load, until)
+        if worker_load.is_ahead() and loop.time() < deadline:
+            self._resume_timers[listener] = loop.call_later(
+                _POLL_INTERVAL_S, self._wait_for_peers, listener, worker_load, deadline
+            )
             return
-        still_ahead = load.is_ahead()
-        self._resume(listening)
-        if still_ahead and self._accept_one(listening):
-            load.overtake()
+        is_still_ahead = worker_load.is_ahead()
+        self._resume_accepting(listener)
+        if is_still_ahead and self._accept_one(listener):
+            worker_load.allow_overtaking()
 
-    def _accept_one(self, listening: socket.socket) -> bool:
-        """Accept one of those who wait at *listening*, and return whether there was one."""
+    def _accept_one(self, listener: socket.socket) -> bool:
+        """Accept one of those who wait at *listener*, and return whether there was one."""
         try:
-            connection, _ = listening.accept()
+            connection, _ = listener.accept()
         except (BlockingIOError, InterruptedError):
             return False
         except ConnectionAbortedError:
             return True
         except OSError as error:
             log_event("accept_failed", level=logging.ERROR, error=error.strerror)
-            self._pause(listening)
+            self._pause_accepting(listener)
             return False
         connection.setblocking(False)
-        if self._load is not None:
-            self._load.accepted()
-        self._connect(connection)
+        if self._worker_load is not None:
+            self._worker_load.record_accepted()
+        self._start_connecting(connection)
         return True
 
-    def _pause(self, listening: socket.socket) -> None:
+    def _pause_accepting(self, listener: socket.socket) -> None:
         """Leave connections where they wait: there is no descriptor or memory for them now."""
         loop = asyncio.get_running_loop()
-        loop.remove_reader(listening)
-        self._paused[listening] = loop.call_later(_PAUSE_S, self._resume, listening)
+        loop.remove_reader(listener)
+        self._resume_timers[listener] = loop.call_later(_ACCEPT_RETRY_S, self._resume_accepting, listener)
 
-    def _connect(self, connection: socket.socket) -> None:
+    def _start_connecting(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        task = loop.create_task(self._connected(connection))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task = loop.create_task(self._connect_accepted(connection))
+        self._connect_tasks.add(task)
+        task.add_done_callback(self._connect_tasks.discard)
 
-    async def _connected(self, connection: socket.socket) -> None:
+    async def _connect_accepted(self, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        if self._load is not None:
-            self._load.opened()  # the server counts it too, once it is connected; for a moment it counts twice
+        if self._worker_load is not None:
+            # The server counts it too, once it is connected: for a moment it counts twice.
+            self._worker_load.record_opened()
         try:
-            await loop.connect_accepted_socket(self._factory, connection, ssl=self._context)
+            await loop.connect_accepted_socket(self._protocol_factory, connection, ssl=self._ssl_context)
         except OSError:  # `ssl.SSLError` among them
             connection.close()  # it went away, or its TLS handshake failed
         except asyncio.CancelledError:
             connection.close()
             raise
         finally:
-            if self._load is not None:
-                self._load.closed()
+            if self._worker_load is not None:
+                self._worker_load.record_closed()

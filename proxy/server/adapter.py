@@ -47,22 +47,24 @@ class WrittenResponse(web.StreamResponse):
         """Do nothing: it is done."""
 
 
-def render_head(answer: Response, *, version: HttpVersion, keep_alive: bool, cache_status: str, now: float) -> bytes:
-    """Return the head of *answer*, given at *now*, as far as the value of `X-Request-Id`, which stands last.
+def render_head(response: Response, *, version: HttpVersion, keep_alive: bool, cache_status: str, now: float) -> bytes:
+    """Return the head of *response*, given at *now*, as far as the value of `X-Request-Id`, which stands last.
 
     Raises `ValueError` as `written` does.
     """
-    lines = [f"HTTP/{version.major}.{version.minor} {answer.status} {answer.reason or reason_phrase(answer.status)}"]
-    dated = False
-    for name, value in answer.fields:
+    lines = [
+        f"HTTP/{version.major}.{version.minor} {response.status} {response.reason or reason_phrase(response.status)}"
+    ]
+    has_date = False
+    for name, value in response.fields:
         folded = name.lower()
         if folded not in _OWN_FIELDS:
-            dated = dated or folded == "date"
+            has_date = has_date or folded == "date"
             lines.append(f"{name}: {value}")
-    if not dated:
+    if not has_date:
         lines.append(f"Date: {format_http_date(int(now))}")
-    if answer.status not in BODILESS_STATUSES:
-        lines.append(f"Content-Length: {len(answer.body)}")
+    if response.status not in BODILESS_STATUSES:
+        lines.append(f"Content-Length: {len(response.body)}")
     if not keep_alive:
         lines.append("Connection: close")
     elif version < HttpVersion11:
@@ -72,12 +74,12 @@ def render_head(answer: Response, *, version: HttpVersion, keep_alive: bool, cac
     return serialize_head(lines)
 
 
-def render_streamed_head(first: str, lines: Iterable[tuple[str, str]]) -> bytes:
-    """Return a head as it is sent, from its *first* line to the empty one.
+def render_streamed_head(status_line: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    """Return a head as it is sent, from its *status_line* line to the empty one.
 
     Raises `ValueError` as `written` does.
     """
-    return serialize_head([first, *(f"{name}: {value}" for name, value in lines), "", ""])
+    return serialize_head([status_line, *(f"{name}: {value}" for name, value in fields), "", ""])
 
 
 @lru_cache(maxsize=64)
@@ -90,25 +92,25 @@ def reason_phrase(status: int) -> str:
 
 
 @lru_cache(maxsize=4)
-def format_http_date(second: int) -> str:
-    """Return *second* of the epoch as `Date` has it (RFC 9110 §5.6.7)."""
-    return formatdate(second, usegmt=True)
+def format_http_date(epoch_s: int) -> str:
+    """Return *epoch_s* of the epoch as `Date` has it (RFC 9110 §5.6.7)."""
+    return formatdate(epoch_s, usegmt=True)
 
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
-_REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
+_UNSUPPORTED_METHODS: Final = frozenset({"CONNECT", "TRACE"})
 _CONTINUE_SENT: Final = web.RequestKey("continued", bool)  # whether the caller was asked for its body
 STALL_TIMEOUT_S: Final = 60.0  # the longest that a caller may neither send nor take anything in the middle of a body
-_JOINED_BYTES: Final = 64 * 1024  # copying as much costs less than a second buffer to the kernel
+_MAX_JOINED_BYTES: Final = 64 * 1024  # copying as much costs less than a second buffer to the kernel
 
 
-def request_id(request: web.BaseRequest) -> str:
+def choose_request_id(request: web.BaseRequest) -> str:
     """Return the caller's `X-Request-Id` if it is sane, else a new one."""
     theirs = request.headers.getall("X-Request-Id", [])
-    return theirs[0] if len(theirs) == 1 and _REQUEST_ID.fullmatch(theirs[0]) else new_request_id()
+    return theirs[0] if len(theirs) == 1 and _REQUEST_ID.fullmatch(theirs[0]) else generate_request_id()
 
 
-def new_request_id() -> str:
+def generate_request_id() -> str:
     """Return an id that no request had."""
     return secrets.token_hex(16)
 
@@ -119,9 +121,9 @@ def to_request(request: web.BaseRequest, *, request_id: str) -> Request:
     Raises `BadRequestError` for one that two servers could take differently, `NotImplementedByProxyError` for CONNECT,
     TRACE and codings that nobody here undoes.
     """
-    if request.method in _REFUSED_METHODS:
+    if request.method in _UNSUPPORTED_METHODS:
         raise NotImplementedByProxyError(f"method {request.method}: not carried on by this proxy")
-    fields = _fields(request)
+    fields = _to_fields(request)
     hosts, codings = fields.get_all("host"), fields.get_all("transfer-encoding")
     lengths = fields.get_all("content-length")
     fault = find_malformation(version=request.version, hosts=hosts, codings=codings, lengths=lengths)
@@ -143,8 +145,10 @@ def _send_interim(request: web.BaseRequest, status: int, fields: Fields) -> None
 
 def _expects_continue(request: web.BaseRequest) -> bool:
     """Whether the caller keeps its body until it is asked for (RFC 9110 §10.1.1), which none of HTTP/1.0 does."""
-    told = request.headers.getall("Expect", []) if request.body_exists and request.version >= HttpVersion11 else []
-    return [value.lower() for value in told] == ["100-continue"]
+    expectations = (
+        request.headers.getall("Expect", []) if request.body_exists and request.version >= HttpVersion11 else []
+    )
+    return [value.lower() for value in expectations] == ["100-continue"]
 
 
 def withholds_body(request: web.BaseRequest) -> bool:
@@ -152,13 +156,13 @@ def withholds_body(request: web.BaseRequest) -> bool:
     return _expects_continue(request) and _CONTINUE_SENT not in request and not request.content.total_bytes
 
 
-def _fields(request: web.BaseRequest) -> Fields:
+def _to_fields(request: web.BaseRequest) -> Fields:
     return Fields(
         [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in request.raw_headers]
     )
 
 
-def client_connection(request: web.BaseRequest) -> ClientConnection:
+def to_client_connection(request: web.BaseRequest) -> ClientConnection:
     """Return where *request* came from; its origin is told only to itself and never stored."""
     host = request.headers.get("Host", "")
     connection = request.protocol  # which looks both up once
@@ -194,23 +198,23 @@ async def _limit_stall(request: web.BaseRequest) -> AsyncIterator[None]:
         raise ConnectionResetError(f"caller: nothing moved for {STALL_TIMEOUT_S:g}s") from None
 
 
-async def respond(
-    request: web.BaseRequest, answer: GatewayResponse, *, request_id: str, last: bool
+async def send_response(
+    request: web.BaseRequest, answer: GatewayResponse, *, request_id: str, close_after: bool
 ) -> web.StreamResponse:
-    """Send *answer* and return what was sent; with the *last* one the connection ends."""
+    """Send *answer* and return what was sent; with the *close_after* one the connection ends."""
     cache_status = str(answer.cache_status)
     if answer.response is not None:
-        return await _send_finished(
-            request, answer.response, cache_status=cache_status, request_id=request_id, last=last
+        return await _send_complete_response(
+            request, answer.response, cache_status=cache_status, request_id=request_id, close_after=close_after
         )
     assert answer.streamed is not None
     streamed = answer.streamed
     own = (("Cache-Status", cache_status), ("X-Request-Id", request_id))
-    response = _prepare_stream(streamed.status, streamed.reason, streamed.fields, own)
+    response = _make_stream_response(streamed.status, streamed.reason, streamed.fields, own)
     length = streamed.fields.get("content-length")
     if length is not None:
         response.headers["Content-Length"] = length
-    if last:
+    if close_after:
         response.force_close()
     await response.prepare(request)
     async for chunk in streamed.chunks:
@@ -221,9 +225,9 @@ async def respond(
     return response
 
 
-def _error_response(request: web.BaseRequest, error: ProxyError, *, request_id: str) -> Response:
+def _make_error_response(request: web.BaseRequest, error: ProxyError, *, request_id: str) -> Response:
     """Return the answer that tells *error* to who sent *request*."""
-    kind, body = render_error(error.code, error.message, request_id=request_id, request_fields=_fields(request))
+    kind, body = render_error(error.code, error.message, request_id=request_id, request_fields=_to_fields(request))
     lines = [("Content-Type", kind), ("Cache-Control", "no-store")]
     if error.status == 401:
         lines.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 §11.6.1
@@ -232,48 +236,50 @@ def _error_response(request: web.BaseRequest, error: ProxyError, *, request_id: 
     return Response(error.status, Fields(lines), body)
 
 
-async def send_error(request: web.BaseRequest, error: ProxyError, *, request_id: str, last: bool) -> web.StreamResponse:
-    """Send the answer that tells *error*; with the *last* one the connection ends."""
-    sent = send_error_now(request, error, request_id=request_id, last=last)
+async def send_error(
+    request: web.BaseRequest, error: ProxyError, *, request_id: str, close_after: bool
+) -> web.StreamResponse:
+    """Send the answer that tells *error*; with the *close_after* one the connection ends."""
+    sent = write_error(request, error, request_id=request_id, close_after=close_after)
     await _drain(request)
     return sent
 
 
-def send_error_now(
-    request: web.BaseRequest, error: ProxyError, *, request_id: str, last: bool = True
+def write_error(
+    request: web.BaseRequest, error: ProxyError, *, request_id: str, close_after: bool = True
 ) -> WrittenResponse:
     """Send the answer that tells *error*, and don't wait for a slow reader."""
-    answer = _error_response(request, error, request_id=request_id)
+    answer = _make_error_response(request, error, request_id=request_id)
     status = "ims-proxy; fwd=bypass; detail=error"
-    return _write(request, answer, cache_status=status, request_id=request_id, last=last)
+    return _write_response(request, answer, cache_status=status, request_id=request_id, close_after=close_after)
 
 
-async def _send_finished(
-    request: web.BaseRequest, answer: Response, *, cache_status: str, request_id: str, last: bool
+async def _send_complete_response(
+    request: web.BaseRequest, response: Response, *, cache_status: str, request_id: str, close_after: bool
 ) -> WrittenResponse:
-    sent = _write(request, answer, cache_status=cache_status, request_id=request_id, last=last)
+    sent = _write_response(request, response, cache_status=cache_status, request_id=request_id, close_after=close_after)
     await _drain(request)
     return sent
 
 
-def _write(
-    request: web.BaseRequest, answer: Response, *, cache_status: str, request_id: str, last: bool
+def _write_response(
+    request: web.BaseRequest, response: Response, *, cache_status: str, request_id: str, close_after: bool
 ) -> WrittenResponse:
-    """Write *answer* at once; aiohttp has nothing left to do but to wait for a slow reader."""
+    """Write *response* at once; aiohttp has nothing left to do but to wait for a slow reader."""
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("caller: gone before the answer")
-    keep_alive = bool(request.keep_alive) and not last
+    keep_alive = bool(request.keep_alive) and not close_after
     version = max(request.version, HttpVersion10)  # what came before has no head in which to say so
-    head = render_head(answer, version=version, keep_alive=keep_alive, cache_status=cache_status, now=time.time())
-    body = b"" if request.method == "HEAD" or answer.status in BODILESS_STATUSES else answer.body
+    head = render_head(response, version=version, keep_alive=keep_alive, cache_status=cache_status, now=time.time())
+    body = b"" if request.method == "HEAD" or response.status in BODILESS_STATUSES else response.body
     end = request_id.encode() + b"\r\n\r\n"
     request.writer.output_size += len(head) + len(end) + len(body)
-    if len(body) < _JOINED_BYTES:
+    if len(body) < _MAX_JOINED_BYTES:
         transport.write(b"".join((head, end, body)))
     else:
         transport.writelines((head + end, body))
-    return WrittenResponse(answer.status, keep_alive, head, body)
+    return WrittenResponse(response.status, keep_alive, head, body)
 
 
 async def _drain(request: web.BaseRequest) -> None:
@@ -283,28 +289,28 @@ async def _drain(request: web.BaseRequest) -> None:
             await request.writer.drain()
 
 
-def _prepare_stream(
-    status: int, reason: str | None, fields: Fields, own: tuple[tuple[str, str], ...]
+def _make_stream_response(
+    status: int, reason: str | None, fields: Fields, own_fields: tuple[tuple[str, str], ...]
 ) -> web.StreamResponse:
-    response = _StreamResponse(status=status, reason=reason or reason_phrase(status))
-    replaced = {name.lower() for name, _ in own} | {"content-length"}
+    response = _UpstreamResponse(status=status, reason=reason or reason_phrase(status))
+    replaced = {name.lower() for name, _ in own_fields} | {"content-length"}
     for name, value in fields:
         if name.lower() not in replaced:
             response.headers.add(name, value)
-    for name, value in own:
+    for name, value in own_fields:
         response.headers[name] = value
     return response
 
 
-class _StreamResponse(web.StreamResponse):
+class _UpstreamResponse(web.StreamResponse):
     """A response without aiohttp's own ideas: no `Server`, no `Content-Type` that the upstream did not send."""
 
     async def _prepare_headers(self) -> None:
-        span_request = set(self.headers)
+        original_names = set(self.headers)
         await super()._prepare_headers()
-        if "Content-Type" not in span_request:
+        if "Content-Type" not in original_names:
             self.headers.pop("Content-Type", None)
-        if "Server" not in span_request:
+        if "Server" not in original_names:
             self.headers.pop("Server", None)
         if "Date" not in self.headers:
             self.headers["Date"] = formatdate(usegmt=True)

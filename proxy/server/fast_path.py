@@ -16,10 +16,10 @@ An answer is repeated while nothing has become wrong with it:
 The `X-Request-Id` is made anew each time, and the request's own is no part of what is compared.
 
 Why a mistake here can't show one caller what belongs to another: no partition, listing or window is worked out here, so
-none can be worked out wrong. All that the gateway decides by is compared, credentials included (see `relevant_head`),
-and who sends another token has another digest: 128 bits of BLAKE2b under a key that only this process has. An answer is
-remembered only with the head that the same connection gave it to, alone, with nothing before or behind. No token is
-kept here; a connection keeps its latest head, and no longer than it is open.
+none can be worked out wrong. All that the gateway decides by is compared, credentials included (see
+`extract_relevant_head`), and who sends another token has another digest: 128 bits of BLAKE2b under a key that only this
+process has. An answer is remembered only with the head that the same connection gave it to, alone, with nothing before
+or behind. No token is kept here; a connection keeps its latest head, and no longer than it is open.
 
 What of a request's head has to be compared to know that two requests are answered alike from the store.
 
@@ -43,7 +43,7 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from proxy.core.freshness import head_valid_until
-from proxy.gateway.relevant_headers import BEARER, RELEVANT_FIELDS
+from proxy.gateway.relevant_headers import BEARER_PREFIX, RELEVANT_FIELDS
 from proxy.listing.lookup import ReplayTerms
 from proxy.observability.metrics import RequestRecorder
 from proxy.server.adapter import format_http_date
@@ -53,37 +53,37 @@ _HEAD_END: Final = b"\r\n\r\n"
 REPLAYED_METHODS: Final = (b"GET ", b"HEAD ")
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _MAX_LINES: Final = 100
-_BEARER: Final = BEARER.encode()
+_BEARER: Final = BEARER_PREFIX.encode()
 _REQUEST_ID_VALUE: Final = re.compile(rb"[ \t]*([A-Za-z0-9._:-]{1,128})[ \t]*").fullmatch
 # token, colon, visible ASCII, blanks (RFC 9110 §5.1, §5.5): stricter than the RFC, which lets old bytes pass.
 _IGNORED_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~]*").fullmatch
 
 
 # What to do with a field's line: a member of an enumeration would take longer to look up than all of the rest.
-_COUNTS, _FRAMES, _CONNECTION, _AUTHORIZATION, _REQUEST_ID = range(1, 6)
+_RELEVANT, _FRAMING, _CONNECTION, _AUTHORIZATION, _REQUEST_ID = range(1, 6)
 
 
-def _line_roles() -> dict[bytes, int]:
+def _make_line_roles() -> dict[bytes, int]:
     """Return what to do with a field, by its name in lower case and as most clients spell it."""
     framing = (
         *("content-length", "content-encoding", "transfer-encoding", "te", "trailer", "expect", "upgrade"),
         *("keep-alive", "proxy-connection", "http2-settings"),
     )
-    roles = dict.fromkeys(RELEVANT_FIELDS | {"host"}, _COUNTS) | dict.fromkeys(framing, _FRAMES)
+    roles = dict.fromkeys(RELEVANT_FIELDS | {"host"}, _RELEVANT) | dict.fromkeys(framing, _FRAMING)
     roles |= {"authorization": _AUTHORIZATION, "connection": _CONNECTION, "x-request-id": _REQUEST_ID}
-    spelt = {name.title(): role for name, role in roles.items()}
-    return {name.encode(): role for name, role in (roles | spelt).items()}
+    title_cased = {name.title(): role for name, role in roles.items()}
+    return {name.encode(): role for name, role in (roles | title_cased).items()}
 
 
-_ROLES: Final = _line_roles()
+_LINE_ROLES: Final = _make_line_roles()
 
 
-def is_single_head(received: bytes) -> bool:
-    """Whether *received* looks like one complete head of a request that changes nothing, and nothing behind it."""
-    return received.startswith(REPLAYED_METHODS) and received.find(_HEAD_END) == len(received) - len(_HEAD_END)
+def is_single_head(data: bytes) -> bool:
+    """Whether *data* looks like one complete head of a request that changes nothing, and nothing behind it."""
+    return data.startswith(REPLAYED_METHODS) and data.find(_HEAD_END) == len(data) - len(_HEAD_END)
 
 
-def relevant_head(head: bytes) -> tuple[bytes, bytes] | None:
+def extract_relevant_head(head: bytes) -> tuple[bytes, bytes] | None:
     """Return what of *head* counts, and the id that the request came with, empty for none.
 
     None where that can't be said at a glance.
@@ -94,12 +94,12 @@ def relevant_head(head: bytes) -> tuple[bytes, bytes] | None:
         return None
     if head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         return None
-    counting, request_id = [lines[0]], b""
+    relevant_lines, request_id = [lines[0]], b""
     for line in lines[1:-2]:
         name = line[: line.find(b":")]
-        role = _ROLES.get(name) or _ROLES.get(name.lower())
-        if role == _COUNTS:
-            counting.append(line)
+        role = _LINE_ROLES.get(name) or _LINE_ROLES.get(name.lower())
+        if role == _RELEVANT:
+            relevant_lines.append(line)
         elif role is None:
             if _IGNORED_LINE(line) is None:
                 return None
@@ -109,13 +109,13 @@ def relevant_head(head: bytes) -> tuple[bytes, bytes] | None:
                 return None  # not one that is echoed
             request_id = value[1]
         elif role == _AUTHORIZATION and line[len(name) + 1 :].lstrip(b" ").lower().startswith(_BEARER):
-            counting.append(line)
+            relevant_lines.append(line)
         elif role != _CONNECTION or line[len(name) + 1 :].strip(b" ").lower() != b"keep-alive":
             return None
-    return b"\r\n".join(counting), request_id
+    return b"\r\n".join(relevant_lines), request_id
 
 
-_OVERHEAD_BYTES: Final = 1000  # what an entry takes beside its head, twice, and its body
+_ENTRY_OVERHEAD_BYTES: Final = 1000  # what an entry takes beside its head, twice, and its body
 
 
 class HeadDigest(NamedTuple):
@@ -126,95 +126,105 @@ class HeadDigest(NamedTuple):
 
 
 class ReplayEntry:
-    """An answer to give again from *since* on, epoch seconds, as far as *terms*, in one *epoch*.
+    """An answer to give again from *valid_from* on, epoch seconds, as far as *terms*, in one *epoch*.
 
-    *head* is as it reads until *steady_until*; it ends before the request id. *recorder* counts who got the answer.
+    *head* is as it reads until *head_expires_at*; it ends before the request id. *recorder* counts who got the answer.
     """
 
-    __slots__ = ("_template", "body", "epoch", "head", "recorder", "since", "steady_until", "terms", "until")
+    __slots__ = (
+        "_template",
+        "body",
+        "epoch",
+        "head",
+        "head_expires_at",
+        "recorder",
+        "terms",
+        "valid_from",
+        "valid_until",
+    )
 
     def __init__(
-        self, head: bytes, body: bytes, terms: ReplayTerms, *, since: float, epoch: int, recorder: RequestRecorder
+        self, head: bytes, body: bytes, terms: ReplayTerms, *, valid_from: float, epoch: int, recorder: RequestRecorder
     ) -> None:
         self._template = make_head_template(head)
         self.body = body
-        self.since = since
+        self.valid_from = valid_from
         self.terms = terms
-        self.until = terms.until
+        self.valid_until = terms.until
         self.epoch = epoch
         self.recorder = recorder
-        self.update_head(since)
+        self.update_head(valid_from)
 
     def update_head(self, now: float) -> None:
         """Let *head* say what is true at *now*."""
         age_s, ttl_s = max(0.0, now - self.terms.fetched_at), self.terms.fresh_until - now
-        said = {b"age": int(age_s), b"left": int(ttl_s), b"date": format_http_date(int(now)).encode()}
-        self.head = self._template % said
-        self.steady_until = head_valid_until(age_s=age_s, ttl_s=ttl_s, now=now)
+        values = {b"age": int(age_s), b"left": int(ttl_s), b"date": format_http_date(int(now)).encode()}
+        self.head = self._template % values
+        self.head_expires_at = head_valid_until(age_s=age_s, ttl_s=ttl_s, now=now)
 
     @property
     def size_bytes(self) -> int:
         """About what the entry takes; a body that is also kept elsewhere counts all the same."""
-        return 2 * len(self._template) + len(self.body) + self.terms.size_bytes + _OVERHEAD_BYTES
+        return 2 * len(self._template) + len(self.body) + self.terms.size_bytes + _ENTRY_OVERHEAD_BYTES
 
 
-class ReplayPeer:
+class HeadDigester:
     """One connection as the memory sees it: its origin, which every digest begins with, and its latest head.
 
     The head is kept to be compared with the next, which costs less than a digest does, above all with a long token.
     """
 
-    __slots__ = ("_begun", "_counting", "_digest", "_head", "_known")
+    __slots__ = ("_base_hash", "_last_digest", "_last_head", "_last_head_digest", "_last_relevant_head")
 
     def __init__(self, key: bytes, origin: str) -> None:
-        self._begun = hashlib.blake2b(origin.encode() + b"\n", digest_size=16, key=key)
-        self._head = self._counting = self._digest = b""
-        self._known: HeadDigest | None = None
+        self._base_hash = hashlib.blake2b(origin.encode() + b"\n", digest_size=16, key=key)
+        self._last_head = self._last_relevant_head = self._last_digest = b""
+        self._last_head_digest: HeadDigest | None = None
 
     def digest_head(self, head: bytes) -> HeadDigest | None:
         """Return what *head*, sent by this peer, is compared by; None if it has to go to the parser."""
-        if head == self._head:
-            return self._known
-        found = relevant_head(head)
+        if head == self._last_head:
+            return self._last_head_digest
+        found = extract_relevant_head(head)
         if found is None:
             return None
-        counting, request_id = found
-        if counting != self._counting:
-            state = self._begun.copy()
-            state.update(counting)
-            self._counting, self._digest = counting, state.digest()
-        known = self._known = HeadDigest(self._digest, request_id)
-        self._head = head
+        relevant, request_id = found
+        if relevant != self._last_relevant_head:
+            state = self._base_hash.copy()
+            state.update(relevant)
+            self._last_relevant_head, self._last_digest = relevant, state.digest()
+        known = self._last_head_digest = HeadDigest(self._last_digest, request_id)
+        self._last_head = head
         return known
 
     def forget(self) -> None:
         """Keep nothing of what was sent."""
-        self._head = self._counting = self._digest = b""
-        self._known = None
+        self._last_head = self._last_relevant_head = self._last_digest = b""
+        self._last_head_digest = None
 
 
 class ReplayCache:
     """The answers that may be repeated: at most *max_bytes* of them; those that are repeated for long go last.
 
-    *epoch* gives a number that changes with every invalidation, None while none can be heard of. *clock* gives epoch
-    seconds; should it step back, nothing from the future is given.
+    *current_epoch* gives a number that changes with every invalidation, None while none can be heard of. *clock* gives
+    epoch seconds; should it step back, nothing from the future is given.
     """
 
     def __init__(
         self,
         *,
         max_bytes: int,
-        epoch: Callable[[], int | None],
+        current_epoch: Callable[[], int | None],
         clock: Callable[[], float],
     ) -> None:
         self._lru: SegmentedLRU[bytes] = SegmentedLRU(max_bytes)
-        self.epoch = epoch
+        self.current_epoch = current_epoch
         self._clock = clock
-        self._key = secrets.token_bytes(32)
+        self._digest_key = secrets.token_bytes(32)
         self._entries: dict[bytes, ReplayEntry] = {}
-        self._open = True
-        self._run = secrets.token_hex(8).encode()
-        self._ids = count(1)
+        self._is_open = True
+        self._id_prefix = secrets.token_hex(8).encode()
+        self._id_counter = count(1)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -224,9 +234,9 @@ class ReplayCache:
         """About how many bytes are taken."""
         return self._lru.stored_bytes
 
-    def peer(self, address: str, *, tls: bool) -> ReplayPeer:
+    def make_digester(self, address: str, *, tls: bool) -> HeadDigester:
         """Return what begins the digests of a connection from *address*."""
-        return ReplayPeer(self._key, f"{address} {tls}")
+        return HeadDigester(self._digest_key, f"{address} {tls}")
 
     def find(self, head_digest: HeadDigest) -> ReplayEntry | None:
         """Return the answer to give, now, to who sent a head that is *head_digest*."""
@@ -234,18 +244,18 @@ class ReplayCache:
         if found is None:
             return None
         now = self._clock()
-        if not found.since <= now < found.until or found.epoch != self.epoch():
+        if not found.valid_from <= now < found.valid_until or found.epoch != self.current_epoch():
             return None
-        if now >= found.steady_until:
+        if now >= found.head_expires_at:
             # Once in a second is enough to know what is in use.
             found.update_head(now)
             found.terms.on_use()
             self._lru.use(head_digest.digest)
         return found
 
-    def new_id(self) -> bytes:
+    def generate_request_id(self) -> bytes:
         """Return an id that no request had."""
-        return b"%b%016x" % (self._run, next(self._ids))
+        return b"%b%016x" % (self._id_prefix, next(self._id_counter))
 
     def put(
         self,
@@ -259,24 +269,24 @@ class ReplayCache:
     ) -> None:
         """Give the answer, *head* and *body*, to whoever sends the same, as far as *terms*.
 
-        *epoch* is from before anything was looked up for it. *recorder* counts who gets the answer.
+        *current_epoch* is from before anything was looked up for it. *recorder* counts who gets the answer.
         """
-        if not self._open or epoch is None:
+        if not self._is_open or epoch is None:
             return
-        kept = ReplayEntry(head, body, terms, since=self._clock(), epoch=epoch, recorder=recorder)
-        self._entries[head_digest.digest] = kept
-        for forgotten in self._lru.add(head_digest.digest, kept.size_bytes):
-            self._entries.pop(forgotten, None)
+        entry = ReplayEntry(head, body, terms, valid_from=self._clock(), epoch=epoch, recorder=recorder)
+        self._entries[head_digest.digest] = entry
+        for evicted in self._lru.add(head_digest.digest, entry.size_bytes):
+            self._entries.pop(evicted, None)
 
     def close(self) -> None:
         """Forget everything, and remember nothing more."""
-        self._open = False
+        self._is_open = False
         self._entries.clear()
         self._lru = SegmentedLRU(0)
 
 
 # The parts of our own heads that change with the second, each behind what tells it from all else.
-_SECONDS: Final = re.compile(
+_TIME_VALUES: Final = re.compile(
     rb"(?:(\r\nCache-Control: private, max-age=)|(\r\nAge: )|(\r\nCache-Status: ims-proxy; hit; ttl=))-?\d+(?=\r\n)"
     rb"|(\r\nDate: )[^\r]*"
 )
@@ -285,10 +295,10 @@ _SECONDS: Final = re.compile(
 def make_head_template(head: bytes) -> bytes:
     """Return *head*, of a page from the store, as a template that lacks its seconds and its date."""
 
-    def opened(found: re.Match[bytes]) -> bytes:
+    def insert_placeholder(found: re.Match[bytes]) -> bytes:
         left, age, ttl, date = found.groups()
         if date is not None:
             return date + b"%(date)b"
         return (age + b"%(age)d") if age is not None else ((left or ttl) + b"%(left)d")
 
-    return _SECONDS.sub(opened, head.replace(b"%", b"%%"))
+    return _TIME_VALUES.sub(insert_placeholder, head.replace(b"%", b"%%"))

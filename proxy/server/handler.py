@@ -17,15 +17,15 @@ from proxy.listing.lookup import ReplayTerms
 from proxy.observability.logging import Telemetry
 from proxy.server import adapter
 from proxy.server.adapter import WrittenResponse
-from proxy.server.connection import FIELD_BYTES, TARGET_BYTES, Connection, Server
+from proxy.server.connection import MAX_FIELD_BYTES, MAX_TARGET_BYTES, Connection, Server
 from proxy.server.fast_path import ReplayCache
 
-_KEEP_ALIVE_S: Final = 75.0
+_KEEP_ALIVE_TIMEOUT_S: Final = 75.0
 _CLIENT_CLOSED_REQUEST: Final = 499  # the caller went away
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_LABELED_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class RequestHandler:
+class ClientRequestHandler:
     """Answers callers: translates, times, counts, and nothing more."""
 
     def __init__(
@@ -41,32 +41,38 @@ class RequestHandler:
         self._replay_cache = replay_cache
         self._clock = clock
 
-    def make_server(self, *, most: int) -> Server:
-        """Return the server for a listener, which has *most* connections at once."""
+    def make_server(self, *, max_connections: int) -> Server:
+        """Return the server for a listener, which has *max_connections* connections at once."""
         settings: dict[str, Any] = {
             "access_log": None,
-            "keepalive_timeout": _KEEP_ALIVE_S,
-            "max_line_size": TARGET_BYTES,
-            "max_field_size": FIELD_BYTES,
+            "keepalive_timeout": _KEEP_ALIVE_TIMEOUT_S,
+            "max_line_size": MAX_TARGET_BYTES,
+            "max_field_size": MAX_FIELD_BYTES,
             "auto_decompress": False,  # a body goes up as it came
         }
-        return Server(self.handle, self._replay_cache, max_connections=most, unread=self._record_unreadable, **settings)
+        return Server(
+            self.handle_request,
+            self._replay_cache,
+            max_connections=max_connections,
+            on_unreadable=self._record_unreadable,
+            **settings,
+        )
 
-    async def handle(self, request: BaseRequest) -> web.StreamResponse:
+    async def handle_request(self, request: BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         started = self._clock()
-        request_id = adapter.request_id(request)
-        label, cache_status, status = classify_path(request.raw_path.partition("?")[0]).value, "error", 500
+        request_id = adapter.choose_request_id(request)
+        route_label, cache_status, status = classify_path(request.raw_path.partition("?")[0]).value, "error", 500
         try:
-            asked = adapter.to_request(request, request_id=request_id)
-            label = classify_path(asked.path).value  # an absolute target counts as its path
-            async with self._gateway.answer(asked, adapter.client_connection(request)) as answer:
+            translated = adapter.to_request(request, request_id=request_id)
+            route_label = classify_path(translated.path).value  # an absolute target counts as its path
+            async with self._gateway.answer(translated, adapter.to_client_connection(request)) as answer:
                 cache_status = answer.cache_status.label
-                response = await adapter.respond(
-                    request, answer, request_id=request_id, last=_must_close_after(request)
+                response = await adapter.send_response(
+                    request, answer, request_id=request_id, close_after=_must_close_after(request)
                 )
                 if answer.replay_terms and isinstance(response, WrittenResponse):
-                    self._store_replay(request, response, label, answer.replay_terms)
+                    self._store_replay(request, response, route_label, answer.replay_terms)
             status = response.status
         except ProxyError as error:
             status = error.status
@@ -76,15 +82,15 @@ class RequestHandler:
             raise
         finally:
             self._telemetry.record_request(
-                method=request.method if request.method in _METHODS else "other",
-                route=label,
+                method=request.method if request.method in _LABELED_METHODS else "other",
+                route=route_label,
                 status=status,
                 cache_status=cache_status,
                 elapsed_s=self._clock() - started,
                 request_id=request_id,
             )
         if response.keep_alive and isinstance(request.protocol, Connection):
-            request.protocol.note_answered()
+            request.protocol.record_answered()
         elif adapter.withholds_body(request):
             request.protocol.force_close()  # aiohttp would wait for a body that never comes
         return response
@@ -100,18 +106,22 @@ class RequestHandler:
             request_id=request_id,
         )
 
-    def _store_replay(self, request: BaseRequest, sent: WrittenResponse, label: str, terms: ReplayTerms) -> None:
-        """Remember what was *sent*, if *request* may be told from the bytes that it came in."""
+    def _store_replay(
+        self, request: BaseRequest, response: WrittenResponse, route_label: str, terms: ReplayTerms
+    ) -> None:
+        """Remember what was *response*, if *request* may be told from the bytes that it came in."""
         connection = request.protocol
-        if self._replay_cache is None or not isinstance(connection, Connection) or connection.forwarded is None:
+        if self._replay_cache is None or not isinstance(connection, Connection) or connection.pending_head is None:
             return
-        if request.version != HttpVersion11 or not sent.keep_alive:
+        if request.version != HttpVersion11 or not response.keep_alive:
             return  # the next such request comes on another connection
-        seen = self._telemetry.request_recorder(
-            method=request.method, route=label, status=sent.status, cache_status="hit"
+        recorder = self._telemetry.request_recorder(
+            method=request.method, route=route_label, status=response.status, cache_status="hit"
         )
-        known, epoch = connection.forwarded
-        self._replay_cache.put(known, terms, epoch=epoch, head=sent.head, body=sent.body, recorder=seen)
+        head_digest, epoch = connection.pending_head
+        self._replay_cache.put(
+            head_digest, terms, epoch=epoch, head=response.head, body=response.body, recorder=recorder
+        )
 
     async def _send_error(self, request: BaseRequest, error: ProxyError, *, request_id: str) -> web.StreamResponse:
         if request.writer.output_size:
@@ -120,7 +130,7 @@ class RequestHandler:
                 request.transport.abort()
             raise error
         return await adapter.send_error(
-            request, error, request_id=request_id, last=_must_close_after(request) or error.closes_connection
+            request, error, request_id=request_id, close_after=_must_close_after(request) or error.closes_connection
         )
 
 
@@ -131,5 +141,5 @@ def _must_close_after(request: BaseRequest) -> bool:
     caller's, who shares a connection with this one further down, it would carry what this caller wrote.
     """
     connection = request.protocol
-    ending = isinstance(connection, Connection) and connection.is_last_answer
-    return ending or "Transfer-Encoding" in request.headers or adapter.withholds_body(request)
+    is_ending = isinstance(connection, Connection) and connection.is_last_answer
+    return is_ending or "Transfer-Encoding" in request.headers or adapter.withholds_body(request)

@@ -60,7 +60,7 @@ class Acknowledgements:
         self._names.add(name)
         self._more.set()
 
-    async def are_complete(self, names: AbstractSet[str], *, count: int) -> None:
+    async def wait_for_all(self, names: AbstractSet[str], *, count: int) -> None:
         """Return when all of *names* have, and *count* in all."""
         while not (names <= self._names and len(self._names) >= count):
             self._more.clear()
@@ -200,7 +200,7 @@ class InvalidationBus:
             expected = parse_replica_names(counted) | (self._seen.keys() - self._departed)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._trust_s):
-                    await acknowledged.are_complete(expected, count=listening)
+                    await acknowledged.wait_for_all(expected, count=listening)
         finally:
             del self._acknowledged[message]
 

@@ -46,7 +46,9 @@ class ImageIndex:
         return self._positions.get(image_id, ())
 
     def add(self, span: Span, as_good: Callable[[str], Span | None]) -> None:
-        """Note that the images of *span* stand in it. *as_good* gives the span kept after a marker, if it is as good."""
+        """Note that the images of *span* stand in it. *as_good* gives the span kept after a marker, if it is as
+        good.
+        """
         if self._positions.keys().isdisjoint(
             span.ids
         ):  # as almost always: a tenth of the time that a look at each takes

@@ -59,7 +59,7 @@ class Generations:
             self._known.clear()
         self._known.update(key.tags)
 
-    def are_current(self, tags: Iterable[str]) -> None:
+    def forget_invalidation(self, tags: Iterable[str]) -> None:
         """Know the generations of *tags* no more: this replica saw a write, and has yet to tell Redis of it."""
         self.news += 1
         self._known.difference_update(tags)
@@ -70,7 +70,7 @@ class Generations:
         1. A draws one. 2. C fetches under it. 3. B draws another, tells it, and its write is answered. 4. A's news come
         late: to take over what they say would make C believe what it fetched before B's write.
         """
-        self.are_current(tags)
+        self.forget_invalidation(tags)
         self._near.forget_generations(tags)
 
     def forget_all(self) -> None:
@@ -273,7 +273,7 @@ class TieredStore:
         no other was lately seen. Redis is told as soon as it can be, and before it is asked again.
         """
         await self._near.invalidate(tags, pending_s=pending_s, now=now)
-        self._generations.are_current(tags)
+        self._generations.forget_invalidation(tags)
         pending = PendingChanges(now + pending_s, pending_s) if pending_s else PendingChanges()
         await self._outbox.add(tags, pending=pending, wait_s=0.0 if self._is_lone_in_outage() else self._near_ttl_s)
 

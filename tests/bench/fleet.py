@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.throttle import ThrottlePolicy
 from tests.bench.load import OURS
@@ -75,14 +75,14 @@ _HEAD = (
 
 async def _cost(name: str, trace: Sequence[Crawl], images: Catalogue, home: Path) -> Cost:
     """Return what *trace* costs through what is called *name*, without throttling and, begun anew, with it."""
-    calm, _, _ = await _run(name, trace, Lookalike(images, TOKENS), home / "calm")
+    calm, _, _ = await _run(name, trace, ImsLookalike(images, TOKENS), home / "calm")
     _, refused, calls_refused = await _run(
-        name, trace, Lookalike(images, TOKENS, throttle=THROTTLE), home / "throttled"
+        name, trace, ImsLookalike(images, TOKENS, throttle=THROTTLE), home / "throttled"
     )
     return Cost(name, calm, refused, calls_refused)
 
 
-async def _run(name: str, trace: Sequence[Crawl], upstream: Lookalike, home: Path) -> tuple[Figures, int, int]:
+async def _run(name: str, trace: Sequence[Crawl], upstream: ImsLookalike, home: Path) -> tuple[Figures, int, int]:
     """Return what *trace* came to, how many 429s its callers got, and how many the upstream gave."""
     await asyncio.to_thread(home.mkdir)
     async with upstream:

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from proxy.config.loading import load
-from proxy.runtime.app import running
+from proxy.runtime.app import run_proxy
 from tests.bench.servers import upstream
 from tests.harness.processes import LOOPBACK
 from tests.harness.redis import RedisServer
@@ -66,7 +66,7 @@ async def main(upstream_port: int, redis_url: str | None) -> None:
     assert client.stdin is not None
     assert client.stdout is not None
     longest: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-    async with running(settings) as proxy, running(settings) as replica:
+    async with run_proxy(settings) as proxy, run_proxy(settings) as replica:
         gc.collect()
         gc.freeze()  # as `ims-proxy serve` does
         for number in range(_ROUNDS):

@@ -18,7 +18,7 @@ from proxy import __file__ as package
 from proxy.core.cache_key import CacheKey
 from proxy.core.partition import Partition
 from proxy.core.span import LIST_START
-from proxy.demo.seed import GOLD, images
+from proxy.demo.seed import GOLD_PROJECT, generate_images
 from proxy.listing.response_parser import ParsedList, parse_list
 from proxy.storage.memory import MemoryStore
 from tests.bench import load
@@ -117,7 +117,7 @@ def stored(bench: Bench) -> Taken:
     count = 10_000 if bench.quick else 100_000
     key = CacheKey(Partition("token", "0" * 32), "", "/v2/images", "visibility=public")
     store = MemoryStore(1 << 30)
-    rendered = [image.rendered for image in images(1000, owners=(GOLD,))]
+    rendered = [image.json_bytes for image in generate_images(1000, owners=(GOLD_PROJECT,))]
     tracemalloc.start()
     received, after = 0, LIST_START
     for first in range(0, count, 1000):

@@ -16,7 +16,7 @@ from collections import Counter
 import uvloop
 
 from proxy.config.loading import load
-from proxy.runtime.app import running
+from proxy.runtime.app import run_proxy
 from tests.bench.load import TOKEN
 from tests.harness.processes import LOOPBACK
 
@@ -44,7 +44,7 @@ async def main(upstream: str) -> None:
         ("admin", "listen"): at,
         ("log", "level"): "error",
     }
-    async with running(load(None, {}, flags).settings) as proxy:
+    async with run_proxy(load(None, {}, flags).settings) as proxy:
         port = int(proxy.url.rpartition(":")[2])
         await asked(port)
         profile = cProfile.Profile()

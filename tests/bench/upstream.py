@@ -14,7 +14,7 @@ from typing import cast
 import orjson
 import uvloop
 
-from proxy.demo.seed import GOLD, images
+from proxy.demo.seed import GOLD_PROJECT, generate_images
 
 _LIMIT = re.compile(rb"[?&]limit=(\d+)")
 _FILE = re.compile(rb"/v2/images/(\d+)/file")
@@ -24,7 +24,7 @@ _MOST = 1000
 
 @cache
 def _image_bytes() -> tuple[tuple[str, bytes], ...]:
-    return tuple((image.id, image.rendered) for image in images(_MOST, owners=(GOLD,)))
+    return tuple((image.id, image.json_bytes) for image in generate_images(_MOST, owners=(GOLD_PROJECT,)))
 
 
 @cache

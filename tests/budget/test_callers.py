@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from proxy.demo.app import Call, Lookalike
-from proxy.demo.seed import TOKENS, demo_catalogue
+from proxy.demo.app import ImsLookalike, RecordedCall
+from proxy.demo.seed import TOKENS, make_demo_catalogue
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, BETA, Answer, Proxy, a_proxy
 
@@ -17,9 +17,9 @@ LIST = "/v2/images?limit=5"
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Lookalike]:
+async def upstream() -> AsyncIterator[ImsLookalike]:
     """The look-alike of IMS."""
-    async with Lookalike(demo_catalogue(60), TOKENS) as lookalike:
+    async with ImsLookalike(make_demo_catalogue(60), TOKENS) as lookalike:
         yield lookalike
 
 
@@ -31,7 +31,7 @@ def refusal(answer: Answer) -> tuple[int, str, bool]:
     return answer.status, told["error_code"], int(answer.fields["Retry-After"]) >= 1
 
 
-async def test_a_caller_has_so_many_requests_in_a_period_hits_included(upstream: Lookalike) -> None:
+async def test_a_caller_has_so_many_requests_in_a_period_hits_included(upstream: ImsLookalike) -> None:
     """The fourth of three is refused, though it would have been a hit; another caller notices nothing."""
     async with a_proxy(upstream.base_url, clients={"calls": 3, "per_s": 600}) as proxy:
         assert [(await proxy.client.ask(LIST)).status for _ in range(3)] == [200] * 3
@@ -42,15 +42,15 @@ async def test_a_caller_has_so_many_requests_in_a_period_hits_included(upstream:
     assert len(upstream.calls) == 2
 
 
-async def test_a_caller_and_all_of_them_have_so_many_requests_at_once(upstream: Lookalike) -> None:
+async def test_a_caller_and_all_of_them_have_so_many_requests_at_once(upstream: ImsLookalike) -> None:
     """Beyond its own two a caller gets 429, beyond three for all of them anyone gets 503, and afterwards nobody."""
     gate = asyncio.Event()
 
-    async def held(_: Call) -> web.StreamResponse | None:
+    async def held(_: RecordedCall) -> web.StreamResponse | None:
         await gate.wait()
         return None
 
-    upstream.script = held
+    upstream.response_hook = held
     async with a_proxy(
         upstream.base_url, clients={"max_concurrent": 2}, server={"max_concurrent": 3}, budget={"max_wait_s": 20}
     ) as proxy:
@@ -72,7 +72,7 @@ async def test_a_caller_and_all_of_them_have_so_many_requests_at_once(upstream: 
         assert (await proxy.client.ask(f"{LIST}&name=3")).status == 200
 
 
-async def test_who_can_not_be_served_in_time_is_told_at_once_and_a_write_is_served(upstream: Lookalike) -> None:
+async def test_who_can_not_be_served_in_time_is_told_at_once_and_a_write_is_served(upstream: ImsLookalike) -> None:
     """With the budget spent a new list gets 429 with the time of the next call; a write finds the one left for it."""
     async with a_proxy(upstream.base_url, budget={"calls": 20, "per_s": 600, "max_wait_s": 5}) as proxy:
         answers = [await proxy.client.ask(f"{LIST}&name={number}") for number in range(20)]
@@ -91,7 +91,7 @@ async def low(proxy: Proxy) -> None:
         await proxy.client.ask(f"/v2/images?limit=1&name={number}", token=ALPHA)
 
 
-async def test_as_the_budget_runs_low_lifetimes_stretch_and_it_is_seen(upstream: Lookalike) -> None:
+async def test_as_the_budget_runs_low_lifetimes_stretch_and_it_is_seen(upstream: ImsLookalike) -> None:
     """A list gone stale is given for `thrift` instead of fetched: in `Cache-Status`, the metrics and `/stats`."""
     cache = {"ttl_s": 0.001, "transient_ttl_s": 0.001, "stale_while_revalidate_s": 600}
     async with a_proxy(upstream.base_url, cache=cache, budget={"calls": 20, "per_s": 600}) as proxy:
@@ -108,7 +108,7 @@ async def test_as_the_budget_runs_low_lifetimes_stretch_and_it_is_seen(upstream:
         assert budget["thrift"]["revalidate"] == 1
 
 
-async def test_as_the_budget_runs_low_nothing_is_read_ahead(upstream: Lookalike) -> None:
+async def test_as_the_budget_runs_low_nothing_is_read_ahead(upstream: ImsLookalike) -> None:
     """A caller who pages on is served from what there is, and the next span is not fetched before it is asked for."""
     async with a_proxy(upstream.base_url, cache={"readahead": True}, budget={"calls": 20, "per_s": 600}) as proxy:
         first = await proxy.client.ask("/v2/images?limit=20&sort_dir=asc")

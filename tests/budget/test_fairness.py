@@ -9,7 +9,7 @@ import orjson
 from yarl import URL
 
 from proxy.config.model import CacheSection, Settings
-from proxy.demo.app import Call
+from proxy.demo.app import RecordedCall
 from tests.budget.upstreams import budgeted, upstream
 from tests.conftest import Say
 from tests.fleet import trace
@@ -62,7 +62,7 @@ async def test_a_crawler_does_not_starve_the_others(say: Say) -> None:
                 waiting = orjson.loads(await answer.read())["budget"]["waiting"]
             return bool(waiting == QUEUED - asked[CRAWLER] + len(going_on - {under_way}))
 
-        async def script(call: Call) -> None:
+        async def script(call: RecordedCall) -> None:
             token = call.headers["X-Auth-Token"]
             asked[token] += 1
             await until(lambda: all_wait(token))
@@ -72,7 +72,7 @@ async def test_a_crawler_does_not_starve_the_others(say: Say) -> None:
             going_on.discard(token)
             return pages
 
-        lookalike.script = script
+        lookalike.response_hook = script
         queued = (f"limit=10&name={number}" for number in range(QUEUED))
         crawls = [asyncio.create_task(crawl(client, proxy.url, CRAWLER, query)) for query in queued]
         await until(lambda: asked[CRAWLER] > 0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.demo.throttle import ThrottlePolicy
-from proxy.runtime.app import Running
+from proxy.runtime.app import RunningProxy
 from tests.budget.upstreams import budgeted, provoked, upstream
 from tests.conftest import Say
 from tests.fleet import trace
@@ -17,7 +17,7 @@ A_SECOND = ThrottlePolicy(limit=20, window_s=1)  # for each project, and 429 bey
 A_HANDFUL = 10  # for five projects, each of which learns its own
 
 
-async def traced(lookalike: Lookalike, proxies: list[Running]) -> trace.Figures:
+async def traced(lookalike: ImsLookalike, proxies: list[RunningProxy]) -> trace.Figures:
     """Run the fleet trace."""
     return await trace.run(
         trace.crawls(),

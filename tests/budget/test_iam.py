@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.demo.filters import Caller
-from proxy.demo.seed import ALPHA, demo_catalogue
+from proxy.demo.seed import ALPHA_PROJECT, make_demo_catalogue
 from tests.harness.iam import IamLookalike, of_project
 from tests.web.conftest import a_proxy
 
@@ -18,20 +18,22 @@ LIST = "/v2/images?limit=5"
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Lookalike]:
+async def upstream() -> AsyncIterator[ImsLookalike]:
     """The look-alike of IMS, which knows all tokens as one project's."""
-    async with Lookalike(demo_catalogue(30), {token: Caller("u", ALPHA) for token in TOKENS}) as lookalike:
+    async with ImsLookalike(
+        make_demo_catalogue(30), {token: Caller("u", ALPHA_PROJECT) for token in TOKENS}
+    ) as lookalike:
         yield lookalike
 
 
 @pytest.fixture
 async def iam() -> AsyncIterator[IamLookalike]:
     """The look-alike of IAM, which does so too."""
-    async with IamLookalike({token: of_project(ALPHA) for token in TOKENS}) as lookalike:
+    async with IamLookalike({token: of_project(ALPHA_PROJECT) for token in TOKENS}) as lookalike:
         yield lookalike
 
 
-async def test_verdicts_count_towards_the_one_budget_for_all(upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_verdicts_count_towards_the_one_budget_for_all(upstream: ImsLookalike, iam: IamLookalike) -> None:
     """With five calls for everything, lists and verdicts together are five, however many tokens come."""
     identity = {"mode": "project", "iam_url": iam.url}
     budget = {"calls": 5, "per_s": 600, "scope": "upstream", "max_wait_s": 10}
@@ -43,7 +45,7 @@ async def test_verdicts_count_towards_the_one_budget_for_all(upstream: Lookalike
     assert {answer.status for answer in answers} <= {200, 429}
 
 
-async def test_beside_budgets_of_partitions_iam_has_one_of_its_own(upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_beside_budgets_of_partitions_iam_has_one_of_its_own(upstream: ImsLookalike, iam: IamLookalike) -> None:
     """A flood of tokens takes IAM's calls and no more; whose verdict can't be had in time goes through, uncached."""
     identity = {"mode": "project", "iam_url": iam.url}
     budget = {"calls": 3, "per_s": 600, "max_wait_s": 10}
@@ -55,7 +57,7 @@ async def test_beside_budgets_of_partitions_iam_has_one_of_its_own(upstream: Loo
     assert sum("detail=token-unverified" in answer.cache_status for answer in answers) == len(TOKENS) - 3
 
 
-async def test_an_iam_that_says_too_many_is_left_alone(upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_an_iam_that_says_too_many_is_left_alone(upstream: ImsLookalike, iam: IamLookalike) -> None:
     """After its 429 the next tokens don't ask; the image API's own calls are not held up by that."""
     iam.failing = 429
     async with a_proxy(

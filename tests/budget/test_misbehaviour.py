@@ -11,14 +11,14 @@ import aiohttp
 from aiohttp import web
 
 from proxy.config.model import CacheSection
-from proxy.demo.app import Call, Lookalike
-from proxy.runtime.app import Running
+from proxy.demo.app import ImsLookalike, RecordedCall
+from proxy.runtime.app import RunningProxy
 from tests.budget.upstreams import budgeted, upstream
 from tests.conftest import Say
 from tests.fleet import trace
 from tests.fleet.replicas import replicas, settings
 
-Behaviour = Callable[[Call], Awaitable[web.StreamResponse | None]]
+Behaviour = Callable[[RecordedCall], Awaitable[web.StreamResponse | None]]
 Statuses = dict[int, int]
 
 HUNG_S: Final = 60.0
@@ -26,28 +26,28 @@ MOST_WAIT_S: Final = 3.0
 LIMIT_S: Final = 1.5  # for an answer: one that does not hang takes a tenth of it, where the machine goes on
 
 
-async def _hang(_: Call) -> None:
+async def _hang(_: RecordedCall) -> None:
     await asyncio.sleep(HUNG_S)
 
 
-async def _reset(call: Call) -> None:
-    call.hang_up()
+async def _reset(call: RecordedCall) -> None:
+    call.abort_connection()
     await asyncio.sleep(1)
 
 
-async def _slow(_: Call) -> None:
+async def _slow(_: RecordedCall) -> None:
     await asyncio.sleep(0.1)
 
 
-async def _truncated(call: Call) -> web.StreamResponse:
+async def _truncated(call: RecordedCall) -> web.StreamResponse:
     assert call.transport is not None
     call.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nContent-Type: application/json\r\n\r\n{")
-    call.hang_up()
+    call.abort_connection()
     return web.Response()
 
 
 def _saying(status: int) -> Behaviour:
-    async def said(_: Call) -> web.StreamResponse:
+    async def said(_: RecordedCall) -> web.StreamResponse:
         return web.Response(status=status, headers={"Retry-After": "1"} if status == 429 else {})
 
     return said
@@ -101,13 +101,13 @@ async def observed(behaviour: Behaviour) -> Seen:
             return await seen_through(proxy, lookalike, behaviour)
 
 
-async def seen_through(proxy: Running, lookalike: Lookalike, behaviour: Behaviour) -> Seen:
+async def seen_through(proxy: RunningProxy, lookalike: ImsLookalike, behaviour: Behaviour) -> Seen:
     """Return what twelve callers at a time see through *proxy* while *lookalike* has that *behaviour*."""
     token = next(iter(trace.TOKENS))
     slowest_s = 0.0
     count = 0
 
-    async def third(call: Call) -> web.StreamResponse | None:
+    async def third(call: RecordedCall) -> web.StreamResponse | None:
         nonlocal count
         count += 1
         return None if count % 3 else await behaviour(call)
@@ -132,10 +132,10 @@ async def seen_through(proxy: Running, lookalike: Lookalike, behaviour: Behaviou
             while set(await asked(known)) != {200}:
                 pass  # on a busy machine not every list comes within the short limits at once
             slowest_s = 0.0
-        lookalike.script = third
+        lookalike.response_hook = third
         partly = await asked([f"third-{number}" for number in range(12)])
         await asyncio.sleep(0.4)
-        lookalike.script = behaviour
+        lookalike.response_hook = behaviour
         stale = await asked(known)
         every = await asked([f"every-{number}" for number in range(12)])
     return Seen(stale, partly, every, slowest_s)

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.budget.upstreams import budgeted, upstream
 from tests.budget.windows import most_in_a_window
 from tests.conftest import Say
@@ -31,13 +31,13 @@ WITHIN_S = 60.0
 class Pressure:
     """Callers that ask for ever new lists, in turn at each of several replicas; when each call arrived upstream."""
 
-    def __init__(self, lookalike: Lookalike, urls: Sequence[str]) -> None:
+    def __init__(self, lookalike: ImsLookalike, urls: Sequence[str]) -> None:
         self.urls = urls
         self.arrivals: list[float] = []
         self.statuses: list[int] = []
-        lookalike.script = self._log
+        lookalike.response_hook = self._log
 
-    async def _log(self, _: Call) -> None:
+    async def _log(self, _: RecordedCall) -> None:
         self.arrivals.append(time.monotonic())
 
     def since(self, moment: float) -> int:

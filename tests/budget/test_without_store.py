@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 
 from proxy.config.model import Settings
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.demo.throttle import ThrottlePolicy
 from tests.budget.upstreams import budgeted, upstream
 from tests.budget.windows import most_in_a_window
@@ -77,7 +77,7 @@ class Asking:
     statuses: list[int] = field(default_factory=list)
     names: Any = field(default_factory=count)
 
-    async def logged(self, call: Call) -> None:
+    async def logged(self, call: RecordedCall) -> None:
         """Log a call."""
         self.arrivals.append(time.monotonic())
 
@@ -103,13 +103,13 @@ class Asking:
 
 
 @asynccontextmanager
-async def asking(lookalike: Lookalike, proxies: Sequence[Any]) -> AsyncIterator[Asking]:
+async def asking(lookalike: ImsLookalike, proxies: Sequence[Any]) -> AsyncIterator[Asking]:
     """Give who asks *proxies*, once each of these knows of all."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client, asyncio.timeout(WITHIN_S):
         for proxy in proxies:
             await holds(partial(_knows, client, proxy, len(proxies)))
         made = Asking(client, [proxy.url for proxy in proxies])
-        lookalike.script = made.logged
+        lookalike.response_hook = made.logged
         yield made
 
 

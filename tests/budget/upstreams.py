@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import cache
 
 from proxy.config.model import BudgetSection, Settings
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.image import Image
 from proxy.demo.throttle import ThrottlePolicy
@@ -20,9 +20,9 @@ def _images() -> list[Image]:
 
 
 @asynccontextmanager
-async def upstream(throttle: ThrottlePolicy | None = None, *, latency_s: float = 0.0) -> AsyncIterator[Lookalike]:
+async def upstream(throttle: ThrottlePolicy | None = None, *, latency_s: float = 0.0) -> AsyncIterator[ImsLookalike]:
     """Run the look-alike."""
-    async with Lookalike(Catalogue(_images()), trace.TOKENS, throttle=throttle, latency_s=latency_s) as running:
+    async with ImsLookalike(Catalogue(_images()), trace.TOKENS, throttle=throttle, latency_s=latency_s) as running:
         yield running
 
 
@@ -31,6 +31,6 @@ def budgeted(base: Settings, **budget: object) -> Settings:
     return base.model_copy(update={"budget": BudgetSection.model_validate(budget)})
 
 
-def provoked(lookalike: Lookalike) -> int:
+def provoked(lookalike: ImsLookalike) -> int:
     """Return how many calls the upstream refused as too many."""
     return sum(call.status == 429 for call in lookalike.calls)

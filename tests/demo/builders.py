@@ -7,7 +7,7 @@ from aiohttp import ClientResponse
 from proxy.demo.catalogue import Catalogue, Page
 from proxy.demo.filters import Caller
 from proxy.demo.image import Image, Member
-from proxy.demo.query import pairs_of
+from proxy.demo.query import parse_query_pairs
 
 ME = Caller("my-user", "me")
 YOU = Caller("your-user", "you")
@@ -41,7 +41,7 @@ def an_image(image_id: str, *, members: Mapping[str, str] | None = None, **attri
 
 def page(catalogue: Catalogue, query: str, *, caller: Caller = ME) -> Page:
     """Return the page that the raw *query* asks for."""
-    return catalogue.images(caller, pairs_of(query))
+    return catalogue.list_images(caller, parse_query_pairs(query))
 
 
 def ids(catalogue: Catalogue, query: str, *, caller: Caller = ME) -> list[str]:

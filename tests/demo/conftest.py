@@ -7,19 +7,21 @@ import orjson
 import pytest
 from yarl import URL
 
-from proxy.demo.app import Lookalike
-from proxy.demo.seed import TOKENS, demo_catalogue
+from proxy.demo.app import ImsLookalike
+from proxy.demo.seed import TOKENS, make_demo_catalogue
 from tests.demo.builders import Ask
 
 
 @pytest.fixture
-async def lookalike() -> AsyncIterator[Lookalike]:
-    async with Lookalike(demo_catalogue(60), TOKENS, clock=lambda: 1_767_225_600.0, new_id=lambda: "new-id") as started:
+async def lookalike() -> AsyncIterator[ImsLookalike]:
+    async with ImsLookalike(
+        make_demo_catalogue(60), TOKENS, clock=lambda: 1_767_225_600.0, generate_id=lambda: "new-id"
+    ) as started:
         yield started
 
 
 @pytest.fixture
-async def ask(lookalike: Lookalike) -> AsyncIterator[Ask]:
+async def ask(lookalike: ImsLookalike) -> AsyncIterator[Ask]:
     """Send a request whose target goes out as it is written here."""
     timeout = aiohttp.ClientTimeout(total=60)
     async with aiohttp.ClientSession(timeout=timeout, skip_auto_headers=["Content-Type"]) as client:

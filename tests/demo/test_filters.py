@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.query import RefusedError
+from proxy.demo.query import ImsError
 from tests.demo.builders import an_image, ids
 
 STORE = Catalogue(
@@ -101,6 +101,6 @@ def test_found(query: str, found: set[str]) -> None:
 )
 def test_refused(query: str, status: int) -> None:
     """A filter that Glance can't read is answered 400."""
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ImsError) as caught:
         ids(STORE, query)
     assert caught.value.status == status

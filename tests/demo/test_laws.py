@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
 from proxy.demo.image import Image
-from proxy.demo.query import SORT_KEYS, pairs_of
-from proxy.demo.seed import ALPHA, BETA, TOKENS, demo_catalogue, images
+from proxy.demo.query import SORT_KEYS, parse_query_pairs
+from proxy.demo.seed import ALPHA_PROJECT, BETA_PROJECT, TOKENS, generate_images, make_demo_catalogue
 
 COUNT = 120
 law = settings(deadline=None)  # a first example also sorts the store
-SOUND = demo_catalogue(COUNT)
-HIDING = Catalogue(images(COUNT), hide=lambda _, image: image.id < "5")
+SOUND = make_demo_catalogue(COUNT)
+HIDING = Catalogue(generate_images(COUNT), is_hidden=lambda _, image: image.id < "5")
 CALLERS = st.sampled_from(list(TOKENS.values()))
 FILTERS = st.lists(
     st.sampled_from(
@@ -36,8 +36,8 @@ FILTERS = st.lists(
             "size_min=1000000",
             "created_at=gt:2025-01-01T04:00:00Z",
             "updated_at=lt:2025-01-01+06:00:00",
-            f"owner={ALPHA}",
-            f"owner={BETA}",
+            f"owner={ALPHA_PROJECT}",
+            f"owner={BETA_PROJECT}",
         ]
     ),
     max_size=3,
@@ -59,7 +59,7 @@ def pages(store: Catalogue, caller: Caller, query: str, limit: int) -> list[list
     """Return every page of a listing, following the markers."""
     found, after = [], ""
     for _ in range(COUNT + 2):
-        page = store.images(caller, pairs_of(f"{query}&limit={limit}{after}"))
+        page = store.list_images(caller, parse_query_pairs(f"{query}&limit={limit}{after}"))
         found.append(list(page.images))
         if page.next_marker is None:
             return found
@@ -68,7 +68,7 @@ def pages(store: Catalogue, caller: Caller, query: str, limit: int) -> list[list
 
 
 def whole(store: Catalogue, caller: Caller, query: str) -> list[Image]:
-    return list(store.images(caller, pairs_of(f"{query}&limit=1000")).images)
+    return list(store.list_images(caller, parse_query_pairs(f"{query}&limit=1000")).images)
 
 
 @pytest.mark.parametrize("store", [SOUND, HIDING], ids=["sound", "hiding"])
@@ -90,8 +90,8 @@ def test_a_window_is_the_beginning_of_a_longer_one(
     query = filters + sort
     marker = next(islice(whole(SOUND, caller, sort), start, None), None)
     after = "" if marker is None else f"&marker={marker.id}"
-    shorter = SOUND.images(caller, pairs_of(f"{query}{after}&limit={short}")).images
-    longer = SOUND.images(caller, pairs_of(f"{query}{after}&limit={short + long}")).images
+    shorter = SOUND.list_images(caller, parse_query_pairs(f"{query}{after}&limit={short}")).images
+    longer = SOUND.list_images(caller, parse_query_pairs(f"{query}{after}&limit={short + long}")).images
     assert shorter == longer[:short]
 
 
@@ -130,5 +130,7 @@ def test_the_order_is_that_of_the_keys_one_by_one(keys: list[tuple[str, str]]) -
 def test_the_order_of_parameters_never_matters(parameters: list[str]) -> None:
     """Parameters in any order ask for the same page."""
     caller = TOKENS["demo-token-alpha"]
-    expected = SOUND.images(caller, pairs_of("tag=env=prod&member_status=all&status=active&sort_dir=asc&limit=9"))
-    assert SOUND.images(caller, pairs_of("&".join(parameters))) == expected
+    expected = SOUND.list_images(
+        caller, parse_query_pairs("tag=env=prod&member_status=all&status=active&sort_dir=asc&limit=9")
+    )
+    assert SOUND.list_images(caller, parse_query_pairs("&".join(parameters))) == expected

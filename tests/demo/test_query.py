@@ -2,11 +2,11 @@
 
 import pytest
 
-from proxy.demo.query import ListQuery, RefusedError, SortKey, list_query, pairs_of
+from proxy.demo.query import ImsError, ListQuery, SortKey, parse_list_query, parse_query_pairs
 
 
 def parsed(raw: str) -> ListQuery:
-    return list_query(pairs_of(raw), default_limit=25, max_limit=1000)
+    return parse_list_query(parse_query_pairs(raw), default_limit=25, max_limit=1000)
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,14 @@ def parsed(raw: str) -> ListQuery:
 )
 def test_pairs_keep_order_and_repetitions(raw: str, pairs: list[tuple[str, str]]) -> None:
     """A query is divided, decoded and kept as Glance does it."""
-    assert pairs_of(raw) == pairs
+    assert parse_query_pairs(raw) == pairs
 
 
 @pytest.mark.parametrize("raw", ["name=%FF", "%FF=a", "name=\udcff"])
 def test_bytes_that_are_not_utf_8_are_refused(raw: str) -> None:
     """A name or a value that is not UTF-8 is answered 400."""
-    with pytest.raises(RefusedError) as caught:
-        pairs_of(raw)
+    with pytest.raises(ImsError) as caught:
+        parse_query_pairs(raw)
     assert caught.value.status == 400
 
 
@@ -105,7 +105,7 @@ def test_the_order_is_completed(raw: str, sort: str) -> None:
 )
 def test_refused(raw: str) -> None:
     """What Glance refuses in a query is answered 400."""
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ImsError) as caught:
         parsed(raw)
     assert caught.value.status == 400
 

@@ -4,8 +4,15 @@ import orjson
 import pytest
 
 from proxy.demo.catalogue import Page
-from proxy.demo.query import RefusedError, pairs_of
-from proxy.demo.rendering import cloudimages, first_link, listing, next_link, refusal, throttled
+from proxy.demo.query import ImsError, parse_query_pairs
+from proxy.demo.rendering import (
+    build_first_link,
+    build_next_link,
+    render_cloudimages,
+    render_error,
+    render_list,
+    render_throttled,
+)
 from proxy.demo.throttle import ThrottlePolicy
 from tests.demo.builders import an_image
 
@@ -26,21 +33,21 @@ from tests.demo.builders import an_image
 )
 def test_links(query: str, first: str, following: str) -> None:
     """`first` and `next` repeat the query as Glance writes it, repeated parameters lost."""
-    pairs = pairs_of(query)
-    assert first_link(pairs) == (first if first.startswith("/") else f"/v2/images{first}")
-    assert next_link(pairs, "m") == (following if following.startswith("/") else f"/v2/images{following}")
+    pairs = parse_query_pairs(query)
+    assert build_first_link(pairs) == (first if first.startswith("/") else f"/v2/images{first}")
+    assert build_next_link(pairs, "m") == (following if following.startswith("/") else f"/v2/images{following}")
 
 
 def test_a_list_has_its_links_before_its_images() -> None:
     """A list begins with its links, and has the images as they are."""
-    body = orjson.loads(listing(Page((an_image("i"),), "i"), []).body)
+    body = orjson.loads(render_list(Page((an_image("i"),), "i"), []).body)
     assert list(body) == ["schema", "first", "next", "images"]
     assert body["images"] == [an_image("i").document]
 
 
 def test_the_last_page_has_no_next() -> None:
     """Without a next marker there is no `next`."""
-    assert orjson.loads(listing(Page((), None), []).body) == {
+    assert orjson.loads(render_list(Page((), None), []).body) == {
         "schema": "/v2/schemas/images",
         "first": "/v2/images",
         "images": [],
@@ -49,24 +56,24 @@ def test_the_last_page_has_no_next() -> None:
 
 def test_cloudimages_have_no_links() -> None:
     """A list of `/v2/cloudimages` holds images and nothing else."""
-    assert list(orjson.loads(cloudimages(Page((an_image("i"),), "i")).body)) == ["images"]
+    assert list(orjson.loads(render_cloudimages(Page((an_image("i"),), "i")).body)) == ["images"]
 
 
 def test_json_is_raw_utf_8() -> None:
     """Text beyond ASCII is not escaped."""
-    assert "黄金".encode() in listing(Page((an_image("i", name="黄金"),), None), []).body
+    assert "黄金".encode() in render_list(Page((an_image("i", name="黄金"),), None), []).body
 
 
 def test_an_error_is_shaped_as_ims_does() -> None:
     """An error of the API carries its message and its code."""
-    answer = refusal(RefusedError(404, "no image x"))
+    answer = render_error(ImsError(404, "no image x"))
     assert answer.status == 404
     assert orjson.loads(answer.body) == {"error": {"message": "no image x", "code": "IMG.0027"}}
 
 
 def test_throttling_is_worded_by_the_gateway_before_ims() -> None:
     """A throttled call is told the policy, the limit and the time."""
-    answer = throttled(ThrottlePolicy(limit=200, window_s=300), request_id="r")
+    answer = render_throttled(ThrottlePolicy(limit=200, window_s=300), request_id="r")
     assert answer.status == 429
     assert orjson.loads(answer.body) == {
         "error_msg": "The throttling threshold has been reached: policy user over ratelimit,limit:200,time:5 minute",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.demo.app import route_of
+from proxy.demo.app import match_route
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from proxy.demo.app import route_of
 )
 def test_found(path: str, template: str, args: tuple[str, ...]) -> None:
     """A path, in any spelling that Glance takes, leads to its template, and gives the arguments decoded."""
-    found = route_of(path)
+    found = match_route(path)
     assert found is not None
     assert (found[0].template, found[1]) == (template, args)
 
@@ -47,4 +47,4 @@ def test_found(path: str, template: str, args: tuple[str, ...]) -> None:
 )
 def test_nowhere(path: str) -> None:
     """A path that the API does not have leads nowhere."""
-    assert route_of(path) is None
+    assert match_route(path) is None

@@ -7,14 +7,14 @@ import orjson
 import pytest
 
 from proxy.demo import app as server
-from proxy.demo.app import Lookalike
-from proxy.demo.seed import ALPHA, BETA, TOKENS
+from proxy.demo.app import ImsLookalike
+from proxy.demo.seed import ALPHA_PROJECT, BETA_PROJECT, TOKENS
 from tests.demo.builders import Ask
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 
 
-async def test_a_crawl_by_next_links_meets_every_image_once(lookalike: Lookalike, ask: Ask) -> None:
+async def test_a_crawl_by_next_links_meets_every_image_once(lookalike: ImsLookalike, ask: Ask) -> None:
     """A crawl shows what `/v2/cloudimages` shows, in as many calls as it has pages."""
     target, seen = "/v2/images?limit=7&__isregistered=true", []
     for _ in range(20):
@@ -27,8 +27,8 @@ async def test_a_crawl_by_next_links_meets_every_image_once(lookalike: Lookalike
     _, body = await ask("GET", "/v2/cloudimages")
     assert seen == [image["id"] for image in orjson.loads(body)["images"]]
     assert len(set(seen)) == len(seen) > 30
-    assert lookalike.counts["GET /v2/images"] == len(seen) // 7 + 1
-    assert lookalike.counts["GET /v2/cloudimages"] == 1
+    assert lookalike.call_counts["GET /v2/images"] == len(seen) // 7 + 1
+    assert lookalike.call_counts["GET /v2/cloudimages"] == 1
 
 
 async def test_an_answer_carries_a_request_id_and_no_validators(ask: Ask) -> None:
@@ -48,7 +48,7 @@ async def test_without_a_known_token_there_is_401(ask: Ask, token: str | None, t
     assert set(orjson.loads(body)["error"]) == {"message", "code"}
 
 
-async def test_two_tokens_are_none(lookalike: Lookalike) -> None:
+async def test_two_tokens_are_none(lookalike: ImsLookalike) -> None:
     """Two tokens are answered 401."""
     fields = [("X-Auth-Token", "demo-token-alpha"), ("X-Auth-Token", "demo-token-beta")]
     async with (
@@ -81,7 +81,7 @@ async def test_other_methods_are_not_allowed_on_the_list(ask: Ask, method: str) 
     assert (response.status, response.headers["Allow"]) == (405, "GET, POST")
 
 
-async def test_the_raw_target_decides(lookalike: Lookalike, ask: Ask) -> None:
+async def test_the_raw_target_decides(lookalike: ImsLookalike, ask: Ask) -> None:
     """An encoded ampersand stays within its value, a semicolon separates, and the witness notes what was sent."""
     _, body = await ask("GET", "/v2/%69mages?limit=1;name=a%26b%3D")
     assert orjson.loads(body)["first"] == "/v2/images?limit=1&name=a%26b%3D"
@@ -94,7 +94,7 @@ async def test_bytes_that_are_not_utf_8_are_refused(ask: Ask) -> None:
     assert response.status == 400
 
 
-async def exchanged(lookalike: Lookalike, request: bytes) -> bytes:
+async def exchanged(lookalike: ImsLookalike, request: bytes) -> bytes:
     """Send *request* as it is and return all that comes back; it must ask for the connection to be closed."""
     host, _, port = lookalike.base_url.removeprefix("http://").partition(":")
     async with asyncio.timeout(60):
@@ -106,7 +106,7 @@ async def exchanged(lookalike: Lookalike, request: bytes) -> bytes:
     return answer
 
 
-async def test_an_absolute_target_is_read_without_its_authority(lookalike: Lookalike) -> None:
+async def test_an_absolute_target_is_read_without_its_authority(lookalike: ImsLookalike) -> None:
     """The host in an absolute target says nothing."""
     request = b"GET http://evil.example/v2/images?limit=1 HTTP/1.1\r\nHost: a\r\nX-Auth-Token: demo-token-alpha\r\n"
     answer = await exchanged(lookalike, request + b"Connection: close\r\n\r\n")
@@ -114,14 +114,14 @@ async def test_an_absolute_target_is_read_without_its_authority(lookalike: Looka
     assert b'"first":"/v2/images?limit=1"' in answer
 
 
-async def test_a_client_that_expects_to_continue_is_told_to(lookalike: Lookalike) -> None:
+async def test_a_client_that_expects_to_continue_is_told_to(lookalike: ImsLookalike) -> None:
     """`Expect: 100-continue` is answered before the body is read."""
     request = b"POST /v2/images HTTP/1.1\r\nHost: a\r\nX-Auth-Token: demo-token-alpha\r\nConnection: close\r\n"
     answer = await exchanged(lookalike, request + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n{}")
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 ")
 
 
-async def test_tokens_of_tens_of_kilobytes_get_through(lookalike: Lookalike, ask: Ask) -> None:
+async def test_tokens_of_tens_of_kilobytes_get_through(lookalike: ImsLookalike, ask: Ask) -> None:
     """A token of 60,000 characters is read."""
     lookalike.tokens["x" * 60_000] = TOKENS["demo-token-alpha"]
     response, _ = await ask("GET", "/v2/images", token="x" * 60_000)
@@ -164,9 +164,9 @@ async def test_the_life_of_an_image(ask: Ask) -> None:
 async def test_an_image_is_shared(ask: Ask) -> None:
     """A shared image is its member's to see from acceptance to expulsion."""
     await ask("POST", "/v2/images", body={"id": "s", "visibility": "shared"})
-    response, _ = await ask("POST", "/v2/images/s/members", body={"member": BETA})
+    response, _ = await ask("POST", "/v2/images/s/members", body={"member": BETA_PROJECT})
     assert response.status == 200
-    target = f"/v2/images/s/members/{BETA}"
+    target = f"/v2/images/s/members/{BETA_PROJECT}"
     response, _ = await ask("PUT", target, body={"status": "accepted"}, token="demo-token-beta")
     assert response.status == 200
     _, body = await ask("GET", "/v2/images?id=s", token="demo-token-beta")
@@ -197,12 +197,12 @@ async def test_writes_refused(
 
 async def test_a_body_has_a_bound(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that is longer than the bound is answered 413."""
-    monkeypatch.setattr(server, "BODY_BYTES", 3)
+    monkeypatch.setattr(server, "MAX_BODY_BYTES", 3)
     response, _ = await ask("PUT", "/v2/images/x/file", body=b"four")
     assert response.status == 413
 
 
-async def test_the_small_documents(lookalike: Lookalike, ask: Ask) -> None:
+async def test_the_small_documents(lookalike: ImsLookalike, ask: Ask) -> None:
     """Schemas, systems and the quota are there, and the quota counts the images of its project."""
     for name in ("image", "images", "member", "members"):
         _, body = await ask("GET", f"/v2/schemas/{name}")
@@ -210,5 +210,5 @@ async def test_the_small_documents(lookalike: Lookalike, ask: Ask) -> None:
     _, body = await ask("GET", "/v1/cloudimages/os_version")
     assert {"platform", "version_list"} == set(orjson.loads(body)[0])
     _, body = await ask("GET", "/v1/cloudimages/quota")
-    used = sum(image.owner == ALPHA for image in lookalike.catalogue)
+    used = sum(image.owner == ALPHA_PROJECT for image in lookalike.catalogue)
     assert orjson.loads(body)["quotas"]["resources"][0]["used"] == used

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.demo.throttle import Granted, Throttled, ThrottlePolicy, Window, step
+from proxy.demo.throttle import Granted, Throttled, ThrottlePolicy, ThrottleWindow, throttle_call
 
 
 @pytest.mark.parametrize(
@@ -17,23 +17,23 @@ def test_period(window_s: int, period: str) -> None:
 
 def test_calls_are_counted_down_then_refused_until_the_window_ends() -> None:
     """Calls beyond the limit are refused until a new window begins."""
-    policy, window = ThrottlePolicy(limit=2, window_s=60), Window()
+    policy, window = ThrottlePolicy(limit=2, window_s=60), ThrottleWindow()
     verdicts = []
     for now in (100.0, 101.0, 102.0, 159.9, 160.0):
-        verdict, window = step(policy, window, now=now)
+        verdict, window = throttle_call(policy, window, now=now)
         verdicts.append(verdict)
     assert verdicts == [Granted(1), Granted(0), Throttled(policy), Throttled(policy), Granted(1)]
 
 
 def test_a_clock_that_steps_back_begins_a_window() -> None:
     """A time before the window is in a new one."""
-    verdict, _ = step(ThrottlePolicy(limit=1), Window(began=100.0, granted=1), now=50.0)
+    verdict, _ = throttle_call(ThrottlePolicy(limit=1), ThrottleWindow(started_at=100.0, granted_count=1), now=50.0)
     assert verdict == Granted(0)
 
 
 def test_the_header_tells_what_is_left() -> None:
     """The header tells what is left, the limit and the period."""
-    assert Granted(99).header(ThrottlePolicy(limit=100)) == "remain:99,limit:100,time:1 minute"
+    assert Granted(99).header_value(ThrottlePolicy(limit=100)) == "remain:99,limit:100,time:1 minute"
 
 
 @given(
@@ -43,10 +43,10 @@ def test_the_header_tells_what_is_left() -> None:
 )
 def test_no_window_grants_more_than_the_limit(limit: int, window_s: int, gaps: list[int]) -> None:
     """However calls come, no window grants more than its limit."""
-    policy, window, now = ThrottlePolicy(limit, window_s), Window(), 0.0
+    policy, window, now = ThrottlePolicy(limit, window_s), ThrottleWindow(), 0.0
     granted: dict[float, int] = {}
     for gap in gaps:
         now += gap
-        verdict, window = step(policy, window, now=now)
-        granted[window.began] = granted.get(window.began, 0) + isinstance(verdict, Granted)
+        verdict, window = throttle_call(policy, window, now=now)
+        granted[window.started_at] = granted.get(window.started_at, 0) + isinstance(verdict, Granted)
     assert all(count <= limit for count in granted.values())

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
-from proxy.demo.query import RefusedError
+from proxy.demo.query import ImsError
 from tests.demo.builders import ADMIN, ME, YOU, an_image, ids
 
 STORE = Catalogue(
@@ -49,17 +49,17 @@ def test_listed(caller: Caller, query: str, found: set[str]) -> None:
 @pytest.mark.parametrize("image_id", ["mine", "public", "your-community", "accepted", "pending", "rejected"])
 def test_what_is_readable_is_found_and_serves_as_marker(image_id: str) -> None:
     """An image that can be read by its id is a marker too."""
-    assert STORE.find(ME, image_id).id == image_id
+    assert STORE.get_readable(ME, image_id).id == image_id
     ids(STORE, f"marker={image_id}")
 
 
 @pytest.mark.parametrize("image_id", ["yours", "elsewhere", "withdrawn"])
 def test_what_is_not_readable_is_unknown_by_id_and_forbidden_as_marker(image_id: str) -> None:
     """An image that is hidden from its caller is answered 404 by its id, and 403 as a marker."""
-    with pytest.raises(RefusedError) as caught:
-        STORE.find(ME, image_id)
+    with pytest.raises(ImsError) as caught:
+        STORE.get_readable(ME, image_id)
     assert caught.value.status == 404
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ImsError) as caught:
         ids(STORE, f"marker={image_id}")
     assert caught.value.status == 403
 
@@ -67,7 +67,7 @@ def test_what_is_not_readable_is_unknown_by_id_and_forbidden_as_marker(image_id:
 @pytest.mark.parametrize("marker", ["", "unknown", "MINE"])
 def test_an_unknown_marker_is_refused(marker: str) -> None:
     """A marker that is no image is answered 400."""
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ImsError) as caught:
         ids(STORE, f"marker={marker}")
     assert caught.value.status == 400
 

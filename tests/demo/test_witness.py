@@ -6,8 +6,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from proxy.demo.app import Call, Lookalike
-from proxy.demo.seed import TOKENS, demo_catalogue
+from proxy.demo.app import ImsLookalike, RecordedCall
+from proxy.demo.seed import TOKENS, make_demo_catalogue
 from proxy.demo.throttle import ThrottlePolicy
 from tests.demo.builders import Ask
 
@@ -16,7 +16,7 @@ async def test_throttling_is_per_project_and_announced() -> None:
     """Each project has its own window, whatever is asked in it, and is told what is left."""
     now = 1_000.0
     async with (
-        Lookalike(demo_catalogue(8), TOKENS, throttle=ThrottlePolicy(2, 60), clock=lambda: now) as lookalike,
+        ImsLookalike(make_demo_catalogue(8), TOKENS, throttle=ThrottlePolicy(2, 60), clock=lambda: now) as lookalike,
         aiohttp.ClientSession(base_url=lookalike.base_url) as client,
     ):
 
@@ -36,31 +36,31 @@ async def test_throttling_is_per_project_and_announced() -> None:
         assert (await listed("demo-token-alpha"))[:2] == (200, "remain:1,limit:2,time:1 minute")
 
 
-async def test_a_script_answers_instead_or_lets_the_answer_come(lookalike: Lookalike, ask: Ask) -> None:
+async def test_a_script_answers_instead_or_lets_the_answer_come(lookalike: ImsLookalike, ask: Ask) -> None:
     """A script's answer takes the place of the API's, and None lets that come."""
 
-    async def once_unavailable(call: Call) -> web.StreamResponse | None:
+    async def once_unavailable(call: RecordedCall) -> web.StreamResponse | None:
         return web.Response(status=503, text=call.target) if len(lookalike.calls) == 1 else None
 
-    lookalike.script = once_unavailable
+    lookalike.response_hook = once_unavailable
     response, body = await ask("GET", "/v2/images?limit=1")
     assert (response.status, body) == (503, b"/v2/images?limit=1")
     response, _ = await ask("GET", "/v2/images?limit=1")
     assert response.status == 200
     assert [call.status for call in lookalike.calls] == [503, 200]
-    assert lookalike.counts == {"GET /v2/images": 2}
+    assert lookalike.call_counts == {"GET /v2/images": 2}
 
 
-async def test_a_call_is_seen_while_it_waits(lookalike: Lookalike, ask: Ask) -> None:
+async def test_a_call_is_seen_while_it_waits(lookalike: ImsLookalike, ask: Ask) -> None:
     """A call is noted when it arrives, and its status when it is answered."""
     arrived, gate = asyncio.Event(), asyncio.Event()
 
-    async def held(_: Call) -> web.StreamResponse | None:
+    async def held(_: RecordedCall) -> web.StreamResponse | None:
         arrived.set()
         await gate.wait()
         return None
 
-    lookalike.script = held
+    lookalike.response_hook = held
     asking = asyncio.create_task(ask("GET", "/v2/images"))
     async with asyncio.timeout(60):
         await arrived.wait()
@@ -70,30 +70,30 @@ async def test_a_call_is_seen_while_it_waits(lookalike: Lookalike, ask: Ask) -> 
     assert response.status == lookalike.calls[0].status == 200
 
 
-async def test_a_script_can_hang_up(lookalike: Lookalike, ask: Ask) -> None:
+async def test_a_script_can_hang_up(lookalike: ImsLookalike, ask: Ask) -> None:
     """A script that hangs up breaks the connection before there is an answer."""
 
-    async def cut(call: Call) -> web.StreamResponse | None:
-        call.hang_up()
+    async def cut(call: RecordedCall) -> web.StreamResponse | None:
+        call.abort_connection()
         return None
 
-    lookalike.script = cut
+    lookalike.response_hook = cut
     with pytest.raises(aiohttp.ClientConnectionError):
         await ask("POST", "/v2/images", body={})
 
 
-async def test_no_token_shows_in_a_call_that_is_printed(lookalike: Lookalike, ask: Ask) -> None:
+async def test_no_token_shows_in_a_call_that_is_printed(lookalike: ImsLookalike, ask: Ask) -> None:
     """A call has its token and does not print it."""
     await ask("GET", "/v2/images")
     assert lookalike.calls[0].headers["X-Auth-Token"] == "demo-token-alpha"
     assert "demo-token" not in repr(lookalike.calls[0])
 
 
-async def test_it_forgets_and_starts_again(lookalike: Lookalike, ask: Ask) -> None:
+async def test_it_forgets_and_starts_again(lookalike: ImsLookalike, ask: Ask) -> None:
     """It forgets its calls, closes twice, and starts again on the same port."""
     await ask("GET", "/v2/images")
-    lookalike.forget()
-    assert (len(lookalike.calls), lookalike.counts.total()) == (0, 0)
+    lookalike.clear_recorded_calls()
+    assert (len(lookalike.calls), lookalike.call_counts.total()) == (0, 0)
     before = lookalike.base_url
     await lookalike.close()
     await lookalike.close()
@@ -102,15 +102,15 @@ async def test_it_forgets_and_starts_again(lookalike: Lookalike, ask: Ask) -> No
     assert response.status == 200
 
 
-async def test_a_port_that_is_taken_is_an_error(lookalike: Lookalike) -> None:
+async def test_a_port_that_is_taken_is_an_error(lookalike: ImsLookalike) -> None:
     """To start on a port that is taken raises `OSError`."""
-    other = Lookalike(demo_catalogue(0), TOKENS)
+    other = ImsLookalike(make_demo_catalogue(0), TOKENS)
     with pytest.raises(OSError, match="address already in use"):
         await other.start(port=int(lookalike.base_url.rpartition(":")[2]))
     await other.close()
 
 
-async def test_latency_is_slept(lookalike: Lookalike, ask: Ask) -> None:
+async def test_latency_is_slept(lookalike: ImsLookalike, ask: Ask) -> None:
     """An answer takes at least the latency that is set."""
     lookalike.latency_s = 0.05
     began = asyncio.get_running_loop().time()

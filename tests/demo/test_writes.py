@@ -5,7 +5,7 @@ import pytest
 from proxy.demo import writes
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
-from proxy.demo.query import RefusedError
+from proxy.demo.query import ImsError
 from tests.demo.builders import ADMIN, AT, ME, READER, YOU, an_image, ids
 
 NOW = 1_735_693_200.0
@@ -26,21 +26,23 @@ def store() -> Catalogue:
 
 
 def patched(store: Catalogue, *operations: object) -> dict[str, object]:
-    return dict(writes.patch(store, ME, "mine", list(operations), now=NOW).document)
+    return dict(writes.patch_image(store, ME, "mine", list(operations), now=NOW).document)
 
 
 def test_an_image_is_created_queued_and_listed(store: Catalogue) -> None:
     """A new image is queued, its creator's, and in the creator's lists at once."""
-    image = writes.create(store, ME, {"name": "n", "__platform": "Ubuntu", "tags": ["t"]}, image_id="new", now=NOW)
-    assert (image.text("status"), image.number("size"), image.text("owner")) == ("queued", None, "me")
-    assert image.text("created_at") == image.text("updated_at") == LATER
+    image = writes.create_image(
+        store, ME, {"name": "n", "__platform": "Ubuntu", "tags": ["t"]}, image_id="new", now=NOW
+    )
+    assert (image.get_text("status"), image.get_number("size"), image.get_text("owner")) == ("queued", None, "me")
+    assert image.get_text("created_at") == image.get_text("updated_at") == LATER
     assert ids(store, "tag=t&__platform=Ubuntu") == ["new"]
     assert ids(store, "tag=t", caller=YOU) == []
 
 
 def test_an_image_may_bring_its_own_id(store: Catalogue) -> None:
     """An id that is given is used."""
-    assert writes.create(store, ME, {"id": "chosen"}, image_id="new", now=NOW).id == "chosen"
+    assert writes.create_image(store, ME, {"id": "chosen"}, image_id="new", now=NOW).id == "chosen"
 
 
 @pytest.mark.parametrize(
@@ -60,8 +62,8 @@ def test_an_image_may_bring_its_own_id(store: Catalogue) -> None:
 )
 def test_creation_refused(store: Catalogue, caller: Caller, wanted: object, status: int) -> None:
     """An image that may not be is refused, and does not exist."""
-    with pytest.raises(RefusedError) as caught:
-        writes.create(store, caller, wanted, image_id="new", now=NOW)
+    with pytest.raises(ImsError) as caught:
+        writes.create_image(store, caller, wanted, image_id="new", now=NOW)
     assert caught.value.status == status
     assert "new" not in store
 
@@ -96,23 +98,23 @@ def test_a_patch_adds_replaces_and_removes(store: Catalogue) -> None:
 )
 def test_a_patch_is_refused_as_a_whole(store: Catalogue, operation: object, status: int) -> None:
     """One operation that is refused leaves the image as it was."""
-    before = store.find(ME, "mine")
-    with pytest.raises(RefusedError) as caught:
+    before = store.get_readable(ME, "mine")
+    with pytest.raises(ImsError) as caught:
         patched(store, {"op": "replace", "path": "/name", "value": "renamed"}, operation)
     assert caught.value.status == status
-    assert store.find(ME, "mine") is before
+    assert store.get_readable(ME, "mine") is before
 
 
 def test_a_patch_must_be_an_array(store: Catalogue) -> None:
     """A patch that is no array is answered 400."""
-    with pytest.raises(RefusedError) as caught:
-        writes.patch(store, ME, "mine", {"op": "add"}, now=NOW)
+    with pytest.raises(ImsError) as caught:
+        writes.patch_image(store, ME, "mine", {"op": "add"}, now=NOW)
     assert caught.value.status == 400
 
 
 def test_a_deleted_image_is_gone_from_lists(store: Catalogue) -> None:
     """A deleted image is in no list."""
-    writes.delete(store, ME, "mine")
+    writes.delete_image(store, ME, "mine")
     assert "mine" not in ids(store, "")
 
 
@@ -128,57 +130,57 @@ def test_a_deleted_image_is_gone_from_lists(store: Catalogue) -> None:
 )
 def test_deletion_refused(store: Catalogue, caller: Caller, image_id: str, status: int) -> None:
     """What is protected, another's, invisible or unknown is not deleted."""
-    with pytest.raises(RefusedError) as caught:
-        writes.delete(store, caller, image_id)
+    with pytest.raises(ImsError) as caught:
+        writes.delete_image(store, caller, image_id)
     assert caught.value.status == status
     assert len(store) == 5
 
 
 def test_an_admin_writes_anywhere(store: Catalogue) -> None:
     """An admin deletes what is another project's."""
-    writes.delete(store, ADMIN, "yours")
+    writes.delete_image(store, ADMIN, "yours")
     assert "yours" not in store
 
 
 def test_an_upload_makes_a_queued_image_active_once(store: Catalogue) -> None:
     """Content makes an image active, with size and checksum, and is taken once."""
-    writes.upload(store, ME, "queued", b"content", now=NOW)
-    image = store.find(ME, "queued")
-    assert (image.text("status"), image.number("size"), store.contents["queued"]) == ("active", 7, b"content")
-    assert image.text("checksum") == "9a0364b9e99bb480dd25e1f0284c8555"
-    with pytest.raises(RefusedError) as caught:
-        writes.upload(store, ME, "queued", b"again", now=NOW)
+    writes.upload_data(store, ME, "queued", b"content", now=NOW)
+    image = store.get_readable(ME, "queued")
+    assert (image.get_text("status"), image.get_number("size"), store.contents["queued"]) == ("active", 7, b"content")
+    assert image.get_text("checksum") == "9a0364b9e99bb480dd25e1f0284c8555"
+    with pytest.raises(ImsError) as caught:
+        writes.upload_data(store, ME, "queued", b"again", now=NOW)
     assert caught.value.status == 409
 
 
 def test_content_goes_with_its_image(store: Catalogue) -> None:
     """Nothing is left of the content of a deleted image."""
-    writes.upload(store, ME, "queued", b"content", now=NOW)
-    writes.delete(store, ME, "queued")
+    writes.upload_data(store, ME, "queued", b"content", now=NOW)
+    writes.delete_image(store, ME, "queued")
     assert store.contents == {}
 
 
 def test_tags_come_and_go(store: Catalogue) -> None:
     """Tags are added and taken away, and each is a change."""
-    writes.tag(store, ME, "mine", "c=d", now=NOW)
-    assert store.find(ME, "mine").document["tags"] == ["a", "b", "c=d"]
-    assert store.find(ME, "mine").text("updated_at") == LATER
-    writes.untag(store, ME, "mine", "a", now=NOW)
-    assert store.find(ME, "mine").document["tags"] == ["b", "c=d"]
+    writes.add_tag(store, ME, "mine", "c=d", now=NOW)
+    assert store.get_readable(ME, "mine").document["tags"] == ["a", "b", "c=d"]
+    assert store.get_readable(ME, "mine").get_text("updated_at") == LATER
+    writes.delete_tag(store, ME, "mine", "a", now=NOW)
+    assert store.get_readable(ME, "mine").document["tags"] == ["b", "c=d"]
 
 
 def test_a_tag_that_is_there_changes_nothing(store: Catalogue) -> None:
     """To add a tag that the image has leaves the image as it was."""
-    before = store.find(ME, "mine")
-    writes.tag(store, ME, "mine", "a", now=NOW)
-    assert store.find(ME, "mine") is before
+    before = store.get_readable(ME, "mine")
+    writes.add_tag(store, ME, "mine", "a", now=NOW)
+    assert store.get_readable(ME, "mine") is before
 
 
 def test_a_tag_too_long_or_absent_is_refused(store: Catalogue) -> None:
     """A tag of more than 255 characters is answered 400, the removal of one that is not there 404."""
-    with pytest.raises(RefusedError) as caught:
-        writes.tag(store, ME, "mine", "x" * 256, now=NOW)
+    with pytest.raises(ImsError) as caught:
+        writes.add_tag(store, ME, "mine", "x" * 256, now=NOW)
     assert caught.value.status == 400
-    with pytest.raises(RefusedError) as caught:
-        writes.untag(store, ME, "mine", "absent", now=NOW)
+    with pytest.raises(ImsError) as caught:
+        writes.delete_tag(store, ME, "mine", "absent", now=NOW)
     assert caught.value.status == 404

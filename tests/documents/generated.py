@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 
 from proxy.config.loading import sections
-from proxy.config.model import as_toml
+from proxy.config.model import render_toml
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config" / "ims-proxy.toml"
@@ -60,7 +60,7 @@ def _example_line(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return f'{name} = "https://ims.eu-de.example.com"\n'
     default = field.get_default(call_default_factory=True)
-    return f"# {name} = {as_toml(default)}{'   # not set' if default is None else ''}\n"
+    return f"# {name} = {render_toml(default)}{'   # not set' if default is None else ''}\n"
 
 
 def table() -> str:
@@ -76,7 +76,7 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     default = field.get_default(call_default_factory=True)
-    return "" if default in (None, "", ()) else f"`{as_toml(default)}`".replace('"', "")
+    return "" if default in (None, "", ()) else f"`{render_toml(default)}`".replace('"', "")
 
 
 def _told(field: FieldInfo) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.image import Image
 from tests.fleet.trace import TOKENS, Crawl, catalogue, crawls
@@ -27,9 +27,9 @@ def trace() -> list[Crawl]:
 
 
 @pytest.fixture
-async def lookalike(every_image: list[Image]) -> AsyncIterator[Lookalike]:
+async def lookalike(every_image: list[Image]) -> AsyncIterator[ImsLookalike]:
     """The upstream, with a catalogue that the test may change."""
-    async with Lookalike(Catalogue(every_image), TOKENS) as started:
+    async with ImsLookalike(Catalogue(every_image), TOKENS) as started:
         yield started
 
 

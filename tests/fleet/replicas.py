@@ -12,8 +12,8 @@ import aiohttp
 from proxy.config.model import AdminSection as Admin
 from proxy.config.model import CacheSection, IdentitySection, Settings, StoreSection, UpstreamSection
 from proxy.config.model import ServerSection as Server
-from proxy.demo.app import Call, Lookalike
-from proxy.runtime.app import Running, running
+from proxy.demo.app import ImsLookalike, RecordedCall
+from proxy.runtime.app import RunningProxy, run_proxy
 from tests.fleet.trace import Origin
 
 ANYWHERE = "127.0.0.1:0"
@@ -46,18 +46,18 @@ def settings(
 
 
 @asynccontextmanager
-async def replicas(number: int, each: Settings) -> AsyncIterator[list[Running]]:
+async def replicas(number: int, each: Settings) -> AsyncIterator[list[RunningProxy]]:
     """Run *number* proxies with the settings *each*."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(running(each)) for _ in range(number)]
+        yield [await stack.enter_async_context(run_proxy(each)) for _ in range(number)]
 
 
-def list_calls(lookalike: Lookalike) -> list[Call]:
+def list_calls(lookalike: ImsLookalike) -> list[RecordedCall]:
     """Return the list requests that reached *lookalike*."""
     return [call for call in lookalike.calls if call.method == "GET" and call.target.startswith("/v2/images?")]
 
 
-def round_robin(proxies: list[Running]) -> Origin:
+def round_robin(proxies: list[RunningProxy]) -> Origin:
     """Spread the requests of all crawls over *proxies* in turn."""
     turns = count()
     return lambda _page: proxies[next(turns) % len(proxies)].url

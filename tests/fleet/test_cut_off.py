@@ -12,12 +12,12 @@ import pytest
 
 from proxy.core.cache_key import ALL_TAG, CacheKey
 from proxy.core.span import LIST_START
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.seed import images
+from proxy.demo.seed import generate_images
 from proxy.errors import StoreUnavailableError
 from proxy.observability.event_loop import LoopClock
-from proxy.runtime.app import running
+from proxy.runtime.app import run_proxy
 from proxy.storage.base import FetchLock
 from proxy.storage.memory import MemoryStore
 from proxy.storage.redis import connect
@@ -153,17 +153,19 @@ async def test_no_write_waits_for_a_replica_that_said_goodbye(redis: RedisServer
 
 async def test_a_write_whose_caller_hangs_up_while_replicas_are_told_is_heard_by_all(redis: RedisServer) -> None:
     """The change has been made; who goes away while one replica can't be told does not keep it from being told."""
-    made = [image.amended(now=0, visibility="private") for image in images(12, seed=3, owners=PROJECTS[:1])]
+    made = [
+        image.with_changes(now=0, visibility="private") for image in generate_images(12, seed=3, owners=PROJECTS[:1])
+    ]
     timeout = aiohttp.ClientTimeout(total=WITHIN_S)
     async with (
         AsyncExitStack() as stack,
-        Lookalike(Catalogue(made), TOKENS) as upstream,
+        ImsLookalike(Catalogue(made), TOKENS) as upstream,
         Relay(redis.port) as way,
         aiohttp.ClientSession(timeout=timeout, headers={"X-Auth-Token": TOKEN}) as client,
     ):
         stores = (redis.url, f"redis://{LOOPBACK}:{way.port}/0")
         each = [settings(upstream.base_url, store=url) for url in stores]
-        writer, reader = [await stack.enter_async_context(running(one)) for one in each]
+        writer, reader = [await stack.enter_async_context(run_proxy(one)) for one in each]
         before = await shown(client, reader.url)
         way.stop_up()
         gone = asyncio.create_task(delete(client, writer.url, before[0]))

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.conftest import Say
 from tests.fleet.replicas import SECRET, collapsed, list_calls, replicas, settings
 from tests.harness.proxy import ProxyProcess
@@ -42,7 +42,7 @@ class Gate:
         self.asked = asyncio.Event()
         self.open = asyncio.Event()
 
-    async def __call__(self, call: Call) -> None:
+    async def __call__(self, call: RecordedCall) -> None:
         """Be the look-alike's script."""
         first = not self.asked.is_set()
         self.asked.set()
@@ -58,11 +58,11 @@ async def body(client: aiohttp.ClientSession, url: str, *, target: str = TARGET)
 
 
 async def test_equal_misses_through_four_replicas_are_one_fetch(
-    lookalike: Lookalike, redis: RedisServer, client: aiohttp.ClientSession
+    lookalike: ImsLookalike, redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
     """Two hundred callers who ask four replicas for the same page at once cost the upstream one call."""
     gate = Gate()
-    lookalike.script = gate
+    lookalike.response_hook = gate
     each = settings(lookalike.base_url, store=redis.url)
     patient = each.upstream.model_copy(update={"read_timeout_s": 2 * WITHIN_S})  # until all have come
     async with replicas(4, each.model_copy(update={"upstream": patient})) as proxies:
@@ -77,7 +77,7 @@ async def test_equal_misses_through_four_replicas_are_one_fetch(
 
 
 async def test_what_another_replica_fetched_is_taken_though_memory_has_some_of_it(
-    lookalike: Lookalike, redis: RedisServer, client: aiohttp.ClientSession
+    lookalike: ImsLookalike, redis: RedisServer, client: aiohttp.ClientSession
 ) -> None:
     """Who waits for a longer span of the same beginning takes it; what was too short before is not looked at again."""
     movable = "/v2/images?visibility=public&sort_key=name&limit="
@@ -85,7 +85,7 @@ async def test_what_another_replica_fetched_is_taken_though_memory_has_some_of_i
         for proxy in (one, other):
             await body(client, proxy.url, target=f"{movable}20")
         gate = Gate()
-        lookalike.script = gate
+        lookalike.response_hook = gate
         led = asyncio.create_task(body(client, one.url, target=f"{movable}140"))
         async with asyncio.timeout(WITHIN_S):
             await gate.asked.wait()
@@ -99,7 +99,7 @@ async def test_what_another_replica_fetched_is_taken_though_memory_has_some_of_i
 
 
 @pytest.fixture
-def processes(lookalike: Lookalike, redis: RedisServer, tmp_path: Path) -> Iterator[list[ProxyProcess]]:
+def processes(lookalike: ImsLookalike, redis: RedisServer, tmp_path: Path) -> Iterator[list[ProxyProcess]]:
     """Three replicas in processes of their own."""
     with ExitStack() as stack:
         made = []
@@ -129,7 +129,7 @@ def stop_redis(leader: ProxyProcess, redis: RedisServer) -> None:
 
 @pytest.mark.parametrize("trouble", [kill, stop, flush, stop_redis])
 async def test_waiters_go_on_when_the_replica_they_wait_for_or_its_lock_is_gone(
-    lookalike: Lookalike,
+    lookalike: ImsLookalike,
     redis: RedisServer,
     client: aiohttp.ClientSession,
     processes: list[ProxyProcess],
@@ -139,7 +139,7 @@ async def test_waiters_go_on_when_the_replica_they_wait_for_or_its_lock_is_gone(
     """Fifty callers of two replicas wait for a third. Then each replica fetches once at the most, and soon."""
     leader, *others = processes
     gate = Gate()
-    lookalike.script = gate
+    lookalike.response_hook = gate
     led = asyncio.create_task(body(client, leader.url))
     async with asyncio.timeout(WITHIN_S):
         await gate.asked.wait()
@@ -164,13 +164,13 @@ async def test_waiters_go_on_when_the_replica_they_wait_for_or_its_lock_is_gone(
 
 
 async def test_waiters_without_a_channel_ask_again_until_the_span_is_there(
-    lookalike: Lookalike, redis: RedisServer, client: aiohttp.ClientSession, tmp_path: Path
+    lookalike: ImsLookalike, redis: RedisServer, client: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     """Replicas whose Redis user has no right to channels still collapse their fetches."""
     redis.command("ACL", "SETUSER", "mute", "on", ">not-a-real-password", "resetchannels", "~*", "+@all")
     url = f"redis://mute:not-a-real-password@{redis.url.removeprefix('redis://')}"
     gate = Gate()
-    lookalike.script = gate
+    lookalike.response_hook = gate
     async with replicas(2, settings(lookalike.base_url, store=url)) as (one, other):
         led = asyncio.create_task(body(client, one.url))
         async with asyncio.timeout(WITHIN_S):

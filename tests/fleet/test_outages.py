@@ -9,8 +9,8 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.demo.app import Lookalike
-from proxy.runtime.app import Running
+from proxy.demo.app import ImsLookalike
+from proxy.runtime.app import RunningProxy
 from proxy.storage.circuit_breaker import MAX_SILENT_WAITS
 from tests.conftest import Say
 from tests.fleet.replicas import list_calls, metric, replicas, round_robin, settings
@@ -50,7 +50,7 @@ def flapping(redis: RedisServer, crawl: int) -> None:
 
 @pytest.mark.parametrize("trouble", [killed, frozen, flapping])
 async def test_a_trace_goes_on_without_redis(
-    lookalike: Lookalike, trace: list[Crawl], redis: RedisServer, trouble: Trouble, say: Say
+    lookalike: ImsLookalike, trace: list[Crawl], redis: RedisServer, trouble: Trouble, say: Say
 ) -> None:
     """Whatever becomes of Redis, every crawl finds what the upstream holds."""
     started = iter(range(len(trace)))
@@ -74,7 +74,7 @@ async def test_a_trace_goes_on_without_redis(
 
 
 async def test_a_frozen_redis_costs_a_request_its_time_limit_once(
-    lookalike: Lookalike, redis: RedisServer, say: Say
+    lookalike: ImsLookalike, redis: RedisServer, say: Say
 ) -> None:
     """Of forty misses in a row only the first few wait for the frozen store."""
     async with (
@@ -94,7 +94,7 @@ async def test_a_frozen_redis_costs_a_request_its_time_limit_once(
     assert 0 < waits <= MOST_WAITS
 
 
-async def missed(client: aiohttp.ClientSession, proxy: Running, name: str) -> None:
+async def missed(client: aiohttp.ClientSession, proxy: RunningProxy, name: str) -> None:
     """Ask for a listing that nobody has asked for."""
     async with client.get(f"{proxy.url}/v2/images?name={name}", headers={"X-Auth-Token": TOKEN}) as response:
         assert response.status == 200

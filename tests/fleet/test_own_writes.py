@@ -12,10 +12,10 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.seed import images
-from proxy.runtime.app import Running
+from proxy.demo.seed import generate_images
+from proxy.runtime.app import RunningProxy
 from tests.fleet.replicas import replicas, settings
 from tests.fleet.trace import PROJECTS, TOKENS
 from tests.harness.redis import RedisServer
@@ -28,14 +28,16 @@ WITHIN_S = 240.0
 
 
 @pytest.fixture
-async def own() -> AsyncIterator[Lookalike]:
+async def own() -> AsyncIterator[ImsLookalike]:
     """An upstream with a dozen images, all of one project."""
-    made = [image.amended(now=0, visibility="private") for image in images(12, seed=3, owners=PROJECTS[:1])]
-    async with Lookalike(Catalogue(made), TOKENS) as started:
+    made = [
+        image.with_changes(now=0, visibility="private") for image in generate_images(12, seed=3, owners=PROJECTS[:1])
+    ]
+    async with ImsLookalike(Catalogue(made), TOKENS) as started:
         yield started
 
 
-async def patched(client: aiohttp.ClientSession, proxy: Running, image_id: str, name: str) -> None:
+async def patched(client: aiohttp.ClientSession, proxy: RunningProxy, image_id: str, name: str) -> None:
     """Rename an image through *proxy*."""
     fields = {"X-Auth-Token": WRITER, "Content-Type": PATCH_TYPE}
     change = orjson.dumps([{"op": "replace", "path": "/name", "value": name}])
@@ -43,7 +45,7 @@ async def patched(client: aiohttp.ClientSession, proxy: Running, image_id: str, 
         assert response.status == 200, await response.text()
 
 
-async def name_shown(client: aiohttp.ClientSession, proxy: Running, token: str, image_id: str) -> str | None:
+async def name_shown(client: aiohttp.ClientSession, proxy: RunningProxy, token: str, image_id: str) -> str | None:
     """Return the name that a list through *proxy* shows for an image, paging on until it is found."""
     fields = {"X-Auth-Token": token, "Accept-Encoding": "identity"}
     target: str | None = LISTS[0] if token == NEIGHBOUR else LISTS[1]
@@ -59,7 +61,7 @@ async def name_shown(client: aiohttp.ClientSession, proxy: Running, token: str, 
 
 
 async def pairs(
-    client: aiohttp.ClientSession, proxies: Sequence[Running], mine: Sequence[str], numbers: Sequence[int]
+    client: aiohttp.ClientSession, proxies: Sequence[RunningProxy], mine: Sequence[str], numbers: Sequence[int]
 ) -> list[str]:
     """Return what was stale: each change goes through one replica, the lists at once through the other."""
     stale = []
@@ -72,7 +74,7 @@ async def pairs(
     return stale
 
 
-async def load(client: aiohttp.ClientSession, proxies: Sequence[Running], *, seed: int) -> None:
+async def load(client: aiohttp.ClientSession, proxies: Sequence[RunningProxy], *, seed: int) -> None:
     """List through both replicas until cancelled."""
     dice = random.Random(seed)
     while True:
@@ -113,7 +115,7 @@ async def cut(redis: RedisServer, *, seed: int) -> None:
     ],
 )
 async def test_no_list_is_older_than_a_change_through_another_replica(
-    own: Lookalike, redis: RedisServer, count: int, cutting: bool, max_bytes: int
+    own: ImsLookalike, redis: RedisServer, count: int, cutting: bool, max_bytes: int
 ) -> None:
     """A list that is asked for after a change shows it, whichever replica took the change and whoever asks."""
     ids = [image.id for image in own.catalogue]

@@ -8,10 +8,10 @@ import aiohttp
 import orjson
 import pytest
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.seed import images
-from proxy.runtime.app import Running
+from proxy.demo.seed import generate_images
+from proxy.runtime.app import RunningProxy
 from tests.bounded import bounded
 from tests.fleet.replicas import replicas, settings
 from tests.fleet.trace import PROJECTS, TOKENS
@@ -24,14 +24,14 @@ PATCH_TYPE = "application/openstack-images-v2.1-json-patch"
 SCHEMA = "/v2/schemas/image"
 
 
-async def got(client: aiohttp.ClientSession, proxy: Running, target: str) -> tuple[dict[str, object], str]:
+async def got(client: aiohttp.ClientSession, proxy: RunningProxy, target: str) -> tuple[dict[str, object], str]:
     """Return the answer of *proxy* and what it says of where it is from."""
     async with client.get(f"{proxy.url}{target}", headers={"X-Auth-Token": TOKEN}) as response:
         assert response.status == 200
         return orjson.loads(await response.read()), response.headers["Cache-Status"]
 
 
-async def renamed(client: aiohttp.ClientSession, proxy: Running, target: str, name: str) -> None:
+async def renamed(client: aiohttp.ClientSession, proxy: RunningProxy, target: str, name: str) -> None:
     """Rename an image through *proxy*."""
     change = orjson.dumps([{"op": "replace", "path": "/name", "value": name}])
     fields = {"X-Auth-Token": TOKEN, "Content-Type": PATCH_TYPE}
@@ -41,9 +41,11 @@ async def renamed(client: aiohttp.ClientSession, proxy: Running, target: str, na
 
 async def test_what_one_replica_writes_the_other_shows(redis: RedisServer) -> None:
     """Law 8 for an image's own answer, though both have it in memory, in turn and ten times."""
-    (image,) = [each.amended(now=0, visibility="private") for each in images(1, seed=3, owners=PROJECTS[:1])]
+    (image,) = [
+        each.with_changes(now=0, visibility="private") for each in generate_images(1, seed=3, owners=PROJECTS[:1])
+    ]
     async with (
-        Lookalike(Catalogue([image]), TOKENS) as upstream,
+        ImsLookalike(Catalogue([image]), TOKENS) as upstream,
         replicas(2, settings(upstream.base_url, store=redis.url)) as proxies,
         aiohttp.ClientSession() as client,
     ):
@@ -58,15 +60,15 @@ async def test_what_one_replica_writes_the_other_shows(redis: RedisServer) -> No
 
 
 @pytest.mark.parametrize("count", [20])
-async def test_replicas_ask_once(redis: RedisServer, lookalike: Lookalike, count: int) -> None:
+async def test_replicas_ask_once(redis: RedisServer, lookalike: ImsLookalike, count: int) -> None:
     """Whoever else wants the same waits, in its own process or in the other."""
     asked, gate = asyncio.Event(), asyncio.Event()
 
-    async def script(_: Call) -> None:
+    async def script(_: RecordedCall) -> None:
         asked.set()
         await gate.wait()
 
-    lookalike.script = script
+    lookalike.response_hook = script
     async with (
         replicas(2, settings(lookalike.base_url, store=redis.url)) as proxies,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client,

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from proxy.config.model import CacheSection
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.storage.redis_scripts import UNUSED_MS
 from tests.conftest import Say
 from tests.fleet.replicas import replicas, settings
@@ -74,7 +74,7 @@ async def asked(url: str, requests: Iterable[tuple[str, str]]) -> Counter[int]:
 
 @pytest.mark.parametrize("queries", ["one", "many"])
 async def test_made_up_tokens_leave_little_and_not_for_long(
-    lookalike: Lookalike, redis: RedisServer, say: Say, queries: str
+    lookalike: ImsLookalike, redis: RedisServer, say: Say, queries: str
 ) -> None:
     """What the upstream refused leaves names that are gone once no fetch can need them any more, and no more."""
     async with replicas(1, settings(lookalike.base_url, store=redis.url)) as (proxy,):
@@ -89,7 +89,7 @@ async def test_made_up_tokens_leave_little_and_not_for_long(
 
 
 async def test_queries_that_come_once_leave_nothing_for_longer_than_their_answers(
-    lookalike: Lookalike, redis: RedisServer, say: Say
+    lookalike: ImsLookalike, redis: RedisServer, say: Say
 ) -> None:
     """What an accepted token asks for once is forgotten when its answer is of no use any more."""
     each = settings(lookalike.base_url, store=redis.url)

@@ -12,7 +12,7 @@ import pytest
 
 from proxy.config.model import BudgetSection
 from proxy.core.cache_key import ALL_TAG
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.storage.redis_scripts import KeyNames, prefix_for_upstream
 from tests.conftest import Say
 from tests.fleet.replicas import list_calls, metric, replicas, round_robin, settings
@@ -37,7 +37,7 @@ class Servers:
 
 
 @pytest.fixture(params=["cluster", "sentinel"])
-def servers(request: pytest.FixtureRequest, tmp_path: Path, lookalike: Lookalike) -> Iterator[Servers]:
+def servers(request: pytest.FixtureRequest, tmp_path: Path, lookalike: ImsLookalike) -> Iterator[Servers]:
     """Servers of the test's own, each with a copy that takes its place."""
     if request.param == "cluster":
         with RedisCluster(tmp_path, copies=True) as cluster:
@@ -49,7 +49,7 @@ def servers(request: pytest.FixtureRequest, tmp_path: Path, lookalike: Lookalike
 
 
 async def test_the_trace_costs_no_more_on_several_servers(
-    lookalike: Lookalike, trace: list[Crawl], servers: Servers, say: Say
+    lookalike: ImsLookalike, trace: list[Crawl], servers: Servers, say: Say
 ) -> None:
     """Spans, claims, news and a budget are shared as on one server, and no command fails."""
     each = settings(lookalike.base_url, store=servers.url, ttl_s=TTL_S)
@@ -64,17 +64,19 @@ async def test_the_trace_costs_no_more_on_several_servers(
     assert failures == 0
 
 
-async def test_no_list_is_older_than_a_change_while_another_server_takes_over(own: Lookalike, servers: Servers) -> None:
+async def test_no_list_is_older_than_a_change_while_another_server_takes_over(
+    own: ImsLookalike, servers: Servers
+) -> None:
     """The server that is told of writes dies in the middle of changes and lists, and none of these is stale."""
     changes = 0
 
-    async def script(call: Call) -> None:
+    async def script(call: RecordedCall) -> None:
         nonlocal changes
         changes += call.method == "PATCH"
         if call.method == "PATCH" and changes == CALM:
             await asyncio.to_thread(servers.kill)
 
-    own.script = script
+    own.response_hook = script
     ids = [image.id for image in own.catalogue]
     each = settings(own.base_url, store=servers.url, near_ttl_s=0.4)
     async with (

@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 import pytest
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.conftest import Say
 from tests.fleet.replicas import SECRET, metric
 from tests.harness.processes import LOOPBACK
@@ -80,14 +80,14 @@ class World:
 
 
 @pytest.fixture
-async def world(lookalike: Lookalike, redis: RedisServer, tmp_path: Path) -> AsyncIterator[World]:
+async def world(lookalike: ImsLookalike, redis: RedisServer, tmp_path: Path) -> AsyncIterator[World]:
     calls: Counter[str] = Counter()
 
-    async def slow(call: Call) -> None:
+    async def slow(call: RecordedCall) -> None:
         calls[call.target] += 1
         await asyncio.sleep(UPSTREAM_S)
 
-    lookalike.script = slow
+    lookalike.response_hook = slow
     async with Relay(redis.port) as way, AsyncExitStack() as stack:
         proxies = []
         for number in range(2):

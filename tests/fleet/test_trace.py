@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from proxy.config.model import Settings
-from proxy.demo.app import Lookalike
-from proxy.runtime.app import Running
+from proxy.demo.app import ImsLookalike
+from proxy.runtime.app import RunningProxy
 from tests.conftest import Say
 from tests.fleet.replicas import list_calls, replicas, round_robin, settings
 from tests.fleet.trace import FILTERS, PROJECTS, TOKENS, Crawl, Figures, Origin, run
@@ -25,14 +25,14 @@ SLACK_OF_REPLICAS = 1.05
 TTL_S = 600.0  # calls are counted here: a slow machine is not to outlast what it fetched
 
 
-def long_lived(lookalike: Lookalike, *, store: str, iam_url: str = "") -> Settings:
+def long_lived(lookalike: ImsLookalike, *, store: str, iam_url: str = "") -> Settings:
     """Return a user's default settings, but for the lifetime of lists."""
     return settings(lookalike.base_url, store=store, ttl_s=TTL_S, iam_url=iam_url)
 
 
-async def cost(lookalike: Lookalike, trace: list[Crawl], *, number: int, store: str) -> Figures:
+async def cost(lookalike: ImsLookalike, trace: list[Crawl], *, number: int, store: str) -> Figures:
     """Return what *trace* costs through *number* replicas that take requests in turn."""
-    lookalike.forget()
+    lookalike.clear_recorded_calls()
     each = long_lived(lookalike, store=store)
     async with replicas(number, each) as proxies:
         origin = round_robin(proxies)
@@ -40,7 +40,7 @@ async def cost(lookalike: Lookalike, trace: list[Crawl], *, number: int, store: 
 
 
 async def test_the_trace_costs_few_calls_and_no_more_through_replicas(
-    lookalike: Lookalike, trace: list[Crawl], redis: RedisServer, say: Say
+    lookalike: ImsLookalike, trace: list[Crawl], redis: RedisServer, say: Say
 ) -> None:
     """A listing costs a partition at most two and a half upstream calls, and replicas cost no more than one."""
     alone = await cost(lookalike, trace, number=1, store="memory://")
@@ -54,31 +54,31 @@ async def test_the_trace_costs_few_calls_and_no_more_through_replicas(
         assert figures.upstream_calls <= alone.upstream_calls * SLACK_OF_REPLICAS
 
 
-def one_each(proxies: list[Running]) -> Callable[[Crawl], Origin]:
+def one_each(proxies: list[RunningProxy]) -> Callable[[Crawl], Origin]:
     """Let each crawl stay with one replica."""
     return lambda crawl: lambda _: proxies[crawl.number % len(proxies)].url
 
 
-def in_turn(proxies: list[Running]) -> Callable[[Crawl], Origin]:
+def in_turn(proxies: list[RunningProxy]) -> Callable[[Crawl], Origin]:
     """Let each request go to another replica than the one before it."""
     origin = round_robin(proxies)
     return lambda _: origin
 
 
-Chosen = Callable[[list[Running]], Callable[[Crawl], Origin]]
-Cost = Callable[[list[Running], list[Crawl], Chosen, random.Random | None], Awaitable[Figures]]
+Chosen = Callable[[list[RunningProxy]], Callable[[Crawl], Origin]]
+Cost = Callable[[list[RunningProxy], list[Crawl], Chosen, random.Random | None], Awaitable[Figures]]
 
 
 @pytest.fixture
-async def by_project(lookalike: Lookalike, redis: RedisServer, say: Say) -> AsyncIterator[tuple[Settings, Cost]]:
+async def by_project(lookalike: ImsLookalike, redis: RedisServer, say: Say) -> AsyncIterator[tuple[Settings, Cost]]:
     """The settings of replicas that share by project, and what a trace costs through some of them."""
     tokens = {name: of_project(caller.project, user=caller.user) for name, caller in TOKENS.items()}
     async with IamLookalike(tokens) as iam:
 
         async def cost(
-            proxies: list[Running], trace: list[Crawl], chosen: Chosen, dice: random.Random | None
+            proxies: list[RunningProxy], trace: list[Crawl], chosen: Chosen, dice: random.Random | None
         ) -> Figures:
-            lookalike.forget()
+            lookalike.clear_recorded_calls()
             iam.validated.clear()
             figures = await run(trace, lookalike.catalogue, lambda: list_calls(lookalike), chosen(proxies), dice=dice)
             say(f"by project, {len(proxies)} replicas, {chosen.__name__}: {figures}; {len(iam.validated)} verdicts")

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from tests.conftest import Say
 from tests.fleet.replicas import SECRET, list_calls
 from tests.fleet.trace import TOKENS, Crawl, Figures, crawls, run
@@ -56,9 +56,9 @@ async def identity(mode: str) -> AsyncIterator[Mapping[str, str]]:
         yield {"IDENTITY__SECRET": SECRET, "IDENTITY__MODE": "project", "IDENTITY__IAM_URL": iam.url}
 
 
-async def cost(lookalike: Lookalike, proxy: ProxyProcess, trace: list[Crawl], *, at_once: int) -> Figures:
+async def cost(lookalike: ImsLookalike, proxy: ProxyProcess, trace: list[Crawl], *, at_once: int) -> Figures:
     """Return what *trace* costs through *proxy*."""
-    lookalike.forget()
+    lookalike.clear_recorded_calls()
     return await run(
         trace, lookalike.catalogue, lambda: list_calls(lookalike), lambda _: lambda _: proxy.url, at_once=at_once
     )
@@ -67,7 +67,7 @@ async def cost(lookalike: Lookalike, proxy: ProxyProcess, trace: list[Crawl], *,
 @pytest.mark.parametrize("mode", ["token", "project"])
 @pytest.mark.parametrize("at_once", CRAWLS)
 async def test_another_replica_answers_the_trace_without_a_call_at_any_concurrency(
-    lookalike: Lookalike, redis: RedisServer, tmp_path: Path, mode: str, at_once: int, say: Say
+    lookalike: ImsLookalike, redis: RedisServer, tmp_path: Path, mode: str, at_once: int, say: Say
 ) -> None:
     """What the first replica fetched and stored, the second finds, and neither takes Redis to be away."""
     trace = crawls(CRAWLS[at_once])

@@ -18,16 +18,16 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from proxy.demo.app import Call
+from proxy.demo.app import RecordedCall
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
-from proxy.demo.query import list_query
-from proxy.demo.seed import ALPHA, BETA, GOLD, images
+from proxy.demo.query import parse_list_query
+from proxy.demo.seed import ALPHA_PROJECT, BETA_PROJECT, GOLD_PROJECT, generate_images
 
 Pairs = tuple[tuple[str, str], ...]
 Document = Mapping[str, object]
 
-PROJECTS: Final = (ALPHA, BETA, *(f"{number:032x}" for number in (0xC, 0xD, 0xE)))
+PROJECTS: Final = (ALPHA_PROJECT, BETA_PROJECT, *(f"{number:032x}" for number in (0xC, 0xD, 0xE)))
 TOKENS: Final = {
     f"fleet-token-{number}-{member}": Caller(f"fleet-user-{number}-{member}", project)
     for number, project in enumerate(PROJECTS)
@@ -114,7 +114,7 @@ def catalogue(count: int = IMAGES) -> Catalogue:
 
     They are cut down to what the trace asks by: it counts calls, not bytes.
     """
-    whole = images(count, seed=20, owners=(*PROJECTS, *PROJECTS, GOLD))
+    whole = generate_images(count, seed=20, owners=(*PROJECTS, *PROJECTS, GOLD_PROJECT))
     return Catalogue(replace(image, document={name: image.document[name] for name in _KEPT}) for image in whole)
 
 
@@ -154,8 +154,10 @@ def _escaped(character: str, *, plus: bool, needless: bool) -> str:
 
 def truth(store: Catalogue, crawl: Crawl) -> list[Document]:
     """Return what *crawl* has to find, computed from *store* in one page."""
-    query = list_query([*crawl.filters, ("limit", str(len(store) + 1))], default_limit=1, max_limit=len(store) + 1)
-    return [image.document for image in store.page(TOKENS[crawl.token], query).images]
+    query = parse_list_query(
+        [*crawl.filters, ("limit", str(len(store) + 1))], default_limit=1, max_limit=len(store) + 1
+    )
+    return [image.document for image in store.list_page(TOKENS[crawl.token], query).images]
 
 
 def sought(crawl: Crawl) -> tuple[Caller, Pairs]:
@@ -217,7 +219,7 @@ async def interleaved(crawls: Sequence[AsyncIterator[None]], *, at_once: int, di
 async def run(
     trace: Iterable[Crawl],
     store: Catalogue,
-    calls: Callable[[], Iterable[Call]],
+    calls: Callable[[], Iterable[RecordedCall]],
     origin: Callable[[Crawl], Origin],
     *,
     at_once: int = AT_ONCE,

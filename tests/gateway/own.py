@@ -172,11 +172,11 @@ def made_own(directory: Path, **sections: dict[str, Any]) -> Own:
         raise AssertionError("no verdict is kept here")
 
     telemetry = Telemetry()
-    entrance = IdentityParts(settings, iam=None, tell=tell)
+    entrance = IdentityParts(settings, iam=None, publish_tags=tell)
     shield = RateLimiting(settings, upstream, store, telemetry)
     made = make_engines(
         settings,
-        entrance.authenticate_upstream(shield.limiter, asks.partitioner, None),
+        entrance.add_upstream_auth(shield.limiter, asks.partitioner, None),
         store,
         asks,
         telemetry=telemetry,

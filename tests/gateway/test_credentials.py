@@ -26,32 +26,32 @@ def made() -> TokenAcceptance:
     async def drop(digest: str, surely: bool) -> None:
         """Nobody keeps a verdict."""
 
-    return TokenAcceptance(MemoryStore(1 << 20), trust=TrustPeriod(ttl_s=300.0), clock=lambda: NOW, drop=drop)
+    return TokenAcceptance(MemoryStore(1 << 20), trust=TrustPeriod(ttl_s=300.0), clock=lambda: NOW, revoke_token=drop)
 
 
 async def test_who_was_shown_nothing_ends_nothing(made: TokenAcceptance) -> None:
     """A 401 to one that was shown something counts each time, one to a stranger only where an operator orders it."""
-    made.record_shown(who("alpha"))
-    made.record_shown(who("a project", token="t1"))
-    await made.record_rejected(who("made-up"))
-    await made.record_rejected(who("a project", token="t2"))
-    assert made.rejections == 0
+    made.mark_served(who("alpha"))
+    made.mark_served(who("a project", token="t1"))
+    await made.record_rejection(who("made-up"))
+    await made.record_rejection(who("a project", token="t2"))
+    assert made.rejection_count == 0
     for number, each in enumerate((who("alpha"), who("another spelling", token="t1"), who("alpha")), 1):
-        await made.record_rejected(each)
-        assert made.rejections == number
-    await made.record_rejected(who("made-up"), certain=True)
-    assert made.rejections == 4
+        await made.record_rejection(each)
+        assert made.rejection_count == number
+    await made.record_rejection(who("made-up"), force=True)
+    assert made.rejection_count == 4
 
 
 async def test_too_many_to_note(made: TokenAcceptance, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where some are forgotten, all that was given counts as unfit, so that nothing of theirs is left."""
-    monkeypatch.setattr(credentials, "_MAX_SHOWN", 3)
+    monkeypatch.setattr(credentials, "_MAX_SERVED_CREDENTIALS", 3)
     for name in ("a", "b", "c", "a"):
-        made.record_shown(who(name))
-    assert made.rejections == 0
-    made.record_shown(who("d"))
-    assert made.rejections == 1
-    await made.record_rejected(who("a"))
-    assert made.rejections == 1
-    await made.record_rejected(who("d"))
-    assert made.rejections == 2
+        made.mark_served(who(name))
+    assert made.rejection_count == 0
+    made.mark_served(who("d"))
+    assert made.rejection_count == 1
+    await made.record_rejection(who("a"))
+    assert made.rejection_count == 1
+    await made.record_rejection(who("d"))
+    assert made.rejection_count == 2

@@ -72,7 +72,7 @@ async def followed(
     async def tell(_: list[str]) -> None:
         return
 
-    verifier = TokenVerifier(cloud, trust=TrustPeriod(verdict_ttl_s), publish=tell, clock=hand)
+    verifier = TokenVerifier(cloud, trust=TrustPeriod(verdict_ttl_s), publish_tags=tell, clock=hand)
     made = make_engines(
         settings_for("http://ims.example"),
         cloud,
@@ -81,7 +81,7 @@ async def followed(
         telemetry=Telemetry(),
         clock=hand,
         rng=lambda: 0.0,
-        authenticator=ProjectAuthenticator(asks.partitioner, verifier=verifier),
+        authenticator=ProjectAuthenticator(asks.partitioner, token_verifier=verifier),
     )
 
     async def got(token: str) -> tuple[int, str]:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from proxy.auth.token_verifier import REFUSED_S, TokenVerifier
+from proxy.auth.token_verifier import REJECTED_TOKEN_TTL_S, TokenVerifier
 from proxy.core.freshness import TrustPeriod
 from proxy.core.partition import TokenScope
 from proxy.errors import UpstreamUnreachableError
@@ -46,7 +46,7 @@ class World:
         self.now = NOW
         self.told: list[str] = []
         self.verifier = TokenVerifier(
-            self.iam, trust=TrustPeriod(ttl_s, grace_s), publish=self._tell, clock=lambda: self.now
+            self.iam, trust=TrustPeriod(ttl_s, grace_s), publish_tags=self._tell, clock=lambda: self.now
         )
 
     async def _tell(self, scopes: list[str]) -> None:
@@ -54,7 +54,7 @@ class World:
 
     async def good(self, digest: str = "t") -> bool:
         """Return whether the token is one to IAM."""
-        return await self.verifier.verify("token", digest) is not None
+        return await self.verifier.verify_token("token", digest) is not None
 
 
 async def test_a_token_is_asked_about_once() -> None:
@@ -113,7 +113,7 @@ async def test_a_refusal_is_remembered_briefly() -> None:
         assert not await world.good()
     assert len(world.iam.asked) == 1
     world.iam.said = TokenInfo(SCOPE, NOW + 3600)
-    world.now += REFUSED_S
+    world.now += REJECTED_TOKEN_TTL_S
     assert await world.good()
 
 
@@ -143,7 +143,7 @@ async def test_a_dropped_verdict_is_asked_for_again_and_replicas_hear_of_it() ->
     """After a 401 the token has to be verified anew, here and elsewhere."""
     world = World()
     assert await world.good()
-    await world.verifier.revoke("t")
+    await world.verifier.revoke_token("t")
     assert world.told == ["token:t"]
     world.iam.said = None
     assert not await world.good()
@@ -152,9 +152,9 @@ async def test_a_dropped_verdict_is_asked_for_again_and_replicas_hear_of_it() ->
 async def test_a_made_up_token_makes_no_replica_talk() -> None:
     """A 401 for a token that nobody had verified is told to nobody, unless an operator orders it."""
     world = World()
-    await world.verifier.revoke("t")
+    await world.verifier.revoke_token("t")
     assert world.told == []
-    await world.verifier.revoke("t", certain=True)
+    await world.verifier.revoke_token("t", force=True)
     assert world.told == ["token:t"]
 
 
@@ -188,7 +188,7 @@ async def test_a_verdict_that_was_under_way_when_it_was_dropped_is_not_kept() ->
     world.iam.gate.clear()
     first = asyncio.ensure_future(world.good())
     await world.iam.asking.wait()
-    await world.verifier.revoke("t", certain=True)
+    await world.verifier.revoke_token("t", force=True)
     world.iam.said = None
     second = asyncio.ensure_future(world.good())
     world.iam.gate.set()
@@ -218,7 +218,7 @@ async def test_tokens_that_others_make_up_cost_a_good_one_nothing() -> None:
     asking = asyncio.ensure_future(world.good())
     await world.iam.asking.wait()
     for number in range(3):
-        await world.verifier.revoke(f"made-up-{number}")
+        await world.verifier.revoke_token(f"made-up-{number}")
     world.iam.gate.set()
     assert await asking
     assert await world.good()

@@ -23,5 +23,5 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of all that is started after it in this process; waits go on by the machine's own."""
     held = Clock(float(int(time.time())))  # whole seconds survive being written down
-    monkeypatch.setattr(time, "time", held)
+    monkeypatch.setattr(time, "get_time", held)
     return held

@@ -12,9 +12,9 @@ from proxy.core.list_api import CLOUDIMAGES_PATH
 from proxy.core.messages import Fields, Request, Response, StreamedResponse
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
-from proxy.demo.image import Image, stamp
-from proxy.demo.query import RefusedError, pairs_of
-from proxy.demo.rendering import cloudimages, listing, refusal
+from proxy.demo.image import Image, format_time
+from proxy.demo.query import ImsError, parse_query_pairs
+from proxy.demo.rendering import render_cloudimages, render_error, render_list
 
 START = 1_767_225_600.0
 TICK_S = 0.001
@@ -47,8 +47,8 @@ def an_image(number: int, *, created_at: float, **attributes: object) -> Image:
         "disk_format": "raw",
         "size": number,
         "tags": [],
-        "created_at": stamp(created_at),
-        "updated_at": stamp(created_at),
+        "created_at": format_time(created_at),
+        "updated_at": format_time(created_at),
         "self": f"/v2/images/{image_id}",
     }
     return Image(document | attributes)
@@ -97,18 +97,18 @@ class History:
         images = dict(state.images)
         if marker not in images and marker in self.ever:
             images[marker] = self.ever[marker]
-        pairs = [*pairs_of(query), ("limit", str(most)), *([("marker", marker)] if marker else [])]
+        pairs = [*parse_query_pairs(query), ("limit", str(most)), *([("marker", marker)] if marker else [])]
         try:
-            return list(Catalogue(images.values(), max_limit=most).images(TOKENS[token], pairs).images)
-        except RefusedError:
+            return list(Catalogue(images.values(), max_limit=most).list_images(TOKENS[token], pairs).images)
+        except ImsError:
             return []
 
     def refused(self, state: State, token: str, query: str, *, marker: str) -> bool:
         """Return whether *query* was refused in *state*."""
-        pairs = [*pairs_of(query), *([("marker", marker)] if marker else [])]
+        pairs = [*parse_query_pairs(query), *([("marker", marker)] if marker else [])]
         try:
-            Catalogue(state.images.values(), max_limit=LONGEST).images(TOKENS[token], pairs)
-        except RefusedError:
+            Catalogue(state.images.values(), max_limit=LONGEST).list_images(TOKENS[token], pairs)
+        except ImsError:
             return True
         return False
 
@@ -165,15 +165,15 @@ class Upstream:
             return Response(401, Fields([("Content-Type", "application/json")]), b'{"error":"token"}')
         if self.failing is not None:
             return self.failing
-        pairs = pairs_of(request.query)
+        pairs = parse_query_pairs(request.query)
         catalogue = Catalogue(self.history.now.values(), max_limit=LONGEST)
         try:
             if request.path == CLOUDIMAGES_PATH:
-                made = cloudimages(catalogue.cloudimages(TOKENS[token], pairs))
+                made = render_cloudimages(catalogue.list_cloudimages(TOKENS[token], pairs))
             else:
-                made = listing(catalogue.images(TOKENS[token], pairs), pairs)
-        except RefusedError as error:
-            made = refusal(error)
+                made = render_list(catalogue.list_images(TOKENS[token], pairs), pairs)
+        except ImsError as error:
+            made = render_error(error)
         return Response(made.status, Fields([("Content-Type", made.content_type)]), made.body)
 
     @staticmethod

@@ -161,7 +161,7 @@ class Laws(RuleBasedStateMachine):
     def amend(self, which: int, changes: dict[str, object], told: bool, at: int) -> None:
         """Change an image, which may enter or leave listings by that, or move in them."""
         image = self.history.now[sorted(self.history.now)[which % len(self.history.now)]]
-        self.change({**self.history.now, image.id: image.amended(now=self.hand.now, **changes)}, told, at, False)
+        self.change({**self.history.now, image.id: image.with_changes(now=self.hand.now, **changes)}, told, at, False)
 
     def change(self, images: dict[str, Image], told: bool, at: int, begins: bool) -> None:
         self.history.becomes(images)
@@ -335,7 +335,7 @@ class Laws(RuleBasedStateMachine):
 
 
 def _rendered(images: list[Image]) -> list[bytes]:
-    return [image.rendered for image in images]
+    return [image.json_bytes for image in images]
 
 
 def _window(one: Asked) -> Any:

@@ -8,8 +8,8 @@ from typing import Final
 
 import orjson
 
-from proxy.demo.rendering import first_link, next_link
-from proxy.demo.seed import GOLD, images
+from proxy.demo.rendering import build_first_link, build_next_link
+from proxy.demo.seed import GOLD_PROJECT, generate_images
 
 LISTINGS: Final = 200
 IMAGES: Final = 25
@@ -42,7 +42,10 @@ def make_listings(numbers: Iterable[int], *, images_each: int = IMAGES) -> dict[
     made: dict[str, list[Image]] = {}
     for number in numbers:
         name = name_listing(number)
-        documents = [{**each.document, "name": name} for each in images(images_each, seed=number, owners=(GOLD,))]
+        documents = [
+            {**each.document, "name": name}
+            for each in generate_images(images_each, seed=number, owners=(GOLD_PROJECT,))
+        ]
         documents.sort(key=lambda document: (str(document["created_at"]), str(document["id"])), reverse=True)
         made[name] = [Image(str(document["id"]), document, orjson.dumps(document)) for document in documents]
     return made
@@ -60,7 +63,7 @@ def render_page(selected: Sequence[Image], pairs: Pairs, *, limit: int) -> bytes
         positions = {image.id: position for position, image in enumerate(selected)}
         begin = positions[marker] + 1
     shown = selected[begin : begin + limit]
-    head: dict[str, object] = {"schema": "/v2/schemas/images", "first": first_link(pairs)}
+    head: dict[str, object] = {"schema": "/v2/schemas/images", "first": build_first_link(pairs)}
     if shown and len(shown) == limit:
-        head["next"] = next_link(pairs, shown[-1].id)
+        head["next"] = build_next_link(pairs, shown[-1].id)
     return orjson.dumps(head)[:-1] + b',"images":[' + b",".join(image.rendered for image in shown) + b"]}"

@@ -19,19 +19,19 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.demo.app import ROUTES, Lookalike
-from proxy.demo.seed import ALPHA, BETA, EMPTY, TOKENS, demo_catalogue
+from proxy.demo.app import ROUTES, ImsLookalike
+from proxy.demo.seed import ALPHA_PROJECT, BETA_PROJECT, EMPTY_PROJECT, TOKENS, make_demo_catalogue
 from tests.openapi.requests import Asked, Description
 from tests.web.conftest import Answer, Client, Proxy, a_client, a_proxy
 
 IMAGES = 48
 NOW = 1_750_000_000.0
-_SEEN = [image.id for image in demo_catalogue(IMAGES)]
+_SEEN = [image.id for image in make_demo_catalogue(IMAGES)]
 DESCRIPTION = Description(
     Path(__file__).with_name("images.yaml"),
     {
         "image-id": [*_SEEN[::4], "created-1", "created-2", "00000000-0000-4000-8000-000000000000", "no id"],
-        "project-id": [ALPHA, BETA, EMPTY, "nobody"],
+        "project-id": [ALPHA_PROJECT, BETA_PROJECT, EMPTY_PROJECT, "nobody"],
     },
 )
 
@@ -53,9 +53,12 @@ class Twins:
         self._direct: Client
         self._proxy: Proxy
 
-    def _lookalike(self, number: int) -> Lookalike:
-        return Lookalike(
-            demo_catalogue(IMAGES), TOKENS, clock=lambda: NOW, new_id=lambda: f"created-{next(self._ids[number])}"
+    def _lookalike(self, number: int) -> ImsLookalike:
+        return ImsLookalike(
+            make_demo_catalogue(IMAGES),
+            TOKENS,
+            clock=lambda: NOW,
+            generate_id=lambda: f"created-{next(self._ids[number])}",
         )
 
     async def open(self) -> None:
@@ -71,7 +74,7 @@ class Twins:
     async def begin(self) -> None:
         """Begin anew, the proxy with nothing stored."""
         for number, each in enumerate(self._both):
-            each.catalogue = demo_catalogue(IMAGES)
+            each.catalogue = make_demo_catalogue(IMAGES)
             self._ids[number] = count(1)
         order = [("Content-Type", "application/json")]
         purged = await self._proxy.admin.ask("/purge", method="POST", token=None, fields=order, body=b'{"all":true}')

@@ -14,9 +14,9 @@ import pytest
 
 from proxy.config.model import Settings
 from proxy.config.policies import page_sizes
-from proxy.demo.app import Lookalike
-from proxy.demo.seed import TOKENS, demo_catalogue
-from proxy.replay.entries import Entry, parse_entry
+from proxy.demo.app import ImsLookalike
+from proxy.demo.seed import TOKENS, make_demo_catalogue
+from proxy.replay.entries import LogEntry, parse_entry
 from proxy.replay.listings import ObservedListings
 from proxy.replay.report import report_rows, sum_outcomes
 from proxy.replay.simulation import Simulation, make_sharer
@@ -32,7 +32,7 @@ class Recorder:
 
     proxy: Proxy
     lines: list[str] = field(default_factory=list)
-    exact: list[Entry] = field(default_factory=list)
+    exact: list[LogEntry] = field(default_factory=list)
     hits: int = 0
 
     async def ask(self, token: str, target: str, *, method: str = "GET", body: bytes | None = None) -> Any:
@@ -41,7 +41,7 @@ class Recorder:
         _, day, month, year, clock, _ = formatdate(time.time(), usegmt=True).split()
         at = f"{day}/{month}/{year}:{clock} +0000"
         size = len(answer.body)
-        self.exact.append(Entry(time.time(), token, method, target, answer.status, size))
+        self.exact.append(LogEntry(time.time(), token, method, target, answer.status, size))
         self.lines.append(f'127.0.0.1 - {token} [{at}] "{method} {target} HTTP/1.1" {answer.status} {size} "-" "test"')
         await self.settle()
         return answer
@@ -61,22 +61,22 @@ class Recorder:
                 return
             target = told["next"]
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> list[LogEntry]:
         """Return what was logged, as it is read."""
         found = [parse_entry(line) for line in self.lines]
-        return [each for each in found if isinstance(each, Entry)]
+        return [each for each in found if isinstance(each, LogEntry)]
 
 
-async def predicted(entries: list[Entry], settings: Settings) -> tuple[int, int]:
+async def predicted(entries: list[LogEntry], settings: Settings) -> tuple[int, int]:
     """Return the hits and the upstream calls that a replay predicts."""
-    listings = ObservedListings(page_sizes(settings), sharer=make_sharer(settings))
+    listings = ObservedListings(page_sizes(settings), partition_of=make_sharer(settings))
     for each in entries:
-        listings.learn(each)
+        listings.observe(each)
     simulation = Simulation(settings, listings)
     for each in entries:
-        await simulation.ask(each)
+        await simulation.replay_entry(each)
     await simulation.close()
-    everything = sum_outcomes(report_rows(simulation.result())).outcome
+    everything = sum_outcomes(report_rows(simulation.result())).counts
     return everything.hits, everything.calls
 
 
@@ -120,7 +120,7 @@ async def refusals(recorder: Recorder) -> None:
 @pytest.mark.parametrize("stale_s", [0, 60])
 async def test_lifetimes_end_when_they_did(clock: Clock, stale_s: int) -> None:
     """By a log that tells fractions of a second; with a stale window too, in which a hit costs a call."""
-    async with Lookalike(demo_catalogue(60), TOKENS) as upstream:
+    async with ImsLookalike(make_demo_catalogue(60), TOKENS) as upstream:
         cache = {"ttl_s": 1, "transient_ttl_s": 1, "stale_while_revalidate_s": stale_s, "stale_if_error_s": stale_s}
         async with a_proxy(upstream.base_url, cache=cache) as proxy:
             recorder = Recorder(proxy)
@@ -139,7 +139,7 @@ async def test_lifetimes_end_when_they_did(clock: Clock, stale_s: int) -> None:
 @pytest.mark.parametrize("readahead", [True, False])
 async def test_the_calls_predicted_are_the_calls_made(trace: Callable[[Recorder], Any], readahead: bool) -> None:
     """Within one call in twenty, and one: a log to the second does not tell everything."""
-    async with Lookalike(demo_catalogue(400), TOKENS) as upstream:
+    async with ImsLookalike(make_demo_catalogue(400), TOKENS) as upstream:
         cache = {"readahead": readahead, "ttl_s": 600, "transient_ttl_s": 600}
         async with a_proxy(upstream.base_url, cache=cache) as proxy:
             recorder = Recorder(proxy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.listing.request import PageSizes
-from proxy.replay.entries import Entry
+from proxy.replay.entries import LogEntry
 from proxy.replay.listings import ObservedListings
 
 SIZES = PageSizes(max_page=1000, default=25, default_cloudimages=500)
@@ -14,9 +14,9 @@ NAME = ("ci", "/v2/images", "")
 
 def learnt(*pages: tuple[str, int | None], caller: str = "ci", status: int = 200) -> ObservedListings:
     """Return what is known after *pages*, each a query and the size of its body."""
-    listings = ObservedListings(SIZES, sharer=lambda caller: caller)
+    listings = ObservedListings(SIZES, partition_of=lambda caller: caller)
     for query, size in pages:
-        listings.learn(Entry(0.0, caller, "GET", f"/v2/images?{query}", status, size))
+        listings.observe(LogEntry(0.0, caller, "GET", f"/v2/images?{query}", status, size))
     return listings
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.config.policies import page_sizes
-from proxy.replay.entries import Entry
+from proxy.replay.entries import LogEntry
 from proxy.replay.listings import ObservedListings
-from proxy.replay.report import LinesRead, report_rows, sum_outcomes, to_json
+from proxy.replay.report import LogSummary, report_rows, sum_outcomes, to_json
 from proxy.replay.simulation import ReplayResult, Simulation, make_sharer
 from tests.web.conftest import settings_for
 
@@ -23,7 +23,7 @@ QUERIES = st.one_of(
 )
 PATHS = st.sampled_from(["/v2/images", "/v2/cloudimages", "/v2/images/abc", "/v2/schemas/image", "/", "*", "/%"])
 ENTRIES = st.builds(
-    Entry,
+    LogEntry,
     at=st.floats(0, 5000),
     caller=st.sampled_from(["", "ci", "\ud800"]),
     method=st.sampled_from(["GET", "HEAD", "POST", "DELETE", "CONNECT", "X"]),
@@ -33,24 +33,24 @@ ENTRIES = st.builds(
 )
 
 
-async def replayed(entries: list[Entry]) -> ReplayResult:
+async def replayed(entries: list[LogEntry]) -> ReplayResult:
     """Return what a log of *entries* comes to."""
-    listings = ObservedListings(page_sizes(SETTINGS), sharer=make_sharer(SETTINGS))
+    listings = ObservedListings(page_sizes(SETTINGS), partition_of=make_sharer(SETTINGS))
     for each in entries:
-        listings.learn(each)
+        listings.observe(each)
     simulation = Simulation(SETTINGS, listings)
     for each in entries:
-        await simulation.ask(each)
+        await simulation.replay_entry(each)
     await simulation.close()
     return simulation.result()
 
 
 @settings(max_examples=60)
 @given(st.lists(ENTRIES, max_size=12))
-def test_no_log_is_too_odd(entries: list[Entry]) -> None:
+def test_no_log_is_too_odd(entries: list[LogEntry]) -> None:
     """Nothing fails, and every request is counted."""
     outcome = asyncio.run(replayed(entries))
-    everything = sum_outcomes(report_rows(outcome)).outcome
+    everything = sum_outcomes(report_rows(outcome)).counts
     assert everything.requests == len(entries)
     assert 0 <= everything.hits <= everything.requests
-    assert to_json(LinesRead(), outcome)["total"]["requests"] == len(entries)
+    assert to_json(LogSummary(), outcome)["total"]["requests"] == len(entries)

@@ -7,22 +7,22 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from redis.asyncio import Redis
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.image import Image
-from proxy.demo.seed import ALPHA, BETA, EMPTY, GOLD, TOKENS, demo_catalogue
+from proxy.demo.seed import ALPHA_PROJECT, BETA_PROJECT, EMPTY_PROJECT, GOLD_PROJECT, TOKENS, make_demo_catalogue
 from tests.harness.iam import IamLookalike, of_project
 from tests.harness.redis import RedisServer
 
 IMAGES = 60
 IAM_TOKENS = {
-    "demo-token-alpha": of_project(ALPHA, user="demo-user-alpha"),
-    "demo-token-alpha-again": of_project(ALPHA, user="demo-user-alpha"),
-    "demo-token-alpha-other-user": of_project(ALPHA, user="demo-user-alpha-2"),
-    "demo-token-alpha-reader": of_project(ALPHA, user="demo-user-alpha-reader", roles=("reader",)),
-    "demo-token-beta": of_project(BETA, user="demo-user-beta"),
-    "demo-token-empty": of_project(EMPTY, user="demo-user-empty"),
-    "demo-token-ops": of_project(GOLD, user="demo-user-ops", roles=("admin",)),
+    "demo-token-alpha": of_project(ALPHA_PROJECT, user="demo-user-alpha"),
+    "demo-token-alpha-again": of_project(ALPHA_PROJECT, user="demo-user-alpha"),
+    "demo-token-alpha-other-user": of_project(ALPHA_PROJECT, user="demo-user-alpha-2"),
+    "demo-token-alpha-reader": of_project(ALPHA_PROJECT, user="demo-user-alpha-reader", roles=("reader",)),
+    "demo-token-beta": of_project(BETA_PROJECT, user="demo-user-beta"),
+    "demo-token-empty": of_project(EMPTY_PROJECT, user="demo-user-empty"),
+    "demo-token-ops": of_project(GOLD_PROJECT, user="demo-user-ops", roles=("admin",)),
 }
 UPSTREAM_TOKENS = {
     **TOKENS,
@@ -32,9 +32,9 @@ UPSTREAM_TOKENS = {
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Lookalike]:
+async def upstream() -> AsyncIterator[ImsLookalike]:
     """The look-alike of IMS, with images for two projects."""
-    async with Lookalike(demo_catalogue(IMAGES), UPSTREAM_TOKENS) as lookalike:
+    async with ImsLookalike(make_demo_catalogue(IMAGES), UPSTREAM_TOKENS) as lookalike:
         yield lookalike
 
 

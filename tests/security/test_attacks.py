@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.harness.redis import RedisServer
 from tests.security.conftest import private_to
 from tests.web.conftest import Proxy, a_proxy
@@ -39,7 +39,7 @@ class Raw:
 
 
 @pytest.fixture
-async def proxy(upstream: Lookalike, redis_server: RedisServer, redis: Redis) -> AsyncIterator[Proxy]:
+async def proxy(upstream: ImsLookalike, redis_server: RedisServer, redis: Redis) -> AsyncIterator[Proxy]:
     """A proxy over a real Redis, whose values can be looked into."""
     store = {"url": redis_server.url}
     async with a_proxy(upstream.base_url, store=store) as started:
@@ -100,7 +100,9 @@ UNKEYED = [
 
 
 @pytest.mark.parametrize("line", UNKEYED, ids=[line.split(":")[0] for line in UNKEYED])
-async def test_1_an_unkeyed_header_changes_nothing(proxy: Proxy, upstream: Lookalike, redis: Redis, line: str) -> None:
+async def test_1_an_unkeyed_header_changes_nothing(
+    proxy: Proxy, upstream: ImsLookalike, redis: Redis, line: str
+) -> None:
     """Unkeyed headers: neither forwarded, nor reflected, nor stored, and the poisoned request feeds the same entry."""
     poisoned = await send(proxy, LIST, line)
     sent = str(dict(upstream.calls[0].headers)).lower()
@@ -124,7 +126,7 @@ async def test_1_an_unkeyed_header_changes_nothing(proxy: Proxy, upstream: Looka
     ],
 )
 async def test_2_where_a_request_claims_to_go_is_not_believed(
-    proxy: Proxy, upstream: Lookalike, redis: Redis, target: str, host: str, lines: Iterable[str]
+    proxy: Proxy, upstream: ImsLookalike, redis: Redis, target: str, host: str, lines: Iterable[str]
 ) -> None:
     """Absolute targets and hosts: no link leads there, nothing of it is stored, and nothing is asked elsewhere."""
     answer = await send(proxy, target, *lines, host=host)
@@ -151,10 +153,10 @@ INJECTIONS = [
 
 
 @pytest.mark.parametrize("query", INJECTIONS)
-async def test_3_a_delimiter_in_a_value_makes_no_other_key(proxy: Proxy, upstream: Lookalike, query: str) -> None:
+async def test_3_a_delimiter_in_a_value_makes_no_other_key(proxy: Proxy, upstream: ImsLookalike, query: str) -> None:
     """Key injection: a value stays a value, on its way up and in the key."""
     await send(proxy, "/v2/images?limit=10&visibility=private&name=a")
-    upstream.forget()
+    upstream.clear_recorded_calls()
     answer = await send(proxy, f"/v2/images?limit=10&{query}")
     assert not answer.hit
     (call,) = upstream.calls
@@ -179,7 +181,7 @@ CLOAKS = [
 
 @pytest.mark.parametrize(("cloaked", "plain"), CLOAKS)
 async def test_4_a_cloaked_parameter_is_not_taken_for_a_plain_one(
-    proxy: Proxy, upstream: Lookalike, cloaked: str, plain: str
+    proxy: Proxy, upstream: ImsLookalike, cloaked: str, plain: str
 ) -> None:
     """Parameter cloaking: what the upstream reads otherwise has another key, or none."""
     await send(proxy, f"/v2/images?{plain}")
@@ -204,7 +206,7 @@ async def test_4_a_cloaked_parameter_is_not_taken_for_a_plain_one(
     ],
 )
 async def test_5_a_method_or_body_does_not_poison_the_list(
-    proxy: Proxy, upstream: Lookalike, method: str, lines: tuple[str, ...], body: bytes
+    proxy: Proxy, upstream: ImsLookalike, method: str, lines: tuple[str, ...], body: bytes
 ) -> None:
     """Fat GETs, overrides and other methods: nothing of their answers is stored."""
     await send(proxy, LIST, *lines, method=method, body=body)
@@ -214,7 +216,7 @@ async def test_5_a_method_or_body_does_not_poison_the_list(
     assert len(orjson.loads(clean.body)["images"]) == 10
 
 
-async def test_5_a_head_shares_with_its_get(proxy: Proxy, upstream: Lookalike) -> None:
+async def test_5_a_head_shares_with_its_get(proxy: Proxy, upstream: ImsLookalike) -> None:
     """HEAD, then GET: one fetch, made as a GET, and the body is whole."""
     head = await send(proxy, LIST, method="HEAD")
     got = await send(proxy, LIST)
@@ -242,7 +244,7 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_6_a_path_trick_is_passed_on_and_never_stored(
-    proxy: Proxy, upstream: Lookalike, redis: Redis, path: str
+    proxy: Proxy, upstream: ImsLookalike, redis: Redis, path: str
 ) -> None:
     """Path tricks: only the one spelling is answered from the store, any other goes up byte for byte."""
     for _ in range(2):
@@ -261,7 +263,7 @@ async def test_6_a_path_trick_is_passed_on_and_never_stored(
         pytest.param(f"X-Api-Version: {'Q' * 70_000}", id="an oversized variant"),
     ],
 )
-async def test_7_a_header_that_breaks_parsers_poisons_nothing(proxy: Proxy, upstream: Lookalike, line: str) -> None:
+async def test_7_a_header_that_breaks_parsers_poisons_nothing(proxy: Proxy, upstream: ImsLookalike, line: str) -> None:
     """Cache-poisoned denial of service: the error goes to who sent it, quotes nothing; the next caller is served."""
     broken = await send(proxy, LIST, line)
     assert broken.status in (200, 400, 431)
@@ -274,16 +276,16 @@ async def test_7_a_header_that_breaks_parsers_poisons_nothing(proxy: Proxy, upst
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 500, 502, 503])
 async def test_7_an_error_is_never_stored_as_the_list(
-    proxy: Proxy, upstream: Lookalike, redis: Redis, status: int
+    proxy: Proxy, upstream: ImsLookalike, redis: Redis, status: int
 ) -> None:
     """Whatever error one caller provokes, another project's caller gets its list."""
 
-    async def fail(call: Call) -> web.StreamResponse | None:
+    async def fail(call: RecordedCall) -> web.StreamResponse | None:
         return web.json_response({"images": [], "error": "provoked"}, status=status)
 
-    upstream.script = fail
+    upstream.response_hook = fail
     assert (await send(proxy, LIST)).status == status
-    upstream.script = None
+    upstream.response_hook = None
     assert (await send(proxy, LIST, token=BETA)).status == 200
     assert b"provoked" not in await everything(redis)
 
@@ -310,7 +312,7 @@ async def test_7_an_error_is_never_stored_as_the_list(
     ],
 )
 async def test_8_nothing_of_alphas_warm_list_reaches_anyone_else(
-    proxy: Proxy, upstream: Lookalike, token: str | None, lines: tuple[str, ...]
+    proxy: Proxy, upstream: ImsLookalike, token: str | None, lines: tuple[str, ...]
 ) -> None:
     """Across tenants: on alpha's warm store, who is not alpha by exactly its token gets no answer from it."""
     warm = await send(proxy, LIST)
@@ -323,7 +325,7 @@ async def test_8_nothing_of_alphas_warm_list_reaches_anyone_else(
         assert not any(each in answer.body for each in secrets)
 
 
-async def test_9_a_revoked_token_ends_with_the_first_401(proxy: Proxy, upstream: Lookalike) -> None:
+async def test_9_a_revoked_token_ends_with_the_first_401(proxy: Proxy, upstream: ImsLookalike) -> None:
     """Time: once the upstream has refused a token, on whatever path, it is shown nothing stored."""
     await send(proxy, LIST)
     caller = upstream.tokens.pop(ALPHA)
@@ -334,7 +336,7 @@ async def test_9_a_revoked_token_ends_with_the_first_401(proxy: Proxy, upstream:
     assert not (await send(proxy, LIST)).hit
 
 
-async def test_10_a_value_altered_in_redis_is_a_miss(proxy: Proxy, upstream: Lookalike, redis: Redis) -> None:
+async def test_10_a_value_altered_in_redis_is_a_miss(proxy: Proxy, upstream: ImsLookalike, redis: Redis) -> None:
     """Store: whatever bytes are put in the place of a span, the caller gets the upstream's list."""
     truth = await send(proxy, LIST)
     for forged in (b"", b"IMS3", b'{"images":[{"id":"evil"}]}', b"IMS3" + b"\0" * 200):
@@ -363,16 +365,16 @@ LINKS = [
 
 @pytest.mark.parametrize("link", LINKS)
 async def test_11_a_link_of_the_upstreams_own_leads_nowhere_else(
-    proxy: Proxy, upstream: Lookalike, link: object
+    proxy: Proxy, upstream: ImsLookalike, link: object
 ) -> None:
     """Links: whatever `next` and an image's own links say, those that callers get are the API's own."""
     text = f'see https://{EVIL}/v2/images?marker=1 "next": "//{EVIL}"'
 
-    async def lie(call: Call) -> web.StreamResponse | None:
+    async def lie(call: RecordedCall) -> web.StreamResponse | None:
         image = {"id": "i1", "name": text, "__description": text, "self": link, "file": link, "schema": link}
         return web.json_response({"first": link, "next": link, "schema": link, "images": [image]})
 
-    upstream.script = lie
+    upstream.response_hook = lie
     answer = orjson.loads((await send(proxy, "/v2/images?limit=1")).body)
     (image,) = answer["images"]
     assert image["name"] == image["__description"] == text
@@ -392,16 +394,16 @@ async def test_11_a_link_of_the_upstreams_own_leads_nowhere_else(
     ],
 )
 async def test_12_a_body_that_is_no_list_is_not_stored(
-    proxy: Proxy, upstream: Lookalike, redis: Redis, body: bytes, headers: dict[str, str]
+    proxy: Proxy, upstream: ImsLookalike, redis: Redis, body: bytes, headers: dict[str, str]
 ) -> None:
     """Encodings: a 200 that can't be read as a list goes to who asked and is asked for again."""
 
-    async def garble(_: Call) -> web.StreamResponse | None:
+    async def garble(_: RecordedCall) -> web.StreamResponse | None:
         return web.Response(body=body, headers=headers)
 
-    upstream.script = garble
+    upstream.response_hook = garble
     await send(proxy, LIST)
-    upstream.script = None
+    upstream.response_hook = None
     assert b"IMS3" not in await everything(redis)
     answer = await send(proxy, LIST)
     assert answer.status == 200
@@ -410,7 +412,7 @@ async def test_12_a_body_that_is_no_list_is_not_stored(
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip;q=0", "identity;q=0", "br, zstd, *", "GZIP", "gzip, gzip", "\x7f"])
 async def test_12_what_one_caller_accepts_decides_nothing_for_another(
-    proxy: Proxy, upstream: Lookalike, coding: str
+    proxy: Proxy, upstream: ImsLookalike, coding: str
 ) -> None:
     """Accept-Encoding variants share one fetch, and who asks for none gets plain bytes."""
     await send(proxy, LIST, f"Accept-Encoding: {coding}")
@@ -420,19 +422,19 @@ async def test_12_what_one_caller_accepts_decides_nothing_for_another(
 
 
 async def test_12_an_upstream_that_hangs_up_half_way_stores_nothing(
-    proxy: Proxy, upstream: Lookalike, redis: Redis
+    proxy: Proxy, upstream: ImsLookalike, redis: Redis
 ) -> None:
     """A body shorter than its Content-Length is an error to who asked, and nothing to anyone else."""
 
-    async def cut(call: Call) -> web.StreamResponse | None:
+    async def cut(call: RecordedCall) -> web.StreamResponse | None:
         assert call.transport is not None
         call.transport.write(b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"images": [{"id": "x"}]}')
         await asyncio.sleep(0)
-        call.hang_up()
+        call.abort_connection()
         return None
 
-    upstream.script = cut
+    upstream.response_hook = cut
     assert (await send(proxy, LIST)).status == 502
-    upstream.script = None
+    upstream.response_hook = None
     assert b"IMS3" not in await everything(redis)
     assert (await send(proxy, LIST)).status == 200

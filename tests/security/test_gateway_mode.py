@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import find_signature_fault, parse_signature
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.demo.filters import Caller
-from proxy.demo.seed import ALPHA as PROJECT
-from proxy.demo.seed import BETA as OTHER_PROJECT
+from proxy.demo.seed import ALPHA_PROJECT as PROJECT
+from proxy.demo.seed import BETA_PROJECT as OTHER_PROJECT
 from tests.harness.iam import PASSWORD, IamLookalike
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
@@ -38,7 +38,7 @@ FORGED = {
 SIGNING = {"mode": "gateway", "access_key": "AKOWN", "secret_key": SECRET_KEY, "project_id": "own-project"}
 
 
-def signed_well(call: Call, secret: str = SECRET_KEY, *, body: bool = False) -> bool:
+def signed_well(call: RecordedCall, secret: str = SECRET_KEY, *, body: bool = False) -> bool:
     """Whether *call* is signed with *secret*, its host and its project with it."""
     request = Request(call.method, call.target, Fields(call.headers.items()), "")
     found = parse_signature(request.fields)
@@ -50,20 +50,20 @@ def signed_well(call: Call, secret: str = SECRET_KEY, *, body: bool = False) -> 
     )
 
 
-def by_signature(upstream: Lookalike, secrets: Mapping[str, str]) -> None:
+def by_signature(upstream: ImsLookalike, secrets: Mapping[str, str]) -> None:
     """Make *upstream* answer who signs with one of *secrets* as project alpha's, and 401 to anyone else."""
 
-    async def authorise(call: Call) -> web.StreamResponse | None:
+    async def authorise(call: RecordedCall) -> web.StreamResponse | None:
         found = parse_signature(Fields(call.headers.items()))
         if found is None or not signed_well(call, secrets.get(found.access_key, "")):
             return web.json_response({"error_code": "APIGW.0301", "error_msg": "signature"}, status=401)
         return None
 
-    upstream.script = authorise
-    upstream._caller = lambda request: Caller("own", "a1fa0000000000000000000000000001")  # type: ignore[method-assign]
+    upstream.response_hook = authorise
+    upstream._authenticate = lambda request: Caller("own", "a1fa0000000000000000000000000001")  # type: ignore[method-assign]
 
 
-async def test_every_request_goes_up_signed_by_the_proxy(upstream: Lookalike) -> None:
+async def test_every_request_goes_up_signed_by_the_proxy(upstream: ImsLookalike) -> None:
     """Lists and what is passed through carry a signature of the proxy's, good for the upstream's own host."""
     by_signature(upstream, {"AKOWN": SECRET_KEY})
     async with a_proxy(upstream.base_url, identity=SIGNING) as proxy:
@@ -76,7 +76,7 @@ async def test_every_request_goes_up_signed_by_the_proxy(upstream: Lookalike) ->
     assert all(signed_well(call) for call in upstream.calls)
 
 
-async def test_no_credential_of_a_callers_goes_up(upstream: Lookalike) -> None:
+async def test_no_credential_of_a_callers_goes_up(upstream: ImsLookalike) -> None:
     """Whatever a caller says of itself ends at the proxy, on lists and on what is passed through."""
     by_signature(upstream, {"AKOWN": SECRET_KEY})
     async with a_proxy(upstream.base_url, identity=SIGNING) as proxy:
@@ -87,7 +87,7 @@ async def test_no_credential_of_a_callers_goes_up(upstream: Lookalike) -> None:
     assert {value for name, value in sent if name == "x-project-id"} == {"own-project"}
 
 
-async def test_it_is_read_only_by_default(upstream: Lookalike) -> None:
+async def test_it_is_read_only_by_default(upstream: ImsLookalike) -> None:
     """A write is refused in the proxy's own words, and the upstream hears nothing of it."""
     async with a_proxy(upstream.base_url, identity=SIGNING) as proxy:
         for method in ("POST", "PUT", "PATCH", "DELETE", "PROPFIND"):
@@ -98,7 +98,7 @@ async def test_it_is_read_only_by_default(upstream: Lookalike) -> None:
 
 
 @pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"])
-async def test_a_read_stays_one_on_its_way_up(upstream: Lookalike, name: str) -> None:
+async def test_a_read_stays_one_on_its_way_up(upstream: ImsLookalike, name: str) -> None:
     """To some servers such a field makes a GET a DELETE: none goes up, wherever the request is answered."""
     by_signature(upstream, {"AKOWN": SECRET_KEY})
     async with a_proxy(upstream.base_url, identity=SIGNING) as proxy:
@@ -107,7 +107,7 @@ async def test_a_read_stays_one_on_its_way_up(upstream: Lookalike, name: str) ->
     assert [name in call.headers for call in upstream.calls] == [False] * 3
 
 
-async def test_a_streamed_body_goes_up_under_an_unsigned_payload(upstream: Lookalike) -> None:
+async def test_a_streamed_body_goes_up_under_an_unsigned_payload(upstream: ImsLookalike) -> None:
     """Where writes are allowed, the signature covers that the body is not covered."""
     async with a_proxy(upstream.base_url, identity={**SIGNING, "writes": True}) as proxy:
         await proxy.client.ask("/v2/images", method="POST", token=None, body=b'{"name": "new"}')
@@ -139,7 +139,7 @@ def callers(tmp_path: Path) -> Path:
     ],
 )
 async def test_callers_are_known_by_their_key(
-    upstream: Lookalike, callers: Path, fields: dict[str, str], status: int
+    upstream: ImsLookalike, callers: Path, fields: dict[str, str], status: int
 ) -> None:
     """Only a named key lets anyone in, warm store or not, and it goes no further."""
     by_signature(upstream, {"AKOWN": SECRET_KEY})
@@ -153,7 +153,7 @@ async def test_callers_are_known_by_their_key(
     assert READS not in str([dict(call.headers) for call in upstream.calls])
 
 
-async def test_each_caller_is_allowed_or_denied_writes(upstream: Lookalike, callers: Path) -> None:
+async def test_each_caller_is_allowed_or_denied_writes(upstream: ImsLookalike, callers: Path) -> None:
     """A caller whose table says so may write, no other."""
     async with a_proxy(upstream.base_url, identity={**SIGNING, "callers": callers}) as proxy:
         refused = await proxy.client.ask("/v2/images/x", method="DELETE", token=None, X_Api_Key=READS)
@@ -164,14 +164,14 @@ async def test_each_caller_is_allowed_or_denied_writes(upstream: Lookalike, call
 
 
 async def test_a_caller_whose_key_is_taken_while_it_waits_is_told_so(
-    upstream: Lookalike, callers: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: ImsLookalike, callers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waits for the fetch that another began, and hears what it would have heard had it come later."""
     monkeypatch.setattr("proxy.config.reload.CHECK_INTERVAL_S", 0.0)
     by_signature(upstream, {"AKOWN": SECRET_KEY})
-    authorise, asked, go_on = upstream.script, asyncio.Event(), asyncio.Event()
+    authorise, asked, go_on = upstream.response_hook, asyncio.Event(), asyncio.Event()
 
-    async def held(call: Call) -> web.StreamResponse | None:
+    async def held(call: RecordedCall) -> web.StreamResponse | None:
         asked.set()
         await go_on.wait()
         assert authorise is not None
@@ -180,7 +180,7 @@ async def test_a_caller_whose_key_is_taken_while_it_waits_is_told_so(
     def leave_the_writer() -> None:
         callers.write_text(f'[builder]\nkey = "{WRITES}"\n')
 
-    upstream.script = held
+    upstream.response_hook = held
     async with a_proxy(upstream.base_url, identity={**SIGNING, "callers": callers}) as proxy:
         leads = asyncio.ensure_future(proxy.client.ask(LIST, token=None, X_Api_Key=WRITES))
         await asked.wait()
@@ -199,7 +199,7 @@ async def test_a_caller_whose_key_is_taken_while_it_waits_is_told_so(
 
 
 async def test_keys_that_rotate_are_read_again(
-    upstream: Lookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    upstream: ImsLookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Temporary keys are taken from their files as they change, and what the old identity saw is not the new one's."""
     monkeypatch.setattr("proxy.config.reload.CHECK_INTERVAL_S", 0.0)
@@ -241,20 +241,20 @@ def with_password(iam: IamLookalike, **more: object) -> dict[str, object]:
     }
 
 
-async def ask_by_issued_tokens(upstream: Lookalike, iam: IamLookalike, proxy: Proxy, query: str) -> int:
+async def ask_by_issued_tokens(upstream: ImsLookalike, iam: IamLookalike, proxy: Proxy, query: str) -> int:
     """Ask for a list that was not asked for before, with *upstream* knowing what *iam* has issued."""
 
-    async def know(call: Call) -> web.StreamResponse | None:
+    async def know(call: RecordedCall) -> web.StreamResponse | None:
         token = call.headers.get("X-Auth-Token", "")
         if token.startswith("issued-") and token in iam.tokens:
             upstream.tokens[token] = upstream.tokens[ALPHA]
         return None
 
-    upstream.script = know
+    upstream.response_hook = know
     return (await proxy.client.ask(f"{LIST}&name={query}", token=None)).status
 
 
-async def test_a_token_is_fetched_once_and_renewed_in_time(upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_a_token_is_fetched_once_and_renewed_in_time(upstream: ImsLookalike, iam: IamLookalike) -> None:
     """One token serves all requests until it is about to end."""
     async with a_proxy(upstream.base_url, identity=with_password(iam)) as proxy:
         assert [await ask_by_issued_tokens(upstream, iam, proxy, query) for query in "abc"] == [200] * 3
@@ -262,7 +262,7 @@ async def test_a_token_is_fetched_once_and_renewed_in_time(upstream: Lookalike, 
     assert {call.headers["X-Auth-Token"][:7] for call in upstream.calls} == {"issued-"}
 
 
-async def test_a_revoked_token_of_our_own_is_replaced(upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_a_revoked_token_of_our_own_is_replaced(upstream: ImsLookalike, iam: IamLookalike) -> None:
     """A 401 to the proxy's own token is answered with another token, once, and no caller sees it."""
     async with a_proxy(upstream.base_url, identity=with_password(iam)) as proxy:
         assert await ask_by_issued_tokens(upstream, iam, proxy, "a") == 200
@@ -272,7 +272,7 @@ async def test_a_revoked_token_of_our_own_is_replaced(upstream: Lookalike, iam: 
     assert iam.issued == 2
 
 
-async def test_without_a_token_to_be_had_what_is_stored_is_given(upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_without_a_token_to_be_had_what_is_stored_is_given(upstream: ImsLookalike, iam: IamLookalike) -> None:
     """With IAM away and no token, a stored list is given; without one the caller hears of it in the proxy's words."""
     identity, cache = with_password(iam), {"ttl_s": 0.001, "stale_while_revalidate_s": 0, "transient_ttl_s": 0.001}
     async with a_proxy(upstream.base_url, identity=identity, cache=cache) as proxy:
@@ -290,18 +290,18 @@ async def test_without_a_token_to_be_had_what_is_stored_is_given(upstream: Looka
 
 
 async def test_on_a_route_of_the_standards_callers_credentials_end_here_too(
-    upstream: Lookalike, tmp_path: Path
+    upstream: ImsLookalike, tmp_path: Path
 ) -> None:
     """All else that a caller sends goes up there; its key does not, nor who it says it is: all share the answer."""
     callers = tmp_path / "callers.toml"
     callers.write_text(f'[reader]\nkey = "{READS}"\n')
-    seen: list[Call] = []
+    seen: list[RecordedCall] = []
 
-    async def told(call: Call) -> web.StreamResponse:
+    async def told(call: RecordedCall) -> web.StreamResponse:
         seen.append(call)
         return web.json_response({}, headers={"Cache-Control": "max-age=60"})
 
-    upstream.script = told
+    upstream.response_hook = told
     routes = [{"path": "/v2/schemas/*", "vary": True}]
     identity = SIGNING | {"callers": str(callers)}
     async with a_proxy(upstream.base_url, identity=identity, cache={"routes": routes}) as proxy:
@@ -319,7 +319,7 @@ async def test_on_a_route_of_the_standards_callers_credentials_end_here_too(
 
 
 async def test_replicas_that_rotate_one_after_the_other_share_no_answers_meanwhile(
-    upstream: Lookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, redis: Redis
+    upstream: ImsLookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, redis: Redis
 ) -> None:
     """On one Redis each gives what its own identity sees: who has the new key already, and who still has the old."""
     monkeypatch.setattr("proxy.config.reload.CHECK_INTERVAL_S", 0.0)
@@ -331,7 +331,7 @@ async def test_replicas_that_rotate_one_after_the_other_share_no_answers_meanwhi
         assert found is not None
         return Caller("own", projects[found.access_key])
 
-    upstream._caller = seen_by  # type: ignore[method-assign]
+    upstream._authenticate = seen_by  # type: ignore[method-assign]
     files = [tmp_path / name for name in "ab"]
     for file in files:
         file.write_text("AK1")

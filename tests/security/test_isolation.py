@@ -17,9 +17,9 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.demo.seed import TOKENS as DEMO_TOKENS
-from proxy.demo.seed import demo_catalogue
+from proxy.demo.seed import make_demo_catalogue
 from tests.harness.iam import IamLookalike, Token, of_project
 from tests.harness.redis import RedisServer
 from tests.web.conftest import Answer, Proxy, a_proxy
@@ -70,13 +70,13 @@ class World:
     """A proxy before an upstream that writes on every image whose token it was fetched with."""
 
     proxy: Proxy
-    upstream: Lookalike
+    upstream: ImsLookalike
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     failing: bool = False
     number: int = 0
 
-    async def signed(self, call: Call) -> web.StreamResponse:
+    async def signed(self, call: RecordedCall) -> web.StreamResponse:
         """Answer *call* with images that say who asked."""
         self.arrived.set()
         await self.gate.wait()
@@ -112,26 +112,28 @@ class World:
 
 @asynccontextmanager
 async def a_world(
-    mode: str, upstream: Lookalike, iam: IamLookalike, *, cache: dict[str, Any], **sections: dict[str, Any]
+    mode: str, upstream: ImsLookalike, iam: IamLookalike, *, cache: dict[str, Any], **sections: dict[str, Any]
 ) -> AsyncIterator[World]:
     """Run a world in that mode, its lists kept as *cache* says."""
     iam.tokens = dict(SCOPES)
     identity = {"mode": "project", "iam_url": iam.url, "share_public": True} if mode == "project" else {}
     async with a_proxy(upstream.base_url, identity=identity, cache={"readahead": True} | cache, **sections) as proxy:
         made = World(proxy, upstream)
-        upstream.script = made.signed
+        upstream.response_hook = made.signed
         yield made
 
 
 @pytest.fixture(params=["token", "project"])
-async def world(request: pytest.FixtureRequest, upstream: Lookalike, iam: IamLookalike) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, upstream: ImsLookalike, iam: IamLookalike) -> AsyncIterator[World]:
     """A world in each mode, where lists stay fresh."""
     async with a_world(request.param, upstream, iam, cache={"ttl_s": 3600, "transient_ttl_s": 3600}) as made:
         yield made
 
 
 @pytest.fixture(params=["token", "project"])
-async def stale_world(request: pytest.FixtureRequest, upstream: Lookalike, iam: IamLookalike) -> AsyncIterator[World]:
+async def stale_world(
+    request: pytest.FixtureRequest, upstream: ImsLookalike, iam: IamLookalike
+) -> AsyncIterator[World]:
     """A world in each mode, where lists are stale at once; they may be given while they are fetched anew for 3 ms."""
     cache = {"ttl_s": 0.001, "transient_ttl_s": 0.001, "stale_while_revalidate_s": 0.003, "negative_ttl_s": 0}
     async with a_world(request.param, upstream, iam, cache=cache) as made:
@@ -197,7 +199,7 @@ async def test_pairs_share_no_byte_that_is_stale(stale_world: World, pair: tuple
 
 @pytest.mark.parametrize("mode", ["token", "project"])
 async def test_a_redis_that_restarts_mixes_nobody_up(
-    mode: str, upstream: Lookalike, iam: IamLookalike, tmp_path: Path
+    mode: str, upstream: ImsLookalike, iam: IamLookalike, tmp_path: Path
 ) -> None:
     """Two replicas on a Redis that comes back with what it had, or with nothing: whom they ask for sees its own."""
     every = [(token, path, query, ()) for token, path, query in product(TOKENS, PATHS, QUERIES)]
@@ -220,7 +222,7 @@ async def test_a_redis_that_restarts_mixes_nobody_up(
                     assert told_apart(asked, answers) == len(asked)
 
 
-async def test_two_upstreams_on_one_redis_share_nothing(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_two_upstreams_on_one_redis_share_nothing(upstream: ImsLookalike, tmp_path: Path) -> None:
     """A token that both accept is shown at each what that one has."""
     with RedisServer(tmp_path) as redis:
         sections: dict[str, Any] = {
@@ -228,7 +230,7 @@ async def test_two_upstreams_on_one_redis_share_nothing(upstream: Lookalike, tmp
             "identity": {"secret": "a secret that both proxies have"},
         }
         async with (
-            Lookalike(demo_catalogue(20, seed=2), DEMO_TOKENS) as elsewhere,
+            ImsLookalike(make_demo_catalogue(20, seed=2), DEMO_TOKENS) as elsewhere,
             a_proxy(upstream.base_url, **sections) as here,
             a_proxy(elsewhere.base_url, **sections) as there,
         ):

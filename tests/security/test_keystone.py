@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from tests.harness.keystone.server import PASSWORD, Keystone, keystone, of_project
 from tests.web.conftest import Proxy, a_proxy
 
@@ -22,21 +22,21 @@ def iam_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keystone]:
 
 
 @pytest.fixture
-async def proxy(upstream: Lookalike, iam_server: Keystone) -> AsyncIterator[Proxy]:
+async def proxy(upstream: ImsLookalike, iam_server: Keystone) -> AsyncIterator[Proxy]:
     """A proxy in project mode that asks Keystone anew each time."""
     identity = {"mode": "project", "iam_url": iam_server.url, "verdict_ttl_s": 0}
     async with a_proxy(upstream.base_url, identity=identity) as started:
         yield started
 
 
-def known(upstream: Lookalike, *tokens: str) -> tuple[str, ...]:
+def known(upstream: ImsLookalike, *tokens: str) -> tuple[str, ...]:
     """Make *upstream* take *tokens* for alpha's: here it is Keystone that tells them apart."""
     upstream.tokens |= dict.fromkeys(tokens, upstream.tokens["demo-token-alpha"])
     return tokens
 
 
 async def test_scopes_and_roles_of_real_tokens_decide_who_shares(
-    proxy: Proxy, upstream: Lookalike, iam_server: Keystone
+    proxy: Proxy, upstream: ImsLookalike, iam_server: Keystone
 ) -> None:
     """Two members of a project share; a reader, another project and an unscoped token don't."""
     ann, again, art, abe, bob, unscoped = known(
@@ -55,7 +55,7 @@ async def test_scopes_and_roles_of_real_tokens_decide_who_shares(
 
 
 async def test_a_revoked_token_sees_nothing_while_its_project_goes_on(
-    proxy: Proxy, upstream: Lookalike, iam_server: Keystone
+    proxy: Proxy, upstream: ImsLookalike, iam_server: Keystone
 ) -> None:
     """With `verdict_ttl_s` 0 the first request after a revocation is refused by Keystone, and so not shared."""
     ann, art = known(upstream, iam_server.token("ann", ALPHA), iam_server.token("art", ALPHA))
@@ -70,7 +70,7 @@ async def test_a_revoked_token_sees_nothing_while_its_project_goes_on(
 
 @pytest.mark.parametrize("altered", [slice(0, -1), slice(1, None)])
 async def test_an_altered_token_is_refused(
-    proxy: Proxy, upstream: Lookalike, iam_server: Keystone, altered: slice
+    proxy: Proxy, upstream: ImsLookalike, iam_server: Keystone, altered: slice
 ) -> None:
     """A token with a letter missing is none to Keystone, whatever the upstream makes of it."""
     ann = iam_server.token("ann", ALPHA)
@@ -78,7 +78,7 @@ async def test_an_altered_token_is_refused(
     assert "token-refused" in (await proxy.client.ask(LIST, token=part)).cache_status
 
 
-async def test_the_proxy_logs_in_itself(upstream: Lookalike, iam_server: Keystone) -> None:
+async def test_the_proxy_logs_in_itself(upstream: ImsLookalike, iam_server: Keystone) -> None:
     """In gateway mode it fetches a token by password, and that is what goes up."""
     _, found = iam_server.ask("GET", "/auth/projects", token=iam_server.token("ann", ALPHA))
     (project,) = found["projects"]

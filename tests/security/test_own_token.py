@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.demo.filters import Caller
-from proxy.demo.seed import ALPHA as PROJECT
+from proxy.demo.seed import ALPHA_PROJECT as PROJECT
 from tests.harness.iam import PASSWORD, SECRET_KEY, IamLookalike
 from tests.harness.redis import RedisServer
 from tests.security.test_attacks import everything
@@ -24,14 +24,14 @@ LIST = "/v2/images?limit=5"
 
 
 @pytest.fixture
-async def issuing(upstream: Lookalike, iam: IamLookalike) -> Lookalike:
+async def issuing(upstream: ImsLookalike, iam: IamLookalike) -> ImsLookalike:
     """The upstream, which knows every token that IAM has issued and not revoked."""
 
-    async def know(_: Call) -> web.StreamResponse | None:
+    async def know(_: RecordedCall) -> web.StreamResponse | None:
         upstream.tokens = {name: Caller("own", PROJECT) for name in iam.tokens if name.startswith("issued-")}
         return None
 
-    upstream.script = know
+    upstream.response_hook = know
     return upstream
 
 
@@ -51,7 +51,7 @@ def sealed(redis_server: RedisServer) -> dict[str, object]:
 
 @pytest.fixture(params=[by_password, by_key])
 async def pair(
-    request: pytest.FixtureRequest, issuing: Lookalike, iam: IamLookalike, redis_server: RedisServer, redis: Redis
+    request: pytest.FixtureRequest, issuing: ImsLookalike, iam: IamLookalike, redis_server: RedisServer, redis: Redis
 ) -> AsyncIterator[list[Proxy]]:
     """Two replicas on one Redis with a key."""
     async with AsyncExitStack() as stack:
@@ -98,7 +98,7 @@ async def test_what_was_put_into_redis_by_others_is_no_token(
 
 @pytest.mark.parametrize("keyed", [True, False], ids=["Redis is gone", "no key"])
 async def test_without_what_it_takes_each_replica_logs_in(
-    issuing: Lookalike, iam: IamLookalike, tmp_path: Path, keyed: bool
+    issuing: ImsLookalike, iam: IamLookalike, tmp_path: Path, keyed: bool
 ) -> None:
     """Where a token can't be shared, or must not be kept, each has its own, and answers come all the same."""
     with RedisServer(tmp_path) as server:
@@ -115,7 +115,7 @@ async def test_without_what_it_takes_each_replica_logs_in(
     assert iam.issued == 2
 
 
-async def test_a_wrong_password_is_not_tried_for_each_request(issuing: Lookalike, iam: IamLookalike) -> None:
+async def test_a_wrong_password_is_not_tried_for_each_request(issuing: ImsLookalike, iam: IamLookalike) -> None:
     """IAM locks who fails five times in a row: thirty requests at once and one by one are one login."""
     async with a_proxy(issuing.base_url, identity=by_password(iam, password="wrong")) as proxy:
         at_once = await asyncio.gather(*(proxy.client.ask(f"{LIST}&name={n}", token=None) for n in range(20)))
@@ -125,7 +125,7 @@ async def test_a_wrong_password_is_not_tried_for_each_request(issuing: Lookalike
 
 
 async def test_a_password_that_rotates_is_read_again(
-    issuing: Lookalike, iam: IamLookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    issuing: ImsLookalike, iam: IamLookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A password is taken from its file as it changes, at once, whatever came of the one before."""
     monkeypatch.setattr("proxy.config.reload.CHECK_INTERVAL_S", 0.0)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.harness.clock import Clock, clock
 from tests.harness.iam import IamLookalike, Token, of_project
 from tests.harness.redis import RedisServer
@@ -30,7 +30,7 @@ MakeProxy = Callable[..., AbstractAsyncContextManager[Proxy]]
 
 
 @pytest.fixture
-def make_proxy(upstream: Lookalike, iam: IamLookalike) -> MakeProxy:
+def make_proxy(upstream: ImsLookalike, iam: IamLookalike) -> MakeProxy:
     """Make proxies in project mode."""
 
     def made(store: dict[str, Any] | None = None, **identity: object) -> AbstractAsyncContextManager[Proxy]:
@@ -51,21 +51,23 @@ async def ask(proxy: Proxy, token: str, target: str = LIST) -> Answer:
     return await proxy.client.ask(target, token=token)
 
 
-def held(upstream: Lookalike) -> tuple[asyncio.Event, asyncio.Event]:
+def held(upstream: ImsLookalike) -> tuple[asyncio.Event, asyncio.Event]:
     """Hold what ALPHA asks the upstream: the first event says that it has arrived, the second lets it go on."""
     arrived, gate = asyncio.Event(), asyncio.Event()
 
-    async def hold(call: Call) -> web.StreamResponse | None:
+    async def hold(call: RecordedCall) -> web.StreamResponse | None:
         if call.headers["X-Auth-Token"] == ALPHA:
             arrived.set()
             await gate.wait()
         return None
 
-    upstream.script = hold
+    upstream.response_hook = hold
     return arrived, gate
 
 
-async def test_two_tokens_of_one_project_and_roles_share(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_two_tokens_of_one_project_and_roles_share(
+    proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike
+) -> None:
     """The second token of a project is answered from what the first one fetched, once IAM has verified it."""
     first, second = await ask(proxy, ALPHA), await ask(proxy, OTHER_USER)
     assert second.hit
@@ -75,7 +77,7 @@ async def test_two_tokens_of_one_project_and_roles_share(proxy: Proxy, upstream:
 
 
 @pytest.mark.parametrize("other", [READER, BETA])
-async def test_another_role_or_project_shares_nothing(proxy: Proxy, upstream: Lookalike, other: str) -> None:
+async def test_another_role_or_project_shares_nothing(proxy: Proxy, upstream: ImsLookalike, other: str) -> None:
     """One project with other roles, and another project, are fetched for by their own token."""
     await ask(proxy, ALPHA)
     answer = await ask(proxy, other)
@@ -83,7 +85,7 @@ async def test_another_role_or_project_shares_nothing(proxy: Proxy, upstream: Lo
     assert [call.headers["X-Auth-Token"] for call in upstream.calls] == [ALPHA, other]
 
 
-async def test_cloudimages_are_shared_by_user_only(proxy: Proxy, upstream: Lookalike) -> None:
+async def test_cloudimages_are_shared_by_user_only(proxy: Proxy, upstream: ImsLookalike) -> None:
     """What may depend on a user's grants is not shown to another user of the project."""
     await ask(proxy, ALPHA, "/v2/cloudimages?limit=10")
     assert not (await ask(proxy, OTHER_USER, "/v2/cloudimages?limit=10")).hit
@@ -92,7 +94,7 @@ async def test_cloudimages_are_shared_by_user_only(proxy: Proxy, upstream: Looka
 
 @pytest.mark.parametrize("scope", [{"domain": {"id": "d1"}}, {"system": {"all": True}}, {}])
 async def test_tokens_without_a_project_have_partitions_of_their_own(
-    proxy: Proxy, upstream: Lookalike, iam: IamLookalike, scope: dict[str, object]
+    proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike, scope: dict[str, object]
 ) -> None:
     """A domain-scoped, a system-scoped and an unscoped token share with no project."""
     await ask(proxy, ALPHA)
@@ -100,7 +102,7 @@ async def test_tokens_without_a_project_have_partitions_of_their_own(
     assert not (await ask(proxy, BETA)).hit
 
 
-async def test_a_forged_project_changes_nothing(proxy: Proxy, upstream: Lookalike) -> None:
+async def test_a_forged_project_changes_nothing(proxy: Proxy, upstream: ImsLookalike) -> None:
     """What a caller says of its project and roles is neither believed nor sent up."""
     await ask(proxy, ALPHA)
     forged = await proxy.client.ask(
@@ -112,7 +114,7 @@ async def test_a_forged_project_changes_nothing(proxy: Proxy, upstream: Lookalik
     )
 
 
-async def test_a_verdict_of_another_token_is_none(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_a_verdict_of_another_token_is_none(proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike) -> None:
     """Whatever mixed them up on the way, a cache before IAM for one: nobody is taken for whom it speaks of."""
     await ask(proxy, ALPHA)
     iam.mixed_up = ALPHA
@@ -123,7 +125,7 @@ async def test_a_verdict_of_another_token_is_none(proxy: Proxy, upstream: Lookal
 
 
 async def test_a_token_that_iam_refuses_sees_nothing_stored(
-    proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+    proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike
 ) -> None:
     """A made-up token on a warm store goes up, uncached, and gets the upstream's own answer."""
     await ask(proxy, ALPHA)
@@ -134,7 +136,7 @@ async def test_a_token_that_iam_refuses_sees_nothing_stored(
 
 
 async def test_a_token_that_expired_sees_nothing_stored(
-    clock: Clock, proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+    clock: Clock, proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike
 ) -> None:
     """A token is shown stored images until its end, to the moment, though its verdict would be believed for longer."""
     iam.tokens["short"] = of_project(iam.tokens[ALPHA].scope["project"]["id"])
@@ -149,7 +151,7 @@ async def test_a_token_that_expired_sees_nothing_stored(
 
 
 async def test_a_token_that_expires_while_it_waits_for_anothers_fetch_gets_nothing_of_it(
-    clock: Clock, proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+    clock: Clock, proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike
 ) -> None:
     """A follower whose token ends in a collapsed fetch is sent to the upstream, and gets its 401."""
     iam.tokens["short"] = of_project(iam.tokens[ALPHA].scope["project"]["id"])
@@ -172,7 +174,7 @@ async def test_a_token_that_expires_while_it_waits_for_anothers_fetch_gets_nothi
 
 
 async def test_a_token_that_is_dropped_while_it_waits_for_anothers_fetch_gets_nothing_of_it(
-    proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+    proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike
 ) -> None:
     """Whoever joined before an operator's order is sent to the upstream after it; who leads is not concerned."""
     arrived, gate = held(upstream)
@@ -198,7 +200,7 @@ async def test_a_token_that_is_dropped_while_it_waits_for_anothers_fetch_gets_no
 
 
 async def test_a_401_drops_that_tokens_verdict_and_nobody_elses(
-    proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+    proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike
 ) -> None:
     """The upstream refuses a token that IAM still vouched for: it is verified anew; its project's list stays."""
     await ask(proxy, ALPHA)
@@ -215,18 +217,18 @@ async def test_a_401_drops_that_tokens_verdict_and_nobody_elses(
     assert iam.validated == [ALPHA]
 
 
-async def test_one_followers_401_answers_nobody_else(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_one_followers_401_answers_nobody_else(proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike) -> None:
     """The leader's token was revoked upstream: it gets the 401, and those who waited ask with their own."""
     arrived, gate = asyncio.Event(), asyncio.Event()
 
-    async def hold(call: Call) -> web.StreamResponse | None:
+    async def hold(call: RecordedCall) -> web.StreamResponse | None:
         if call.headers["X-Auth-Token"] == ALPHA:
             arrived.set()
             await gate.wait()
             return web.json_response({"error": "revoked"}, status=401)
         return None
 
-    upstream.script = hold
+    upstream.response_hook = hold
     leader = asyncio.ensure_future(ask(proxy, ALPHA))
     await arrived.wait()
     followers = [asyncio.ensure_future(ask(proxy, OTHER_USER)) for _ in range(10)]
@@ -237,16 +239,16 @@ async def test_one_followers_401_answers_nobody_else(proxy: Proxy, upstream: Loo
 
 
 async def test_a_revoked_token_is_dropped_by_the_revocation_that_passes_through(
-    make_proxy: MakeProxy, upstream: Lookalike, iam: IamLookalike
+    make_proxy: MakeProxy, upstream: ImsLookalike, iam: IamLookalike
 ) -> None:
     """`DELETE /v3/auth/tokens` through the proxy ends what the proxy believed of that token."""
 
-    async def revoke(call: Call) -> web.StreamResponse | None:
+    async def revoke(call: RecordedCall) -> web.StreamResponse | None:
         return web.Response(status=204) if call.method == "DELETE" else None
 
     async with make_proxy() as proxy:
         await ask(proxy, ALPHA)
-        upstream.script = revoke
+        upstream.response_hook = revoke
         del iam.tokens[ALPHA]
         assert (await ask(proxy, ALPHA)).hit
         revoked = await proxy.client.ask("/v3/auth/tokens", method="DELETE", token=BETA, X_Subject_Token=ALPHA)
@@ -279,7 +281,12 @@ async def test_an_operator_drops_a_verdict_by_the_tokens_hash(
 
 @pytest.mark.parametrize("shared", [True, False], ids=["two replicas", "process memory"])
 async def test_a_purge_of_a_project_leaves_the_others_theirs(
-    make_proxy: MakeProxy, iam: IamLookalike, upstream: Lookalike, redis_server: RedisServer, redis: Redis, shared: bool
+    make_proxy: MakeProxy,
+    iam: IamLookalike,
+    upstream: ImsLookalike,
+    redis_server: RedisServer,
+    redis: Redis,
+    shared: bool,
 ) -> None:
     """What the project's tokens see is dropped, whatever their roles, and what a domain's token sees, which may be any
     project's; another project keeps its lists.
@@ -301,7 +308,9 @@ async def test_a_purge_of_a_project_leaves_the_others_theirs(
         assert (await ask(asked, OTHER_USER)).hit
 
 
-async def test_what_is_verified_goes_on_while_iam_is_away(proxy: Proxy, upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_what_is_verified_goes_on_while_iam_is_away(
+    proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike
+) -> None:
     """With IAM failing, known tokens are answered from the store, unknown ones by the upstream, uncached."""
     await ask(proxy, ALPHA)
     iam.failing = 503
@@ -313,7 +322,7 @@ async def test_what_is_verified_goes_on_while_iam_is_away(proxy: Proxy, upstream
 
 
 async def test_asking_every_time_leaves_a_revoked_token_nothing(
-    make_proxy: MakeProxy, upstream: Lookalike, iam: IamLookalike
+    make_proxy: MakeProxy, upstream: ImsLookalike, iam: IamLookalike
 ) -> None:
     """With `verdict_ttl_s` 0 a token that IAM no longer knows is not shown what is stored, at once."""
     async with make_proxy(verdict_ttl_s=0) as proxy:
@@ -326,7 +335,7 @@ async def test_asking_every_time_leaves_a_revoked_token_nothing(
 
 
 async def test_a_token_is_asked_about_as_it_is_and_not_as_it_is_spelt(
-    proxy: Proxy, upstream: Lookalike, iam: IamLookalike
+    proxy: Proxy, upstream: ImsLookalike, iam: IamLookalike
 ) -> None:
     """python-glanceclient's spelling is undone before IAM is asked, and one that hides a line break asks nobody."""
     iam.tokens["a/b+c="] = iam.tokens[ALPHA]

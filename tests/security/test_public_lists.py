@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.harness.iam import IamLookalike, Token
 from tests.web.conftest import Proxy, a_proxy
 
@@ -16,14 +16,14 @@ PUBLIC = "/v2/images?visibility=public&limit=5"
 
 
 @pytest.fixture
-async def proxy(upstream: Lookalike, iam: IamLookalike) -> AsyncIterator[Proxy]:
+async def proxy(upstream: ImsLookalike, iam: IamLookalike) -> AsyncIterator[Proxy]:
     """A proxy in project mode that shares public lists."""
     identity = {"mode": "project", "iam_url": iam.url, "share_public": True}
     async with a_proxy(upstream.base_url, identity=identity) as started:
         yield started
 
 
-async def test_a_public_list_is_fetched_once_for_all(proxy: Proxy, upstream: Lookalike) -> None:
+async def test_a_public_list_is_fetched_once_for_all(proxy: Proxy, upstream: ImsLookalike) -> None:
     """Other projects and roles are answered from what the first caller fetched, page after page."""
     first = await proxy.client.ask(PUBLIC, token=ALPHA)
     assert first.ids
@@ -49,7 +49,7 @@ async def test_a_public_list_is_fetched_once_for_all(proxy: Proxy, upstream: Loo
         pytest.param("protected=true", id="protected"),
     ],
 )
-async def test_no_other_list_is_shared(proxy: Proxy, upstream: Lookalike, query: str) -> None:
+async def test_no_other_list_is_shared(proxy: Proxy, upstream: ImsLookalike, query: str) -> None:
     """A list that may hold a private image is each project's own."""
     target = f"/v2/images?limit=5&{query}"
     await proxy.client.ask(target, token=ALPHA)
@@ -71,14 +71,14 @@ async def test_a_token_that_is_not_verified_shares_nothing(proxy: Proxy, iam: Ia
     assert not (await proxy.client.ask(PUBLIC, token=BETA)).hit
 
 
-async def test_an_upstream_that_slips_in_a_private_image_is_not_shared(proxy: Proxy, upstream: Lookalike) -> None:
+async def test_an_upstream_that_slips_in_a_private_image_is_not_shared(proxy: Proxy, upstream: ImsLookalike) -> None:
     """What is not public goes to who fetched it, and to nobody else."""
 
-    async def slip(call: Call) -> web.StreamResponse | None:
+    async def slip(call: RecordedCall) -> web.StreamResponse | None:
         images = [{"id": "1", "visibility": "public"}, {"id": "2", "visibility": "private", "name": "secret of alpha"}]
         return web.json_response({"images": images}) if call.headers["X-Auth-Token"] == ALPHA else None
 
-    upstream.script = slip
+    upstream.response_hook = slip
     alpha = await proxy.client.ask(PUBLIC, token=ALPHA)
     assert b"secret of alpha" in alpha.body
     assert "not-public" in alpha.cache_status
@@ -87,7 +87,7 @@ async def test_an_upstream_that_slips_in_a_private_image_is_not_shared(proxy: Pr
     assert b"secret of alpha" not in beta.body
 
 
-async def test_where_a_private_image_stands_is_told_to_nobody_else(proxy: Proxy, upstream: Lookalike) -> None:
+async def test_where_a_private_image_stands_is_told_to_nobody_else(proxy: Proxy, upstream: ImsLookalike) -> None:
     """A marker that is a private image of alpha's works for alpha, and gives beta the upstream's own refusal."""
     private = (await proxy.client.ask("/v2/images?visibility=private&limit=1", token=ALPHA)).ids[0]
     await proxy.client.ask(PUBLIC, token=ALPHA)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from tests.harness.clients.client import Client, Listing
 from tests.harness.environment import environment
 from tests.security.test_signed_requests import PROJECTS, SECRETS, proxy, signing_upstream
@@ -29,7 +29,7 @@ def sdk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 async def test_its_signatures_verify_and_its_pages_come_from_the_store(
-    sdk: Client, proxy: Proxy, signing_upstream: Lookalike
+    sdk: Client, proxy: Proxy, signing_upstream: ImsLookalike
 ) -> None:
     """A crawl by the SDK sees its project's images, and the same crawl again costs the upstream nothing."""
     credentials = f"AKALPHA:{SECRETS['AKALPHA']}:{PROJECTS['AKALPHA']}"

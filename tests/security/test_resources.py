@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.harness.iam import IamLookalike
 from tests.harness.redis import RedisServer
 from tests.web.conftest import Client, Proxy, a_proxy
@@ -22,14 +22,14 @@ PUBLIC = [{"path": "/v2/schemas/*", "ttl_s": 60, "public": True}]
 VARY = [{"path": "/v2/schemas/*", "ttl_s": 60, "public": True, "vary": True}]
 
 
-def by_project(upstream: Lookalike, iam: IamLookalike, **cache: object) -> AbstractAsyncContextManager[Proxy]:
+def by_project(upstream: ImsLookalike, iam: IamLookalike, **cache: object) -> AbstractAsyncContextManager[Proxy]:
     """Run a proxy in project mode."""
     identity = {"mode": "project", "iam_url": iam.url, "secret": "a secret of the tests' own"}
     return a_proxy(upstream.base_url, identity=identity, cache=cache)
 
 
 @pytest.fixture
-async def shared(upstream: Lookalike, iam: IamLookalike) -> AsyncIterator[Client]:
+async def shared(upstream: ImsLookalike, iam: IamLookalike) -> AsyncIterator[Client]:
     """A client of a proxy in project mode."""
     async with by_project(upstream, iam) as proxy:
         yield proxy.client
@@ -55,7 +55,7 @@ async def test_what_may_differ_between_users_is_each_user_s(shared: Client) -> N
         assert (await shared.ask(target, token=OTHER_USER)).hit is hit
 
 
-async def test_a_token_that_was_revoked_sees_nothing_stored(upstream: Lookalike) -> None:
+async def test_a_token_that_was_revoked_sees_nothing_stored(upstream: ImsLookalike) -> None:
     """Once the upstream has refused it, on whatever path."""
     async with a_proxy(upstream.base_url) as proxy:
         await proxy.client.ask(SCHEMA, token=ALPHA)
@@ -67,14 +67,14 @@ async def test_a_token_that_was_revoked_sees_nothing_stored(upstream: Lookalike)
 
 @pytest.mark.parametrize("routes", [PUBLIC, VARY], ids=["counted", "vary"])
 async def test_a_public_answer_holds_nothing_that_a_caller_slipped_in(
-    upstream: Lookalike, routes: list[dict[str, object]]
+    upstream: ImsLookalike, routes: list[dict[str, object]]
 ) -> None:
     """What an upstream may build links or another answer from does not reach it, whatever its `Vary` leaves out."""
 
-    async def mirror(call: Call) -> web.StreamResponse:
+    async def mirror(call: RecordedCall) -> web.StreamResponse:
         return web.json_response({name.lower(): value for name, value in call.headers.items()})
 
-    upstream.script = mirror
+    upstream.response_hook = mirror
     names = ("X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Prefix", "Forwarded", "X-Host", "X-Original-URL",
              "X-Rewrite-URL", "X-HTTP-Method-Override", "X-Forwarded-Port", "X-Real-IP")  # fmt: skip
     async with a_proxy(upstream.base_url, cache={"routes": routes}) as proxy:
@@ -88,20 +88,20 @@ async def test_a_public_answer_holds_nothing_that_a_caller_slipped_in(
 @pytest.mark.parametrize(
     "target", ["/v2/schemas/..%2fimages", "/v2/schemas/%2e%2e/images", "/v2/schemas/../images", "/v2/schemas/image;x"]
 )
-async def test_no_path_leads_out_of_a_public_route(upstream: Lookalike, target: str) -> None:
+async def test_no_path_leads_out_of_a_public_route(upstream: ImsLookalike, target: str) -> None:
     """What an upstream could read as another path is nobody's but who asked."""
 
-    async def anything(_: Call) -> web.StreamResponse:
+    async def anything(_: RecordedCall) -> web.StreamResponse:
         return web.json_response({"images": []}, headers={"Cache-Control": "public, max-age=60"})
 
-    upstream.script = anything
+    upstream.response_hook = anything
     async with a_proxy(upstream.base_url, cache={"routes": PUBLIC}) as proxy:
         for token in (ALPHA, BETA):
             assert not (await proxy.client.ask(target, token=token)).hit
     assert len(upstream.calls) == 2
 
 
-async def test_a_refusal_is_not_public(upstream: Lookalike, iam: IamLookalike) -> None:
+async def test_a_refusal_is_not_public(upstream: ImsLookalike, iam: IamLookalike) -> None:
     """Who sends a bad token to a public route leaves nothing there for others."""
     async with by_project(upstream, iam, routes=PUBLIC) as proxy:
         assert (await proxy.client.ask(SCHEMA, token="made-up")).status == 401
@@ -111,14 +111,14 @@ async def test_a_refusal_is_not_public(upstream: Lookalike, iam: IamLookalike) -
 
 @pytest.mark.parametrize("seal", ["none", "mac", "encrypt"])
 async def test_no_token_is_kept_with_an_answer(
-    upstream: Lookalike, redis_server: RedisServer, redis: Redis, seal: str
+    upstream: ImsLookalike, redis_server: RedisServer, redis: Redis, seal: str
 ) -> None:
     """Neither in a key nor in a value, also where all that a caller sends may select an answer."""
 
-    async def varying(_: Call) -> web.StreamResponse:
+    async def varying(_: RecordedCall) -> web.StreamResponse:
         return web.json_response({}, headers={"Vary": "X-Other", "Cache-Control": "max-age=60"})
 
-    upstream.script = varying
+    upstream.response_hook = varying
     store = {"url": redis_server.url, "seal": seal, "key": "a key of the tests' own"}
     async with a_proxy(upstream.base_url, cache={"routes": VARY}, store=store) as proxy:
         for target in (SCHEMA, QUOTA):
@@ -130,16 +130,16 @@ async def test_no_token_is_kept_with_an_answer(
     assert not [each for each in (*keys, *values) if each is not None and ALPHA.encode() in each]
 
 
-async def test_callers_with_keys_of_the_proxy_s_share_what_it_sees(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_callers_with_keys_of_the_proxy_s_share_what_it_sees(upstream: ImsLookalike, tmp_path: Path) -> None:
     """Their `Authorization` opens the proxy, and says nothing to the upstream."""
     callers = tmp_path / "callers.toml"
     callers.write_text('[one]\nkey = "key-of-the-first-0123"\n[two]\nkey = "key-of-the-second-0123"\n')
     identity = {"mode": "gateway", "access_key": "AK", "secret_key": "a made-up secret", "callers": str(callers)}
 
-    async def schema(_: Call) -> web.StreamResponse:
+    async def schema(_: RecordedCall) -> web.StreamResponse:
         return web.json_response({})
 
-    upstream.script = schema
+    upstream.response_hook = schema
     async with a_proxy(upstream.base_url, identity=identity) as proxy:
         await proxy.client.ask(SCHEMA, token=None, Authorization="Bearer key-of-the-first-0123")
         assert (await proxy.client.ask(SCHEMA, token=None, Authorization="Bearer key-of-the-second-0123")).hit

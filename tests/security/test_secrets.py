@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from proxy.cli import cli
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import RequestSigner, SigningKey
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.observability.logging import JsonFormatter
 from proxy.upstream.keystone import IssuedToken
 from tests.harness.iam import PASSWORD, SECRET_KEY, IamLookalike
@@ -93,15 +93,15 @@ async def redis(tmp_path: Path) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def proxies(
-    upstream: Lookalike, iam: IamLookalike, redis: Redis, tmp_path: Path
+    upstream: ImsLookalike, iam: IamLookalike, redis: Redis, tmp_path: Path
 ) -> AsyncIterator[dict[str, Proxy]]:
     """A proxy in each mode, over one Redis, sealed with a key; the upstream knows what IAM issues."""
 
-    async def know(_: Call) -> web.StreamResponse | None:
+    async def know(_: RecordedCall) -> web.StreamResponse | None:
         upstream.tokens |= dict.fromkeys(issued(iam), upstream.tokens[TOKEN])
         return None
 
-    upstream.script = know
+    upstream.response_hook = know
     files = {"AK": KEY_SECRET, "callers.toml": f'[ci]\nkey = "{CALLER_KEY}"\n'}
     for name, text in files.items():
         (tmp_path / name).write_text(text)

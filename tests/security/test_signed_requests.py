@@ -21,7 +21,7 @@ from proxy.core.signing import (
     find_signature_fault,
     parse_signature,
 )
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.demo.filters import Caller
 from proxy.http.body_buffering import MAX_BUFFERED_BYTES
 from tests.web.conftest import Answer, Proxy, a_proxy
@@ -32,11 +32,11 @@ LIST = "/v2/images?limit=10"
 
 
 @pytest.fixture
-async def signing_upstream(upstream: Lookalike) -> Lookalike:
+async def signing_upstream(upstream: ImsLookalike) -> ImsLookalike:
     """An upstream that answers who signs well for its own host, each key with its project's images."""
     speaking: list[str] = []
 
-    async def authorise(call: Call) -> web.StreamResponse | None:
+    async def authorise(call: RecordedCall) -> web.StreamResponse | None:
         request = Request(call.method, call.target, Fields(call.headers.items()), "")
         found = parse_signature(request.fields)
         host = upstream.base_url.removeprefix("http://")
@@ -49,13 +49,13 @@ async def signing_upstream(upstream: Lookalike) -> Lookalike:
         speaking[:] = [found.access_key]
         return None
 
-    upstream.script = authorise
-    upstream._caller = lambda request: Caller("signer", PROJECTS[speaking[0]])  # type: ignore[method-assign]
+    upstream.response_hook = authorise
+    upstream._authenticate = lambda request: Caller("signer", PROJECTS[speaking[0]])  # type: ignore[method-assign]
     return upstream
 
 
 @pytest.fixture
-async def proxy(signing_upstream: Lookalike, tmp_path: Path) -> AsyncIterator[Proxy]:
+async def proxy(signing_upstream: ImsLookalike, tmp_path: Path) -> AsyncIterator[Proxy]:
     """A proxy that holds the secret of two keys."""
     keys = {}
     for access, secret in SECRETS.items():
@@ -84,7 +84,7 @@ async def send(proxy: Proxy, request: Request, *more: tuple[str, str]) -> Answer
     return await proxy.client.ask(request.target, token=None, fields=[*request.fields, *more])
 
 
-async def test_two_requests_of_one_key_share(proxy: Proxy, signing_upstream: Lookalike) -> None:
+async def test_two_requests_of_one_key_share(proxy: Proxy, signing_upstream: ImsLookalike) -> None:
     """The second is answered from the store though it was signed at another moment and asks for another page size."""
     first = await send(proxy, signed(proxy))
     assert first.status == 200, first.body
@@ -94,7 +94,7 @@ async def test_two_requests_of_one_key_share(proxy: Proxy, signing_upstream: Loo
     assert len(signing_upstream.calls) == 1
 
 
-async def test_two_keys_share_nothing(proxy: Proxy, signing_upstream: Lookalike) -> None:
+async def test_two_keys_share_nothing(proxy: Proxy, signing_upstream: ImsLookalike) -> None:
     """Each key is fetched for under its own signature, and sees its own images."""
     alpha = await send(proxy, signed(proxy))
     beta = await send(proxy, signed(proxy, access="AKBETA"))
@@ -111,11 +111,11 @@ async def test_two_keys_share_nothing(proxy: Proxy, signing_upstream: Lookalike)
     ],
 )
 async def test_who_can_not_sign_sees_nothing_stored(
-    proxy: Proxy, signing_upstream: Lookalike, attack: dict[str, str | float], detail: str
+    proxy: Proxy, signing_upstream: ImsLookalike, attack: dict[str, str | float], detail: str
 ) -> None:
     """On a warm store a bad signature goes up as it came, once, and gets the upstream's own 401."""
     await send(proxy, signed(proxy))
-    signing_upstream.forget()
+    signing_upstream.clear_recorded_calls()
     forged = signed(proxy, **attack)  # type: ignore[arg-type]
     answer = await send(proxy, forged)
     assert answer.status == 401
@@ -135,11 +135,11 @@ async def test_who_can_not_sign_sees_nothing_stored(
     ],
 )
 async def test_what_is_not_signed_is_not_believed(
-    proxy: Proxy, signing_upstream: Lookalike, more: tuple[str, str]
+    proxy: Proxy, signing_upstream: ImsLookalike, more: tuple[str, str]
 ) -> None:
     """A field that says for whom, put in on the way, is not blessed by a signature of ours."""
     await send(proxy, signed(proxy))
-    signing_upstream.forget()
+    signing_upstream.clear_recorded_calls()
     request = signed(proxy)
     answer = await send(proxy, request, more)
     assert not answer.hit
@@ -148,7 +148,9 @@ async def test_what_is_not_signed_is_not_believed(
     assert call.headers["Authorization"] == request.fields.get("authorization")
 
 
-async def test_another_project_or_security_token_is_another_identity(proxy: Proxy, signing_upstream: Lookalike) -> None:
+async def test_another_project_or_security_token_is_another_identity(
+    proxy: Proxy, signing_upstream: ImsLookalike
+) -> None:
     """What is signed of for whom the key speaks is part of who shares, and goes up signed."""
     variants = [
         signed(proxy),
@@ -163,30 +165,30 @@ async def test_another_project_or_security_token_is_another_identity(proxy: Prox
     assert [call.status for call in signing_upstream.calls] == [200] * 5
 
 
-async def test_what_is_passed_through_is_signed_for_the_upstream(proxy: Proxy, signing_upstream: Lookalike) -> None:
+async def test_what_is_passed_through_is_signed_for_the_upstream(proxy: Proxy, signing_upstream: ImsLookalike) -> None:
     """A signed request without a body that is no list is signed anew: the caller's covers the proxy's host."""
     assert (await send(proxy, signed(proxy, "/v2/schemas/image"))).status == 200
 
 
-async def test_a_resource_is_shared_by_who_signs_with_the_key(proxy: Proxy, signing_upstream: Lookalike) -> None:
+async def test_a_resource_is_shared_by_who_signs_with_the_key(proxy: Proxy, signing_upstream: ImsLookalike) -> None:
     """Its `Authorization` is what the partition is made of, not a reason to keep nothing."""
     answers = [await send(proxy, signed(proxy, "/v2/schemas/image")) for _ in range(2)]
     assert [answer.hit for answer in answers] == [False, True]
     assert len(signing_upstream.calls) == 1
 
 
-async def test_a_refused_signature_is_never_tried_again(proxy: Proxy, signing_upstream: Lookalike) -> None:
+async def test_a_refused_signature_is_never_tried_again(proxy: Proxy, signing_upstream: ImsLookalike) -> None:
     """A 401 goes to the caller as it is: five of them lock the key."""
 
-    async def refuse(_: Call) -> web.StreamResponse | None:
+    async def refuse(_: RecordedCall) -> web.StreamResponse | None:
         return web.json_response({"error_code": "APIGW.0301"}, status=401)
 
-    signing_upstream.script = refuse
+    signing_upstream.response_hook = refuse
     assert (await send(proxy, signed(proxy))).status == 401
     assert len(signing_upstream.calls) == 1
 
 
-async def test_a_signature_of_one_list_opens_no_other(proxy: Proxy, signing_upstream: Lookalike) -> None:
+async def test_a_signature_of_one_list_opens_no_other(proxy: Proxy, signing_upstream: ImsLookalike) -> None:
     """A captured signature is not good for another query, warm or not."""
     await send(proxy, signed(proxy, "/v2/images?limit=10&visibility=private"))
     captured = signed(proxy)
@@ -226,11 +228,11 @@ LARGE = SMALL + b" " * (2 * MAX_BUFFERED_BYTES)
 
 
 @pytest.fixture
-def bodies(signing_upstream: Lookalike) -> list[tuple[str, bool]]:
+def bodies(signing_upstream: ImsLookalike) -> list[tuple[str, bool]]:
     """What the upstream was sent, the hash that was signed and whether the signature is good, by any body."""
     seen: list[tuple[str, bool]] = []
 
-    async def look(call: Call) -> web.StreamResponse | None:
+    async def look(call: RecordedCall) -> web.StreamResponse | None:
         request = Request(call.method, call.target, Fields(call.headers.items()), "")
         found = parse_signature(request.fields)
         assert found is not None
@@ -244,7 +246,7 @@ def bodies(signing_upstream: Lookalike) -> list[tuple[str, bool]]:
         )
         return web.json_response({}, status=201)
 
-    signing_upstream.script = look
+    signing_upstream.response_hook = look
     return seen
 
 
@@ -277,7 +279,7 @@ async def test_a_body_that_is_vouched_for_goes_up_under_a_new_signature(
 )
 async def test_a_body_that_is_not_vouched_for_goes_through_as_it_came(
     proxy: Proxy,
-    signing_upstream: Lookalike,
+    signing_upstream: ImsLookalike,
     bodies: list[tuple[str, bool]],
     signed_body: bytes,
     body: bytes,

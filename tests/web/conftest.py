@@ -16,9 +16,9 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from proxy.config.model import Settings
-from proxy.demo.app import Lookalike
-from proxy.demo.seed import TOKENS, demo_catalogue
-from proxy.runtime.app import running
+from proxy.demo.app import ImsLookalike
+from proxy.demo.seed import TOKENS, make_demo_catalogue
+from proxy.runtime.app import run_proxy
 from tests.bounded import bounded
 from tests.harness.waiting import WITHIN_S
 from tests.web.origin import Origin, an_origin
@@ -145,7 +145,7 @@ def settings_for(upstream: str, /, **sections: dict[str, Any]) -> Settings:
 async def a_proxy(upstream: str, /, **sections: dict[str, Any]) -> AsyncIterator[Proxy]:
     """Run a proxy before *upstream* for as long as the context lasts."""
     async with (
-        running(settings_for(upstream, **sections)) as started,
+        run_proxy(settings_for(upstream, **sections)) as started,
         a_client(started.url) as client,
         a_client(started.admin_url) as admin,
     ):
@@ -156,14 +156,14 @@ MakeProxy = Callable[..., AbstractAsyncContextManager[Proxy]]
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Lookalike]:
+async def upstream() -> AsyncIterator[ImsLookalike]:
     """The look-alike, with images for two projects."""
-    async with Lookalike(demo_catalogue(IMAGES), TOKENS) as lookalike:
+    async with ImsLookalike(make_demo_catalogue(IMAGES), TOKENS) as lookalike:
         yield lookalike
 
 
 @pytest.fixture
-async def proxy(upstream: Lookalike) -> AsyncIterator[Proxy]:
+async def proxy(upstream: ImsLookalike) -> AsyncIterator[Proxy]:
     """A proxy before the look-alike, without readahead."""
     async with a_proxy(upstream.base_url) as started:
         yield started
@@ -186,7 +186,7 @@ async def a_client(url: str) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def direct(upstream: Lookalike) -> AsyncIterator[Client]:
+async def direct(upstream: ImsLookalike) -> AsyncIterator[Client]:
     """A client that asks the look-alike itself."""
     async with a_client(upstream.base_url) as asking:
         yield asking

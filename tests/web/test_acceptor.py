@@ -119,7 +119,7 @@ async def test_without_descriptors_callers_wait_and_are_let_in_later(
                 raise OSError(errno.EMFILE, "no descriptor")
             return listening.accept()
 
-    monkeypatch.setattr("proxy.server.acceptor._PAUSE_S", 0.01)
+    monkeypatch.setattr("proxy.server.acceptor._ACCEPT_RETRY_S", 0.01)
     acceptor = Acceptor([Exhausted()], Greeting)  # type: ignore[list-item]
     acceptor.start()
     assert await greeting(connect(listening)) == b"hello"
@@ -133,7 +133,7 @@ async def test_caller_who_never_begins_tls_does_not_keep_it_from_stopping(
     pair = Authority(tmp_path).pair("server", "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair.cert, pair.key)
-    acceptor = Acceptor([listening], Greeting, context=context)
+    acceptor = Acceptor([listening], Greeting, ssl_context=context)
     silent = connect(listening)
     acceptor.start()
     async with asyncio.timeout(30):  # the event loop gives up a handshake after 60
@@ -155,7 +155,7 @@ async def test_stopping_without_descriptors_leaves_nothing_to_be_resumed(listeni
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: failures.append(context))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("proxy.server.acceptor._PAUSE_S", 0.0)
+        patch.setattr("proxy.server.acceptor._ACCEPT_RETRY_S", 0.0)
         acceptor = Acceptor([Exhausted()], Greeting)  # type: ignore[list-item]
         acceptor.start()
         await acceptor.stop()

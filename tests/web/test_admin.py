@@ -7,7 +7,7 @@ import socket
 import orjson
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.runtime import app
 from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy, settings_for
 
@@ -33,22 +33,22 @@ async def test_metrics_have_one_prefix(proxy: Proxy) -> None:
 
 
 async def test_nobody_is_told_that_it_is_ready_before_callers_can_come(
-    upstream: Lookalike, monkeypatch: pytest.MonkeyPatch
+    upstream: ImsLookalike, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The port of operators opens behind the callers'."""
-    listening, opened = app.open_sockets, []
+    listening, opened = app.open_listening_sockets, []
 
     def noted(address: str) -> list[socket.socket]:
         bound = listening(address)
         opened.append(bound[0].getsockname()[1])
         return bound
 
-    monkeypatch.setattr(app, "open_sockets", noted)
-    async with app.running(settings_for(upstream.base_url)) as proxy:
+    monkeypatch.setattr(app, "open_listening_sockets", noted)
+    async with app.run_proxy(settings_for(upstream.base_url)) as proxy:
         assert [f"http://127.0.0.1:{port}" for port in opened] == [proxy.url, proxy.admin_url]
 
 
-async def test_a_token_is_asked_for_on_all_but_the_health_checks(upstream: Lookalike) -> None:
+async def test_a_token_is_asked_for_on_all_but_the_health_checks(upstream: ImsLookalike) -> None:
     """Without it, or with another, there is 401 and nothing else."""
     async with a_proxy(upstream.base_url, admin={"listen": "127.0.0.1:0", "token": "s3cr3t-token"}) as proxy:
         for target in ("/healthz", "/readyz"):
@@ -78,7 +78,7 @@ async def test_a_token_is_asked_for_on_all_but_the_health_checks(upstream: Looka
     ],
 )
 async def test_a_purge_drops_what_it_names(
-    proxy: Proxy, upstream: Lookalike, order: bytes, dropped: int, left: list[str]
+    proxy: Proxy, upstream: ImsLookalike, order: bytes, dropped: int, left: list[str]
 ) -> None:
     """It says how many listings went, and those that it does not name are still there."""
     asks = {LIST: (LIST, ALPHA), BETA: (LIST, BETA), "name=x": ("/v2/images?name=x", ALPHA)}
@@ -178,7 +178,7 @@ async def test_a_foreign_name_reads_nothing(proxy: Proxy) -> None:
     assert (await proxy.admin.ask("/healthz", token=None, Host="evil.example")).status == 200
 
 
-async def test_the_page_is_sent_without_a_token_and_the_figures_are_not(upstream: Lookalike) -> None:
+async def test_the_page_is_sent_without_a_token_and_the_figures_are_not(upstream: ImsLookalike) -> None:
     """The page holds nothing of the proxy's; what it asks for then needs the token. Any name will do with one."""
     async with a_proxy(upstream.base_url, admin={"listen": "127.0.0.1:0", "token": "s3cr3t-token"}) as proxy:
         page = await proxy.admin.ask("/", token=None, Host="proxy.example")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.harness.waiting import until
 from tests.web.conftest import BETA, Client, Proxy, a_proxy
 
@@ -16,18 +16,18 @@ LIST = "/v2/images?limit=5"
 class Gate:
     """Holds the look-alike's answers back until it is opened."""
 
-    def __init__(self, upstream: Lookalike) -> None:
+    def __init__(self, upstream: ImsLookalike) -> None:
         self.arrived = asyncio.Event()
         self.opened = asyncio.Event()
-        upstream.script = self.script
+        upstream.response_hook = self.script
 
-    async def script(self, _: Call) -> None:
+    async def script(self, _: RecordedCall) -> None:
         self.arrived.set()
         await self.opened.wait()
 
 
 @pytest.fixture
-def gate(upstream: Lookalike) -> Gate:
+def gate(upstream: ImsLookalike) -> Gate:
     return Gate(upstream)
 
 
@@ -41,7 +41,7 @@ async def collapsed(proxy: Proxy, count: int) -> None:
 
 
 async def test_a_hundred_equal_misses_cost_one_call(
-    proxy: Proxy, client: Client, upstream: Lookalike, gate: Gate
+    proxy: Proxy, client: Client, upstream: ImsLookalike, gate: Gate
 ) -> None:
     """One goes upstream, ninety-nine wait for it, and all get the same list."""
     callers = [asyncio.create_task(client.ask(LIST)) for _ in range(100)]
@@ -51,11 +51,11 @@ async def test_a_hundred_equal_misses_cost_one_call(
     assert {answer.status for answer in answers} == {200}
     assert len({answer.body for answer in answers}) == 1
     assert sum("collapsed" in answer.cache_status for answer in answers) == 99
-    assert upstream.counts == {"GET /v2/images": 1}
+    assert upstream.call_counts == {"GET /v2/images": 1}
 
 
 async def test_a_caller_who_hangs_up_cancels_nothing(
-    proxy: Proxy, client: Client, upstream: Lookalike, gate: Gate
+    proxy: Proxy, client: Client, upstream: ImsLookalike, gate: Gate
 ) -> None:
     """The first caller goes; who waits for the same list gets it from the same call."""
     first = asyncio.create_task(client.ask(LIST))
@@ -67,10 +67,12 @@ async def test_a_caller_who_hangs_up_cancels_nothing(
     await asyncio.gather(first, return_exceptions=True)
     gate.opened.set()
     assert {answer.status for answer in await asyncio.gather(*others)} == {200}
-    assert upstream.counts == {"GET /v2/images": 1}
+    assert upstream.call_counts == {"GET /v2/images": 1}
 
 
-async def test_what_was_fetched_for_someone_who_left_is_stored(client: Client, upstream: Lookalike, gate: Gate) -> None:
+async def test_what_was_fetched_for_someone_who_left_is_stored(
+    client: Client, upstream: ImsLookalike, gate: Gate
+) -> None:
     """The next caller does not cause another call."""
     first = asyncio.create_task(client.ask(LIST))
     async with asyncio.timeout(60):
@@ -79,10 +81,10 @@ async def test_what_was_fetched_for_someone_who_left_is_stored(client: Client, u
     await asyncio.gather(first, return_exceptions=True)
     gate.opened.set()
     assert (await client.ask(LIST)).status == 200
-    assert upstream.counts == {"GET /v2/images": 1}
+    assert upstream.call_counts == {"GET /v2/images": 1}
 
 
-async def test_a_forwarded_request_ends_with_its_caller(client: Client, upstream: Lookalike, gate: Gate) -> None:
+async def test_a_forwarded_request_ends_with_its_caller(client: Client, upstream: ImsLookalike, gate: Gate) -> None:
     """Nobody else waits for it, so the call upstream is given up."""
     gone = asyncio.create_task(client.ask("/v2/images/x/members"))
     async with asyncio.timeout(60):
@@ -98,7 +100,7 @@ async def test_a_forwarded_request_ends_with_its_caller(client: Client, upstream
     gate.opened.set()
 
 
-async def test_two_partitions_never_share_a_flight(client: Client, upstream: Lookalike, gate: Gate) -> None:
+async def test_two_partitions_never_share_a_flight(client: Client, upstream: ImsLookalike, gate: Gate) -> None:
     """The same query with two tokens at the same moment is two calls and two lists."""
     callers = [asyncio.create_task(client.ask(LIST, token=token)) for token in ("demo-token-alpha", BETA) * 10]
 
@@ -108,20 +110,20 @@ async def test_two_partitions_never_share_a_flight(client: Client, upstream: Loo
     await until(both_fly)
     gate.opened.set()
     answers = await asyncio.gather(*callers)
-    assert upstream.counts == {"GET /v2/images": 2}
+    assert upstream.call_counts == {"GET /v2/images": 2}
     lists = {answer.body for answer in answers[::2]}, {answer.body for answer in answers[1::2]}
     assert [len(bodies) for bodies in lists] == [1, 1]
     assert lists[0] != lists[1]
 
 
-async def test_one_of_many_with_a_bad_token_is_refused_alone(client: Client, upstream: Lookalike) -> None:
+async def test_one_of_many_with_a_bad_token_is_refused_alone(client: Client, upstream: ImsLookalike) -> None:
     """Whatever is in flight, a 401 goes to its own caller."""
     tokens = ["demo-token-alpha", "unknown", BETA] * 20
     answers = await asyncio.gather(*(client.ask(LIST, token=token) for token in tokens))
     assert [answer.status for answer in answers] == [401 if token == "unknown" else 200 for token in tokens]
 
 
-async def test_slow_readers_hold_up_nobody(upstream: Lookalike) -> None:
+async def test_slow_readers_hold_up_nobody(upstream: ImsLookalike) -> None:
     """A caller who never reads a long list leaves the others their answers."""
     async with a_proxy(upstream.base_url) as proxy:
         host, _, port = proxy.client.url.removeprefix("http://").rpartition(":")

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from proxy.cli import cli
 from proxy.config.loading import ConfigurationError, load, sections
-from proxy.config.model import Section, masked
+from proxy.config.model import Section, mask_passwords
 
 URL = "http://up.example"
 
@@ -261,8 +261,8 @@ def test_secrets_are_masked_and_read_from_files(tmp_path: Path) -> None:
 )
 def test_no_password_of_a_url_is_shown(url: str) -> None:
     """Whichever it is, and though it makes the URL none."""
-    assert "hunter2" not in masked(f"store.url = {url}")
-    assert masked("redis://h:6379/0?db=1") == "redis://h:6379/0?db=1"
+    assert "hunter2" not in mask_passwords(f"store.url = {url}")
+    assert mask_passwords("redis://h:6379/0?db=1") == "redis://h:6379/0?db=1"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.runtime.rlimits import max_client_connections
 from proxy.server.connection import Connection, Server
 from tests.web.conftest import a_proxy
@@ -43,7 +43,7 @@ def _room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", ASKED[:20]], ids=["silent", "half a head"])
-async def test_the_oldest_that_is_idle_makes_room(upstream: Lookalike, begun: bytes) -> None:
+async def test_the_oldest_that_is_idle_makes_room(upstream: ImsLookalike, begun: bytes) -> None:
     """Who holds connections without asking anything keeps nobody out, neither callers nor operators."""
     async with a_proxy(upstream.base_url) as proxy, asyncio.timeout(60):
         port = urlsplit(str(proxy.client.url)).port
@@ -67,7 +67,7 @@ async def test_a_request_that_has_just_come_is_under_way() -> None:
     async def handler(_: object) -> web.StreamResponse:
         return web.Response()
 
-    server = Server(handler, None, max_connections=1, unread=lambda _status, _known_as: None)
+    server = Server(handler, None, max_connections=1, on_unreadable=lambda _status, _known_as: None)
     connection = server()
     assert isinstance(connection, Connection)
     connection.connection_made(Nowhere())
@@ -80,7 +80,7 @@ async def test_a_request_that_has_just_come_is_under_way() -> None:
     await asyncio.sleep(0)  # in which its task ends
 
 
-async def test_who_waits_for_an_answer_keeps_its_connection(upstream: Lookalike) -> None:
+async def test_who_waits_for_an_answer_keeps_its_connection(upstream: ImsLookalike) -> None:
     """Where every connection has a request under way, the new one is closed."""
     gate, arrived = asyncio.Event(), asyncio.Semaphore(0)
 
@@ -88,7 +88,7 @@ async def test_who_waits_for_an_answer_keeps_its_connection(upstream: Lookalike)
         arrived.release()
         await gate.wait()
 
-    upstream.script = script
+    upstream.response_hook = script
     async with a_proxy(upstream.base_url) as proxy, asyncio.timeout(60):
         port = urlsplit(str(proxy.client.url)).port
         lines = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
@@ -109,4 +109,4 @@ async def test_who_waits_for_an_answer_keeps_its_connection(upstream: Lookalike)
 )
 def test_callers_leave_some_files_to_others(limit: int, most: int) -> None:
     """To the upstream what it may have, to the store and operators a number; callers get a few in any case."""
-    assert max_client_connections(limit, upstream=64) == most
+    assert max_client_connections(limit, upstream_connections=64) == most

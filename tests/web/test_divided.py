@@ -80,7 +80,7 @@ async def secured(world: World, directory: Path) -> tuple[int, ssl.SSLContext]:
     """Let *world* speak TLS too, and return where, and what believes it."""
     authority = Authority(directory)
     pair = authority.pair("server", "localhost")
-    serving = tls.make_server_context((pair.cert, pair.key), minimum="1.2")
+    serving = tls.make_server_context((pair.cert, pair.key), min_version="1.2")
     await web.TCPSite(world.runner, "127.0.0.1", 0, ssl_context=serving).start()
     return world.runner.addresses[1][1], ssl.create_default_context(cafile=authority.file)
 

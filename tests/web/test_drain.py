@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from proxy.demo.app import Lookalike
-from proxy.runtime.app import running
+from proxy.demo.app import ImsLookalike
+from proxy.runtime.app import run_proxy
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.web.conftest import a_client, settings_for
@@ -39,12 +39,12 @@ async def stopping(stack: AsyncExitStack, admin_url: str) -> AsyncIterator[None]
 
 @pytest.mark.parametrize("before", [pytest.param(0, id="a new connection"), pytest.param(1, id="one that was used")])
 async def test_a_request_that_was_on_its_way_is_answered(
-    upstream: Lookalike, monkeypatch: pytest.MonkeyPatch, before: int
+    upstream: ImsLookalike, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
     """It comes a moment after the order to stop; its answer says that it is the last, and ends the connection."""
     monkeypatch.setattr("proxy.runtime.app._MAX_IDLE_WAIT_S", 30.0)
     stack = AsyncExitStack()
-    proxy = await stack.enter_async_context(running(settings_for(upstream.base_url, server={"drain_s": 60})))
+    proxy = await stack.enter_async_context(run_proxy(settings_for(upstream.base_url, server={"drain_s": 60})))
     async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(proxy.url).port)
         for _ in range(before):
@@ -62,7 +62,7 @@ async def test_a_request_that_was_on_its_way_is_answered(
     assert b"\r\nconnection: close" in head
 
 
-async def test_who_is_answered_meanwhile_sends_nothing_more(upstream: Lookalike) -> None:
+async def test_who_is_answered_meanwhile_sends_nothing_more(upstream: ImsLookalike) -> None:
     """The answer to a request that is under way says that the connection ends."""
     arrived, gate = asyncio.Event(), asyncio.Event()
 
@@ -70,9 +70,9 @@ async def test_who_is_answered_meanwhile_sends_nothing_more(upstream: Lookalike)
         arrived.set()
         await gate.wait()
 
-    upstream.script = script
+    upstream.response_hook = script
     stack = AsyncExitStack()
-    proxy = await stack.enter_async_context(running(settings_for(upstream.base_url, server={"drain_s": 60})))
+    proxy = await stack.enter_async_context(run_proxy(settings_for(upstream.base_url, server={"drain_s": 60})))
     async with asyncio.timeout(60), a_client(proxy.url) as client:
         asking = asyncio.create_task(client.ask(LIST))
         await arrived.wait()
@@ -123,11 +123,11 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]
     return int(head[0].split()[1]), fields
 
 
-async def test_during_the_delay_every_answer_closes_its_connection(upstream: Lookalike) -> None:
+async def test_during_the_delay_every_answer_closes_its_connection(upstream: ImsLookalike) -> None:
     """New connections are accepted, and a request that was answered from its bytes alone is told too."""
     stack, skip_delay = AsyncExitStack(), asyncio.Event()
     settings = settings_for(upstream.base_url, server={"drain_delay_s": NEVER_S, "drain_s": 60})
-    proxy = await stack.enter_async_context(running(settings, skip_delay=skip_delay))
+    proxy = await stack.enter_async_context(run_proxy(settings, skip_delay=skip_delay))
     port = urlsplit(proxy.url).port
     async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -150,13 +150,13 @@ async def test_during_the_delay_every_answer_closes_its_connection(upstream: Loo
 
 
 async def test_an_idle_connection_is_answered_after_the_delay(
-    upstream: Lookalike, monkeypatch: pytest.MonkeyPatch
+    upstream: ImsLookalike, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that arrives on it when the listener is closed already is not lost."""
     monkeypatch.setattr("proxy.runtime.app._MAX_IDLE_WAIT_S", 30.0)
     stack, skip_delay = AsyncExitStack(), asyncio.Event()
     settings = settings_for(upstream.base_url, server={"drain_delay_s": NEVER_S, "drain_s": 60})
-    proxy = await stack.enter_async_context(running(settings, skip_delay=skip_delay))
+    proxy = await stack.enter_async_context(run_proxy(settings, skip_delay=skip_delay))
     port = urlsplit(proxy.url).port
     async with asyncio.timeout(60):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -179,7 +179,7 @@ async def test_an_idle_connection_is_answered_after_the_delay(
     writer.close()
 
 
-async def test_readiness_of_a_draining_proxy_does_not_wait_for_redis(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_readiness_of_a_draining_proxy_does_not_wait_for_redis(upstream: ImsLookalike, tmp_path: Path) -> None:
     """A Redis that hangs holds up nobody who asks whether the proxy drains."""
     stack, skip_delay = AsyncExitStack(), asyncio.Event()
     with RedisServer(tmp_path) as redis:
@@ -188,7 +188,7 @@ async def test_readiness_of_a_draining_proxy_does_not_wait_for_redis(upstream: L
             server={"drain_delay_s": NEVER_S},
             store={"url": redis.url, "timeout_ms": 60_000},
         )
-        proxy = await stack.enter_async_context(running(settings, skip_delay=skip_delay))
+        proxy = await stack.enter_async_context(run_proxy(settings, skip_delay=skip_delay))
         redis.pause()
         try:
             async with asyncio.timeout(30), stopping(stack, proxy.admin_url), a_client(proxy.admin_url) as operator:
@@ -205,7 +205,7 @@ async def test_readiness_of_a_draining_proxy_does_not_wait_for_redis(upstream: L
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("run", range(5))
 async def test_callers_that_follow_readiness_lose_no_request(
-    upstream: Lookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str, run: int
+    upstream: ImsLookalike, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: str, run: int
 ) -> None:
     """Sixteen keep-alive callers over two replicas, one told to stop: none is refused, reset or failed."""
     del run

@@ -8,25 +8,25 @@ import orjson
 import pytest
 from aiohttp import web
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.web.conftest import ALPHA, BETA, Client, Proxy, a_proxy
 
 LIST = "/v2/images?limit=5"
 DEEP = 2_000_000  # more than any stack holds, which is what bounds nesting since Python 3.14
 
 
-def saying(upstream: Lookalike, *answers: web.Response) -> None:
+def saying(upstream: ImsLookalike, *answers: web.Response) -> None:
     """Let *upstream* give *answers* first."""
     left = list(answers)
 
-    async def script(_: Call) -> web.StreamResponse | None:
+    async def script(_: RecordedCall) -> web.StreamResponse | None:
         return left.pop(0) if left else None
 
-    upstream.script = script
+    upstream.response_hook = script
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 400, 409, 494, 500, 502, 503])
-async def test_an_upstream_error_passes_through_unchanged(client: Client, upstream: Lookalike, status: int) -> None:
+async def test_an_upstream_error_passes_through_unchanged(client: Client, upstream: ImsLookalike, status: int) -> None:
     """Status, reason, fields and bytes are the upstream's, once it has been tried as often as it will be."""
     body = b'{"error":{"message":"as it came \\u00e9","code":"IMG.0001"} }'
     fields = {"Content-Type": "application/json;x=y", "X-Own": "1", "Retry-After": "7", "X-Request-Id": "theirs"}
@@ -43,7 +43,7 @@ async def test_an_upstream_error_passes_through_unchanged(client: Client, upstre
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
-async def test_such_an_error_is_never_remembered(client: Client, upstream: Lookalike, status: int) -> None:
+async def test_such_an_error_is_never_remembered(client: Client, upstream: ImsLookalike, status: int) -> None:
     """The next request asks again, and what it gets is stored."""
     saying(upstream, *(web.Response(status=status) for _ in range(3 if status == 503 else 1)))
     assert (await client.ask(LIST)).status == status
@@ -70,7 +70,7 @@ async def test_one_caller_s_refusal_reaches_no_other(client: Client) -> None:
     ],
 )
 async def test_a_200_that_is_no_list_passes_through(
-    client: Client, upstream: Lookalike, answer: dict[str, bytes | str]
+    client: Client, upstream: ImsLookalike, answer: dict[str, bytes | str]
 ) -> None:
     """It is given as it came and not stored."""
     saying(upstream, web.Response(status=200, **answer))  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ async def test_a_200_that_is_no_list_passes_through(
         "/elsewhere\r\nX-Evil: evil?marker={}",
     ],
 )
-async def test_foreign_links_of_the_upstream_reach_nobody(client: Client, upstream: Lookalike, link: str) -> None:
+async def test_foreign_links_of_the_upstream_reach_nobody(client: Client, upstream: ImsLookalike, link: str) -> None:
     """Of its next only the marker counts, and links of images are made the API's own."""
     images = [
         {"id": "a", "self": "https://evil.example/a", "file": "//evil.example/f", "schema": "javascript:evil"},
@@ -127,12 +127,12 @@ async def test_foreign_links_of_the_upstream_reach_nobody(client: Client, upstre
     ],
 )
 async def test_what_is_unclear_goes_through_as_it_came(
-    client: Client, direct: Client, upstream: Lookalike, target: str, reason: str
+    client: Client, direct: Client, upstream: ImsLookalike, target: str, reason: str
 ) -> None:
     """The upstream sees the raw target, its answer is the caller's, and the reason is told."""
     expected = await direct.ask(target)
     for _ in range(2):
-        upstream.forget()
+        upstream.clear_recorded_calls()
         answer = await client.ask(target)
         assert [call.target for call in upstream.calls] == [target]
         assert answer.status == expected.status
@@ -153,11 +153,11 @@ async def test_what_is_unclear_goes_through_as_it_came(
     ],
 )
 async def test_who_can_not_be_told_apart_is_not_answered_from_the_store(
-    client: Client, upstream: Lookalike, fields: list[tuple[str, str]], reason: str
+    client: Client, upstream: ImsLookalike, fields: list[tuple[str, str]], reason: str
 ) -> None:
     """However warm the store, such a request goes through with its own fields."""
     await client.ask(LIST)
-    upstream.forget()
+    upstream.clear_recorded_calls()
     answer = await client.ask(LIST, token=None, fields=fields)
     assert answer.cache_status.endswith(f"detail={reason}")
     (call,) = upstream.calls
@@ -165,7 +165,7 @@ async def test_who_can_not_be_told_apart_is_not_answered_from_the_store(
         assert value in call.headers.getall(name)
 
 
-async def test_a_body_on_a_list_request_goes_through(client: Client, upstream: Lookalike) -> None:
+async def test_a_body_on_a_list_request_goes_through(client: Client, upstream: ImsLookalike) -> None:
     """A GET with a body is the upstream's to understand."""
     await client.ask(LIST)
     answer = await client.ask(LIST, body=b"x")
@@ -197,40 +197,40 @@ async def test_an_error_of_our_own_is_told_as_text_to_who_asks_for_it() -> None:
 
 
 @pytest.mark.parametrize("target", [LIST, "/v2/schemas/image"])
-async def test_an_upstream_that_hangs_is_a_504(upstream: Lookalike, target: str) -> None:
+async def test_an_upstream_that_hangs_is_a_504(upstream: ImsLookalike, target: str) -> None:
     """Within the time limit, and not stored."""
     gate = asyncio.Event()
 
-    async def script(_: Call) -> None:
+    async def script(_: RecordedCall) -> None:
         await gate.wait()
 
-    upstream.script = script
+    upstream.response_hook = script
     async with a_proxy(upstream.base_url, upstream={"url": upstream.base_url, "read_timeout_s": 0.2}) as proxy:
         answer = await proxy.client.ask(target)
         assert (answer.status, answer.json()["error_code"]) == (504, "PROXY.0504")
         gate.set()
-        upstream.script = None
+        upstream.response_hook = None
         assert (await proxy.client.ask(target)).status == 200
 
 
 @pytest.mark.parametrize("target", [LIST, "/v2/schemas/image"])
-async def test_an_upstream_that_dies_on_the_way_is_a_502(client: Client, upstream: Lookalike, target: str) -> None:
+async def test_an_upstream_that_dies_on_the_way_is_a_502(client: Client, upstream: ImsLookalike, target: str) -> None:
     """A cut connection before the answer is an error of the proxy's, and the next request works."""
 
-    async def script(call: Call) -> None:
-        call.hang_up()
+    async def script(call: RecordedCall) -> None:
+        call.abort_connection()
 
-    upstream.script = script
+    upstream.response_hook = script
     answer = await client.ask(target)
     assert (answer.status, answer.json()["error_code"]) == (502, "PROXY.0502")
-    upstream.script = None
+    upstream.response_hook = None
     assert (await client.ask(target)).status == 200
 
 
-async def test_a_list_cut_short_is_never_stored(client: Client, upstream: Lookalike) -> None:
+async def test_a_list_cut_short_is_never_stored(client: Client, upstream: ImsLookalike) -> None:
     """An answer that ends before its length is an error, not a shorter list."""
 
-    async def script(call: Call) -> web.StreamResponse | None:
+    async def script(call: RecordedCall) -> web.StreamResponse | None:
         assert call.transport is not None
         call.transport.write(
             b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"images":[{"id":"a"}]}'
@@ -239,9 +239,9 @@ async def test_a_list_cut_short_is_never_stored(client: Client, upstream: Lookal
         call.transport.close()
         return None
 
-    upstream.script = script
+    upstream.response_hook = script
     assert (await client.ask(LIST)).status == 502
-    upstream.script = None
+    upstream.response_hook = None
     assert len((await client.ask(LIST)).ids) == 5
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.gateway.relevant_headers import RELEVANT_FIELDS
-from proxy.server.fast_path import is_single_head, relevant_head
+from proxy.server.fast_path import extract_relevant_head, is_single_head
 
 BEGIN = b"GET /v2/images?limit=3 HTTP/1.1\r\nHost: proxy.test\r\nX-Auth-Token: alpha\r\n"
 
@@ -69,7 +69,7 @@ def test_alike(first: bytes, some: list[bytes], data: st.DataObject, end: bytes)
     for line in more:
         other.insert(data.draw(st.integers(0, len(other))), line)
     one, two = (b"\r\n".join([first, *each]) + end for each in (some, other))
-    told, told_of_other = relevant_head(one), relevant_head(two)
+    told, told_of_other = extract_relevant_head(one), extract_relevant_head(two)
     if told is None or told_of_other is None or told[0] != told_of_other[0]:
         return
     ours, theirs = parsed(one), parsed(two)
@@ -87,7 +87,7 @@ def test_alike(first: bytes, some: list[bytes], data: st.DataObject, end: bytes)
 def test_every_field_that_counts(some: list[bytes]) -> None:
     """Whatever the parser finds of the fields that count stands in what is compared, in the same order."""
     head = b"\r\n".join([b"GET /v2/images HTTP/1.1", *some]) + b"\r\n\r\n"
-    told, message = relevant_head(head), parsed(head)
+    told, message = extract_relevant_head(head), parsed(head)
     if told is None or message is None:
         return
     kept = [line.partition(b":") for line in told[0].split(b"\r\n")[1:]]
@@ -104,7 +104,7 @@ def test_every_field_that_counts(some: list[bytes]) -> None:
 )
 def test_left_out(line: bytes) -> None:
     """What can't change an answer is left out."""
-    assert relevant_head(BEGIN + line + b"\r\n\r\n") == relevant_head(BEGIN + b"\r\n")
+    assert extract_relevant_head(BEGIN + line + b"\r\n\r\n") == extract_relevant_head(BEGIN + b"\r\n")
 
 
 @pytest.mark.parametrize(
@@ -132,17 +132,17 @@ def test_left_out(line: bytes) -> None:
 )
 def test_not_plain(line: bytes) -> None:
     """What is not plain is for the parser."""
-    assert relevant_head(BEGIN + line + b"\r\n\r\n") is None
+    assert extract_relevant_head(BEGIN + line + b"\r\n\r\n") is None
 
 
 def test_bounds() -> None:
     """A head that the parser would find too long, in bytes or in lines, is left to it."""
-    assert relevant_head(BEGIN + b"X-A: " + bytes(65536).replace(b"\0", b"a") + b"\r\n\r\n") is None
-    assert relevant_head(BEGIN + b"X-A: 1\r\n" * 120 + b"\r\n") is None
+    assert extract_relevant_head(BEGIN + b"X-A: " + bytes(65536).replace(b"\0", b"a") + b"\r\n\r\n") is None
+    assert extract_relevant_head(BEGIN + b"X-A: 1\r\n" * 120 + b"\r\n") is None
 
 
 def test_bearer() -> None:
     """A key in `Authorization: Bearer` counts."""
-    told = relevant_head(BEGIN + b"Authorization: Bearer one\r\n\r\n")
+    told = extract_relevant_head(BEGIN + b"Authorization: Bearer one\r\n\r\n")
     assert told is not None
     assert b"Bearer one" in told[0]

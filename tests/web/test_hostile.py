@@ -7,7 +7,7 @@ import asyncio
 import orjson
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from tests.web.conftest import Client, Proxy
 
 SECRET = b"s3cr3t-token"
@@ -52,7 +52,7 @@ def request(line: bytes, *lines: bytes, body: bytes = b"") -> bytes:
     ],
 )
 async def test_what_is_not_understood_is_refused_without_an_echo(
-    client: Client, upstream: Lookalike, sent: bytes, status: int
+    client: Client, upstream: ImsLookalike, sent: bytes, status: int
 ) -> None:
     """The answer has the gateway's shape, quotes nothing, and the upstream hears nothing."""
     got, fields, body = parsed(await client.raw(sent))
@@ -84,7 +84,7 @@ async def test_a_refused_request_leaves_others_alone(proxy: Proxy, client: Clien
     ],
     ids=["two lengths", "an unknown coding", "a space before the colon", "a folded line"],
 )
-async def test_ambiguous_framing_is_refused(client: Client, upstream: Lookalike, smuggled: bytes) -> None:
+async def test_ambiguous_framing_is_refused(client: Client, upstream: ImsLookalike, smuggled: bytes) -> None:
     """Nothing that two servers could divide differently goes on."""
     status, _, _ = parsed(await client.raw(smuggled))
     assert status == 400

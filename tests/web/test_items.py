@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from tests.web.conftest import BETA, Client, Proxy, a_proxy
 
 LIST = "/v2/images?status=active&limit=5"
@@ -14,13 +14,13 @@ FROM_LIST = "detail=item-from-list"
 
 
 @pytest.fixture
-async def proxy(upstream: Lookalike) -> AsyncIterator[Proxy]:
+async def proxy(upstream: ImsLookalike) -> AsyncIterator[Proxy]:
     """A proxy that takes images out of lists."""
     async with a_proxy(upstream.base_url, cache={"item_from_list": True, "readahead": False}) as started:
         yield started
 
 
-async def test_an_image_in_a_fresh_list_costs_no_call(client: Client, direct: Client, upstream: Lookalike) -> None:
+async def test_an_image_in_a_fresh_list_costs_no_call(client: Client, direct: Client, upstream: ImsLookalike) -> None:
     """Byte for byte what the upstream gives, with the list's age and what is left of its lifetime."""
     ids = (await client.ask(LIST)).ids
     for image_id in (ids[0], ids[-1]):
@@ -73,7 +73,7 @@ async def test_an_image_about_to_change_is_asked_for(client: Client) -> None:
     assert "detail=transient" in (await client.ask(f"/v2/images/{image_id}")).cache_status
 
 
-async def test_it_is_off_unless_it_is_switched_on(upstream: Lookalike) -> None:
+async def test_it_is_off_unless_it_is_switched_on(upstream: ImsLookalike) -> None:
     """An upstream whose lists say less of an image is not found out by surprise."""
     async with a_proxy(upstream.base_url) as proxy:
         image = f"/v2/images/{(await proxy.client.ask(LIST)).ids[0]}"

@@ -5,24 +5,24 @@ from __future__ import annotations
 import pytest
 from aiohttp import web
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.http.negotiation import ACCEPTED_CODINGS, CODINGS, decode, encode
 from tests.web.conftest import BETA, Client, Proxy, a_proxy
 
 LIST = "/v2/images?__isregistered=true&limit=5"
 
 
-async def test_a_second_request_costs_no_call(client: Client, direct: Client, upstream: Lookalike) -> None:
+async def test_a_second_request_costs_no_call(client: Client, direct: Client, upstream: ImsLookalike) -> None:
     """The first says that it went forward, the second that it hit, and both show what the upstream shows."""
     expected = await direct.ask(LIST)
-    upstream.forget()
+    upstream.clear_recorded_calls()
     first, second = await client.ask(LIST), await client.ask(LIST)
     assert first.cache_status.startswith("ims-proxy; fwd=uri-miss; fwd-status=200; ttl=")
     assert first.cache_status.endswith("; stored")
     assert second.hit
     assert first.body == second.body
     assert first.json()["images"] == expected.json()["images"]
-    assert upstream.counts == {"GET /v2/images": 1}
+    assert upstream.call_counts == {"GET /v2/images": 1}
 
 
 async def test_a_stored_answer_says_how_it_may_be_used(client: Client) -> None:
@@ -39,7 +39,7 @@ async def test_a_stored_answer_says_how_it_may_be_used(client: Client) -> None:
     assert int(hit.fields["Content-Length"]) == len(hit.body)
 
 
-async def test_head_gives_the_fields_of_get(client: Client, upstream: Lookalike) -> None:
+async def test_head_gives_the_fields_of_get(client: Client, upstream: ImsLookalike) -> None:
     """HEAD works though Glance's list knows none, fills the store, and has no body."""
     head = await client.ask(LIST, method="HEAD")
     get = await client.ask(LIST)
@@ -47,7 +47,7 @@ async def test_head_gives_the_fields_of_get(client: Client, upstream: Lookalike)
     assert get.hit
     assert head.fields["Content-Length"] == get.fields["Content-Length"] == str(len(get.body))
     assert head.fields["ETag"] == get.fields["ETag"]
-    assert upstream.counts == {"GET /v2/images": 1}
+    assert upstream.call_counts == {"GET /v2/images": 1}
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -87,16 +87,16 @@ async def test_a_coding_is_made_for_who_accepts_it(client: Client, accepted: str
 
 @pytest.mark.parametrize("coding", CODINGS)
 async def test_a_list_in_a_coding_that_was_asked_for_is_read(
-    client: Client, direct: Client, upstream: Lookalike, coding: str
+    client: Client, direct: Client, upstream: ImsLookalike, coding: str
 ) -> None:
     """The upstream is asked for what can be undone here, and its list is stored and given without it."""
     plain = await direct.ask(LIST)
-    upstream.forget()
+    upstream.clear_recorded_calls()
 
-    async def script(_: Call) -> web.StreamResponse | None:
+    async def script(_: RecordedCall) -> web.StreamResponse | None:
         return web.Response(body=encode(plain.body, coding), headers={"Content-Encoding": coding})
 
-    upstream.script = script
+    upstream.response_hook = script
     assert (await client.ask(LIST)).ids == plain.ids
     assert upstream.calls[0].headers["Accept-Encoding"] == ACCEPTED_CODINGS
     stored = await client.ask(LIST)
@@ -114,13 +114,13 @@ async def test_a_list_in_a_coding_that_was_asked_for_is_read(
         "/v2/images?__isregistered=true&limit=2",
     ],
 )
-async def test_spellings_of_one_list_share_it(client: Client, upstream: Lookalike, spelling: str) -> None:
+async def test_spellings_of_one_list_share_it(client: Client, upstream: ImsLookalike, spelling: str) -> None:
     """Another spelling of the same query, or a window inside it, is a hit."""
     whole = await client.ask(LIST)
     other = await client.ask(spelling)
     assert other.hit
     assert other.ids == whole.ids[: len(other.ids)]
-    assert upstream.counts == {"GET /v2/images": 1}
+    assert upstream.call_counts == {"GET /v2/images": 1}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ async def test_spellings_of_one_list_share_it(client: Client, upstream: Lookalik
     ids=lambda fields: next(iter(fields)),
 )
 async def test_fields_that_are_not_keyed_change_nothing(
-    client: Client, upstream: Lookalike, fields: dict[str, str]
+    client: Client, upstream: ImsLookalike, fields: dict[str, str]
 ) -> None:
     """Neither upstream nor in the answer is anything seen of them, first or second."""
     poisoned = await client.ask(LIST, fields=fields.items())
@@ -154,18 +154,18 @@ async def test_fields_that_are_not_keyed_change_nothing(
     assert b"evil" not in clean.body
 
 
-async def test_two_tokens_never_share(client: Client, direct: Client, upstream: Lookalike) -> None:
+async def test_two_tokens_never_share(client: Client, direct: Client, upstream: ImsLookalike) -> None:
     """Each gets its own project's list, cold and warm."""
     expected = {token: (await direct.ask(LIST, token=token)).ids for token in ("demo-token-alpha", BETA)}
-    upstream.forget()
+    upstream.clear_recorded_calls()
     for _ in range(2):
         for token, ids in expected.items():
             assert (await client.ask(LIST, token=token)).ids == ids
-    assert upstream.counts == {"GET /v2/images": 2}
+    assert upstream.call_counts == {"GET /v2/images": 2}
 
 
 @pytest.mark.parametrize("form", ["M", "Q", "q", "QQ"])
-async def test_another_form_of_the_api_is_another_list(client: Client, upstream: Lookalike, form: str) -> None:
+async def test_another_form_of_the_api_is_another_list(client: Client, upstream: ImsLookalike, form: str) -> None:
     """`X-Api-Version` is part of what is asked."""
     await client.ask(LIST)
     assert not (await client.ask(LIST, X_Api_Version=form)).hit
@@ -184,7 +184,7 @@ async def test_links_carry_every_parameter(client: Client, direct: Client) -> No
     assert (await client.ask(page["next"])).ids == (await direct.ask(f"{query}&marker={marker}")).ids
 
 
-async def test_links_stand_on_the_public_url_where_there_is_one(upstream: Lookalike) -> None:
+async def test_links_stand_on_the_public_url_where_there_is_one(upstream: ImsLookalike) -> None:
     """Absolute links are the operator's, not the caller's."""
     server = {"links": "absolute", "public_url": "https://ims.example/api"}
     async with a_proxy(upstream.base_url, server=server) as proxy:
@@ -194,7 +194,7 @@ async def test_links_stand_on_the_public_url_where_there_is_one(upstream: Lookal
         assert page["images"][0]["self"].startswith("/v2/images/")
 
 
-async def test_a_trusted_proxy_names_the_links_and_nobody_else_s(upstream: Lookalike) -> None:
+async def test_a_trusted_proxy_names_the_links_and_nobody_else_s(upstream: ImsLookalike) -> None:
     """Callers behind different names share the span and get their own links."""
     server = {"links": "absolute", "trusted_proxies": "127.0.0.0/8"}
     async with a_proxy(upstream.base_url, server=server) as proxy:
@@ -203,25 +203,25 @@ async def test_a_trusted_proxy_names_the_links_and_nobody_else_s(upstream: Looka
             assert answer.json()["first"].startswith(f"https://{host}/v2/images?")
             assert "X-Forwarded-Host" in answer.fields["Vary"]
         assert (await proxy.client.ask(LIST)).json()["first"].startswith("/v2/images?")
-        assert upstream.counts == {"GET /v2/images": 1}
+        assert upstream.call_counts == {"GET /v2/images": 1}
 
 
-async def test_the_extension_list_is_the_upstream_s(client: Client, direct: Client, upstream: Lookalike) -> None:
+async def test_the_extension_list_is_the_upstream_s(client: Client, direct: Client, upstream: ImsLookalike) -> None:
     """`/v2/cloudimages` has no links and is paged by last id until an empty page."""
     whole = await direct.ask("/v2/cloudimages")
     assert (await client.ask("/v2/cloudimages")).body == whole.body
-    upstream.forget()
+    upstream.clear_recorded_calls()
     part = await client.ask(f"/v2/cloudimages?limit=7&marker={whole.ids[9]}")
     assert part.hit
     assert part.ids == whole.ids[10:17]
     assert (await client.ask(f"/v2/cloudimages?marker={whole.ids[-1]}")).ids == []
-    assert upstream.counts["GET /v2/cloudimages"] <= 1
+    assert upstream.call_counts["GET /v2/cloudimages"] <= 1
 
 
-async def test_a_crawl_costs_few_calls_and_a_second_none(upstream: Lookalike, direct: Client) -> None:
+async def test_a_crawl_costs_few_calls_and_a_second_none(upstream: ImsLookalike, direct: Client) -> None:
     """At fifty a page with readahead, then again, then in another spelling."""
     expected = (await direct.ask("/v2/cloudimages")).ids
-    upstream.forget()
+    upstream.clear_recorded_calls()
     async with a_proxy(upstream.base_url, cache={"readahead": True}) as proxy:
 
         async def crawl(target: str | None) -> list[str]:
@@ -233,11 +233,11 @@ async def test_a_crawl_costs_few_calls_and_a_second_none(upstream: Lookalike, di
             return seen
 
         assert await crawl("/v2/images?limit=10&__isregistered=true") == expected
-        assert upstream.counts["GET /v2/images"] <= 6
-        upstream.forget()
+        assert upstream.call_counts["GET /v2/images"] <= 6
+        upstream.clear_recorded_calls()
         assert await crawl("/v2/images?limit=10&__isregistered=true") == expected
         assert await crawl("/v2/images?sort_dir=desc&__isregistered=true&limit=50") == expected
-        assert upstream.counts["GET /v2/images"] == 0
+        assert upstream.call_counts["GET /v2/images"] == 0
 
 
 async def test_what_calls_cost_is_counted(proxy: Proxy) -> None:

@@ -13,7 +13,7 @@ import pytest
 from proxy.core.cache_key import ALL_TAG
 from proxy.core.messages import Fields, Response
 from proxy.core.purge import PurgeOrder
-from proxy.server.fast_path import ReplayPeer
+from proxy.server.fast_path import HeadDigester
 from tests.gateway.conftest import ROWS
 from tests.model import Model
 from tests.web.world import LIFETIME_S, World, a_world, head
@@ -391,7 +391,7 @@ async def test_nothing_is_kept_of_a_head(world: World) -> None:
     line.writer.close()
     await line.writer.wait_closed()
     await (await world.line()).get(token="beta")  # by its answer, the end of the other has arrived
-    kept = [each for each in gc.get_objects() if isinstance(each, ReplayPeer)]
+    kept = [each for each in gc.get_objects() if isinstance(each, HeadDigester)]
     assert not any(b"nowhere-else" in getattr(each, name) for each in kept for name in ("_head", "_counting"))
 
 

@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from proxy.admin.aggregate import merge_stats, parse_metrics, sum_metrics
-from proxy.admin.stats import Samples
+from proxy.admin.stats import MetricSamples
 from proxy.observability.logging import Telemetry
 
 ONE: dict[str, Any] = {
@@ -67,7 +67,7 @@ def test_what_is_counted_is_added() -> None:
         method="GET", route="list", status=200, cache_status="hit", elapsed_s=0.002, request_id="r"
     )
     telemetry.record_call(purpose="list", status="200", elapsed_s=0.1)
-    told = merge_stats(Samples(telemetry.registry.collect()), [ONE, another()])
+    told = merge_stats(MetricSamples(telemetry.registry.collect()), [ONE, another()])
     assert (told["requests"]["total"], told["upstream"]["calls"]) == (1, 1)
     assert told["requests"]["seconds"]["hit"]["p50_s"] is not None
     assert (told["processes"], told["uptime_s"], told["at"]) == (2, 50.0, 101.0)
@@ -75,7 +75,7 @@ def test_what_is_counted_is_added() -> None:
 
 def test_how_each_stands_is_put_together() -> None:
     """The budget's books are shared, and each process tells its own calls; trouble of one is trouble."""
-    told = merge_stats(Samples([]), [ONE, another()])
+    told = merge_stats(MetricSamples([]), [ONE, another()])
     assert (told["budget"]["used"], told["budget"]["left_ratio"]) == (8, 0.2)
     assert (told["budget"]["gates_closed"], told["budget"]["closed_for_s"]) == (1, 7.0)
     assert told["budget"]["without_store"] == {"mode": "share", "share": "1/2", "no_calls_for_s": 0.0}
@@ -83,7 +83,7 @@ def test_how_each_stands_is_put_together() -> None:
     assert told["breaker"] == {"open": True, "retry_in_s": 3.0, "refused": 5}
     assert told["concurrency"] == {"limit": 16, "under_way": 2}
     for each in ([ONE, another()], [another(), ONE]):
-        assert merge_stats(Samples([]), each)["store"]["parts"] == {"memory": "ok", "redis": "left alone"}
+        assert merge_stats(MetricSamples([]), each)["store"]["parts"] == {"memory": "ok", "redis": "left alone"}
     assert (told["store"]["bytes"], told["store"]["replicas"], told["store"]["errors"]) == (200, 2, {"chain": 2})
 
 
@@ -94,15 +94,15 @@ def test_event_loop_lag_of_several_workers_is_that_of_the_latest() -> None:
     in_time.watch_event_loop(lambda: 0.003)
     for workers in ([late, in_time], [in_time, late]):
         families = sum_metrics([parse_metrics(each.render_metrics().decode()) for each in workers])
-        assert merge_stats(Samples(families), [ONE, another()])["event_loop"] == {"lag_s": 0.25}
+        assert merge_stats(MetricSamples(families), [ONE, another()])["event_loop"] == {"lag_s": 0.25}
 
 
 def test_one_process_stays_as_it_is() -> None:
     """Nothing is lost or made up where there is nothing to add, nor where no limit is known."""
-    told = merge_stats(Samples([]), [ONE])
+    told = merge_stats(MetricSamples([]), [ONE])
     assert {name: told[name] for name in ("budget", "breaker", "concurrency", "store")} == {
         name: ONE[name] for name in ("budget", "breaker", "concurrency", "store")
     }
     unlimited = deepcopy(ONE)
     unlimited["budget"] |= {"allowance": None, "used": None, "left_ratio": None}
-    assert merge_stats(Samples([]), [unlimited, unlimited])["budget"]["used"] is None
+    assert merge_stats(MetricSamples([]), [unlimited, unlimited])["budget"]["used"] is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.storage.circuit_breaker import MAX_SILENT_WAITS
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
@@ -26,7 +26,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def replicas(upstream: Lookalike, server: RedisServer) -> AsyncIterator[tuple[Proxy, Proxy]]:
+async def replicas(upstream: ImsLookalike, server: RedisServer) -> AsyncIterator[tuple[Proxy, Proxy]]:
     """Two proxies that share one Redis."""
     store = {"url": server.url}
     async with a_proxy(upstream.base_url, store=store) as one, a_proxy(upstream.base_url, store=store) as other:
@@ -54,7 +54,7 @@ def targets(count: int, limit: int = 3) -> list[str]:
     return [f"/v2/images?limit={limit}&x{number}=" for number in range(count)]
 
 
-async def test_replicas_share_what_one_fetched(replicas: tuple[Proxy, Proxy], upstream: Lookalike) -> None:
+async def test_replicas_share_what_one_fetched(replicas: tuple[Proxy, Proxy], upstream: ImsLookalike) -> None:
     """A second replica asks Redis, not the upstream, and keeps partitions apart as the first does."""
     one, other = replicas
     first = await one.client.ask("/v2/images?limit=5")
@@ -62,7 +62,7 @@ async def test_replicas_share_what_one_fetched(replicas: tuple[Proxy, Proxy], up
     assert second.hit
     assert second.ids == first.ids
     assert not (await other.client.ask("/v2/images?limit=5", token=BETA)).hit
-    assert upstream.counts == {"GET /v2/images": 2}
+    assert upstream.call_counts == {"GET /v2/images": 2}
 
 
 async def test_a_write_through_one_replica_is_seen_by_the_other(replicas: tuple[Proxy, Proxy]) -> None:
@@ -96,7 +96,9 @@ async def test_a_killed_redis_costs_nobody_an_answer(replica: Proxy, server: Red
     await seconds_for(replica, targets(3))
 
 
-async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(upstream: Lookalike, server: RedisServer) -> None:
+async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(
+    upstream: ImsLookalike, server: RedisServer
+) -> None:
     """Every request is answered; of forty only the first few wait for it."""
     async with a_proxy(upstream.base_url, store={"url": server.url}) as proxy:
         await seconds_for(proxy, targets(3))
@@ -108,7 +110,7 @@ async def test_a_frozen_redis_costs_its_time_limit_and_then_nothing(upstream: Lo
     assert 0 < waits <= MOST_WAITS
 
 
-async def test_a_frozen_redis_holds_up_no_crowd(upstream: Lookalike, server: RedisServer) -> None:
+async def test_a_frozen_redis_holds_up_no_crowd(upstream: ImsLookalike, server: RedisServer) -> None:
     """A hundred callers at the same moment wait for its time limit beside each other."""
     limit_s = 1.0
     async with a_proxy(upstream.base_url, store={"url": server.url, "timeout_ms": limit_s * 1000}) as proxy:
@@ -123,7 +125,7 @@ async def test_a_frozen_redis_holds_up_no_crowd(upstream: Lookalike, server: Red
     assert took < len(answers) * limit_s / 2, "one after the other they wait twice as long"
 
 
-async def test_a_proxy_starts_without_its_redis(upstream: Lookalike, server: RedisServer) -> None:
+async def test_a_proxy_starts_without_its_redis(upstream: ImsLookalike, server: RedisServer) -> None:
     """It answers from the upstream and its own memory, and says that the store is away."""
     server.kill()
     async with a_proxy(upstream.base_url, store={"url": server.url, "timeout_ms": 100}) as proxy:
@@ -134,7 +136,7 @@ async def test_a_proxy_starts_without_its_redis(upstream: Lookalike, server: Red
         assert await proxy.metric("ims_proxy_store_errors_total") > 0
 
 
-async def test_a_full_redis_costs_nobody_an_answer(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_a_full_redis_costs_nobody_an_answer(upstream: ImsLookalike, tmp_path: Path) -> None:
     """A server that refuses every write is a store that keeps nothing."""
     options = ("--maxmemory", "1", "--maxmemory-policy", "noeviction")
     with RedisServer(tmp_path, options=options) as full:
@@ -144,7 +146,7 @@ async def test_a_full_redis_costs_nobody_an_answer(upstream: Lookalike, tmp_path
 
 @pytest.mark.parametrize("options", [("--requirepass", "other"), ("--rename-command", "EVAL", "")])
 async def test_a_redis_that_refuses_costs_nobody_an_answer(
-    upstream: Lookalike, tmp_path: Path, options: tuple[str, ...]
+    upstream: ImsLookalike, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     """Without the right password or the commands it takes, the store is away."""
     with RedisServer(tmp_path, options=options) as refusing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.harness.waiting import until
 from tests.web.conftest import a_proxy
 
@@ -13,11 +13,11 @@ CONNECTIONS = 8
 MISSES = 100
 
 
-async def test_hits_are_answered_while_misses_wait_and_the_queue_has_an_end(upstream: Lookalike) -> None:
+async def test_hits_are_answered_while_misses_wait_and_the_queue_has_an_end(upstream: ImsLookalike) -> None:
     hanging = 0
     gate = asyncio.Event()
 
-    async def hang(call: Call) -> None:
+    async def hang(call: RecordedCall) -> None:
         nonlocal hanging
         hanging += 1
         await gate.wait()
@@ -25,7 +25,7 @@ async def test_hits_are_answered_while_misses_wait_and_the_queue_has_an_end(upst
     limits: dict[str, dict[str, Any]] = {"upstream": {"max_connections": CONNECTIONS}, "budget": {"max_wait_s": 2.0}}
     async with a_proxy(upstream.base_url, **limits) as proxy:
         assert (await proxy.client.ask("/v2/images?limit=5")).status == 200
-        upstream.script = hang
+        upstream.response_hook = hang
         misses = [
             asyncio.create_task(proxy.client.ask(f"/v2/images?limit=5&name=missing-{number}"))
             for number in range(MISSES)

@@ -10,7 +10,7 @@ import pytest
 from proxy.config.model import IdentitySection
 from proxy.core.messages import Fields, Request
 from proxy.core.signing import find_signature_fault, parse_signature
-from proxy.runtime.container import make_own_identity, make_upstream_auth
+from proxy.runtime.container import make_identity_reader, make_upstream_auth
 
 SECRETS = {"AK-ONE": "the first secret", "AK-TWO": "the second secret"}
 
@@ -27,7 +27,7 @@ async def test_no_request_is_signed_by_a_key_with_the_secret_of_another(
         {"mode": "gateway", "access_key": "AK-ONE", "secret_key": "-", "project_id": "p"}
         | {"access_key_file": access, "secret_key_file": secret}
     )
-    read = make_own_identity(section, host="ims")
+    read = make_identity_reader(section, host="ims")
     signing = make_upstream_auth(section, lambda _: read(), host="ims", iam=None, secrets=None)
 
     async def signer() -> str:

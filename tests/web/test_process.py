@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from proxy.cli import cli
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from tests.harness.ports import free_port
 from tests.harness.waiting import until
 from tests.web.conftest import ALPHA, Client, a_client
@@ -30,7 +30,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGHUP])
 async def test_serve_answers_and_ends_when_it_is_told_to(
-    upstream: Lookalike, tmp_path: Path, by: signal.Signals
+    upstream: ImsLookalike, tmp_path: Path, by: signal.Signals
 ) -> None:
     """With `--upstream` alone it runs; told to stop, it ends well."""
     async with command("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS, at=tmp_path) as started:
@@ -45,15 +45,15 @@ async def test_serve_answers_and_ends_when_it_is_told_to(
         assert b"Traceback" not in started.errors
 
 
-async def test_sigterm_drains(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_sigterm_drains(upstream: ImsLookalike, tmp_path: Path) -> None:
     """Not ready at once, no new connections, and what is running is finished."""
     arrived, gate = asyncio.Event(), asyncio.Event()
 
-    async def script(_: Call) -> None:
+    async def script(_: RecordedCall) -> None:
         arrived.set()
         await gate.wait()
 
-    upstream.script = script
+    upstream.response_hook = script
     async with command("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS, at=tmp_path) as started:
         url, admin = await started.listening()
         async with a_client(url) as client, a_client(admin) as operator, asyncio.timeout(60):
@@ -85,7 +85,7 @@ async def test_sigterm_drains(upstream: Lookalike, tmp_path: Path) -> None:
     [([signal.SIGTERM, signal.SIGTERM], 0), ([signal.SIGTERM, signal.SIGINT], 0), ([signal.SIGINT], 130)],
 )
 async def test_a_second_signal_or_sigint_skips_the_delay(
-    upstream: Lookalike, tmp_path: Path, signals: list[signal.Signals], status: int
+    upstream: ImsLookalike, tmp_path: Path, signals: list[signal.Signals], status: int
 ) -> None:
     words = ("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS)
     async with command(*words, at=tmp_path, SERVER__DRAIN_DELAY_S="3600") as started:
@@ -103,15 +103,15 @@ async def test_a_second_signal_or_sigint_skips_the_delay(
         assert len(started.events("stopped")) == 1
 
 
-async def test_draining_ends_though_a_request_does_not(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_draining_ends_though_a_request_does_not(upstream: ImsLookalike, tmp_path: Path) -> None:
     """What runs longer than the time to drain is given up."""
     arrived, gate = asyncio.Event(), asyncio.Event()
 
-    async def script(_: Call) -> None:
+    async def script(_: RecordedCall) -> None:
         arrived.set()
         await gate.wait()
 
-    upstream.script = script
+    upstream.response_hook = script
     words = ("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS)
     async with command(*words, at=tmp_path, SERVER__DRAIN_S="0.3") as started:
         url, _ = await started.listening()
@@ -123,7 +123,7 @@ async def test_draining_ends_though_a_request_does_not(upstream: Lookalike, tmp_
     gate.set()
 
 
-async def test_idle_connections_don_t_hold_up_the_end(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_idle_connections_don_t_hold_up_the_end(upstream: ImsLookalike, tmp_path: Path) -> None:
     """A connection that is kept alive without a request is closed."""
     async with command("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS, at=tmp_path) as started:
         url, _ = await started.listening()
@@ -147,7 +147,7 @@ async def test_an_interrupted_command_says_so(tmp_path: Path, words: tuple[str, 
         assert b"Traceback" not in started.errors
 
 
-async def test_an_address_in_use_is_told_in_one_line(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_an_address_in_use_is_told_in_one_line(upstream: ImsLookalike, tmp_path: Path) -> None:
     """It ends with 1 and names what it could not do."""
     taken = upstream.base_url.removeprefix("http://")
     words = ("serve", "--upstream", upstream.base_url, "--listen", taken, "--admin", "127.0.0.1:0")
@@ -167,7 +167,7 @@ async def test_a_wrong_configuration_ends_with_2_before_anything_starts(tmp_path
         assert all(line.startswith("ims-proxy: ") for line in lines)
 
 
-async def test_nothing_secret_is_logged_or_counted(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_nothing_secret_is_logged_or_counted(upstream: ImsLookalike, tmp_path: Path) -> None:
     """Neither log lines nor metrics hold a token, a query value, a field's value or a body."""
     words = ("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS)
     settings = {"LOG__LEVEL": "debug", "LOG__ACCESS": "true", "IDENTITY__SECRET": "s3cr3t-partition-key"}
@@ -251,7 +251,7 @@ async def test_help_and_version_are_told(tmp_path: Path, words: tuple[str, ...])
     ],
 )
 async def test_a_purge_through_the_admin_port_drops_what_it_names(
-    upstream: Lookalike, tmp_path: Path, words: tuple[str, ...], target: str, told: bytes
+    upstream: ImsLookalike, tmp_path: Path, words: tuple[str, ...], target: str, told: bytes
 ) -> None:
     """`ims-proxy purge` says how many went, and the next request asks upstream."""
     async with command("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS, at=tmp_path) as started:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from proxy.config.model import CacheSection, RouteSection
 from proxy.config.policies import make_resource_routes
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.http.negotiation import decode
 from proxy.resources.routes import IMAGES
 from tests.web.conftest import BETA, Client, a_proxy
@@ -27,7 +27,7 @@ async def an_image(client: Client) -> str:
 
 @pytest.mark.parametrize("target", [SCHEMA, *SETTLED])
 async def test_what_the_api_has_is_answered_from_the_store(
-    client: Client, direct: Client, upstream: Lookalike, target: str
+    client: Client, direct: Client, upstream: ImsLookalike, target: str
 ) -> None:
     """Byte for byte, and for one token only."""
     first, second = await client.ask(target), await client.ask(target)
@@ -76,7 +76,7 @@ async def test_an_answer_is_coded_for_who_accepts_it(client: Client) -> None:
     assert (part.status, part.body) == (206, plain.body[:10])
 
 
-async def test_a_repeated_request_is_answered_before_it_is_parsed(client: Client, upstream: Lookalike) -> None:
+async def test_a_repeated_request_is_answered_before_it_is_parsed(client: Client, upstream: ImsLookalike) -> None:
     """With its age, and no longer after a write."""
     image = await an_image(client)
     await client.ask(image)
@@ -108,11 +108,11 @@ async def test_own_writes_are_seen(client: Client, write: str) -> None:
     assert (after.json()["name"], after.json()["tags"]) != (before["name"], before["tags"])
 
 
-async def test_an_image_about_to_change_is_asked_for_each_time(client: Client, upstream: Lookalike) -> None:
+async def test_an_image_about_to_change_is_asked_for_each_time(client: Client, upstream: ImsLookalike) -> None:
     """Who polls for the end of an upload sees it as soon as it is there."""
     made = await client.ask("/v2/images", method="POST", body=b'{"name":"new"}', Content_Type="application/json")
     image = f"/v2/images/{made.json()['id']}"
-    upstream.forget()
+    upstream.clear_recorded_calls()
     for _ in range(2):
         answer = await client.ask(image)
         assert answer.json()["status"] == "queued"
@@ -120,14 +120,14 @@ async def test_an_image_about_to_change_is_asked_for_each_time(client: Client, u
     assert len(upstream.calls) == 2
 
 
-async def test_image_data_is_never_stored(upstream: Lookalike) -> None:
+async def test_image_data_is_never_stored(upstream: ImsLookalike) -> None:
     """Not even by a route that names it."""
     routes = [{"path": "/v2/images/**", "ttl_s": 60}]
 
-    async def script(_: Call) -> web.StreamResponse:
+    async def script(_: RecordedCall) -> web.StreamResponse:
         return web.Response(body=b"data", headers={"Cache-Control": "public, max-age=60"})
 
-    upstream.script = script
+    upstream.response_hook = script
     async with a_proxy(upstream.base_url, cache={"routes": routes}) as proxy:
         for _ in range(2):
             answer = await proxy.client.ask("/v2/images/x/file")
@@ -135,14 +135,14 @@ async def test_image_data_is_never_stored(upstream: Lookalike) -> None:
     assert len(upstream.calls) == 2
 
 
-async def test_what_is_longer_than_is_kept_is_streamed(upstream: Lookalike) -> None:
+async def test_what_is_longer_than_is_kept_is_streamed(upstream: ImsLookalike) -> None:
     """Whole, to everyone who asks, without being held here."""
     body = bytes(range(256)) * 1000
 
-    async def script(_: Call) -> web.StreamResponse:
+    async def script(_: RecordedCall) -> web.StreamResponse:
         return web.Response(body=body)
 
-    upstream.script = script
+    upstream.response_hook = script
     async with a_proxy(upstream.base_url, cache={"max_resource_bytes": len(body) - 1}) as proxy:
         answers = await asyncio.gather(*(proxy.client.ask(SCHEMA) for _ in range(5)))
         assert all(answer.body == body for answer in answers)
@@ -150,15 +150,15 @@ async def test_what_is_longer_than_is_kept_is_streamed(upstream: Lookalike) -> N
     assert len(upstream.calls) <= 6
 
 
-async def test_a_crowd_on_a_cold_resource_is_one_call(client: Client, upstream: Lookalike) -> None:
+async def test_a_crowd_on_a_cold_resource_is_one_call(client: Client, upstream: ImsLookalike) -> None:
     """Every other caller waited for it."""
     gate, asked = asyncio.Event(), asyncio.Event()
 
-    async def script(_: Call) -> None:
+    async def script(_: RecordedCall) -> None:
         asked.set()
         await gate.wait()
 
-    upstream.script = script
+    upstream.response_hook = script
     crowd = [asyncio.create_task(client.ask(SCHEMA)) for _ in range(50)]
     async with asyncio.timeout(60):
         await asked.wait()
@@ -168,7 +168,7 @@ async def test_a_crowd_on_a_cold_resource_is_one_call(client: Client, upstream: 
     assert len(upstream.calls) == 1
 
 
-async def test_a_route_of_the_configuration_is_public_only_if_it_says_so(upstream: Lookalike) -> None:
+async def test_a_route_of_the_configuration_is_public_only_if_it_says_so(upstream: ImsLookalike) -> None:
     """Each route by itself; nothing else is shared beyond its partition."""
     routes = [
         {"path": "/v2/schemas/images", "ttl_s": 60, "public": True},
@@ -182,17 +182,17 @@ async def test_a_route_of_the_configuration_is_public_only_if_it_says_so(upstrea
             assert (await proxy.client.ask(target, token=None)).hit is shared
 
 
-async def test_a_write_to_a_resource_drops_it(upstream: Lookalike) -> None:
+async def test_a_write_to_a_resource_drops_it(upstream: ImsLookalike) -> None:
     """RFC 9111 §4.4: its own answer and what `Location` names, once it was accepted."""
     routes = [{"path": "/own/**", "ttl_s": 60}]
     status = 500
 
-    async def script(call: Call) -> web.StreamResponse:
+    async def script(call: RecordedCall) -> web.StreamResponse:
         if call.method == "GET":
             return web.Response(body=b"x")
         return web.Response(status=status, headers={"Location": "/own/b"})
 
-    upstream.script = script
+    upstream.response_hook = script
     async with a_proxy(upstream.base_url, cache={"routes": routes}) as proxy:
         targets = ("/own/a", "/own/b", "/own/c")
         for target in targets:
@@ -213,7 +213,7 @@ async def test_a_write_to_a_resource_drops_it(upstream: Lookalike) -> None:
         (b'{"resource": "/v2/schemas"}', 0, [SCHEMA, "/v2/schemas/image?a=1", "/v2/schemas/images"]),
     ],
 )
-async def test_a_purge_drops_resources(upstream: Lookalike, order: bytes, dropped: int, left: list[str]) -> None:
+async def test_a_purge_drops_resources(upstream: ImsLookalike, order: bytes, dropped: int, left: list[str]) -> None:
     """All of them with all, or the one that is named, whoever asked for it."""
     targets = (SCHEMA, "/v2/schemas/image?a=1", "/v2/schemas/images")
     async with a_proxy(upstream.base_url) as proxy:

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from proxy import __version__
-from proxy.demo.app import Call, Lookalike
+from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.demo.throttle import ThrottlePolicy
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
@@ -47,7 +47,7 @@ async def test_event_loop_that_was_blocked_is_shown_in_stats_and_metrics(proxy: 
 
 
 async def test_what_is_saved_is_what_clients_asked_less_what_the_upstream_was_asked(
-    proxy: Proxy, upstream: Lookalike
+    proxy: Proxy, upstream: ImsLookalike
 ) -> None:
     """Every request that was answered counts, whatever its route; and every call, whatever its purpose."""
     for _ in range(8):
@@ -67,7 +67,7 @@ async def test_what_is_saved_is_what_clients_asked_less_what_the_upstream_was_as
     assert (told["store"]["listings"], told["store"]["spans"]) == (2, 2)
 
 
-async def test_a_budget_is_told_with_what_is_used_of_it(upstream: Lookalike) -> None:
+async def test_a_budget_is_told_with_what_is_used_of_it(upstream: ImsLookalike) -> None:
     """The configured one from the start, in its own words."""
     async with a_proxy(upstream.base_url, budget={"calls": 4, "per_s": 600}) as proxy:
         assert (await figures(proxy))["budget"]["allowance"] == {"calls": 4, "per_s": 600.0}
@@ -79,7 +79,7 @@ async def test_a_budget_is_told_with_what_is_used_of_it(upstream: Lookalike) -> 
         assert (await figures(proxy))["budget"]["low"] == 1
 
 
-async def test_a_limit_that_the_upstream_tells_is_told_and_its_gate_too(upstream: Lookalike) -> None:
+async def test_a_limit_that_the_upstream_tells_is_told_and_its_gate_too(upstream: ImsLookalike) -> None:
     """After a 429 the gate is closed for the rest of the window, and who can't wait for so long is refused."""
     upstream.throttle = ThrottlePolicy(2, 300)
     async with a_proxy(upstream.base_url, budget={"max_wait_s": 10}) as proxy:
@@ -94,7 +94,7 @@ async def test_a_limit_that_the_upstream_tells_is_told_and_its_gate_too(upstream
         assert everything["breaker"]["refused"] == 0
 
 
-async def test_a_call_that_was_made_again_counts_twice(upstream: Lookalike) -> None:
+async def test_a_call_that_was_made_again_counts_twice(upstream: ImsLookalike) -> None:
     """A throttled call waits and is made again: the caller sees one answer, the upstream two calls."""
     upstream.throttle = ThrottlePolicy(1, 1)
     async with a_proxy(upstream.base_url) as proxy:
@@ -107,13 +107,13 @@ async def test_a_call_that_was_made_again_counts_twice(upstream: Lookalike) -> N
         assert told["retried"] == len(upstream.calls) - 2
 
 
-async def test_an_open_breaker_is_told(upstream: Lookalike) -> None:
+async def test_an_open_breaker_is_told(upstream: ImsLookalike) -> None:
     """An upstream that failed too often is left alone, and when it is tried again is told."""
 
-    async def script(_: Call) -> web.StreamResponse:
+    async def script(_: RecordedCall) -> web.StreamResponse:
         return web.Response(status=503)
 
-    upstream.script = script
+    upstream.response_hook = script
     async with a_proxy(upstream.base_url) as proxy:
         for _ in range(12):
             await proxy.client.ask("/v2/schemas/image", method="POST", body=b"{}")
@@ -126,7 +126,7 @@ async def test_an_open_breaker_is_told(upstream: Lookalike) -> None:
         assert told["upstream"]["calls"] == len(upstream.calls) < 12
 
 
-async def test_the_parts_of_a_shared_store_are_told(upstream: Lookalike, tmp_path: Any) -> None:
+async def test_the_parts_of_a_shared_store_are_told(upstream: ImsLookalike, tmp_path: Any) -> None:
     """Redis and the channel are well; once Redis is gone, both say what that means."""
     with RedisServer(tmp_path) as redis:
         async with a_proxy(upstream.base_url, store={"url": redis.url}) as proxy:
@@ -149,7 +149,7 @@ async def test_the_parts_of_a_shared_store_are_told(upstream: Lookalike, tmp_pat
 
 
 @pytest.mark.parametrize("count", [1, 30])
-async def test_a_crawl_counts_its_pages_and_its_calls(upstream: Lookalike, count: int) -> None:
+async def test_a_crawl_counts_its_pages_and_its_calls(upstream: ImsLookalike, count: int) -> None:
     """Readahead is a purpose of its own, and what it saves shows."""
     async with a_proxy(upstream.base_url, cache={"readahead": True, "transient_ttl_s": 60}) as proxy:
         target: str | None = "/v2/images?limit=10"

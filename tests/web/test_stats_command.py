@@ -15,9 +15,9 @@ from typing import Any
 import orjson
 import pytest
 
-from proxy.cli.options import make_admin_port
+from proxy.cli.options import make_admin_client
 from proxy.cli.stats import Tone, format_period, format_seconds, format_share, format_size, render_lines
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from tests.web.conftest import Proxy, a_proxy
 from tests.web.origin import Origin
 from tests.web.processes import command
@@ -154,7 +154,7 @@ async def test_the_figures_are_printed_once_where_there_is_no_terminal(proxy: Pr
         assert orjson.loads(bytes(started.output))["upstream"]["calls"] == 1
 
 
-async def test_the_token_comes_from_a_file_or_the_environment(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_the_token_comes_from_a_file_or_the_environment(upstream: ImsLookalike, tmp_path: Path) -> None:
     """Without it the command fails and says why; with it the figures come. `purge` takes it the same way."""
     async with a_proxy(upstream.base_url, admin={"listen": "127.0.0.1:0", "token": "s3cr3t-token"}) as proxy:
         (tmp_path / "token").write_text("s3cr3t-token\n")
@@ -219,7 +219,7 @@ async def _seen(control: int, seen: bytearray, condition: Callable[[], bool]) ->
 def test_a_port_beyond_loopback_is_named_without_settings(tmp_path: Path) -> None:
     """What may listen where is for the proxy's own settings to say; a command goes where it is sent."""
     (tmp_path / "token").write_text("s3cr3t-token")
-    assert make_admin_port(None, admin="192.0.2.1:9090", token_file=tmp_path / "token").address == "192.0.2.1:9090"
+    assert make_admin_client(None, admin="192.0.2.1:9090", token_file=tmp_path / "token").address == "192.0.2.1:9090"
 
 
 @pytest.mark.parametrize(

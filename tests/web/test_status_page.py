@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import orjson
 import pytest
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from tests.harness.browser import Browser, Tab, a_browser
 from tests.web.conftest import Proxy, a_client, a_proxy
 
@@ -125,7 +125,7 @@ async def test_the_page_fits_and_follows_the_theme(browser: Browser, proxy: Prox
         assert len(await tab.screenshot()) > 5_000
 
 
-async def test_the_page_asks_for_the_token_and_keeps_it_in_memory(browser: Browser, upstream: Lookalike) -> None:
+async def test_the_page_asks_for_the_token_and_keeps_it_in_memory(browser: Browser, upstream: ImsLookalike) -> None:
     """A wrong one is refused; the right one shows the figures, is stored nowhere, and is asked for after a reload."""
     async with (
         a_proxy(upstream.base_url, admin={"listen": "127.0.0.1:0", "token": TOKEN}) as proxy,
@@ -177,7 +177,7 @@ async def test_what_is_told_is_never_taken_for_markup(browser: Browser, proxy: P
         assert "<img src=x" in shown["routes"]
 
 
-async def test_the_page_says_when_the_proxy_is_gone(browser: Browser, upstream: Lookalike) -> None:
+async def test_the_page_says_when_the_proxy_is_gone(browser: Browser, upstream: ImsLookalike) -> None:
     """The figures stay, and beside them stands that they are no longer live."""
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(a_proxy(upstream.base_url))

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 from aiohttp import web
 
-from proxy.demo.app import Call, Lookalike
-from proxy.runtime.app import running
+from proxy.demo.app import ImsLookalike, RecordedCall
+from proxy.runtime.app import run_proxy
 from tests.web.conftest import Client, Proxy, settings_for
 
 MB = 1024 * 1024
@@ -57,11 +57,11 @@ async def test_an_upload_of_unknown_length_is_streamed(client: Client, image_id:
     assert len((await client.ask(target)).body) == 4 * MB
 
 
-async def test_an_upload_reaches_the_upstream_before_it_is_complete(client: Client, upstream: Lookalike) -> None:
+async def test_an_upload_reaches_the_upstream_before_it_is_complete(client: Client, upstream: ImsLookalike) -> None:
     """Nothing is collected here first: the upstream's answer may come while the body is still being sent."""
     arrived, release = asyncio.Event(), asyncio.Event()
 
-    async def script(_: Call) -> None:
+    async def script(_: RecordedCall) -> None:
         arrived.set()
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -69,7 +69,7 @@ async def test_an_upload_reaches_the_upstream_before_it_is_complete(client: Clie
         await release.wait()
         yield b"last"
 
-    upstream.script = script
+    upstream.response_hook = script
     asking = asyncio.create_task(client.ask("/v2/images/x/file", method="PUT", body=chunks()))
     async with asyncio.timeout(60):
         await arrived.wait()
@@ -77,11 +77,11 @@ async def test_an_upload_reaches_the_upstream_before_it_is_complete(client: Clie
         await asking
 
 
-async def test_a_download_reaches_the_caller_before_it_is_complete(client: Client, upstream: Lookalike) -> None:
+async def test_a_download_reaches_the_caller_before_it_is_complete(client: Client, upstream: ImsLookalike) -> None:
     """The first bytes come while the upstream still holds the last ones back."""
     release = asyncio.Event()
 
-    async def script(call: Call) -> web.StreamResponse | None:
+    async def script(call: RecordedCall) -> web.StreamResponse | None:
         assert call.transport is not None
         call.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst")
         await release.wait()
@@ -89,7 +89,7 @@ async def test_a_download_reaches_the_caller_before_it_is_complete(client: Clien
         call.transport.close()
         return web.Response()
 
-    upstream.script = script
+    upstream.response_hook = script
     host, _, port = client.url.removeprefix("http://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -102,24 +102,24 @@ async def test_a_download_reaches_the_caller_before_it_is_complete(client: Clien
         writer.close()
 
 
-async def test_a_download_that_breaks_off_breaks_off_here_too(client: Client, upstream: Lookalike) -> None:
+async def test_a_download_that_breaks_off_breaks_off_here_too(client: Client, upstream: ImsLookalike) -> None:
     """A caller is never told that half an image is a whole one."""
 
-    async def script(call: Call) -> web.StreamResponse | None:
+    async def script(call: RecordedCall) -> web.StreamResponse | None:
         assert call.transport is not None
         call.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf")
         await asyncio.sleep(0)
         call.transport.close()
         return None
 
-    upstream.script = script
+    upstream.response_hook = script
     got = await client.raw(b"GET /v2/images/x/file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b"Content-Length: 1000" in got
     assert not got.endswith(b"0\r\n\r\n")
     assert len(got.partition(b"\r\n\r\n")[2]) < 1000
 
 
-async def test_a_delete_may_carry_a_body(client: Client, upstream: Lookalike, image_id: str) -> None:
+async def test_a_delete_may_carry_a_body(client: Client, upstream: ImsLookalike, image_id: str) -> None:
     """The body goes up, and the answer is the upstream's."""
     answer = await client.ask(f"/v2/images/{image_id}", method="DELETE", body=b'{"delete_backup":true}')
     assert answer.status == 204
@@ -139,16 +139,16 @@ async def test_a_write_is_seen_by_the_next_list(proxy: Proxy, client: Client, im
     assert image_id not in (await client.ask("/v2/images?limit=5")).ids
 
 
-async def test_leaving_waits_for_what_is_running(upstream: Lookalike) -> None:
+async def test_leaving_waits_for_what_is_running(upstream: ImsLookalike) -> None:
     """A proxy that stops finishes the request it is answering."""
     gate, arrived = asyncio.Event(), asyncio.Event()
 
-    async def script(_: Call) -> None:
+    async def script(_: RecordedCall) -> None:
         arrived.set()
         await gate.wait()
 
-    upstream.script = script
-    context = running(settings_for(upstream.base_url))
+    upstream.response_hook = script
+    context = run_proxy(settings_for(upstream.base_url))
     started = await context.__aenter__()
     client = Client(started.url)
     asking = asyncio.create_task(client.ask(SCHEMA))

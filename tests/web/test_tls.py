@@ -14,8 +14,8 @@ import orjson
 import pytest
 
 from proxy.config import reload as watched
-from proxy.demo.app import Lookalike
-from proxy.runtime.app import running
+from proxy.demo.app import ImsLookalike
+from proxy.runtime.app import run_proxy
 from tests.harness.certificates import Authority, Pair
 from tests.web.conftest import ALPHA, a_client, a_proxy, settings_for
 from tests.web.processes import ON_FREE_PORTS, command
@@ -78,9 +78,9 @@ def shown(pair: Pair, **more: str) -> dict[str, str]:
     return {"tls_cert": str(pair.cert), "tls_key": str(pair.key), **more}
 
 
-async def test_callers_speak_tls(upstream: Lookalike, authority: Authority, pair: Pair) -> None:
+async def test_callers_speak_tls(upstream: ImsLookalike, authority: Authority, pair: Pair) -> None:
     """A caller that trusts the authority is answered, from memory too, and its links say https."""
-    async with running(settings_for(upstream.base_url, server=shown(pair))) as started:
+    async with run_proxy(settings_for(upstream.base_url, server=shown(pair))) as started:
         assert started.url.startswith("https://")
         assert started.admin_url.startswith("http://")
         async with connected(started.url, trusting(authority)) as line:
@@ -93,9 +93,9 @@ async def test_callers_speak_tls(upstream: Lookalike, authority: Authority, pair
             assert href == "https://localhost:1/v2/"
 
 
-async def test_a_caller_that_does_not_speak_tls_is_not_answered(upstream: Lookalike, pair: Pair) -> None:
+async def test_a_caller_that_does_not_speak_tls_is_not_answered(upstream: ImsLookalike, pair: Pair) -> None:
     """Plain HTTP on the port gets no answer and no upstream call."""
-    async with running(settings_for(upstream.base_url, server=shown(pair))) as started, asyncio.timeout(60):
+    async with run_proxy(settings_for(upstream.base_url, server=shown(pair))) as started, asyncio.timeout(60):
         parts = urlsplit(started.url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         writer.write(LIST % (b"x", b""))
@@ -104,9 +104,9 @@ async def test_a_caller_that_does_not_speak_tls_is_not_answered(upstream: Lookal
         assert not upstream.calls
 
 
-async def test_a_version_that_is_too_old_is_refused(upstream: Lookalike, authority: Authority, pair: Pair) -> None:
+async def test_a_version_that_is_too_old_is_refused(upstream: ImsLookalike, authority: Authority, pair: Pair) -> None:
     """With `tls_min_version` 1.3 a caller that speaks 1.2 at the most gets no further than the handshake."""
-    async with running(settings_for(upstream.base_url, server=shown(pair, tls_min_version="1.3"))) as started:
+    async with run_proxy(settings_for(upstream.base_url, server=shown(pair, tls_min_version="1.3"))) as started:
         old = trusting(authority)
         old.maximum_version = ssl.TLSVersion.TLSv1_2
         with pytest.raises((ssl.SSLError, ConnectionError)):
@@ -118,14 +118,14 @@ async def test_a_version_that_is_too_old_is_refused(upstream: Lookalike, authori
 
 @pytest.mark.parametrize("name", ["localhost", None], ids=["a name", "no name"])
 async def test_a_renewed_certificate_is_shown_without_dropping_a_connection(
-    upstream: Lookalike, authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch, name: str | None
+    upstream: ImsLookalike, authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch, name: str | None
 ) -> None:
     """Who comes after the renewal sees the new one; who is connected goes on; a half-renewed pair changes nothing."""
     monkeypatch.setattr(watched, "CHECK_INTERVAL_S", 0.0)
     context = trusting(authority)
     context.check_hostname = False
     async with (
-        running(settings_for(upstream.base_url, server=shown(pair))) as started,
+        run_proxy(settings_for(upstream.base_url, server=shown(pair))) as started,
         connected(started.url, context, name) as before,
     ):
         assert before.shown == "server"
@@ -142,7 +142,7 @@ async def test_a_renewed_certificate_is_shown_without_dropping_a_connection(
         assert head.startswith(b"HTTP/1.1 200 ")
 
 
-async def test_the_command_serves_tls(upstream: Lookalike, authority: Authority, pair: Pair, tmp_path: Path) -> None:
+async def test_the_command_serves_tls(upstream: ImsLookalike, authority: Authority, pair: Pair, tmp_path: Path) -> None:
     """As it is run, with the event loop that it is run with."""
     names = {f"SERVER__{name.upper()}": value for name, value in shown(pair).items()}
     async with command("serve", "--upstream", upstream.base_url, *ON_FREE_PORTS, at=tmp_path, **names) as proxy:
@@ -260,7 +260,7 @@ async def test_a_certificate_of_another_host_is_not_accepted(authority: Authorit
 
 @pytest.mark.parametrize("of_iam", [False, True], ids=["upstream", "IAM"])
 async def test_a_certificate_without_key_identifier_is_accepted_on_request(
-    upstream: Lookalike, tmp_path: Path, caplog: pytest.LogCaptureFixture, of_iam: bool
+    upstream: ImsLookalike, tmp_path: Path, caplog: pytest.LogCaptureFixture, of_iam: bool
 ) -> None:
     """With `tls_strict` the log names what it lacks and the setting, on every Python; without it is believed."""
     authority = Authority(tmp_path, key_identifiers=False)

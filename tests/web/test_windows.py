@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from proxy.demo.catalogue import Catalogue
-from proxy.demo.seed import TOKENS, images
+from proxy.demo.seed import TOKENS, generate_images
 from tests.web.conftest import ALPHA, BETA, Answer, a_client, a_proxy
 
 FILTERS = (
@@ -108,10 +108,10 @@ async def test_every_window_is_what_the_upstream_gives(
     path: str, windows: list[Asked], count: int, *, readahead: bool
 ) -> None:
     """Whatever was asked before, images come byte for byte, and next is there and leads on as it does upstream."""
-    catalogue = Catalogue(images(count, seed=count))
+    catalogue = Catalogue(generate_images(count, seed=count))
     ids = [image.id for image in catalogue]
     async with (
-        Lookalike(catalogue, TOKENS) as upstream,
+        ImsLookalike(catalogue, TOKENS) as upstream,
         a_proxy(upstream.base_url, cache={"readahead": readahead}) as proxy,
         a_client(upstream.base_url) as direct,
     ):
@@ -129,9 +129,9 @@ async def test_every_window_is_what_the_upstream_gives(
 )
 async def test_following_next_shows_every_image_once(limit: int, query: str) -> None:
     """A crawl through the proxy is the whole list, in order, even where the upstream's own next loses parameters."""
-    catalogue = Catalogue(images(120, seed=limit), max_limit=1000)
+    catalogue = Catalogue(generate_images(120, seed=limit), max_limit=1000)
     async with (
-        Lookalike(catalogue, TOKENS) as upstream,
+        ImsLookalike(catalogue, TOKENS) as upstream,
         a_proxy(upstream.base_url) as proxy,
         a_client(upstream.base_url) as direct,
     ):

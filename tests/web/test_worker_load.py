@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.server.acceptor import MARGIN, ConnectionTable, WorkerLoad
+from proxy.server.acceptor import LEAD_MARGIN, ConnectionTable, WorkerLoad
 
 
 def two_workers() -> tuple[WorkerLoad, WorkerLoad]:
@@ -14,13 +14,13 @@ def two_workers() -> tuple[WorkerLoad, WorkerLoad]:
 
 def take(load: WorkerLoad, count: int = 1) -> None:
     for _ in range(count):
-        load.accepted()
-        load.opened()
+        load.record_accepted()
+        load.record_opened()
 
 
 def test_a_worker_is_ahead_once_it_has_more_connections_than_the_margin() -> None:
     first, second = two_workers()
-    take(first, MARGIN)
+    take(first, LEAD_MARGIN)
     assert not first.is_ahead()
     take(first)
     assert first.is_ahead()
@@ -29,8 +29,8 @@ def test_a_worker_is_ahead_once_it_has_more_connections_than_the_margin() -> Non
 
 def test_a_worker_is_no_longer_ahead_when_its_connections_close() -> None:
     first, _ = two_workers()
-    take(first, MARGIN + 1)
-    first.closed()
+    take(first, LEAD_MARGIN + 1)
+    first.record_closed()
     assert not first.is_ahead()
 
 
@@ -42,11 +42,11 @@ def test_a_lone_worker_is_never_ahead() -> None:
 
 def test_a_peer_that_accepts_nothing_is_overtaken_by_twice_as_many_each_time() -> None:
     first, _ = two_workers()
-    take(first, MARGIN + 1)
+    take(first, LEAD_MARGIN + 1)
     taken: list[int] = []
     for _ in range(6):
         assert first.is_ahead()
-        first.overtake()
+        first.allow_overtaking()
         before = sum(taken)
         while not first.is_ahead():
             take(first)
@@ -59,12 +59,12 @@ def test_a_peer_that_accepts_nothing_is_overtaken_by_twice_as_many_each_time() -
 
 def test_a_peer_that_accepts_again_is_waited_for_again() -> None:
     first, second = two_workers()
-    take(first, MARGIN + 10)
-    first.overtake()
+    take(first, LEAD_MARGIN + 10)
+    first.allow_overtaking()
     assert not first.is_ahead()
     take(second)
     assert first.is_ahead()
-    first.overtake()
+    first.allow_overtaking()
     take(first)
     assert first.is_ahead()  # one, as the first time
 
@@ -78,7 +78,7 @@ def test_a_stopped_peer_is_overtaken_although_another_one_accepts(stopped: int) 
     for number in range(1_000):
         load = running[number % 2]
         if load.is_ahead():
-            load.overtake()
+            load.allow_overtaking()
             pauses += 1
         take(load)
     assert pauses <= 24

@@ -19,7 +19,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from proxy.demo.app import Lookalike
+from proxy.demo.app import ImsLookalike
 from tests.harness.redis import RedisServer
 from tests.harness.waiting import until
 from tests.web.conftest import Answer, a_client
@@ -86,7 +86,7 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def a_pair(upstream: Lookalike, at: Path, store: str, **settings: str) -> AsyncIterator[Pair]:
+async def a_pair(upstream: ImsLookalike, at: Path, store: str, **settings: str) -> AsyncIterator[Pair]:
     words = ("serve", "--upstream", upstream.base_url, "--store", store, *ON_FREE_PORTS)
     async with command(*words, at=at, SERVER__WORKERS="2", **settings) as started:
         yield Pair(started, *await started.listening())
@@ -100,7 +100,7 @@ async def stores_a_span(redis: RedisServer) -> bool:
         return bool(spans) and not locks
 
 
-async def test_one_store(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+async def test_one_store(upstream: ImsLookalike, tmp_path: Path, redis: RedisServer) -> None:
     """What one worker fetched the other gives; what was written through one, neither gives as it was."""
     async with a_pair(upstream, tmp_path, redis.url) as pair:
         before = await pair.ask(LIST, worker=0)
@@ -115,7 +115,7 @@ async def test_one_store(upstream: Lookalike, tmp_path: Path, redis: RedisServer
             assert before.ids[0] not in (await pair.ask(LIST, worker=worker)).ids
 
 
-async def test_operators(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+async def test_operators(upstream: ImsLookalike, tmp_path: Path, redis: RedisServer) -> None:
     """One admin port speaks of both: sums, readiness, and a purge that both obey."""
     async with a_pair(upstream, tmp_path, redis.url, ADMIN__TOKEN="operators-only") as pair:
         await pair.ask(LIST, worker=0)
@@ -148,10 +148,10 @@ async def test_operators(upstream: Lookalike, tmp_path: Path, redis: RedisServer
         assert not (await pair.ask(LIST, worker=1)).hit
         await until(partial(stores_a_span, redis))
         await pair.ask(LIST, worker=0)
-        assert upstream.counts == {"GET /v2/images": 2}
+        assert upstream.call_counts == {"GET /v2/images": 2}
 
 
-async def test_replaced(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+async def test_replaced(upstream: ImsLookalike, tmp_path: Path, redis: RedisServer) -> None:
     """A worker that dies is replaced, and so is who serves operators; callers are answered all the while."""
     async with a_pair(upstream, tmp_path, redis.url) as pair:
         for victim in (pair.pids[0], pair.pids[-1]):
@@ -170,7 +170,7 @@ async def test_replaced(upstream: Lookalike, tmp_path: Path, redis: RedisServer)
         assert len(pair.started.events("process-ended")) == 2
 
 
-async def test_one_that_hangs(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+async def test_one_that_hangs(upstream: ImsLookalike, tmp_path: Path, redis: RedisServer) -> None:
     """Operators are answered by the workers that live, and told which does not."""
     async with a_pair(upstream, tmp_path, redis.url) as pair, a_client(pair.admin_url) as operator:
         os.kill(pair.pids[0], signal.SIGSTOP)
@@ -187,7 +187,7 @@ async def test_one_that_hangs(upstream: Lookalike, tmp_path: Path, redis: RedisS
 
 @pytest.mark.parametrize(("by", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 0)])
 async def test_end_together(
-    upstream: Lookalike, tmp_path: Path, redis: RedisServer, by: signal.Signals, status: int
+    upstream: ImsLookalike, tmp_path: Path, redis: RedisServer, by: signal.Signals, status: int
 ) -> None:
     """Told to end, the supervisor ends with all of its children, each in order."""
     async with a_pair(upstream, tmp_path, redis.url) as pair:
@@ -198,7 +198,7 @@ async def test_end_together(
         assert b"Traceback" not in pair.started.errors
 
 
-async def test_no_orphans(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+async def test_no_orphans(upstream: ImsLookalike, tmp_path: Path, redis: RedisServer) -> None:
     """When the supervisor is killed, its children end by themselves."""
     async with a_pair(upstream, tmp_path, redis.url) as pair:
         pids = pair.pids
@@ -210,7 +210,7 @@ async def test_no_orphans(upstream: Lookalike, tmp_path: Path, redis: RedisServe
         await until(gone)
 
 
-async def test_drain(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+async def test_drain(upstream: ImsLookalike, tmp_path: Path, redis: RedisServer) -> None:
     """While a request is finished, nobody new is taken in, and operators are told."""
     arrived, gate = asyncio.Event(), asyncio.Event()
 
@@ -218,7 +218,7 @@ async def test_drain(upstream: Lookalike, tmp_path: Path, redis: RedisServer) ->
         arrived.set()
         await gate.wait()
 
-    upstream.script = script
+    upstream.response_hook = script
     async with a_pair(upstream, tmp_path, redis.url) as pair:
         async with a_client(pair.url) as client, a_client(pair.admin_url) as operator, asyncio.timeout(60):
             asking = asyncio.create_task(client.ask(LIST))
@@ -260,7 +260,7 @@ async def ask_while_draining(pair: Pair) -> None:
 
 
 async def test_workers_accept_during_the_delay_until_a_second_signal(
-    upstream: Lookalike, tmp_path: Path, redis: RedisServer
+    upstream: ImsLookalike, tmp_path: Path, redis: RedisServer
 ) -> None:
     """A worker that is sent SIGTERM itself as well, as process managers do, does not take that for the second."""
     async with a_pair(upstream, tmp_path, redis.url, SERVER__DRAIN_DELAY_S="3600") as pair:
@@ -274,13 +274,13 @@ async def test_workers_accept_during_the_delay_until_a_second_signal(
         assert len(pair.started.events("stopped")) == 2
 
 
-async def test_sigint_skips_the_delay_of_workers(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+async def test_sigint_skips_the_delay_of_workers(upstream: ImsLookalike, tmp_path: Path, redis: RedisServer) -> None:
     async with a_pair(upstream, tmp_path, redis.url, SERVER__DRAIN_DELAY_S="3600") as pair:
         assert await pair.started.ended(by=signal.SIGINT) == 130
         assert len(pair.started.events("stopped")) == 2
 
 
-async def test_a_stopped_worker_is_continued_to_end(upstream: Lookalike, tmp_path: Path, redis: RedisServer) -> None:
+async def test_a_stopped_worker_is_continued_to_end(upstream: ImsLookalike, tmp_path: Path, redis: RedisServer) -> None:
     """A worker in SIGSTOP would take no SIGTERM, and the supervisor would wait for it as long as a drain may take."""
     async with a_pair(upstream, tmp_path, redis.url, SERVER__DRAIN_S="3600") as pair:
         os.kill(pair.pids[0], signal.SIGSTOP)
@@ -290,7 +290,7 @@ async def test_a_stopped_worker_is_continued_to_end(upstream: Lookalike, tmp_pat
 
 @pytest.mark.parametrize(("count", "least"), [(16, 5), (64, 20), (256, 80)])
 async def test_connections_opened_at_once_are_shared_by_all_workers(
-    upstream: Lookalike, tmp_path: Path, redis: RedisServer, count: int, least: int
+    upstream: ImsLookalike, tmp_path: Path, redis: RedisServer, count: int, least: int
 ) -> None:
     """Both were idle before, and are again between the rounds."""
     async with a_pair(upstream, tmp_path, redis.url) as pair:
@@ -305,7 +305,7 @@ async def test_connections_opened_at_once_are_shared_by_all_workers(
 
 
 async def test_connections_opened_one_after_another_are_shared_by_all_workers(
-    upstream: Lookalike, tmp_path: Path, redis: RedisServer
+    upstream: ImsLookalike, tmp_path: Path, redis: RedisServer
 ) -> None:
     """Callers that come by and by, and keep their connections, do not end up with one worker."""
     async with a_pair(upstream, tmp_path, redis.url) as pair, AsyncExitStack() as stack:
@@ -317,7 +317,7 @@ async def test_connections_opened_one_after_another_are_shared_by_all_workers(
 
 
 async def test_one_worker_serves_all_connections_while_the_other_is_stopped(
-    upstream: Lookalike, tmp_path: Path, redis: RedisServer
+    upstream: ImsLookalike, tmp_path: Path, redis: RedisServer
 ) -> None:
     """No connection waits for the stopped worker, which takes its share again when it goes on."""
     async with a_pair(upstream, tmp_path, redis.url) as pair:
@@ -338,7 +338,7 @@ async def test_one_worker_serves_all_connections_while_the_other_is_stopped(
 
 
 async def test_a_replaced_worker_gets_its_share_of_connections(
-    upstream: Lookalike, tmp_path: Path, redis: RedisServer
+    upstream: ImsLookalike, tmp_path: Path, redis: RedisServer
 ) -> None:
     """What the dead one had does not count for its successor."""
     async with a_pair(upstream, tmp_path, redis.url) as pair, opened(pair.url, 32):
@@ -366,7 +366,7 @@ async def opened(url: str, count: int) -> AsyncIterator[None]:
         yield
 
 
-async def test_an_address_in_use_is_told_in_one_line(upstream: Lookalike, tmp_path: Path) -> None:
+async def test_an_address_in_use_is_told_in_one_line(upstream: ImsLookalike, tmp_path: Path) -> None:
     """What can't be listened on ends the command before there are any workers."""
     taken = upstream.base_url.removeprefix("http://")
     words = ("serve", "--upstream", upstream.base_url, "--store", "redis://127.0.0.1:1", "--listen", taken)

@@ -26,7 +26,7 @@ from proxy.listing.service import ListingService
 from proxy.observability.logging import Telemetry
 from proxy.server.connection import Server
 from proxy.server.fast_path import ReplayCache
-from proxy.server.handler import RequestHandler
+from proxy.server.handler import ClientRequestHandler
 from proxy.storage.memory import MemoryStore
 from proxy.upstream.forward import Forwarder
 from tests.gateway.conftest import ROWS, SECRET, Hand, ScriptedUpstream
@@ -211,13 +211,13 @@ async def a_world(*, verdict_ttl_s: float = 1e9) -> AsyncIterator[World]:
         Forwarder(upstream, telemetry=telemetry, clock=hand),
         renderer,
         list_rules=ListRules(Partitioner(SECRET), PageSizes(), LifetimeRules(Lifetimes(LIFETIME_S))),
-        links=LinkStyle(),
+        link_style=LinkStyle(),
         store=store,
         clock=hand,
         authenticator=door,
     )
-    memo = ReplayCache(max_bytes=1 << 20, epoch=lambda: listings.epoch, clock=hand)
-    server = RequestHandler(gateway, telemetry, replay_cache=memo).make_server(most=100)
+    memo = ReplayCache(max_bytes=1 << 20, current_epoch=lambda: listings.epoch, clock=hand)
+    server = ClientRequestHandler(gateway, telemetry, replay_cache=memo).make_server(max_connections=100)
     runner = web.ServerRunner(server, shutdown_timeout=60)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

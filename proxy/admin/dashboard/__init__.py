@@ -10,11 +10,11 @@ from base64 import b64encode
 from importlib.resources import files
 from typing import Final
 
-_STYLE: Final = "/* style.css */"
-_SCRIPT: Final = "/* script.js */"
+_STYLE_PLACEHOLDER: Final = "/* style.css */"
+_SCRIPT_PLACEHOLDER: Final = "/* script.js */"
 
 
-class Page:
+class StatusPage:
     """The page as it is sent; its *headers* let a browser run this style and this script, and ask this port only."""
 
     def __init__(self) -> None:
@@ -22,11 +22,11 @@ class Page:
         document, style, script = (
             directory.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "script.js")
         )
-        self.body = document.replace(_STYLE, style).replace(_SCRIPT, script).encode()
+        self.body = document.replace(_STYLE_PLACEHOLDER, style).replace(_SCRIPT_PLACEHOLDER, script).encode()
         policy = (
             "default-src 'none'",
-            f"style-src {_hash(style)}",
-            f"script-src {_hash(script)}",
+            f"style-src {_csp_hash(style)}",
+            f"script-src {_csp_hash(script)}",
             "connect-src 'self'",
             "img-src data:",
             "base-uri 'none'",
@@ -37,5 +37,5 @@ class Page:
         self.headers = {"Content-Security-Policy": "; ".join(policy), "Referrer-Policy": "no-referrer"}
 
 
-def _hash(text: str) -> str:
+def _csp_hash(text: str) -> str:
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.cache_key import listing_tag
 from proxy.core.messages import Fields, Request
-from proxy.gateway.invalidation import changed_resources
+from proxy.gateway.invalidation import changed_resource_tags
 from proxy.http.stored_response import FreshnessPolicy
 from proxy.resources.routes import ResourceRoute, ResourceRoutes
 
@@ -16,7 +16,7 @@ ROUTES = ResourceRoutes((ResourceRoute("/a/**", FreshnessPolicy()),))
 def changed(method: str, status: int, *lines: tuple[str, str], target: str = "/a/b?c=d") -> list[str]:
     """Return the scopes that a request changes."""
     request = Request(method, target, Fields([("Host", "ims.example")]), "id")
-    return changed_resources(request, status, Fields(lines), ROUTES)
+    return changed_resource_tags(request, status, Fields(lines), ROUTES)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "M-SEARCH"])
