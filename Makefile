@@ -11,10 +11,10 @@ pip := $(bin)/python -m pip --quiet --disable-pip-version-check --no-input
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint check bench hops soak conformance format clean force
+.PHONY: help run test test-unit lint check bench hops soak conformance format clean force
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.installed ## start the demo: the proxy before a built-in IMS look-alike
 	@$(bin)/python -m proxy demo $(ARGS)
@@ -24,6 +24,9 @@ test: $(VENV)/.installed-dev ## run all the tests
 	@tests/provision browser || true
 	@tests/provision node || true
 	$(bin)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadgroup $(ARGS)
+
+test-unit: $(VENV)/.installed-dev ## run the unit tests alone, in under half a minute
+	$(bin)/python -m pytest -m unit --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadgroup $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
 	$(bin)/ruff check .
@@ -43,8 +46,8 @@ hops: $(VENV)/.installed-dev ## count how many modules a request enters
 soak: $(VENV)/.installed-dev ## press replicas, carry 4 GB and break off thousands of exchanges: what the tests do, for longer
 	@tests/provision redis || true
 	@tests/provision bench || true
-	IMS_TEST_PRESSURE_S=30 $(bin)/python -m pytest tests/budget/test_pressure.py $(ARGS)
-	IMS_PROXY_TEST_EXAMPLES=300 $(bin)/python -m pytest tests/laws $(ARGS)
+	IMS_TEST_PRESSURE_S=30 $(bin)/python -m pytest tests/integration/rate_limit/test_pressure.py $(ARGS)
+	IMS_PROXY_TEST_EXAMPLES=300 $(bin)/python -m pytest tests/integration/laws $(ARGS)
 	$(bin)/python -m pytest tests/soak --override-ini=python_files='soak_*.py' --override-ini=python_functions='soak_*' $(ARGS)
 
 conformance: $(VENV)/.installed-dev ## run a public suite of cache tests and write docs/conformance.md

@@ -31,10 +31,37 @@ def pytest_configure() -> None:
             signal.signal(each, lambda *_: None)
 
 
+# Fixtures that start a program or a whole proxy: a test that needs one is no unit test, wherever it stands.
+_STARTED: Final = frozenset(
+    {
+        "cluster",
+        "own_server",
+        "redis",
+        "redis_server",
+        "server",
+        "proxy",
+        "upstream",
+        "lookalike",
+        "over_redis",
+        "tiered",
+    }
+)
+
+
+def _kind(item: pytest.Item) -> str:
+    """Return the marker of *item*: by its directory, and by what it starts."""
+    parts = Path(item.nodeid.partition("::")[0]).parts
+    for kind in ("e2e", "integration"):
+        if kind in parts:
+            return kind
+    return "unit" if _STARTED.isdisjoint(getattr(item, "fixturenames", ())) else "integration"
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put each test that shares a program into the group that is named after it."""
+    """Mark each test as unit, integration or e2e, and put those that share a program into one group."""
     for item in items:
+        item.add_marker(_kind(item))
         names = {part.removeprefix("test_") for part in Path(item.nodeid.partition("::")[0]).with_suffix("").parts}
         for group in names.intersection(_TOGETHER):
             item.add_marker(pytest.mark.xdist_group(group))

@@ -82,8 +82,13 @@ def report_rows(result: ReplayResult) -> list[ReportRow]:
 
 def sum_outcomes(rows: Sequence[ReportRow], label: str = "all") -> ReportRow:
     """Return the sum of rows."""
-    fields = ("requests", "hits", "calls")
-    return ReportRow(label, ReplayCounts(*(sum(getattr(row.counts, name) for row in rows) for name in fields)))
+    counts = [row.counts for row in rows]
+    total = ReplayCounts(
+        requests=sum(each.requests for each in counts),
+        hits=sum(each.hits for each in counts),
+        calls=sum(each.calls for each in counts),
+    )
+    return ReportRow(label, total)
 
 
 def to_json(summary: LogSummary, result: ReplayResult) -> dict[str, Any]:
@@ -92,7 +97,10 @@ def to_json(summary: LogSummary, result: ReplayResult) -> dict[str, Any]:
     return {
         "lines": {
             "total": summary.line_count,
-            **{name: getattr(summary, name) for name in ("lists", "others", "blank", "malformed")},
+            "lists": summary.list_count,
+            "others": summary.other_count,
+            "blank": summary.blank_count,
+            "malformed": summary.malformed_count,
         },
         "malformed": [{"line": line, "reason": reason} for line, reason in summary.examples],
         "from": summary.first_timestamp,

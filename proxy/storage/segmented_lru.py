@@ -7,7 +7,7 @@ Clients often ask for a thing twice in a row and never again. So a use counts as
 in since, a twentieth of what there is room for (the correlated references of O'Neil, O'Neil, Weikum: LRU-K, 1993).
 Without that, a flood in which each query comes twice is worse for a segmented LRU than for a plain one. With it, it
 keeps as much of what is asked for often as W-TinyLFU does, which would have to count every look-up in a sketch:
-`tests/core/test_segments.py` compares them.
+`tests/storage/test_segmented_lru.py` compares them.
 """
 
 from __future__ import annotations

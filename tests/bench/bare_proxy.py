@@ -11,7 +11,7 @@ import sys
 import uvloop
 from aiohttp import ClientSession, web
 
-from tests.harness.processes import LOOPBACK
+from tests.support.processes import LOOPBACK
 
 
 async def main(port: int, upstream: str) -> None:

@@ -13,9 +13,9 @@ from typing import Any, Final
 from tests.bench.load import OURS
 from tests.bench.section import Bench, Figure, Section, Taken, of_figures, table
 from tests.bench.servers import BOTH_CORES, SERVER_CORE, nginx, proxy
-from tests.harness.redis import RedisServer
 from tests.load.listings import LIMITS, LISTINGS
 from tests.load.rig import count_calls, forget_calls, generate, run_upstream
+from tests.support.redis import RedisServer
 
 CALLERS: Final = (16, 64, 256, 1_000)
 MEMORY, REDIS, REPLICAS, NGINX = OURS, f"{OURS}, Redis", f"{OURS}, Redis, 2 replicas", "nginx"

@@ -10,7 +10,7 @@ from tests.bench.hits import WHOLE
 from tests.bench.load import Case
 from tests.bench.section import Bench, Figure, Section, Taken, of_figures, table
 from tests.bench.servers import BOTH_CORES, Server, proxy
-from tests.harness.redis import RedisServer
+from tests.support.redis import RedisServer
 
 _CASE = Case("two workers beside one", "/v2/images?limit=1", WHOLE, connections=64, core=BOTH_CORES)
 

@@ -14,8 +14,8 @@ from proxy.demo.throttle import ThrottlePolicy
 from tests.bench.load import OURS
 from tests.bench.section import Bench, Figure, Section, Taken, table
 from tests.bench.servers import nginx, proxy, varnish
-from tests.fleet.trace import TOKENS, Crawl, Figures, catalogue, crawls, run
-from tests.harness.redis import RedisServer
+from tests.support.redis import RedisServer
+from tests.support.trace import TOKENS, Crawl, Figures, catalogue, crawls, run
 
 DIRECTLY = "nobody between"
 REPLICAS = (2, 4)
@@ -125,8 +125,8 @@ SECTION = Section(
     measured,
     f"""\
 200 crawls by 20 callers of 5 projects, 16 at a time, over 2,000 images: six listings (a repeated tag among them),
-pages of 10 to 200, parameters in any order, escaped in several ways, defaults spelt out by some; `tests/fleet/trace.py`
-draws them, the same each time. Each caller pages by the `next` that it is given, and what it found is compared with the
+pages of 10 to 200, parameters in any order, escaped in several ways, defaults spelt out by some;
+`tests/support/trace.py` draws them, the same each time. Each caller pages by the `next` that it is given, and what it found is compared with the
 truth. Nothing expires while it runs, in any of the caches, and each begins empty. Replicas take the requests of a crawl
 in turn.
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from proxy.config.loading import load
 from proxy.runtime.app import run_proxy
 from tests.bench.servers import upstream
-from tests.harness.processes import LOOPBACK
-from tests.harness.redis import RedisServer
+from tests.support.processes import LOOPBACK
+from tests.support.redis import RedisServer
 
 _ROUNDS = 25
 _CLIENT = """

@@ -25,8 +25,8 @@ from tests.bench import load
 from tests.bench.load import OURS
 from tests.bench.section import Bench, Figure, Section, Taken, of_figures, table
 from tests.bench.servers import SERVER_CORE, Server, bare_proxy, nginx, proxy, python, rss_mib
-from tests.harness.processes import LOOPBACK
-from tests.harness.redis import RedisServer
+from tests.support.processes import LOOPBACK
+from tests.support.redis import RedisServer
 
 _LISTINGS = 500
 _ID = re.compile(rb'"id":"[^"]*"')

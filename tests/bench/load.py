@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.servers import LOAD_CORE, Server
-from tests.harness.http import ask
-from tests.harness.processes import LOOPBACK
+from tests.support.http import ask
+from tests.support.processes import LOOPBACK
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 CONNECTIONS = 32

@@ -18,7 +18,7 @@ import uvloop
 from proxy.config.loading import load
 from proxy.runtime.app import run_proxy
 from tests.bench.load import TOKEN
-from tests.harness.processes import LOOPBACK
+from tests.support.processes import LOOPBACK
 
 _HITS = 1500
 _WHERE = ("proxy/web", "proxy/gateway", "proxy/core", "proxy/stores", "proxy/", "aiohttp/", "hashlib", "asyncio")

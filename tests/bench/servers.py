@@ -10,8 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.harness.ports import free_port
-from tests.harness.processes import LOOPBACK, Argv, Program, http_ok, running, tcp_open
+from tests.support.ports import free_port
+from tests.support.processes import LOOPBACK, Argv, Program, http_ok, running, tcp_open
 
 SERVER_CORE, LOAD_CORE, BOTH_CORES = "0", "1", "0,1"
 HOLDING_S = 3600

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from tests.bench.servers import binary
-from tests.harness.ports import free_port
-from tests.harness.processes import LOOPBACK, Argv, running, tcp_open
+from tests.support.ports import free_port
+from tests.support.processes import LOOPBACK, Argv, running, tcp_open
 
 # One public route over all tests. Everything a caller sends goes up, and `Vary` counts; an answer without a lifetime is
 # given one by its age; a failing upstream is stood in for, because tests of when that is forbidden presuppose it. Calls

@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 
 from tests.conformance.verdicts import Outcome, outcome
-from tests.harness.ports import free_port
-from tests.harness.processes import Argv, http_ok, running, start
+from tests.support.ports import free_port
+from tests.support.processes import Argv, http_ok, running, start
 
 PACKAGE = "http-cache-tests"
 VERSION = "0.4.5"

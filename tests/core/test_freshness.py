@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.core.freshness import Freshness, Lifetimes, TrustPeriod, current_age, span_freshness
 from proxy.core.span import LIST_START
-from tests.model import Model
+from tests.support.model import Model
 
 LIFETIMES = Lifetimes(60.0, 2.0, stale_while_revalidate_s=30.0, stale_if_error_s=300.0)
 SPAN = replace(Model(("a",)).span(LIST_START, 5), fetched_at=1000.0, lifetime_s=60.0, generation="7")

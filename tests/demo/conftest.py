@@ -9,7 +9,7 @@ from yarl import URL
 
 from proxy.demo.app import ImsLookalike
 from proxy.demo.seed import TOKENS, make_demo_catalogue
-from tests.demo.builders import Ask
+from tests.support.demo_images import Ask
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from proxy.demo.catalogue import DEFAULT_CLOUDIMAGES_LIMIT, DEFAULT_LIST_LIMIT, MAX_LIMIT, Catalogue
-from tests.demo.builders import ADMIN, ME, an_image, ids, page
+from tests.support.demo_images import ADMIN, ME, an_image, ids, page
 
 NUMBERED = [an_image(f"{number:04}", owner="me") for number in range(1002)]
 ASCENDING = "sort_key=id&sort_dir=asc"

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.query import ImsError
-from tests.demo.builders import an_image, ids
+from tests.support.demo_images import an_image, ids
 
 STORE = Catalogue(
     [

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.demo.image import format_time, parse_time
-from tests.demo.builders import an_image
+from tests.support.demo_images import an_image
 
 
 @pytest.mark.parametrize(

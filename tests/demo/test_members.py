@@ -8,7 +8,7 @@ from proxy.demo import writes as members
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
 from proxy.demo.query import ImsError
-from tests.demo.builders import ME, YOU, an_image, ids
+from tests.support.demo_images import ME, YOU, an_image, ids
 
 NOW = 1_735_693_200.0
 THEM = Caller("their-user", "them")

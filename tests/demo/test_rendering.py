@@ -14,7 +14,7 @@ from proxy.demo.rendering import (
     render_throttled,
 )
 from proxy.demo.throttle import ThrottlePolicy
-from tests.demo.builders import an_image
+from tests.support.demo_images import an_image
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from proxy.demo import app as server
 from proxy.demo.app import ImsLookalike
 from proxy.demo.seed import ALPHA_PROJECT, BETA_PROJECT, TOKENS
-from tests.demo.builders import Ask
+from tests.support.demo_images import Ask
 
 PATCH = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 

@@ -5,7 +5,7 @@ import pytest
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
 from proxy.demo.query import ImsError
-from tests.demo.builders import ADMIN, ME, YOU, an_image, ids
+from tests.support.demo_images import ADMIN, ME, YOU, an_image, ids
 
 STORE = Catalogue(
     [

@@ -9,7 +9,7 @@ from aiohttp import web
 from proxy.demo.app import ImsLookalike, RecordedCall
 from proxy.demo.seed import TOKENS, make_demo_catalogue
 from proxy.demo.throttle import ThrottlePolicy
-from tests.demo.builders import Ask
+from tests.support.demo_images import Ask
 
 
 async def test_throttling_is_per_project_and_announced() -> None:

@@ -6,7 +6,7 @@ from proxy.demo import writes
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
 from proxy.demo.query import ImsError
-from tests.demo.builders import ADMIN, AT, ME, READER, YOU, an_image, ids
+from tests.support.demo_images import ADMIN, AT, ME, READER, YOU, an_image, ids
 
 NOW = 1_735_693_200.0
 LATER = "2025-01-01T01:00:00Z"

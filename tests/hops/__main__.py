@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import orjson
 
-from tests.harness.http import ask
-from tests.harness.ports import free_port
-from tests.harness.processes import LOOPBACK, http_ok, running
-from tests.harness.proxy import ProxyProcess
-from tests.harness.redis import RedisServer
+from tests.support.http import ask
+from tests.support.ports import free_port
+from tests.support.processes import LOOPBACK, http_ok, running
+from tests.support.proxy import ProxyProcess
+from tests.support.redis import RedisServer
 
 _REPO: Final = Path(__file__).parents[2]
 _TOKEN: Final = {"X-Auth-Token": "not-a-secret-token"}

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import orjson
 
-from tests.harness.http import ask
-from tests.harness.ports import free_port
-from tests.harness.processes import LOOPBACK, Argv, Program, running, start, tcp_open
-from tests.harness.proxy import ProxyProcess
-from tests.harness.redis import RedisServer
 from tests.load.generator import WHOLE
 from tests.load.listings import LISTINGS
+from tests.support.http import ask
+from tests.support.ports import free_port
+from tests.support.processes import LOOPBACK, Argv, Program, running, start, tcp_open
+from tests.support.proxy import ProxyProcess
+from tests.support.redis import RedisServer
 
 MEMORY, REDIS = "memory", "redis"
 # What a proxy logs when it takes the store to be away.

@@ -16,8 +16,8 @@ from urllib.parse import parse_qsl, urlencode
 import orjson
 import uvloop
 
-from tests.harness.processes import LOOPBACK
 from tests.load.listings import DEFAULT_LIMIT, IMAGES, LISTINGS, Image, Pairs, make_listings, render_page
+from tests.support.processes import LOOPBACK
 
 _MAX_LIMIT: Final = 1000
 _DEFAULT_ORDER: Final = {("sort_key", "created_at"), ("sort_dir", "desc")}

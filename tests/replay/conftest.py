@@ -1,5 +1,5 @@
 """What the tests of the replay share."""
 
-from tests.bounded import bounded
+from tests.support.bounded import bounded
 
 __all__ = ["bounded"]

@@ -20,8 +20,8 @@ from proxy.replay.entries import LogEntry, parse_entry
 from proxy.replay.listings import ObservedListings
 from proxy.replay.report import report_rows, sum_outcomes
 from proxy.replay.simulation import Simulation, make_sharer
-from tests.harness.clock import Clock, clock
-from tests.web.conftest import ALPHA, BETA, Proxy, a_proxy, settings_for
+from tests.support.clock import Clock, clock
+from tests.support.running import ALPHA, BETA, Proxy, a_proxy, settings_for
 
 __all__ = ["clock"]
 

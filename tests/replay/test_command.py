@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.web.processes import command
+from tests.support.commands import command
 
 ROOT = Path(__file__).parents[2]
 LINE = '10.0.0.1 - {who} [24/Nov/2026:08:52:{second:02} +0000] "{request} HTTP/1.1" {status} 9000 "-" "-"'

@@ -12,7 +12,7 @@ from proxy.replay.entries import LogEntry
 from proxy.replay.listings import ObservedListings
 from proxy.replay.report import LogSummary, report_rows, sum_outcomes, to_json
 from proxy.replay.simulation import ReplayResult, Simulation, make_sharer
-from tests.web.conftest import settings_for
+from tests.support.running import settings_for
 
 SETTINGS = settings_for("http://127.0.0.1", cache={"readahead": True})
 IDS = st.sampled_from(["a", "b", "image-3", "%00", "é"])
@@ -24,12 +24,12 @@ QUERIES = st.one_of(
 PATHS = st.sampled_from(["/v2/images", "/v2/cloudimages", "/v2/images/abc", "/v2/schemas/image", "/", "*", "/%"])
 ENTRIES = st.builds(
     LogEntry,
-    at=st.floats(0, 5000),
+    timestamp=st.floats(0, 5000),
     caller=st.sampled_from(["", "ci", "\ud800"]),
     method=st.sampled_from(["GET", "HEAD", "POST", "DELETE", "CONNECT", "X"]),
     target=st.builds("{}?{}".format, PATHS, QUERIES),
     status=st.sampled_from([200, 202, 204, 304, 400, 401, 403, 404, 429, 499, 500, 503, 999]),
-    size=st.one_of(st.none(), st.integers(0, 100_000)),
+    body_bytes=st.one_of(st.none(), st.integers(0, 100_000)),
 )
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Say
-from tests.harness.proxy import ProxyProcess
-from tests.harness.waiting import until
-from tests.web.origin import an_origin
-from tests.web.test_aborts import ABORTS, Abort
+from tests.integration.proxy.test_aborts import ABORTS, Abort
+from tests.support.origin import an_origin
+from tests.support.proxy import ProxyProcess
+from tests.support.waiting import until
 
 COUNT = 1000
 MB = 1_000_000

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Say
-from tests.harness.ports import free_port
-from tests.harness.processes import LOOPBACK, running, tcp_open
-from tests.harness.proxy import ProxyProcess
 from tests.soak.transfers import Transfer, downloaded, origin, peak_bytes, uploaded
+from tests.support.ports import free_port
+from tests.support.processes import LOOPBACK, running, tcp_open
+from tests.support.proxy import ProxyProcess
 
 MB = 1_000_000
 SIZE = 4_000 * MB

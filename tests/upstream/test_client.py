@@ -14,7 +14,7 @@ from proxy.core.messages import Fields, Request, Response
 from proxy.errors import ProxyError
 from proxy.http.negotiation import decode, encode
 from proxy.upstream.client import UpstreamClient
-from tests.web.origin import End, Origin, an_origin
+from tests.support.origin import End, Origin, an_origin
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -152,11 +152,11 @@ async def test_large_coded_answer_is_decoded_in_a_thread(
     """A small one is decoded at once; a damaged one is the same error either way."""
     threads: list[threading.Thread] = []
 
-    def noting(body: bytes, coding: str, *, at_most: int) -> bytes | None:
+    def noting(body: bytes, coding: str, *, max_bytes: int) -> bytes | None:
         threads.append(threading.current_thread())
-        return decode(body, coding, max_bytes=at_most)
+        return decode(body, coding, max_bytes=max_bytes)
 
-    monkeypatch.setattr("proxy.upstream.client.decoded", noting)
+    monkeypatch.setattr("proxy.upstream.client.decode", noting)
     async with a_client(origin.url) as client:
         end = await connected(client, origin)
         for plain in (b"small" * 200, random.Random(7).randbytes(20_000)):
