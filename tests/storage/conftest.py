@@ -13,6 +13,13 @@ from tests.support.stores import (
 )
 
 __all__ = [
-    *("cluster", "over_cluster", "over_fakeredis", "over_redis", "redis"),
-    *("redis_store", "server", "store", "tiered"),
+    "cluster",
+    "over_cluster",
+    "over_fakeredis",
+    "over_redis",
+    "redis",
+    "redis_store",
+    "server",
+    "store",
+    "tiered",
 ]
