@@ -126,9 +126,9 @@ SECTION = Section(
     f"""\
 200 crawls by 20 callers of 5 projects, 16 at a time, over 2,000 images: six listings (a repeated tag among them),
 pages of 10 to 200, parameters in any order, escaped in several ways, defaults spelt out by some;
-`tests/support/trace.py` draws them, the same each time. Each caller pages by the `next` that it is given,
-and what it found is compared with the truth. Nothing expires while it runs, in any of the caches, and each begins empty. Replicas take the requests of a crawl
-in turn.
+`tests/support/trace.py` draws them, the same each time. Each caller pages by the `next` that it is given, and what it
+found is compared with the truth. Nothing expires while it runs, in any of the caches, and each begins empty. Replicas
+take the requests of a crawl in turn.
 
 nginx and Varnish are configured as below, at their best for this: one fetch for equal requests at once
 (`proxy_cache_lock`; Varnish does so by itself), and the token in the key. What they get wrong is the upstream's own

@@ -39,7 +39,7 @@ async def answered(line: Line) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.runtime.app.left_to_callers", lambda _limit, **_: 2)
+    monkeypatch.setattr("proxy.runtime.app.max_client_connections", lambda _limit, **_: 2)
 
 
 @pytest.mark.parametrize("begun", [b"", ASKED[:20]], ids=["silent", "half a head"])

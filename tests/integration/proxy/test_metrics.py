@@ -129,7 +129,7 @@ def test_every_event_is_documented_and_nothing_else() -> None:
     said: set[str] = set()
     for file in (ROOT / "proxy").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "event":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "log_event":
                 texts = [each.value for each in ast.walk(node.args[0]) if isinstance(each, ast.Constant)]
                 said |= {each for each in texts if isinstance(each, str)}
     table = OPERATING.partition("\n## Log\n")[2].partition("\n## ")[0]

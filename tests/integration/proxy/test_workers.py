@@ -377,7 +377,7 @@ async def test_an_address_in_use_is_told_in_one_line(upstream: ImsLookalike, tmp
 
 FAILING = """
 import sys
-from proxy.runtime.supervision import Child, Supervisor
+from proxy.runtime.supervision import ChildProcess, Supervisor
 
 def fails(life):
     raise OSError(13, "no leave")
@@ -386,8 +386,8 @@ def runs(life):
     while __import__("os").read(life, 1):
         pass
 
-children = [Child("fails", fails, stop_s=1), Child("runs", runs, stop_s=1)]
-sys.exit(0 if Supervisor(children, stopping=lambda: None).run() else 7)
+children = [ChildProcess("fails", fails, stop_timeout_s=1), ChildProcess("runs", runs, stop_timeout_s=1)]
+sys.exit(0 if Supervisor(children, on_stopping=lambda: None).run() else 7)
 """
 
 
