@@ -19,6 +19,7 @@ from proxy.core.cache_status import CacheStatus, FwdReason
 from proxy.core.messages import Request, Response, StreamedResponse
 from proxy.core.partition import NotShareable, Principal
 from proxy.core.purge import PurgeOrder, PurgeResult
+from proxy.core.replay import ReplayTerms
 from proxy.core.routes import Route, classify_path
 from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
@@ -26,7 +27,6 @@ from proxy.gateway.admission import Admission
 from proxy.gateway.invalidation import InvalidatingForwarder
 from proxy.gateway.reauthorization import find_revocation_reason, retry_on_identity_change
 from proxy.gateway.relevant_headers import with_relevant_fields
-from proxy.listing.lookup import ReplayTerms
 from proxy.listing.page_cache import PageRenderer, PageResponder
 from proxy.listing.rendering import LinkStyle
 from proxy.listing.request import ListRequest, ListRules, parse_list_request, to_public_list
@@ -297,8 +297,8 @@ class Gateway:
             return GatewayResponse(route, got.cache_status, response=_without_hop_by_hop(got.response))
         if self._resources is not None:
             self._resources.note_list(list_request)
-        page, replay_terms = await self._page_responder.respond(request, list_request, got, peer=connection.peer)
-        return GatewayResponse(route, got.cache_status, response=page, replay_terms=replay_terms)
+        page = await self._page_responder.respond(request, list_request, got, peer=connection.peer)
+        return GatewayResponse(route, got.cache_status, response=page, replay_terms=got.replay_terms)
 
     async def _answer_versions(self, request: Request, connection: ClientConnection, caller: str) -> GatewayResponse:
         """Return the version document with links to the proxy; it is asked for anew each time."""

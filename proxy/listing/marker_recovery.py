@@ -1,10 +1,8 @@
-"""A marker whose image was deleted since: where to go on instead.
+"""Pages on behind a marker whose image was deleted, from where that image stood.
 
-Spans that are too old to answer from still show which images stood before the one that is gone. Any of those that still
-exists is a marker from which the same place is reached, once the images before that place are left out: those that the
-old span shows there, and those that have come since, by the order of the listing.
-
-Goes on behind a marker whose image is gone, from where it stood; see `proxy.listing.marker_recovery`.
+Spans that are too old to serve still show which images stood before the deleted one. Any of those that still exists is
+a marker that leads to the same place, once the images before that place are dropped: those that the old span shows
+there, and newer ones that the listing's order puts there.
 """
 
 from __future__ import annotations
@@ -24,20 +22,20 @@ from proxy.listing.fetcher import SpanFetcher, SpanRequest
 from proxy.listing.request import ListRequest
 from proxy.storage.base import FoundSpans, SpanStore
 
-# How far back to look: the nearest first, then in bounds, for a script may have deleted the whole page.
+# How far back to look, nearest first: a script may have deleted the whole page.
 _DISTANCES: Final = (1, 4, 16, 64)
 
 
 @immutable
 class RecoveryPoint:
-    """A marker to go on from: *marker* stood *distance* images before the one that vanished."""
+    """*marker* stood *distance* images before the one that vanished."""
 
     marker: str
     distance: int
 
 
 def recovery_points(holder: SpanSlice) -> list[RecoveryPoint]:
-    """Return where to go on from, nearest first, given the span that held the vanished image, from behind it on."""
+    """Return markers to go on from, nearest first. *holder* is the span that held the vanished image, cut behind it."""
     vanished = holder.start - 1
     inside = [RecoveryPoint(holder.span.ids[vanished - d], d) for d in _DISTANCES if d <= vanished]
     return [*inside, RecoveryPoint(holder.span.marker, vanished + 1)]
@@ -46,10 +44,10 @@ def recovery_points(holder: SpanSlice) -> list[RecoveryPoint]:
 def span_behind_marker(
     span: Span, holder: SpanSlice, *, marker: str, order: Sequence[tuple[str, bool]] = ()
 ) -> Span | None:
-    """Return *span*, fetched from a foothold, as the span that follows the vanished marker *marker*.
+    """Return *span*, fetched from a recovery point, as the span behind the vanished *marker*.
 
-    *order* are the sort keys, each with whether it descends. None where it does not reach beyond what stands before
-    that marker.
+    *order* are the sort keys, each with whether it descends. None if *span* does not reach beyond the images that stood
+    before the marker.
     """
     before = set(holder.span.ids[: holder.start])
     vanished = _parse_image(holder.span, holder.start - 1)
@@ -74,7 +72,7 @@ def span_behind_marker(
 def _parse_image(span: Span, at: int) -> dict[str, Any]:
     try:
         image: dict[str, Any] = orjson.loads(span.body[span.starts[at] : span.ends[at]])
-    except orjson.JSONDecodeError:  # a number that is too large for it, or more levels than it goes down
+    except orjson.JSONDecodeError:  # a number too large or nesting too deep for orjson
         return {}
     return image
 
@@ -89,14 +87,13 @@ def _precedes(image: dict[str, Any], other: dict[str, Any], order: Sequence[tupl
     return False
 
 
-LOST_MARKER_STATUSES: Final = frozenset(
-    {400, 403, 404}
-)  # what a marker is answered with that is gone, or hidden from the caller
+# What upstreams answer to a marker whose image is gone or hidden from the caller.
+LOST_MARKER_STATUSES: Final = frozenset({400, 403, 404})
 _MAX_ATTEMPTS: Final = 24
 
 
 class MarkerRecovery:
-    """Finds in *store* where images stood. *max_page* is the longest page that the upstream gives."""
+    """Finds in *store* where deleted images stood. *max_page* is the upstream's longest page, in rows."""
 
     def __init__(self, fetcher: SpanFetcher, store: SpanStore, *, max_page: int, clock: Callable[[], float]) -> None:
         self._fetcher = fetcher
@@ -105,24 +102,24 @@ class MarkerRecovery:
         self._clock = clock
 
     async def has_shown(self, request: ListRequest) -> bool:
-        """Return whether the marker of *request* is an image that this listing has shown, or there is no marker."""
+        """Return whether the request has no marker, or this listing has shown its image."""
         return request.marker == LIST_START or await self._find_holder(request, request.marker) is not None
 
     async def recover(self, request: ListRequest, missing: Missing, found: FoundSpans) -> Span | None:
-        """Return the span behind a marker that the upstream no longer knows, if a stored span knows where it stood."""
+        """Fetch the span behind a marker that the upstream no longer knows; None if no stored span shows its place."""
         holder = back = await self._find_holder(request, missing.marker)
         if holder is None or request.key.page_window is not None or not request.sort.is_stable:
-            return None  # where images move, one that stood before the marker may stand behind it now
-        steps = recovery_points(holder)
+            return None  # images that move: one from before the marker may stand behind it now
+        points = recovery_points(holder)
         for _ in range(_MAX_ATTEMPTS):
-            if not steps:
+            if not points:
                 back = await self._find_holder(request, back.span.marker) if back else None
                 if back is None:
                     return None
-                steps = recovery_points(back)
-            foothold = steps.pop(0)
-            size = min(missing.count + foothold.distance, self._max_page)
-            span_request = SpanRequest(foothold.marker, size, found.state.generation, inf, found.join_after)
+                points = recovery_points(back)
+            point = points.pop(0)
+            size = min(missing.count + point.distance, self._max_page)
+            span_request = SpanRequest(point.marker, size, found.state.generation, inf, found.join_after)
             outcome, _ = await self._fetcher.fetch(request, span_request, purpose="vanished-marker")
             if outcome.span is None:
                 if outcome.status not in LOST_MARKER_STATUSES:
@@ -133,7 +130,7 @@ class MarkerRecovery:
                 await self._fetcher.store(request, span)
                 return span
             assert outcome.span.next_marker is not None
-            steps = [RecoveryPoint(outcome.span.next_marker, 0)]  # all of it stands before the marker, and leads there
+            points = [RecoveryPoint(outcome.span.next_marker, 0)]  # all of it stood before the marker: go on behind it
         return None
 
     async def _find_holder(self, request: ListRequest, image_id: str) -> SpanSlice | None:

@@ -1,15 +1,11 @@
-"""An upstream's answer to a list request -> a span, or the reason why it is none.
+"""Parses an upstream's answer to a list request into a span, or says why it is none.
 
 Only a 200 whose body is a list becomes a span. Its links are read for the marker in `next` and go no further.
 
-Reads a list answer for what is asked of its images, and finds where each of them stands.
-
-To make objects of 1,000 images takes several times as long as to check that they are well-formed, and hardly more than
-an image's id is ever asked for. So a body is parsed to its last byte, but only what `Image` names is made of it; which
-bytes are an image's, the same parser says that says what its id is.
-
-A body that names `images` twice is read by some as having the first, by others the last: it is none. To know, what lies
-around the images is parsed once more, name by name.
+Making objects of 1,000 images takes several times as long as checking that they are well-formed, and little more than
+their ids is ever needed. So a body is parsed to its last byte, but only the fields of `Image` are made; the same parser
+says which bytes are an image's. A body that names `images` twice is read as the first by some and as the last by
+others: it is no list. To detect that, what stands around the images is parsed once more, name by name.
 """
 
 from __future__ import annotations
@@ -44,7 +40,7 @@ class ScanError(ValueError):
 
 
 class Image(msgspec.Struct, gc=False):
-    """What is asked of every image, None where it is null or missing."""
+    """The fields needed of every image, None if null or missing."""
 
     id: Any = None
     status: Any = None
@@ -54,7 +50,7 @@ class Image(msgspec.Struct, gc=False):
 
 
 class FullImage(Image, gc=False):
-    """What is asked besides where lists are sorted by what an image may lack, or have to be public."""
+    """The fields needed too if the list is sorted by a field that an image may lack, or must be public."""
 
     visibility: Any = None
     name: Any = None
@@ -83,10 +79,7 @@ _FULL_IMAGES_DECODER: Final = msgspec.json.Decoder(list[FullImage])
 
 
 class ScannedList(NamedTuple):
-    """A list answer: its *images*, its link to the *next* page, and the images' own bytes.
-
-    These are a *images_body*, of *sizes*, with *separator* between each two.
-    """
+    """A list answer: its *images*, its `next`, and the images' own bytes of these *sizes* with *separator* between."""
 
     images: Sequence[Image]
     next: Any
@@ -96,22 +89,22 @@ class ScannedList(NamedTuple):
 
 
 def scan_list(body: bytes, *, full: bool = False) -> ScannedList:
-    """Return what the list answer *body* has, *full* images or only what is asked of all.
+    """Scan a list answer for `Image` fields, or with *full* for `FullImage` fields.
 
-    Raises `ScanError` where it is not JSON (RFC 8259), or where `images` is missing, stands twice, or holds something
-    else than objects.
+    Raises `ScanError` if it is not JSON (RFC 8259), or if `images` is missing, stands twice, or holds anything but
+    objects.
     """
     return run_to_end(scan_in_slices(body, full=full))
 
 
 def scan_in_slices(body: bytes, *, full: bool = False, limits: SliceLimits = DEFAULT_LIMITS) -> Steps[ScannedList]:
-    """Do what `scan_list` does, and yield before each slice of the images, if there are several.
+    """Do what `scan_list` does, yielding before each slice of the images if there are several.
 
-    The parser goes over the whole body once to find the images, which takes a third of the time.
+    Finding the images takes one pass over the whole body, a third of the time.
     """
     try:
         if not body.isascii():
-            body.decode()  # of a string that nobody asks for the parser does not say that it is no UTF-8
+            body.decode()  # the parser does not check UTF-8 in strings that nobody asks for
         answer = _RAW_LIST_DECODER.decode(body)
         pieces = answer.images
         sizes = list(map(len, pieces))
@@ -131,7 +124,7 @@ def scan_in_slices(body: bytes, *, full: bool = False, limits: SliceLimits = DEF
 def _decode_images(
     run: bytes, sizes: Sequence[int], between: int, slices: Sequence[range], *, full: bool
 ) -> Steps[Sequence[Image]]:
-    """Return what is asked of the images in *run*, which are of *sizes* and *between* bytes apart, slice by slice."""
+    """Decode the images in *run*, of *sizes* and *between* bytes apart, slice by slice."""
     decoder: msgspec.json.Decoder[Any] = _FULL_IMAGES_DECODER if full else _IMAGES_DECODER
     images: list[Image] = []
     start = 0
@@ -144,10 +137,10 @@ def _decode_images(
 
 
 def _cut_out_images(body: bytes, slices: list[msgspec.Raw], sizes: list[int]) -> tuple[bytes, bytes, bytes]:
-    """Return *slices* as a run, what is between them, and *body* without the run.
+    """Return the images joined, the separator between them, and *body* without them.
 
-    Where they are not all separated alike, commas are between. Where they are not found in the first arrays called
-    `images`, *body* is returned whole.
+    Images that are not all separated alike are joined by commas. If they are not found in the first arrays called
+    `images`, *body* comes back whole.
     """
     if slices:
         for array in islice(_ARRAY.finditer(body), _MAX_ARRAYS):
@@ -164,7 +157,7 @@ def _cut_out_images(body: bytes, slices: list[msgspec.Raw], sizes: list[int]) ->
 
 
 def _end_of_images(body: bytes, start: int, slices: list[msgspec.Raw], sizes: list[int]) -> int | None:
-    """Return where the last of *slices* ends in *body*, None where they don't stand there one by one from *start*."""
+    """Return where the last of *slices* ends in *body*, None if they don't follow each other from *start*."""
     end = at = start
     for span_slice, size in zip(slices, sizes, strict=True):
         if not body.startswith(span_slice, at):
@@ -176,14 +169,14 @@ def _end_of_images(body: bytes, start: int, slices: list[msgspec.Raw], sizes: li
 
 
 def _has_images_twice(body: bytes, around: bytes) -> bool:
-    """Whether *body* names `images` twice, as far as can be told from what is *around* its images, else from all."""
+    """Return whether *body* names `images` twice, judged by what stands *around* the images if that suffices."""
     if around.count(b'"images"') == 1 and b"\\" not in around:
-        return False  # spelt without escapes it stands there once, and with one it does not
+        return False  # once without escapes, and there are no escapes
     return _values_of_images(around) != [[]] and len(_values_of_images(body)) != 1
 
 
 def _values_of_images(text: bytes) -> list[Any]:
-    """Return what stands under the name `images` in the object *text*, as often as it stands there."""
+    """Return every value named `images` in the object *text*."""
     return [value for name, value in _MEMBERS.decode(text.decode()) if name == "images"]
 
 
@@ -201,17 +194,17 @@ _TIMES_DECODER: Final = msgspec.json.Decoder(_Times)
 
 @immutable
 class NotAList:
-    """A body that can't become a span, and why, fit for `Cache-Status`."""
+    """Why a body can't become a span, as a `Cache-Status` detail."""
 
     reason: str
 
 
 @immutable
 class ParsedList:
-    """What a list answer holds, before it is known how long it may be kept.
+    """A list answer before its lifetime is known.
 
-    *transient_since* is when the latest of the images that are about to change got into that state, epoch seconds,
-    infinity where that can't be told, None where no image is about to change.
+    *transient_since* is when the latest transient image got into that state: epoch seconds, `inf` if unknown, None if
+    no image is transient.
     """
 
     ids: tuple[str, ...]
@@ -223,38 +216,35 @@ class ParsedList:
     transient_since: float | None
 
     def to_span(
-        self, *, marker: str, asked: int, unlinked: bool, fetched_at: float, lifetime_s: float, generation: str = ""
+        self, *, marker: str, limit: int, without_next: bool, fetched_at: float, lifetime_s: float, generation: str = ""
     ) -> Span:
-        """Return the span, fetched with the limit *asked* after the marker *marker*."""
-        end = self.ids[-1] if unlinked and self.ids else self.next_marker
+        """Return the span that was fetched after *marker* with *limit*; see `Span` for the rest."""
+        next_marker = self.ids[-1] if without_next and self.ids else self.next_marker
         return Span(
             marker=marker,
-            next_marker=end,
+            next_marker=next_marker,
             ids=self.ids,
             body=self.body,
             starts=self.starts,
             ends=self.ends,
-            limit=asked,
+            limit=limit,
             fetched_at=fetched_at,
             lifetime_s=lifetime_s,
             generation=generation,
             has_nulls=self.has_nulls,
-            without_next=unlinked,
+            without_next=without_next,
         )
 
 
 def parse_list(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) -> ParsedList | NotAList:
-    """Return what the list answer *body* holds; *sort_keys* are those that an image may lack.
-
-    Where all have to be *public*, one image that is not makes it no list to keep.
-    """
+    """Parse a list answer. *sort_keys* are those that an image may lack; with *public*, every image must be public."""
     return run_to_end(read_list_in_slices(body, sort_keys=sort_keys, public=public))
 
 
 def read_list_in_slices(
     body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False, limits: SliceLimits = DEFAULT_LIMITS
 ) -> Steps[ParsedList | NotAList]:
-    """Do what `parse_list` does, and yield between slices of the images; never for a body that is one slice."""
+    """Do what `parse_list` does, yielding between slices of the images; a body of one slice never yields."""
     try:
         answer = yield from scan_in_slices(body, full=public or bool(sort_keys), limits=limits)
     except ScanError:
@@ -294,14 +284,14 @@ def read_list_in_slices(
 
 
 def _bounds(sizes: Sequence[int], between: int) -> tuple[array[int], array[int]]:
-    """Return where pieces of *sizes* start and end in a run, with so many bytes *between* each two."""
+    """Return where images of *sizes*, *between* bytes apart, start and end."""
     starts = array("I", accumulate([size + between for size in sizes], initial=0))
     starts.pop()
     return starts, array("I", map(add, starts, sizes))
 
 
 def _latest_change(slices: Sequence[bytes], limits: SliceLimits) -> Steps[float | None]:
-    """Return when the latest of the images *slices* changed, epoch seconds, None where there is none."""
+    """Return when the latest of the images changed, epoch seconds, None without images."""
     latest: float | None = None
     for number, each in enumerate(cut_slices(list(map(len, slices)), limits)):
         if number:
@@ -312,7 +302,6 @@ def _latest_change(slices: Sequence[bytes], limits: SliceLimits) -> Steps[float 
 
 
 def _make_links_relative(slices: Sequence[bytes], limits: SliceLimits) -> Steps[list[bytes]]:
-    """Return the images *slices* with links that lead nowhere else, see `_with_relative_links`."""
     home: list[bytes] = []
     for number, each in enumerate(cut_slices(list(map(len, slices)), limits)):
         if number:
@@ -331,9 +320,9 @@ def _parse_change_time(image: bytes) -> float:
 
 
 def _marker_of_next(link: object, ids: tuple[Any, ...]) -> str | NotAList | None:
-    """Return the marker in the upstream's *link*; host and path of that link are nobody's business.
+    """Return the marker in the upstream's `next`; its host and path are ignored.
 
-    A link without a usable marker still says that the listing goes on, and then it does after the last image.
+    A link without a usable marker still says that the listing goes on: then it does after the last image.
     """
     if link is None:
         return None
@@ -349,7 +338,7 @@ def _marker_of_next(link: object, ids: tuple[Any, ...]) -> str | NotAList | None
 
 
 def _has_relative_links(images: Sequence[Image], ids: Sequence[str]) -> bool:
-    """Whether every image's own links are relative; almost always they are those that the API publishes."""
+    """Return whether every image's links are relative. Almost always they are the API's own, which is checked first."""
     own = [f"/v2/images/{image_id}" for image_id in ids]
     if (
         [image.self for image in images] == own
@@ -366,14 +355,12 @@ def _is_relative(link: object) -> bool:
     return isinstance(link, str) and link.startswith("/") and link[1:2] not in ("/", "\\") and link.isprintable()
 
 
-def _with_relative_links(span_slice: bytes) -> bytes:
-    """Return the image *span_slice* as it is, or with its own links as the API spells them where they lead
-    elsewhere.
-    """
-    image: dict[str, Any] = orjson.loads(span_slice)
+def _with_relative_links(raw: bytes) -> bytes:
+    """Return the image *raw* with the links that lead elsewhere replaced by the API's own."""
+    image: dict[str, Any] = orjson.loads(raw)
     foreign = {name for name in _IMAGE_LINKS if image.get(name) is not None and not _is_relative(image[name])}
     if not foreign:
-        return span_slice
+        return raw
     own = f"/v2/images/{image['id']}"
     links = {"self": own, "file": f"{own}/file", "schema": "/v2/schemas/image"}
     return orjson.dumps({name: links[name] if name in foreign else value for name, value in image.items()})

@@ -24,10 +24,10 @@ from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
 from proxy.core.list_query import ListQuery, parse_list_query
 from proxy.core.messages import Fields, Request, Response, StreamedResponse
 from proxy.core.partition import NotShareable, Partition, Partitioner, Principal
+from proxy.core.replay import ReplayTerms
 from proxy.core.routes import classify_path
 from proxy.errors import ProxyError
 from proxy.gateway.gateway import ClientConnection
-from proxy.listing.lookup import ReplayTerms
 from proxy.listing.rendering import page_link
 from proxy.listing.request import PageSizes
 from proxy.observability.logging import Telemetry

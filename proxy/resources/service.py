@@ -14,20 +14,19 @@ from math import floor
 from typing import Final
 
 from proxy.auth.token_acceptance import TokenAcceptance
-from proxy.caching.background import BackgroundTasks
+from proxy.caching.background import BackgroundTasks, BudgetSaver
 from proxy.caching.bounded import EncodedBodies, NegativeCache, TTLMap
 from proxy.core.cache_status import CacheStatus, FwdReason
 from proxy.core.freshness import ERROR_STATUSES, Freshness, span_freshness
 from proxy.core.list_api import IMAGES_PATH, is_transient_image
 from proxy.core.messages import Fields, Response
 from proxy.core.partition import Partition
+from proxy.core.replay import ReplayTerms
 from proxy.core.span import SpanSlice
 from proxy.core.values import immutable
 from proxy.errors import NotCachedError, ProxyError, RateLimitedError, StoreUnavailableError
 from proxy.http.cache_control import NO_DIRECTIVES
 from proxy.http.stored_response import FreshnessPolicy, StoredResponse
-from proxy.listing.lookup import ReplayTerms
-from proxy.listing.prefetch import BudgetSaver
 from proxy.listing.request import ListRequest
 from proxy.resources.fetcher import ResourceFetcher, ResourceOutcome, is_personal, select_response
 from proxy.resources.request import ResourceRequest

@@ -25,6 +25,7 @@ from proxy.auth.authenticators import Authenticator, GatewayAuthenticator, Proje
 from proxy.auth.signed_requests import SignatureVerifier
 from proxy.auth.token_acceptance import RevokeToken, TokenAcceptance
 from proxy.auth.token_verifier import TokenVerifier
+from proxy.caching.background import BudgetSaver
 from proxy.config import tls
 from proxy.config.model import IdentitySection, ServerSection, Settings, StoreSection, UpstreamSection
 from proxy.config.policies import make_lifetime_rules, make_list_rules, make_resource_routes
@@ -39,7 +40,7 @@ from proxy.gateway.admission import Admission
 from proxy.gateway.gateway import Gateway
 from proxy.listing.fetcher import SpanFetcher
 from proxy.listing.page_cache import PageRenderer
-from proxy.listing.prefetch import BudgetSaver, FetchSizing
+from proxy.listing.prefetch import FetchSizing
 from proxy.listing.rendering import LinkStyle
 from proxy.listing.request import ListRules
 from proxy.listing.service import ListingService
@@ -140,11 +141,11 @@ def _make_listing_service(
     return ListingService(
         fetcher,
         store,
-        readahead=FetchSizing(settings.upstream.max_page, settings.cache.readahead),
+        sizing=FetchSizing(settings.upstream.max_page, settings.cache.readahead),
         trust=TrustPeriod(settings.identity.verdict_ttl_s, settings.identity.verdict_grace_s),
         negative_s=settings.cache.negative_ttl_s,
         clock=clock,
-        drop=revoke_token,
+        revoke_token=revoke_token,
         budget_saver=budget_saver,
     )
 

@@ -7,12 +7,12 @@ from random import random
 
 from prometheus_client import CollectorRegistry
 
+from proxy.caching.background import BudgetSaver
 from proxy.config.model import Settings
 from proxy.core.call_context import Priority
 from proxy.core.messages import Upstream
 from proxy.core.partition import Partitioner
 from proxy.gateway.admission import Admission
-from proxy.listing.prefetch import BudgetSaver
 from proxy.observability.logging import Telemetry
 from proxy.ratelimit.limiter import RateLimiter, RateLimitState
 from proxy.ratelimit.memory_store import MemoryRateLimitStore, RateLimitStore

@@ -43,8 +43,8 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from proxy.core.freshness import head_valid_until
+from proxy.core.replay import ReplayTerms
 from proxy.gateway.relevant_headers import BEARER_PREFIX, RELEVANT_FIELDS
-from proxy.listing.lookup import ReplayTerms
 from proxy.observability.metrics import RequestRecorder
 from proxy.server.adapter import format_http_date
 from proxy.storage.segmented_lru import SegmentedLRU

@@ -10,10 +10,10 @@ from typing import Any, Final
 from aiohttp import HttpVersion11, web
 from aiohttp.web_request import BaseRequest
 
+from proxy.core.replay import ReplayTerms
 from proxy.core.routes import Route, classify_path
 from proxy.errors import ProxyError
 from proxy.gateway.gateway import Gateway
-from proxy.listing.lookup import ReplayTerms
 from proxy.observability.logging import Telemetry
 from proxy.server import adapter
 from proxy.server.adapter import WrittenResponse

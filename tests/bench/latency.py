@@ -126,7 +126,7 @@ def stored(bench: Bench) -> Taken:
         body = b'{"images":[%b],"next":"/v2/images?marker=%b"}' % (b",".join(rows), ids[-1].encode())
         got = parse_list(body)
         assert isinstance(got, ParsedList)
-        span = got.to_span(marker=after, asked=1000, unlinked=False, fetched_at=0.0, lifetime_s=60.0)
+        span = got.to_span(marker=after, limit=1000, without_next=False, fetched_at=0.0, lifetime_s=60.0)
         store.put_now(key, span, keep_s=60.0, now=0.0)
         received, after = received + len(body), ids[-1]
         del ids, body, got, span

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from proxy.caching.background import BudgetSaver
 from proxy.config.loading import ConfigurationError, load
 from proxy.core.call_context import Priority
 from proxy.core.freshness import Lifetimes
@@ -13,7 +14,6 @@ from proxy.core.messages import Fields, Request
 from proxy.core.partition import NotShareable, Partitioner, Principal
 from proxy.errors import ClientLimitError, OverloadedError, RateLimitedError
 from proxy.gateway.admission import Admission
-from proxy.listing.prefetch import BudgetSaver
 from proxy.ratelimit.priority import CallPriorities
 from proxy.ratelimit.sliding_window import RateLimit
 from tests.support.listings import SECRET, MakeWorld, make_world

@@ -234,7 +234,7 @@ def test_nulls_in_a_sort_key_are_noticed() -> None:
 def test_a_list_becomes_a_span() -> None:
     """The span says what it was asked for, and what came."""
     made = held(a_list({"id": "a"}, {"id": "b"}, next="/v2/images?marker=m"))
-    span = made.to_span(marker="", asked=2, unlinked=False, fetched_at=5.0, lifetime_s=60.0, generation="g")
+    span = made.to_span(marker="", limit=2, without_next=False, fetched_at=5.0, lifetime_s=60.0, generation="g")
     assert (span.marker, span.next_marker, span.ids, span.limit) == ("", "m", ("a", "b"), 2)
     assert (span.fetched_at, span.lifetime_s, span.generation, span.without_next) == (5.0, 60.0, "g", False)
 
@@ -243,7 +243,7 @@ def test_a_list_becomes_a_span() -> None:
 def test_a_list_without_links_ends_only_where_it_is_empty(ids: tuple[str, ...], end: str | None) -> None:
     """Of `/v2/cloudimages` a page with images goes on after the last of them."""
     made = held(a_list(*({"id": image_id} for image_id in ids)))
-    assert made.to_span(marker="", asked=9, unlinked=True, fetched_at=0.0, lifetime_s=1.0).next_marker == end
+    assert made.to_span(marker="", limit=9, without_next=True, fetched_at=0.0, lifetime_s=1.0).next_marker == end
 
 
 @given(

@@ -55,7 +55,7 @@ def replica(
     gateway = ListingService(
         SpanFetcher(upstream, store, telemetry=Telemetry(), clock=hand, rng=dice),
         store,
-        readahead=FetchSizing(longest, readahead),
+        sizing=FetchSizing(longest, readahead),
         trust=TrustPeriod(verdict_ttl_s, verdict_grace_s),
         negative_s=NEGATIVE_S,
         clock=hand,

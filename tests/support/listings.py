@@ -10,15 +10,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from proxy.caching.background import BudgetSaver
 from proxy.core.freshness import Lifetimes, TrustPeriod
 from proxy.core.messages import Fields, Request, Response, StreamedResponse
 from proxy.core.partition import Partitioner
 from proxy.errors import UpstreamTimeoutError
 from proxy.listing.fetcher import SpanFetcher
-from proxy.listing.lookup import ListResult
-from proxy.listing.prefetch import BudgetSaver, FetchSizing
+from proxy.listing.prefetch import FetchSizing
 from proxy.listing.request import LifetimeRules, ListRequest, ListRules, PageSizes, parse_list_request
-from proxy.listing.service import ListingService
+from proxy.listing.service import ListingService, ListResult
 from proxy.observability.logging import Telemetry
 from proxy.storage.memory import MemoryStore
 from tests.support.bounded import bounded
@@ -159,7 +159,7 @@ async def make_world() -> AsyncIterator[MakeWorld]:
         gateway = ListingService(
             fetcher,
             store,
-            readahead=FetchSizing(longest, enabled=readahead),
+            sizing=FetchSizing(longest, enabled=readahead),
             trust=TrustPeriod(verdict_ttl_s),
             negative_s=negative_s,
             clock=hand,

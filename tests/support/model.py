@@ -44,7 +44,12 @@ class Model:
         made = parse_list(body(page))
         assert isinstance(made, ParsedList)
         return made.to_span(
-            marker=after, asked=limit, unlinked=not self.linked, fetched_at=fetched_at, lifetime_s=60.0, generation=""
+            marker=after,
+            limit=limit,
+            without_next=not self.linked,
+            fetched_at=fetched_at,
+            lifetime_s=60.0,
+            generation="",
         )
 
     @property

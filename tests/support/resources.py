@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from proxy.auth.token_acceptance import TokenAcceptance
+from proxy.caching.background import BudgetSaver
 from proxy.core.freshness import TrustPeriod
 from proxy.core.messages import Fields, Request, Response, StreamedResponse, Upstream
 from proxy.core.partition import Partition, Partitioner, Principal
 from proxy.http.stored_response import FreshnessPolicy
-from proxy.listing.prefetch import BudgetSaver
 from proxy.observability.logging import Telemetry
 from proxy.resources.fetcher import ResourceFetcher
 from proxy.resources.request import ResourceRequest, parse_resource_request

@@ -199,7 +199,7 @@ async def a_world(*, verdict_ttl_s: float = 1e9) -> AsyncIterator[World]:
     listings = ListingService(
         SpanFetcher(upstream, store, telemetry=telemetry, clock=hand, rng=lambda: 0.0),
         store,
-        readahead=FetchSizing(1000, enabled=False),
+        sizing=FetchSizing(1000, enabled=False),
         trust=TrustPeriod(verdict_ttl_s),
         negative_s=5.0,
         clock=hand,

@@ -23,8 +23,8 @@ from proxy.core.messages import Fields, Response
 from proxy.core.span import PagePart
 from proxy.demo.image import Image
 from proxy.errors import ProxyError, UpstreamTimeoutError
-from proxy.listing.lookup import ListResult
 from proxy.listing.rendering import render_page
+from proxy.listing.service import ListResult
 from proxy.storage.memory import MemoryStore
 from tests.support.history import LONGEST, START, Hand, History, Upstream, an_image
 from tests.support.laws_world import LIFETIMES, NEGATIVE_S, Replica, replica
