@@ -1,18 +1,15 @@
-"""What a process remembers for a while besides spans, bounded: the oldest goes first.
-
-What the upstream refused a moment ago: it would refuse the same again.
-
-Bodies in a content coding, made once and not once per request.
-"""
+"""Bounded caches beside storage: refusals of the upstream, bodies in a content coding, and a TTL map."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import replace
 from math import floor
 from typing import Final, Generic, TypeVar
+
+from cachetools import LRUCache
 
 from proxy.caching.collapsing import PER_CALL_FIELDS, RequestCollapser
 from proxy.core.messages import Response
@@ -23,30 +20,23 @@ Value = TypeVar("Value")
 
 
 class TTLMap(Generic[Value]):
-    """At most *max_items* values, each until its time is over."""
+    """At most *max_items* values, each until its own time (epoch seconds); the least recently used is evicted."""
 
     def __init__(self, max_items: int) -> None:
-        self._most = max_items
-        self._values: OrderedDict[Hashable, tuple[Value, float]] = OrderedDict()
+        self._items: LRUCache[Hashable, tuple[Value, float]] = LRUCache(max_items)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._items)
 
     def get(self, key: Hashable, *, now: float) -> Value | None:
-        """Return what is remembered for *key* at *now*, epoch seconds."""
-        value, until = self._values.get(key, (None, 0.0))
+        value, until = self._items.get(key, (None, 0.0))
         return value if now < until else None
 
     def put(self, key: Hashable, value: Value, *, until: float) -> None:
-        """Remember *value* for *key* until then, epoch seconds."""
-        self._values.pop(key, None)
-        self._values[key] = (value, until)
-        while len(self._values) > self._most:
-            self._values.popitem(last=False)
+        self._items[key] = (value, until)
 
     def forget(self, key: Hashable) -> None:
-        """Remember nothing for *key*."""
-        self._values.pop(key, None)
+        self._items.pop(key, None)
 
 
 NEGATIVE_STATUSES: Final = frozenset({400, 404})
@@ -55,7 +45,7 @@ _MAX_BODY_BYTES: Final = 8 * 1024
 
 
 class NegativeCache:
-    """Remembers refusals for *ttl_s* seconds. *clock* gives epoch seconds."""
+    """Keeps 400 and 404 responses for *ttl_s* seconds. *clock* gives epoch seconds."""
 
     def __init__(self, *, ttl_s: float, clock: Callable[[], float]) -> None:
         self._ttl_s = ttl_s
@@ -63,24 +53,23 @@ class NegativeCache:
         self._entries: TTLMap[tuple[Response, float]] = TTLMap(_MAX_ENTRIES)
 
     def get(self, key: Hashable) -> Response | None:
-        """Return the refusal that is remembered under *key*, with its age (RFC 9111 §5.1)."""
+        """Return the response under *key* with its `Age` (RFC 9111 §5.1)."""
         now = self._clock()
-        kept = self._entries.get(key, now=now)
-        if kept is None:
+        entry = self._entries.get(key, now=now)
+        if entry is None:
             return None
-        response, kept_at = kept
+        response, kept_at = entry
         return replace(response, fields=response.fields.plus(("Age", str(floor(max(0.0, now - kept_at))))))
 
     def put(self, key: Hashable, response: Response) -> None:
-        """Remember *response* under *key*, unless it is no refusal, is long, or sets a cookie.
-
-        Fields that describe a single call, such as its request id, are left out.
-        """
-        brief = len(response.body) <= _MAX_BODY_BYTES and response.fields.get("set-cookie") is None
-        if response.status in NEGATIVE_STATUSES and brief and self._ttl_s > 0:
-            now = self._clock()
-            kept = replace(response, fields=response.fields.without(("age", *PER_CALL_FIELDS)))
-            self._entries.put(key, (kept, now), until=now + self._ttl_s)
+        """Keep *response*, unless it has another status, a long body or a cookie. Per-call fields are left out."""
+        if response.status not in NEGATIVE_STATUSES or self._ttl_s <= 0:
+            return
+        if len(response.body) > _MAX_BODY_BYTES or response.fields.get("set-cookie") is not None:
+            return
+        now = self._clock()
+        kept = replace(response, fields=response.fields.without(("age", *PER_CALL_FIELDS)))
+        self._entries.put(key, (kept, now), until=now + self._ttl_s)
 
 
 _OFF_LOOP_BYTES: Final = 64 * 1024
@@ -88,54 +77,42 @@ _OVERHEAD_BYTES: Final = 200
 
 
 class BodyEncoder:
-    """Codes bodies: a long one in a thread, once for all who ask for it meanwhile."""
+    """Encodes bodies, long ones in a thread, once for all who ask for the same meanwhile."""
 
     def __init__(self) -> None:
-        self._under_way: RequestCollapser[bytes] = RequestCollapser()
+        self._collapser: RequestCollapser[bytes] = RequestCollapser()
 
     async def encode(self, key: Hashable, body: bytes, coding: str) -> bytes:
-        """Return *body* in *coding*; *key* identifies this body in this coding."""
+        """Return *body* in *coding*; *key* identifies the two."""
         if len(body) < _OFF_LOOP_BYTES:
             return encode(body, coding)
-        return await self._under_way.join(key, lambda: asyncio.to_thread(encode, body, coding))
+        return await self._collapser.join(key, lambda: asyncio.to_thread(encode, body, coding))
 
     async def close(self) -> None:
-        """End what is under way; nobody waits for it any more."""
-        await self._under_way.close()
+        await self._collapser.close()
 
 
 class EncodedBodies:
-    """The latest bodies that were coded, *max_bytes* of them, by what they were before."""
+    """The latest encoded bodies, *max_bytes* of them."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bodies: OrderedDict[tuple[str, str, str], bytes] = OrderedDict()
-        self._bytes = 0
-        self._coder = BodyEncoder()
+        self._bodies: LRUCache[tuple[str, str, str], bytes] = LRUCache(
+            max_bytes, getsizeof=lambda body: len(body) + _OVERHEAD_BYTES
+        )
+        self._encoder = BodyEncoder()
 
     async def close(self) -> None:
-        """End what is under way."""
-        await self._coder.close()
+        await self._encoder.close()
 
     async def get_or_encode(self, key: str, plain: bytes, coding: str) -> bytes:
         """Return *plain*, a body of the resource *key*, in *coding*.
 
-        It is identified by its bytes: an upstream may give one entity tag to several bodies that it takes for equal.
+        A body is identified by its bytes: an upstream may give one entity tag to bodies that it takes for equal.
         """
         at = (key, compute_entity_tag(plain), coding)
-        found = self._bodies.get(at)
-        if found is not None:
-            self._bodies.move_to_end(at)
-            return found
-        made = await self._coder.encode(at, plain, coding)
-        self._forget(at)  # another caller may have had it coded meanwhile
-        self._bodies[at] = made
-        self._bytes += len(made) + _OVERHEAD_BYTES
-        while self._bytes > self._max_bytes and self._bodies:
-            self._forget(next(iter(self._bodies)))
-        return made
-
-    def _forget(self, at: tuple[str, str, str]) -> None:
-        gone = self._bodies.pop(at, None)
-        if gone is not None:
-            self._bytes -= len(gone) + _OVERHEAD_BYTES
+        encoded = self._bodies.get(at)
+        if encoded is None:
+            encoded = await self._encoder.encode(at, plain, coding)
+            with suppress(ValueError):  # it is larger than the whole cache
+                self._bodies[at] = encoded
+        return encoded

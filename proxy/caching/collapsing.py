@@ -1,25 +1,24 @@
-"""One flight per key: whoever asks for what is already being fetched waits for that fetch.
+"""Request collapsing: one fetch for all who want the same, in this process and across replicas.
 
-A flight belongs to the table, not to the caller that began it. Two callers, A and B, and the same key:
+In a process, a fetch belongs to the table and not to the caller that began it. Two callers, A and B, and one key:
 
-1. A finds no flight, starts one, and waits for it.
-2. B finds A's flight and waits for it too.
-3. A hangs up: its wait is cancelled, the flight is not. B gets the answer.
-4. The flight ends, with a result, an error or a cancellation: the table forgets it before anyone who waited runs, so
-   that a caller who comes now starts another.
+1. A finds no fetch in flight, starts one, and waits for it.
+2. B finds A's fetch and waits for it too.
+3. A hangs up: its wait is cancelled, the fetch is not. B gets the answer.
+4. The fetch ends, with a result, an error or a cancellation. The table forgets it before anyone who waited runs, so a
+   caller who comes now starts another.
 
-One fetch for all who want the same: in this process at most one is in flight, and among replicas too.
+Across replicas, a fetch lock in storage lets one replica fetch while the others wait. How a fetch can end, and what
+those who wait for it do:
 
-How a fetch can end, and what those who wait for it do:
-
-- done: they take what it brought.
-- the upstream answered, but not what may be shared: who led gets that answer; who followed asks once more. What those
-  who follow again get, they share, for else a crowd would fall on an upstream that fails; but never a 401 or 403, which
-  is about who asks: then each asks alone.
-- the upstream could not be reached: likewise.
-- the replica that led died, stands still, or lost its claim: it is silent, and the first who asks again takes it over.
-- they waited too long: they fetch without a claim.
-- the store is lost: every replica fetches for itself.
+- It brought a result: they take it.
+- The upstream answered with something that may not be shared: the caller that led gets that answer; those who followed
+  ask once more. They share what comes then, for otherwise a crowd would fall on a failing upstream; but never a 401 or
+  403, which is about one caller: then each asks alone.
+- The upstream could not be reached: likewise.
+- The replica that led died, stands still, or lost its lock: it is silent, and the first who asks again takes over.
+- They waited too long: they fetch without a lock.
+- Storage is lost: every replica fetches for itself.
 """
 
 from __future__ import annotations
@@ -48,57 +47,55 @@ class _InFlight(Generic[Result]):
 
 
 class RequestCollapser(Generic[Result]):
-    """A table of flights; it owns their tasks and awaits them when it closes."""
+    """A table of fetches in flight; it owns their tasks and awaits them when it closes."""
 
     def __init__(self) -> None:
-        self._flights: dict[Hashable, _InFlight[Result]] = {}  # the latest for each key
+        self._in_flight: dict[Hashable, _InFlight[Result]] = {}  # the latest for each key
         self._tasks: set[asyncio.Task[Result]] = set()
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def is_in_flight(self, key: Hashable, *, not_before: float = -inf) -> bool:
-        """Whether a flight for *key* that began at *not_before* or later is under way: who joins now follows another.
-
-        Times are by the event loop's clock.
-        """
-        flight = self._flights.get(key)
-        return flight is not None and flight.began_at >= not_before
+        """Return whether a fetch of *key* that began at *not_before* (event loop time) or later is in flight."""
+        fetch = self._in_flight.get(key)
+        return fetch is not None and fetch.began_at >= not_before
 
     async def join(
         self, key: Hashable, fetch: Callable[[], Coroutine[None, None, Result]], *, not_before: float = -inf
     ) -> Result:
-        """Return the result of the flight for *key*, begun with *fetch* where none began at *not_before* or later.
+        """Return the result of the fetch of *key* in flight; start *fetch* if none began at *not_before* or later.
 
-        Raises what *fetch* raised. A flight that is cancelled because the table closes raises `CancelledError`.
+        Raises what *fetch* raised, and `CancelledError` if the table closes meanwhile.
         """
-        flight = self._flights.get(key)
-        if flight is None or flight.began_at < not_before:
-            flight = _InFlight(asyncio.create_task(fetch()), asyncio.get_running_loop().time())
-            self._flights[key] = flight
-            self._tasks.add(flight.task)
-            flight.task.add_done_callback(partial(self._forget_finished, key))
-        await asyncio.wait((flight.task,))  # not `shield`, which since Python 3.14 logs an error that nobody waits for
-        return flight.task.result()
+        current = self._in_flight.get(key)
+        if current is None or current.began_at < not_before:
+            current = _InFlight(asyncio.create_task(fetch()), asyncio.get_running_loop().time())
+            self._in_flight[key] = current
+            self._tasks.add(current.task)
+            current.task.add_done_callback(partial(self._forget_finished, key))
+        # Not `shield`: since Python 3.14 it logs an error that nobody waits for.
+        await asyncio.wait((current.task,))
+        return current.task.result()
 
     def _forget_finished(self, key: Hashable, task: asyncio.Task[Result]) -> None:
         self._tasks.discard(task)
-        flight = self._flights.get(key)
-        if flight is not None and flight.task is task:
-            del self._flights[key]
+        current = self._in_flight.get(key)
+        if current is not None and current.task is task:
+            del self._in_flight[key]
         if not task.cancelled():
-            task.exception()  # everyone who waited may have gone; then nobody else would look at it
+            task.exception()  # marks it as retrieved: everyone who waited may have gone
 
     async def close(self) -> None:
-        """Cancel what is in flight and wait until it has ended."""
+        """Cancel all fetches and wait until they have ended."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-PERSONAL_STATUSES: Final = frozenset({401, 403})  # answers that are about who asks
-# What tells of one call: the budget that it left, the name that it went by.
+PERSONAL_STATUSES: Final = frozenset({401, 403})  # they are about the caller
+# Response fields about one call: its id, and what it left of a rate limit.
 PER_CALL_FIELDS: Final = frozenset(
     {
         "x-request-id",
@@ -114,22 +111,21 @@ Outcome = TypeVar("Outcome")
 
 
 def without_per_call_fields(response: Response) -> Response:
-    """Return *response* as it is told to those who did not make the call that it answers."""
+    """Return *response* for callers who did not make the call that it answers."""
     return replace(response, fields=response.fields.without(PER_CALL_FIELDS))
 
 
 class FetchCollapser(Generic[Outcome]):
-    """Lets fetches that end in a `ReplayCounts` be shared. *clock* gives epoch seconds."""
+    """Collapses fetches that end in an `Outcome`. *clock* gives epoch seconds."""
 
     def __init__(self, store: SpanStore, *, telemetry: Telemetry, clock: Callable[[], float]) -> None:
         self._store = store
         self._telemetry = telemetry
         self._clock = clock
-        self._flights: RequestCollapser[Outcome] = RequestCollapser()
+        self._collapser: RequestCollapser[Outcome] = RequestCollapser()
 
     async def close(self) -> None:
-        """End the fetches that are under way."""
-        await self._flights.close()
+        await self._collapser.close()
 
     async def collapse(
         self,
@@ -139,24 +135,23 @@ class FetchCollapser(Generic[Outcome]):
         is_usable: Callable[[Outcome, bool], bool],
         join_after: float = -inf,
     ) -> tuple[Outcome, bool] | None:
-        """Return how the flight for *key* ended, and whether another caller began it; without one, *fetch* begins it.
+        """Return how the fetch of *key* ended, and whether another caller began it; *fetch* starts it if none runs.
 
-        *is_usable* says whether a caller who followed may take a result. Its second argument is whether an earlier
-        flight has already been of no use to this caller. A flight that began before *join_after* is not joined. None
-        where no flight was of use: then the caller has to ask alone. Raises `ProxyError` where the upstream gave no
-        answer.
+        *is_usable(outcome, failed)* says whether a caller who followed may take an outcome; *failed* is whether an
+        earlier fetch was already of no use to it. A fetch that began before *join_after* is not joined. Returns None if
+        no fetch was of use: the caller has to ask alone. Raises `ProxyError` if the upstream gave no answer.
         """
         failed = False
         for _ in range(_MAX_JOINS):
-            collapsed = self._flights.is_in_flight(key, not_before=join_after)
+            collapsed = self._collapser.is_in_flight(key, not_before=join_after)
             if collapsed:
                 self._telemetry.record_collapsed()
             try:
-                result = await self._flights.join(key, fetch, not_before=join_after)
+                result = await self._collapser.join(key, fetch, not_before=join_after)
             except RateLimitedError:
                 if not collapsed:
                     raise
-                continue  # who led may have had less patience or a lower rank than this caller
+                continue  # the caller that led may have had a lower priority or no time to wait
             except ProxyError:
                 if not collapsed or failed:
                     raise
@@ -178,17 +173,16 @@ class FetchCollapser(Generic[Outcome]):
         find_fetched: Callable[[], Awaitable[Outcome | None]],
         generation: str,
     ) -> Outcome:
-        """Return the result of *fetch* under a claim, or, while another replica holds the claim, that of
-        *find_fetched*.
+        """Return the outcome of *fetch* under the fetch lock, or of *find_fetched* once another replica has fetched.
 
-        *find_fetched* looks for what that replica has fetched. Without the store, the claim carries *generation*.
+        While storage is unavailable the lock carries *generation*.
         """
         lock, waited = await self._acquire_lock(key, marker, generation), False
         for _ in range(_MAX_LOCK_POLLS):
             if lock.fence is not None:
                 break
             waited = True
-            begin_request()  # the store has just answered, so what was waited for it until now counts no more
+            begin_request()  # storage has just answered: earlier waits for it no longer count
             if await self._wait_for_release(key, marker) and (result := await find_fetched()):
                 return result
             lock = await self._acquire_lock(key, marker, generation)
@@ -209,10 +203,10 @@ class FetchCollapser(Generic[Outcome]):
         try:
             await self._store.release_lock(key, marker, lock)
         except StoreUnavailableError:
-            return  # the claim lapses by itself
+            return  # the lock expires by itself
 
     async def _wait_for_release(self, key: CacheKey, marker: str) -> bool:
         try:
             return await self._store.wait_for_release(key, marker, timeout_s=_LOCK_POLL_S)
         except StoreUnavailableError:
-            return False  # the next claim says how it stands
+            return False  # acquiring the lock again will tell

@@ -1,7 +1,4 @@
-"""Requests, responses and their fields, free of any HTTP library.
-
-What the gateway knows of the upstream.
-"""
+"""Requests, responses and their fields, independent of any HTTP library, and the interface of the upstream."""
 
 from __future__ import annotations
 
@@ -10,10 +7,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import field
 from typing import Final, Protocol
 
+from multidict import CIMultiDict
+
 from proxy.core.call_context import DEFAULT_CONTEXT, CallContext
 from proxy.core.values import immutable
 
-# RFC 9110 §7.6.1, and the two that old agents still send.
+# RFC 9110 §7.6.1, and two more that old agents still send.
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -32,11 +31,11 @@ HOP_BY_HOP = frozenset(
 class Fields:
     """An ordered, immutable multi-map of field lines; names compare without case (RFC 9110 §5.1)."""
 
-    __slots__ = ("_values", "lines")
+    __slots__ = ("_index", "lines")
 
     def __init__(self, lines: Iterable[tuple[str, str]] = ()) -> None:
         self.lines: tuple[tuple[str, str], ...] = tuple(lines)
-        self._values: dict[str, list[str]] | None = None  # by lower-case name, made when first asked for
+        self._index: CIMultiDict[str] | None = None  # made when first needed
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         return iter(self.lines)
@@ -48,26 +47,25 @@ class Fields:
         return hash(self.lines)
 
     def __repr__(self) -> str:
-        """Name the fields, never their values: a representation ends up in logs."""
+        """Name the fields but never their values: representations end up in logs."""
         return f"Fields({', '.join(name for name, _ in self.lines)})"
 
     def get_all(self, name: str) -> list[str]:
         """Return every value of *name*, in order."""
-        return list((self._values or self._index_by_name()).get(name.lower(), ()))
+        return self._by_name.getall(name, [])
 
     def get(self, name: str) -> str | None:
         """Return the first value of *name*."""
-        values = (self._values or self._index_by_name()).get(name.lower())
-        return values[0] if values else None
+        return self._by_name.get(name)
 
     def contains_any(self, names: frozenset[str]) -> bool:
-        """Return whether there is a line with one of *names*, which are in lower case."""
-        return not names.isdisjoint(self._values or self._index_by_name())
+        """Return whether there is a field with one of *names*."""
+        return any(map(self._by_name.__contains__, names))
 
     def select(self, names: Iterable[str]) -> Fields:
         """Return the lines whose name is one of *names*."""
-        span_request = {name.lower() for name in names}
-        return Fields(line for line in self.lines if line[0].lower() in span_request)
+        selected = {name.lower() for name in names}
+        return Fields(line for line in self.lines if line[0].lower() in selected)
 
     def without(self, names: Iterable[str]) -> Fields:
         """Return the lines whose name is none of *names*."""
@@ -78,12 +76,11 @@ class Fields:
         """Return these lines with *lines* after them."""
         return Fields((*self.lines, *lines))
 
-    def _index_by_name(self) -> dict[str, list[str]]:
-        values: dict[str, list[str]] = {}
-        for name, value in self.lines:
-            values.setdefault(name.lower(), []).append(value)
-        self._values = values
-        return values
+    @property
+    def _by_name(self) -> CIMultiDict[str]:
+        if self._index is None:
+            self._index = CIMultiDict(self.lines)
+        return self._index
 
     def end_to_end(self) -> Fields:
         """Return the fields that may cross a proxy: neither hop-by-hop nor named by `Connection` (RFC 9110 §7.6.1)."""
@@ -91,12 +88,12 @@ class Fields:
         return self.without(HOP_BY_HOP | named)
 
 
-# Takes the status and the fields of an answer that is not the final one.
+# Called with the status and fields of an interim response (1xx).
 OnInterim = Callable[[int, Fields], None]
 
 
 class HasTarget:
-    """What has a *target*: the raw origin-form, a path and, behind a question mark, a query (RFC 9112 §3.2.1)."""
+    """Splits a raw *target* in origin-form (RFC 9112 §3.2.1) into path and query."""
 
     __slots__ = ()
 
@@ -104,12 +101,12 @@ class HasTarget:
 
     @property
     def path(self) -> str:
-        """The raw path of the target."""
+        """The raw path."""
         return self.target.partition("?")[0]
 
     @property
     def query(self) -> str:
-        """The raw query of the target, empty where there is none."""
+        """The raw query, empty if there is none."""
         return self.target.partition("?")[2]
 
 
@@ -117,9 +114,9 @@ class HasTarget:
 class Request(HasTarget):
     """One request as its caller sent it; *target* is the raw origin-form, never decoded.
 
-    On its way upstream *context* says for whom, and how urgently; *on_interim* is told what comes before the answer.
-    *before_send* is called when it has waited and is about to be sent: it raises `ProxyError` where that may not be any
-    more.
+    On the way upstream, *context* says for whom the call is and how urgent; *on_interim* is called with interim
+    responses. *before_send* is called when the request has waited and is about to be sent; it raises `ProxyError` if it
+    must no longer be sent.
     """
 
     method: str
@@ -134,7 +131,7 @@ class Request(HasTarget):
 
 @immutable
 class Response:
-    """One finished response: all its bytes are here."""
+    """A complete response."""
 
     status: int
     fields: Fields = field(default_factory=Fields)
@@ -142,12 +139,12 @@ class Response:
     reason: str | None = None
 
 
-USER_AGENT: Final = "ims-cache-proxy"  # of the calls that are the proxy's own, and not a caller's passed on
+USER_AGENT: Final = "ims-cache-proxy"  # of calls the proxy makes itself
 
 
 @immutable
 class StreamedResponse:
-    """An answer whose body still comes: *chunks* are its bytes as they arrive."""
+    """A response whose body still arrives, in *chunks*."""
 
     status: int
     reason: str | None
@@ -156,12 +153,12 @@ class StreamedResponse:
 
 
 class Upstream(Protocol):
-    """One origin. Both calls raise `UpstreamUnreachableError` or `UpstreamTimeoutError` where no answer came."""
+    """One origin. Both methods raise `UpstreamUnreachableError` or `UpstreamTimeoutError` if no answer came."""
 
     async def fetch(self, request: Request) -> Response:
-        """Return the whole answer, its content coding undone."""
+        """Return the complete response, its content coding undone."""
         ...
 
     def stream(self, request: Request) -> AbstractAsyncContextManager[StreamedResponse]:
-        """Send *request*, body and all, and give the answer as it arrives, unaltered."""
+        """Send *request* with its body and yield the response as it arrives, unaltered."""
         ...
