@@ -1,10 +1,10 @@
-"""Spans, windows, and the gaps between them.
+"""Spans, and how pages are assembled from them.
 
-A span is the run of images after some marker, as the upstream gave it. A window is what a caller asked for. Whether the
-spans at hand answer a window, and what is missing, is decided here.
+A span is a run of images after a marker, as the upstream gave it. A window (`limit` and `marker`) is what a caller asks
+for. `assemble_page` decides whether spans hold the page of a window, and what is missing.
 
-Positions are counted in rows: a policy may hide some of the rows that the upstream counts towards `limit`, so a page
-can be short and yet not be the last. Such a span can't be cut, for nobody knows where in it the hidden rows were.
+Positions count rows. A policy may hide rows that the upstream counts towards `limit`, so a page may be short and not be
+the last. Such a span can't be cut: nobody knows where in it the hidden rows stood.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ from typing import Final
 
 from proxy.core.values import immutable
 
-LIST_START: Final = ""  # the marker that stands before the first image of a listing
+LIST_START: Final = ""  # the marker before the first image
 _MAX_SLICES: Final = 1024
 
 
 @immutable
 class Span:
-    """The images that follow *marker*, up to the marker *next_marker*, or to the end of the listing where *next_marker*
-    is None.
+    """The images after *marker*, up to *next_marker*, or to the end of the listing if that is None.
 
-    *body* holds the images' own bytes from the first to the last, separators included; image i stands at
-    `body[starts[i]:ends[i]]`. *limit* is the `limit` it was fetched with. *fetched_at* (epoch seconds) is when the
-    request was sent; the span is fresh for *lifetime_s* from then. *generation* stands for the invalidations known
-    when the fetch began. *has_nulls* says that an image lacks one of the listing's sort keys; *without_next* that this
-    list comes without `next`, so that a short run may be the last one and may not: only an empty one is the end.
-    *digest* is a digest that identifies the span, of one that was read from a store; empty for any other.
+    *body* holds the images' own bytes with their separators; image i is `body[starts[i]:ends[i]]`. *limit* is what the
+    span was fetched with. The request was sent at *fetched_at* (epoch seconds), and the span is fresh for *lifetime_s*
+    from then. *generation* stands for the invalidations known when the fetch began. *has_nulls*: an image lacks one of
+    the sort keys. *without_next*: this API gives no `next`, so a short run may or may not be the last; only an empty
+    one is. *digest* identifies a span that was read from storage; else it is empty.
     """
 
     marker: str
@@ -53,51 +51,51 @@ class Span:
 
     @property
     def hides_rows(self) -> bool:
-        """Whether rows were hidden: fewer images than asked for, and yet a `next`."""
+        """Fewer images than asked for, and yet a `next`: rows were hidden."""
         return self._is_short and not self.without_next
 
     @property
     def completes_page(self) -> bool:
-        """Whether a page that reaches the end of this span is complete, full or not."""
+        """A page that reaches the end of this span is complete, full or not."""
         return self.next_marker is None or (self._is_short and self.without_next)
 
     @property
     def is_indivisible(self) -> bool:
-        """Whether this span can't be cut, but only be given as the page it was."""
+        """The span can't be cut: it can only be served as the page it was."""
         return self.hides_rows or self.has_nulls
 
     @property
     def row_count(self) -> int:
-        """How many rows of a page the whole span fills."""
+        """How many rows of a page the span fills."""
         return self.limit if self.hides_rows else len(self.ids)
 
     @property
     def size_bytes(self) -> int:
-        """About what the span takes in memory."""
+        """Approximate size in memory."""
         return len(self.body) + 200 * len(self.ids) + 800
 
 
 @immutable
 class SpanSlice:
-    """A span from its image number *start* on."""
+    """A span from its image *start* on."""
 
     span: Span
     start: int
 
     @property
     def count(self) -> int:
-        """How many images the piece has."""
+        """How many images it has."""
         return len(self.span.ids) - self.start
 
     @property
     def max_rows(self) -> float:
-        """How many rows of a window it can fill, at most; `inf` where the listing ends with it."""
+        """How many rows it can fill at most; `inf` if the listing ends with it."""
         return inf if self.span.next_marker is None else self.count
 
 
 @immutable
 class PagePart:
-    """The images `start:stop` of a span, as they go into a page."""
+    """The images `start:stop` of a span, as part of a page."""
 
     span: Span
     start: int
@@ -106,7 +104,7 @@ class PagePart:
 
 @immutable
 class Page:
-    """A window that is answered: its *parts* in order, and the marker of the next page, None on the last one."""
+    """A page: its *parts* in order, and the marker for the next page, None on the last one."""
 
     parts: tuple[PagePart, ...]
     next_marker: str | None
@@ -114,7 +112,7 @@ class Page:
 
 @immutable
 class Missing:
-    """What a window still lacks: *count* rows after the marker *marker*, behind the *slices* that can be used."""
+    """What a page lacks: *count* rows after *marker*, behind the *slices* that can be used."""
 
     marker: str
     count: int
@@ -125,10 +123,7 @@ FindSlice = Callable[[str], SpanSlice | None]
 
 
 def choose_slice(slices: Sequence[SpanSlice], *, min_rows: int) -> SpanSlice | None:
-    """Return which of *slices* to go on with, all of which follow the same marker; None where there is none.
-
-    Those that have *min_rows* images or end the listing go first; among equals the one fetched latest, then the first.
-    """
+    """Choose among *slices* that follow the same marker: first those with *min_rows* or the end, then the newest."""
     return max(slices, key=lambda each: (each.max_rows >= min_rows, each.span.fetched_at), default=None)
 
 

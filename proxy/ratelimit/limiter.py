@@ -137,7 +137,6 @@ class RateLimiter:
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
-        """See `Upstream.stream`, and `fetch`."""
         request, replays = await make_replayable(request)
         call = self._make_call(request, replays=replays)
         async with AsyncExitStack() as stack:

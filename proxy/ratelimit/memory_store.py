@@ -109,17 +109,16 @@ class MemoryRateLimitStore:
         self._leases = counted(1)
 
     async def start(self) -> None:
-        """See `RateLimitStore.start`: they are empty."""
+        """They are empty."""
 
     def note_connected(self) -> None:
-        """See `RateLimitStore.note_connected`: there are none."""
+        """There are none."""
 
     async def take(self, scope: str, priority: Priority) -> Granted | Wait:
-        """See `RateLimitStore.take`."""
         return self.take_now(scope, priority)
 
     def try_take(self, scope: str, priority: Priority) -> Granted | Wait:
-        """See `RateLimitStore.try_take`: there is nobody to ask."""
+        """There is nobody to ask."""
         return self.take_now(scope, priority)
 
     def take_now(
@@ -172,7 +171,6 @@ class MemoryRateLimitStore:
     def report(
         self, scope: str, lease: str, *, advertised: Sequence[AdvertisedLimit] = (), cooldown_s: float | None = None
     ) -> None:
-        """See `RateLimitStore.report`."""
         now = self._clock()
         log = self._call_log(scope)
         for each in advertised:
@@ -182,16 +180,14 @@ class MemoryRateLimitStore:
         self._keep(scope, end_call(log, lease, now=now))
 
     def advertised_limits(self, scope: str) -> Mapping[str, RateLimit]:
-        """See `RateLimitStore.advertised_limits`."""
         log = self._logs.get(scope)
         return log.advertised if log else {}
 
     def limits(self, scope: str) -> Sequence[RateLimit]:
-        """See `RateLimitStore.limits`."""
         return self._call_log(scope).limits(self._configured)
 
     def usage(self) -> LimitUsage | None:
-        """See `RateLimitStore.usage`: of the scopes that called last."""
+        """Of the scopes that called last."""
         now = self._clock()
         latest = islice(reversed(self._logs.values()), _MAX_CHECKED)
         known = [found for log in latest if (found := tightest_limit(log, self._configured, now=now))]
@@ -203,10 +199,9 @@ class MemoryRateLimitStore:
         return max((each.counted_s for each in self.limits(scope)), default=0.0)
 
     def store_outage(self) -> None:
-        """See `RateLimitStore.store_outage`: nothing is shared."""
+        """Nothing is shared."""
 
-    async def close(self) -> None:
-        """See `RateLimitStore.close`."""
+    async def close(self) -> None: ...
 
     def _call_log(self, scope: str) -> CallLog:
         return self._logs.get(scope) or CallLog()

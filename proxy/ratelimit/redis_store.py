@@ -163,7 +163,7 @@ class RedisRateLimitStore:
         self._listens = False
 
     async def start(self) -> None:
-        """See `RateLimitStore.start`: learn which life of the budgets Redis keeps, and how the watched ones stand."""
+        """Learn which life of the budgets Redis keeps, and how the watched ones stand."""
         with suppress(StoreUnavailableError):
             for scope in self._on_outage or ("",):
                 await self._ask(scope, [])
@@ -176,11 +176,10 @@ class RedisRateLimitStore:
         self._listens = True
 
     def try_take(self, scope: str, priority: Priority) -> Granted | Wait | None:  # noqa: ARG002 - whatever it is
-        """See `RateLimitStore.try_take`: Redis is asked."""
+        """Redis is asked."""
         return None
 
     async def take(self, scope: str, priority: Priority) -> Granted | Wait:
-        """See `RateLimitStore.take`."""
         lease = self._next_lease()
         if self._away_since is not None and scope not in self._restored:
             return self._take_own_share(scope, priority, lease)
@@ -203,7 +202,7 @@ class RedisRateLimitStore:
     def report(
         self, scope: str, lease: str, *, advertised: Sequence[AdvertisedLimit] = (), cooldown_s: float | None = None
     ) -> None:
-        """See `RateLimitStore.report`. Redis is told soon, in the background."""
+        """Redis is told soon, in the background."""
         self._near.report(scope, lease, advertised=advertised, cooldown_s=cooldown_s)
         unsent = self._unsent.setdefault(scope, _UnsentReport())
         unsent.ended.append(lease)
@@ -214,19 +213,16 @@ class RedisRateLimitStore:
             self._report_in_background()
 
     def advertised_limits(self, scope: str) -> Mapping[str, RateLimit]:
-        """See `RateLimitStore.advertised_limits`."""
         return self._near.advertised_limits(scope)
 
     def limits(self, scope: str) -> Sequence[RateLimit]:
-        """See `RateLimitStore.limits`."""
         return self._near.limits(scope)
 
     def usage(self) -> LimitUsage | None:
-        """See `RateLimitStore.usage`."""
         return self._near.usage()
 
     def store_outage(self) -> StoreOutage | None:
-        """See `RateLimitStore.store_outage`: None where there is no limit either."""
+        """None where there is no limit either."""
         if self._away_since is None or self._near.usage() is None:
             return None
         longest_s = max(self._near.counted_s(each) for each in ("", *self._near.scopes()[:_MAX_REFRESHED]))
@@ -257,7 +253,7 @@ class RedisRateLimitStore:
             )
 
     async def close(self) -> None:
-        """See `RateLimitStore.close`: Redis is told first what it does not know yet, if it answers."""
+        """Redis is told first what it does not know yet, if it answers."""
         if self._maintaining is not None:
             await cancel_and_wait([self._maintaining])
             self._maintaining = None

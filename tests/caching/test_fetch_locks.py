@@ -36,7 +36,6 @@ class Held(MemoryStore):
         )
 
     async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:
-        """See `SpanStore.acquire_lock`."""
         return await self.breaker.call("claim", self._answer)
 
     async def _answer(self) -> FetchLock:

@@ -40,13 +40,11 @@ class Cloud(Whole):
         self.called = asyncio.Event()
 
     async def fetch_token_info(self, token: str) -> TokenInfo | None:
-        """See `proxy.auth.token_verifier.TokenInfoSource`."""
         self.judged.append(token)
         roles = self.tokens.get(token)
         return TokenInfo(TokenScope("project", "a domain", "a project", roles, token), 1e12) if roles else None
 
     async def fetch(self, request: Request) -> Response:
-        """See `Upstream.fetch`."""
         token = request.fields.get("x-auth-token") or ""
         self.asked.append(token)
         self.called.set()

@@ -93,7 +93,6 @@ class Away(MemoryStore):
     """A store that can't be reached."""
 
     async def find_image(self, key: CacheKey, image_id: str, *, now: float) -> SpanSlice | None:
-        """See `SpanStore.find_image`."""
         raise StoreUnavailableError("away")
 
 
@@ -108,7 +107,6 @@ class Doubted(MemoryStore):
     """A store that has spans but does not believe them, as process memory while other replicas can't be heard."""
 
     async def lookup(self, key: CacheKey, marker: str, count: int, *, can_join: bool = True, now: float) -> FoundSpans:
-        """See `SpanStore.lookup`."""
         return replace(await super().lookup(key, marker, count, can_join=can_join, now=now), slices=())
 
 

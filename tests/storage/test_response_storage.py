@@ -134,11 +134,9 @@ class Away(MemoryStore):
     """A store that can't be reached."""
 
     async def lookup(self, key: CacheKey, marker: str, count: int, *, can_join: bool = True, now: float) -> FoundSpans:
-        """See `SpanStore.lookup`."""
         raise StoreUnavailableError("away")
 
     async def put(self, *_: object, **__: object) -> None:
-        """See `SpanStore.put`."""
         raise StoreUnavailableError("away")
 
 

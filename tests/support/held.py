@@ -27,7 +27,6 @@ class HeldStore(MemoryStore):
         self.claiming = asyncio.Event()
 
     async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:
-        """See `SpanStore.acquire_lock`."""
         self.claiming.set()
         await self.gate.wait()
         return await super().acquire_lock(key, marker, now=now)
@@ -36,13 +35,10 @@ class HeldStore(MemoryStore):
 class Whole(Protocol):
     """An upstream that streams what it would give whole."""
 
-    async def fetch(self, request: Request) -> Response:
-        """See `Upstream.fetch`."""
-        ...
+    async def fetch(self, request: Request) -> Response: ...
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
-        """See `Upstream.stream`."""
         answer = await self.fetch(request)
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -68,7 +64,6 @@ class TellingWho(Whole):
         self.failing: int | None = None
 
     async def fetch(self, request: Request) -> Response:
-        """See `Upstream.fetch`."""
         given = parse_signature(request.fields)
         assert given is not None
         self.calls.append(given.access_key)

@@ -136,7 +136,6 @@ class Upstream:
         self.refused: set[str] = set()
 
     async def fetch(self, request: Request) -> Response:
-        """See `proxy.core.messages.Upstream.fetch`."""
         self.targets.append(request.target)
         if not self.holding:
             return self._given(self._now(request))

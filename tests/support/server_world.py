@@ -60,7 +60,6 @@ class Watched(Gateway):
 
     @asynccontextmanager
     async def answer(self, request: Request, arrival: ClientConnection) -> AsyncIterator[GatewayResponse]:
-        """See `Gateway.answer`."""
         self.whole += 1
         async with super().answer(request, arrival) as answer:
             yield answer
@@ -74,7 +73,6 @@ class Noting(TokenAuthenticator):
         self.shown: set[str] = set()
 
     async def authenticate(self, request: Request) -> Principal | NotShareable:
-        """See `Authenticator.authenticate`."""
         self.shown |= {name.lower() for name, _ in request.fields}
         return await super().authenticate(request)
 
@@ -87,7 +85,6 @@ class Used(MemoryStore):
         self.uses = 0
 
     def note_use(self, key: CacheKey, markers: Sequence[str]) -> None:
-        """See `SpanStore.note_use`."""
         self.uses += 1
         super().note_use(key, markers)
 

@@ -17,22 +17,19 @@ class Shelf:
         self.released: list[str] = []
 
     async def load(self, order: str) -> bytes | None:
-        """See `proxy.upstream.auth.SecretStore`."""
         return self.secrets.get(order)
 
     async def save(self, order: str, value: bytes, *, for_s: float) -> None:
-        """See `proxy.upstream.auth.SecretStore`."""
         assert for_s > 0
         self.secrets[order] = value
 
     async def acquire_lock(self, order: str) -> bool:
-        """See `proxy.upstream.auth.SecretStore`. What another replica kept just before is there afterwards."""
+        """What another replica kept just before is there afterwards."""
         if self.kept_by_another is not None:
             self.secrets[order] = self.kept_by_another
         return True
 
     async def release_lock(self, order: str) -> None:
-        """See `proxy.upstream.auth.SecretStore`."""
         self.released.append(order)
 
 

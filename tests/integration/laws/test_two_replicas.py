@@ -42,7 +42,7 @@ class TwoReplicas(Laws):
     port: ClassVar[int]
 
     async def made(self) -> list[Replica]:
-        """See `Laws.made`: each finds Redis by a way of its own."""
+        """Each finds Redis by a way of its own."""
         self.stack = AsyncExitStack()
         self.told: tuple[list[tuple[float, float]], ...] = ([(START, START)], [(START, START)])
         self.latest = ("", "mine", "", LONGEST, "")
@@ -80,14 +80,14 @@ class TwoReplicas(Laws):
                 return
 
     def ask(self, query: str, token: str, marker: str, limit: int, control: str, at: int) -> None:
-        """See `Laws.ask`: through both, so that each has in its memory what the other may make out of date."""
+        """Through both, so that each has in its memory what the other may make out of date."""
         self.latest = (query, token, marker, limit, control)
         for number in (at, at + 1):
             super().ask(*self.latest, number)
             self.every_answer_is_lawful()
 
     def floor_of(self, number: int) -> float:
-        """See `Laws.floor_of`: one that is cut off learns of what another was told a little later."""
+        """One that is cut off learns of what another was told a little later."""
         return max(effect for known_at, effect in self.told[number] if known_at <= self.hand.now)
 
     def tell(self, at: int, *, unsettled_s: float) -> None:
@@ -146,7 +146,6 @@ class TwoReplicas(Laws):
         return all(store.bus_up for store in self.stores)
 
     async def closed(self) -> None:
-        """See `Laws.closed`."""
         await super().closed()
         await self.stack.aclose()
 

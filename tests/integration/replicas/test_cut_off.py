@@ -63,7 +63,6 @@ class Held(TieredStore):
         self.gate = asyncio.Event()
 
     async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:
-        """See `TieredStore.acquire_lock`."""
         self.reached.set()
         await self.gate.wait()
         return await super().acquire_lock(key, marker, now=now)
