@@ -91,18 +91,18 @@ def merge_stats(samples: MetricSamples, worker_stats: Sequence[Stats]) -> Stats:
     """Return the figures of the processes that told *worker_stats*, one at least; *samples* are their metrics, added
     up.
     """
-    first = max(worker_stats, key=lambda figures: figures["at"])
+    first = max(worker_stats, key=lambda figures: figures["timestamp"])
     return {
         **first,
         **stats_from_metrics(samples),
         "uptime_s": max(figures["uptime_s"] for figures in worker_stats),
         "budget": _merge_budget([figures["budget"] for figures in worker_stats]),
-        "breaker": {
-            "open": any(figures["breaker"]["open"] for figures in worker_stats),
-            "retry_in_s": _max_value(figures["breaker"]["retry_in_s"] for figures in worker_stats),
-            "refused": sum(figures["breaker"]["refused"] for figures in worker_stats),
+        "circuit_breaker": {
+            "open": any(figures["circuit_breaker"]["open"] for figures in worker_stats),
+            "retry_in_s": _max_value(figures["circuit_breaker"]["retry_in_s"] for figures in worker_stats),
+            "rejected": sum(figures["circuit_breaker"]["rejected"] for figures in worker_stats),
         },
-        "concurrency": _sum_keys([figures["concurrency"] for figures in worker_stats], ("limit", "under_way")),
+        "concurrency": _sum_keys([figures["concurrency"] for figures in worker_stats], ("limit", "in_flight")),
         "store": _merge_store([figures["store"] for figures in worker_stats]),
         "processes": len(worker_stats),
     }
@@ -110,20 +110,22 @@ def merge_stats(samples: MetricSamples, worker_stats: Sequence[Stats]) -> Stats:
 
 def _merge_budget(budgets: Sequence[Stats]) -> Stats:
     """Return how the tightest budget stands; its books are shared, and each process knows of its own calls."""
-    known = [budget for budget in budgets if budget["allowance"]]
-    tightest = min(known, key=lambda budget: budget["left_ratio"], default=budgets[0])
-    used = sum(budget["used"] for budget in known if budget["allowance"] == tightest["allowance"])
-    left = max(0.0, 1.0 - used / max(1, tightest["allowance"]["calls"])) if known else None
+    known = [budget for budget in budgets if budget["limit"]]
+    tightest = min(known, key=lambda budget: budget["remaining_ratio"], default=budgets[0])
+    used = sum(budget["used"] for budget in known if budget["limit"] == tightest["limit"])
+    left = max(0.0, 1.0 - used / max(1, tightest["limit"]["calls"])) if known else None
     return {
         **tightest,
-        **_sum_keys(budgets, ("low", "waiting", "refused")),
+        **_sum_keys(budgets, ("low", "queued", "rejected")),
         "used": used if known else None,
-        "left_ratio": None if left is None else round(left, 4),
-        "learnt": {policy: limit for budget in budgets for policy, limit in budget["learnt"].items()},
+        "remaining_ratio": None if left is None else round(left, 4),
+        "advertised_limits": {
+            policy: limit for budget in budgets for policy, limit in budget["advertised_limits"].items()
+        },
         "budgets": max(budget["budgets"] for budget in budgets),
-        "gates_closed": max(budget["gates_closed"] for budget in budgets),
-        "closed_for_s": _max_value(budget["closed_for_s"] for budget in budgets),
-        "thrift": _add_up(budget["thrift"] for budget in budgets),
+        "cooldowns": max(budget["cooldowns"] for budget in budgets),
+        "cooldown_s": _max_value(budget["cooldown_s"] for budget in budgets),
+        "background_skipped": _add_up(budget["background_skipped"] for budget in budgets),
         "without_store": next((without for budget in budgets if (without := budget["without_store"])), None),
     }
 
@@ -158,10 +160,16 @@ def _max_value(values: Iterable[Any]) -> Any:
 
 
 # What can't be added: of these gauges the least counts, or the most.
-_MIN_METRICS: Final = frozenset({"ims_proxy_ready", "ims_proxy_budget_left_ratio", "ims_proxy_invalidation_bus_up"})
+_MIN_METRICS: Final = frozenset(
+    {"ims_proxy_ready", "ims_proxy_budget_remaining_ratio", "ims_proxy_invalidation_bus_up"}
+)
 _MAX_METRICS: Final = frozenset(
-    {"ims_proxy_breaker_open", "ims_proxy_build_info", "ims_proxy_gates_closed"}
-    | {"ims_proxy_learnt_calls", "ims_proxy_learnt_seconds", "ims_proxy_budget_without_store"}
+    {"ims_proxy_upstream_circuit_open", "ims_proxy_build_info", "ims_proxy_cooldowns_active"}
+    | {
+        "ims_proxy_advertised_limit_calls",
+        "ims_proxy_advertised_limit_period_seconds",
+        "ims_proxy_budget_without_store",
+    }
     | {"ims_proxy_event_loop_lag_seconds", "ims_proxy_store_circuit_open"}
 )
 

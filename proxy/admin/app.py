@@ -168,7 +168,7 @@ class _AdminConnection(RequestHandler):
     ) -> web.StreamResponse:
         """Return the answer to what could not be read, or not be answered."""
         if status == 500:
-            log_event("admin-failed", level=logging.ERROR, error=type(exc).__name__)
+            log_event("admin_request_failed", level=logging.ERROR, error=type(exc).__name__)
         told = error_response(
             status, "admin port: failed" if status == 500 else "admin port: not understood as HTTP/1.1", {}
         )

@@ -58,7 +58,7 @@ def make_guard(token: str | None) -> Middleware:
         except web.HTTPException as error:
             return error_response(error.status, f"admin port: {error.reason.lower()}", _allow_header(error))
         except Exception as error:  # noqa: BLE001 - told as JSON like every other error, and logged
-            log_event("admin-failed", level=logging.ERROR, error=type(error).__name__)
+            log_event("admin_request_failed", level=logging.ERROR, error=type(error).__name__)
             return error_response(500, "admin port: failed", {})
         response.headers.update(_SECURITY_HEADERS)
         return response

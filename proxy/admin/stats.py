@@ -102,8 +102,8 @@ _MISS_STATUSES: Final = frozenset(
 )
 _FORWARDED_STATUSES: Final = frozenset(fwd.value for fwd in FwdReason)
 _COUNTED_STATUSES: Final = _FORWARDED_STATUSES | {"hit"}
-_REJECTED_CALLS_METRIC: Final = "ims_proxy_refused_calls_total"
-_CIRCUIT_OPEN_REASONS: Final = frozenset({"failing"})  # the reason that is the breaker's, and not the budget's
+_REJECTED_CALLS_METRIC: Final = "ims_proxy_rejected_calls_total"
+_CIRCUIT_OPEN_REASONS: Final = frozenset({"circuit_open"})  # the reason that is the breaker's, and not the budget's
 _QUANTILES: Final = {"p50_s": 0.5, "p99_s": 0.99}
 
 Stats = dict[str, Any]
@@ -135,16 +135,16 @@ class StatsCollector:
         state = self._limiter_state()
         return {
             "version": __version__,
-            "at": round(now, 3),
+            "timestamp": round(now, 3),
             "uptime_s": round(max(0.0, now - self._started_at), 3),
             **stats_from_metrics(samples),
             "budget": _budget_stats(samples, state),
-            "breaker": {
+            "circuit_breaker": {
                 "open": state.circuit_open_s is not None,
                 "retry_in_s": _round(state.circuit_open_s),
-                "refused": samples.total(_REJECTED_CALLS_METRIC, reason=_CIRCUIT_OPEN_REASONS),
+                "rejected": samples.total(_REJECTED_CALLS_METRIC, reason=_CIRCUIT_OPEN_REASONS),
             },
-            "concurrency": {"limit": state.concurrency_limit, "under_way": state.in_flight},
+            "concurrency": {"limit": state.concurrency_limit, "in_flight": state.in_flight},
             "store": self._store_stats(samples),
             "processes": 1,
         }
@@ -179,12 +179,15 @@ def _request_stats(samples: MetricSamples) -> Stats:
         "collapsed": samples.total("ims_proxy_collapsed_requests_total"),
         "by_route": samples.sum_by_labels(name, "route", "cache_status"),
         "by_status": samples.total_by(name, "status"),
-        "seconds": {"hit": _latency_stats(samples, ["hit"]), "forwarded": _latency_stats(samples, _FORWARDED_STATUSES)},
+        "duration": {
+            "hit": _latency_stats(samples, ["hit"]),
+            "forwarded": _latency_stats(samples, _FORWARDED_STATUSES),
+        },
     }
 
 
 def _latency_stats(samples: MetricSamples, cache_statuses: Any) -> Stats:
-    told = samples.quantiles("ims_proxy_request_seconds", _QUANTILES.values(), cache_status=cache_statuses)
+    told = samples.quantiles("ims_proxy_request_duration_seconds", _QUANTILES.values(), cache_status=cache_statuses)
     return {label: _round(value, 6) for label, value in zip(_QUANTILES, told, strict=True)}
 
 
@@ -206,21 +209,21 @@ def _upstream_stats(samples: MetricSamples) -> Stats:
 def _budget_stats(samples: MetricSamples, state: RateLimitState) -> Stats:
     """Return how the tightest budget stands, by what this process called; `None` where no limit is known."""
     usage, queues = state.usage, state.queues
-    calls = samples.value_by_label("ims_proxy_learnt_calls", "policy")
-    per_s = samples.value_by_label("ims_proxy_learnt_seconds", "policy")
+    calls = samples.value_by_label("ims_proxy_advertised_limit_calls", "policy")
+    per_s = samples.value_by_label("ims_proxy_advertised_limit_period_seconds", "policy")
     return {
-        "allowance": _limit_to_dict(usage.limit) if usage else None,
+        "limit": _limit_to_dict(usage.limit) if usage else None,
         "used": usage.used if usage else None,
-        "left_ratio": round(usage.left_share, 4) if usage else None,
-        "learnt": {policy: _limit_to_dict(RateLimit(int(calls[policy]), per_s[policy])) for policy in calls},
+        "remaining_ratio": round(usage.left_share, 4) if usage else None,
+        "advertised_limits": {policy: _limit_to_dict(RateLimit(int(calls[policy]), per_s[policy])) for policy in calls},
         "budgets": queues.budgets,
         "low": queues.low,
-        "gates_closed": queues.cooling_down,
-        "closed_for_s": _round(queues.cooldown_s) if queues.cooling_down else None,
-        "waiting": queues.waiting,
-        "refused": samples.total(_REJECTED_CALLS_METRIC)
+        "cooldowns": queues.cooling_down,
+        "cooldown_s": _round(queues.cooldown_s) if queues.cooling_down else None,
+        "queued": queues.waiting,
+        "rejected": samples.total(_REJECTED_CALLS_METRIC)
         - samples.total(_REJECTED_CALLS_METRIC, reason=_CIRCUIT_OPEN_REASONS),
-        "thrift": samples.total_by("ims_proxy_thrift_total", "purpose"),
+        "background_skipped": samples.total_by("ims_proxy_background_skipped_total", "purpose"),
         "without_store": _store_outage_stats(state.store_outage),
     }
 

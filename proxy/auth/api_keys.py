@@ -65,7 +65,7 @@ class ApiKeysError(ValueError):
 
 
 def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
-    """Return the callers in a file: TOML, a table for each, with its `key` and, where it may write, `writes = true`.
+    """Parse a TOML file of callers: a table for each with its `key` and, if it may write, `allow_writes = true`.
 
     Raises `ApiKeysError`.
     """
@@ -82,13 +82,13 @@ def parse_api_keys(text: str) -> tuple[ApiKey, ...]:
 
 
 def _parse_api_key(name: str, table: object) -> ApiKey:
-    if not isinstance(table, dict) or not set(table) <= {"key", "writes"}:
-        raise ApiKeysError(f"{name}: a table with key and writes is allowed")
-    key, writes = table.get("key"), table.get("writes", False)
+    if not isinstance(table, dict) or not set(table) <= {"key", "allow_writes"}:
+        raise ApiKeysError(f"{name}: a table with key and allow_writes is allowed")
+    key, writes = table.get("key"), table.get("allow_writes", False)
     if not isinstance(key, str) or len(key) < MIN_KEY_CHARS or not key.isascii() or not key.isprintable():
         raise ApiKeysError(f"{name}.key: a text of at least {MIN_KEY_CHARS} visible ASCII characters is allowed")
     if not isinstance(writes, bool):
-        raise ApiKeysError(f"{name}.writes: true or false is allowed")
+        raise ApiKeysError(f"{name}.allow_writes: true or false is allowed")
     return ApiKey(name, _hash_key(key), writes)
 
 

@@ -146,7 +146,7 @@ class ProjectAuthenticator(TokenAuthenticator):
     def revocation_reason(self, principal: Principal) -> str | None:
         """See `Authenticator.revocation_reason`."""
         if principal.token_digest is not None and self._token_verifier.is_revoked(principal.token_digest):
-            return "token-dropped"
+            return "token-revoked"
         return super().revocation_reason(principal)
 
     def project_purge_order(self, project_id: str) -> PurgeOrder:

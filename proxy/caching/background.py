@@ -45,7 +45,7 @@ async def _run_quietly(work: Coroutine[None, None, None]) -> None:
     try:
         await work
     except ProxyError as error:
-        log_event("background-fetch-failed", code=error.code)
+        log_event("background_fetch_failed", code=error.code)
 
 
 @immutable

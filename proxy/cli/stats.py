@@ -30,7 +30,7 @@ EXPECTED_STATS: Final[Mapping[str, type]] = {
     "requests": dict,
     "upstream": dict,
     "budget": dict,
-    "breaker": dict,
+    "circuit_breaker": dict,
     "concurrency": dict,
     "event_loop": dict,
     "store": dict,
@@ -71,10 +71,10 @@ def render_lines(now: Stats, before: Stats | None = None) -> Iterator[Line]:
     yield "upstream", _render_total(pluralize(upstream["calls"], "call"), upstream["by_purpose"]), Tone.PLAIN
     yield from _render_failures(upstream)
     yield from _render_budget(now["budget"])
-    yield _render_circuit(now["breaker"])
+    yield _render_circuit(now["circuit_breaker"])
     concurrency = now["concurrency"]
-    yield "under way", f"{concurrency['under_way']} of at most {concurrency['limit']} calls", Tone.PLAIN
-    yield "latency", ", ".join(_render_latency(requests["seconds"])), Tone.PLAIN
+    yield "in flight", f"{concurrency['in_flight']} of at most {concurrency['limit']} calls", Tone.PLAIN
+    yield "latency", ", ".join(_render_latency(requests["duration"])), Tone.PLAIN
     lag_s = now["event_loop"]["lag_s"]
     yield (
         "loop lag",
@@ -94,7 +94,7 @@ def render_lines(now: Stats, before: Stats | None = None) -> Iterator[Line]:
 
 
 def _render_rates(now: Stats, before: Stats) -> str:
-    elapsed_s = now["at"] - before["at"]
+    elapsed_s = now["timestamp"] - before["timestamp"]
     requests, hits = (now["requests"][name] - before["requests"][name] for name in ("total", "hits"))
     calls = now["upstream"]["calls"] - before["upstream"]["calls"]
     if elapsed_s <= 0 or requests < 0:
@@ -105,31 +105,35 @@ def _render_rates(now: Stats, before: Stats) -> str:
 
 def _render_failures(upstream: Stats) -> Iterator[Line]:
     if upstream["throttled"]:
-        yield "", f"{upstream['throttled']:,} refused as too many", Tone.WARN
+        yield "", f"{upstream['throttled']:,} throttled by the upstream (429)", Tone.WARN
     if upstream["retried"]:
-        yield "", f"{upstream['retried']:,} made again", Tone.WARN
+        yield "", f"{upstream['retried']:,} retried", Tone.WARN
 
 
 def _render_budget(budget: Stats) -> Iterator[Line]:
-    if budget["allowance"] is None:
+    if budget["limit"] is None:
         yield "budget", "no limit known", Tone.PLAIN
     else:
-        used = _ratio(budget["used"], budget["allowance"]["calls"]) or 0.0
+        used = _ratio(budget["used"], budget["limit"]["calls"]) or 0.0
         filled = min(_BAR_WIDTH, round(_BAR_WIDTH * used))
         bar = "█" * filled + "░" * (_BAR_WIDTH - filled)
         mood = Tone.BAD if used > 0.95 else Tone.WARN if used > 0.75 else Tone.PLAIN
-        yield "budget", f"{bar} {budget['used']:,} of {format_limit(budget['allowance'])}", mood
+        yield "budget", f"{bar} {budget['used']:,} of {format_limit(budget['limit'])}", mood
     if without := budget.get("without_store"):
         yield "", _render_store_outage(without), Tone.WARN
-    for policy, limit in budget["learnt"].items():
+    for policy, limit in budget["advertised_limits"].items():
         yield f"  {policy}", f"{format_limit(limit)}, as the upstream says", Tone.PLAIN
-    closed = f"closed for {format_period(budget['closed_for_s'])}" if budget["gates_closed"] else "open"
-    yield "gate", closed, Tone.BAD if budget["gates_closed"] else Tone.GOOD
-    low, spared = budget["low"], _render_total("", budget["thrift"])
+    cooldown = f"{format_period(budget['cooldown_s'])} left" if budget["cooldowns"] else "none"
+    yield "cooldown", cooldown, Tone.BAD if budget["cooldowns"] else Tone.GOOD
+    low, skipped = budget["low"], _render_total("", budget["background_skipped"])
     budget_saver = f"on, {pluralize(low, 'budget')} low" if low else "off"
-    yield "thrift", budget_saver + (f"; spared {spared}" if spared else ""), Tone.WARN if low else Tone.GOOD
-    if budget["waiting"] or budget["refused"]:
-        yield "waiting", f"{pluralize(budget['waiting'], 'call')}, {budget['refused']:,} not made in time", Tone.WARN
+    yield "prefetch", budget_saver + (f"; skipped {skipped}" if skipped else ""), Tone.WARN if low else Tone.GOOD
+    if budget["queued"] or budget["rejected"]:
+        yield (
+            "queued",
+            f"{pluralize(budget['queued'], 'call')}, {budget['rejected']:,} rejected, budget exhausted",
+            Tone.WARN,
+        )
 
 
 def _render_store_outage(state: Stats) -> str:
@@ -140,16 +144,16 @@ def _render_store_outage(state: Stats) -> str:
 
 
 def _render_circuit(breaker: Stats) -> Line:
-    spared = (
-        f"; {pluralize(breaker['refused'], 'call')} not made while the upstream failed" if breaker["refused"] else ""
+    skipped = (
+        f"; {pluralize(breaker['rejected'], 'call')} not made while the upstream failed" if breaker["rejected"] else ""
     )
     if not breaker["open"]:
-        return "breaker", f"closed{spared}", Tone.GOOD
-    return "breaker", f"open, the upstream is tried again in {format_period(breaker['retry_in_s'])}{spared}", Tone.BAD
+        return "circuit", f"closed{skipped}", Tone.GOOD
+    return "circuit", f"open, the upstream is tried again in {format_period(breaker['retry_in_s'])}{skipped}", Tone.BAD
 
 
 def _render_latency(latency: Stats) -> Iterator[str]:
-    for name, label in (("hit", "stored"), ("forwarded", "fetched")):
+    for name, label in (("hit", "hit"), ("forwarded", "forwarded")):
         yield f"{label} {format_seconds(latency[name]['p50_s'])}, 99 % {format_seconds(latency[name]['p99_s'])}"
 
 
@@ -214,8 +218,8 @@ def stats(
 ) -> None:
     """Watch what a running proxy saves.
 
-    Calls saved, hits, calls against the budget, gate, thrift and breaker, latency, the store; Ctrl-C ends it. The
-    figures are those of GET /stats on the admin port; docs/operating.md says what each means.
+    Shows calls saved, hits, the budget, cooldown, prefetch, circuit breaker, latency and storage, until Ctrl-C. The
+    figures are those of GET /stats on the admin port; docs/operations.md explains each.
 
     \b
     Examples:

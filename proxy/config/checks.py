@@ -32,8 +32,8 @@ def find_contradictions(settings: Settings) -> Iterator[Violation]:
         yield ("identity", "share_public"), "true, which needs identity.mode 'project' or 'gateway'"
     if identity.mode == "gateway":
         yield from _check_own_identity(identity)
-        if identity.callers is None and not is_loopback(settings.server.listen):
-            fact = f"{settings.server.listen!r}, beyond loopback in mode 'gateway' only with identity.callers"
+        if identity.api_keys_file is None and not is_loopback(settings.server.listen):
+            fact = f"{settings.server.listen!r}, beyond loopback in mode 'gateway' only with identity.api_keys_file"
             yield ("server", "listen"), fact
     else:
         yield from _check_unused_credentials(identity)
@@ -75,7 +75,7 @@ def _check_own_identity(identity: IdentitySection) -> Iterator[Violation]:
         yield ("identity", "mode"), "'gateway', which needs identity.access_key or identity.user, one of them"
     elif identity.access_key is not None and identity.secret_key is None:
         yield ("identity", "access_key"), "given without identity.secret_key"
-    elif identity.access_key is not None and identity.key_use == "token":
+    elif identity.access_key is not None and identity.access_key_use == "token":
         yield from _check_token_exchange(identity)
     elif identity.user is not None:
         needed = {
@@ -87,39 +87,48 @@ def _check_own_identity(identity: IdentitySection) -> Iterator[Violation]:
         lacking = [f"identity.{name}" for name, value in needed.items() if not value]
         if lacking:
             yield ("identity", "user"), f"given without {', '.join(lacking)}"
-    if identity.keys:
-        yield ("identity", "keys"), "given in mode 'gateway', where callers' signatures don't count"
+    if identity.access_keys:
+        yield ("identity", "access_keys"), "given in mode 'gateway', where callers' signatures don't count"
 
 
 def _check_token_exchange(identity: IdentitySection) -> Iterator[Violation]:
     """Yield what lacks of a token by access key."""
     lacking = [f"identity.{name}" for name in ("project_id", "iam_url") if not getattr(identity, name)]
     if lacking:
-        yield ("identity", "key_use"), f"'token', given without {', '.join(lacking)}"
+        yield ("identity", "access_key_use"), f"'token', given without {', '.join(lacking)}"
     if identity.security_token is not None:
         yield ("identity", "security_token"), "given, but IAM takes no temporary key for a token: only 'sign' does"
 
 
 def _check_unused_credentials(identity: IdentitySection) -> Iterator[Violation]:
-    for name in ("access_key", "secret_key", "security_token", "user", "domain", "password", "project_id", "callers"):
+    for name in (
+        "access_key",
+        "secret_key",
+        "security_token",
+        "user",
+        "domain",
+        "password",
+        "project_id",
+        "api_keys_file",
+    ):
         if getattr(identity, name):
             yield ("identity", name), "given, which only mode 'gateway' uses"
-    if identity.writes:
-        yield ("identity", "writes"), "true, which only mode 'gateway' uses"
-    if identity.key_use != "sign":
-        yield ("identity", "key_use"), f"{identity.key_use!r}, which only mode 'gateway' uses"
+    if identity.allow_writes:
+        yield ("identity", "allow_writes"), "true, which only mode 'gateway' uses"
+    if identity.access_key_use != "sign":
+        yield ("identity", "access_key_use"), f"{identity.access_key_use!r}, which only mode 'gateway' uses"
 
 
 def _check_files(identity: IdentitySection) -> Iterator[Violation]:
-    if identity.callers is not None:
+    if identity.api_keys_file is not None:
         try:
-            parse_api_keys(read_text(identity.callers))
+            parse_api_keys(read_text(identity.api_keys_file))
         except (OSError, ApiKeysError) as error:
-            yield ("identity", "callers"), f"{identity.callers}: {_error_reason(error)}"
-    for access, path in identity.keys.items():
+            yield ("identity", "api_keys_file"), f"{identity.api_keys_file}: {_error_reason(error)}"
+    for access, path in identity.access_keys.items():
         reason = _unusable_reason(path)
         if reason:
-            yield ("identity", "keys"), f"{access}: {path}: {reason}"
+            yield ("identity", "access_keys"), f"{access}: {path}: {reason}"
 
 
 def _unusable_reason(path: Path) -> str | None:

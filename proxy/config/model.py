@@ -109,7 +109,7 @@ class UpstreamSection(Section):
     retries: int = Field(
         2, ge=0, le=10, description="how often a read that failed is tried again, within the budget; 0 never"
     )
-    tolerated_failures: int = Field(
+    circuit_breaker_failures: int = Field(
         10, ge=1, le=1_000_000, description="calls that fail in a row until no more are made for a while"
     )
     max_page: int = Field(1000, ge=1, le=100_000, description="the longest page the upstream gives")
@@ -148,7 +148,7 @@ class IdentitySection(Section):
     share_public: bool = Field(
         False, description="lists with `visibility=public` are shared by all callers that are verified"
     )
-    keys: FilesByKey = Field(
+    access_keys: FilesByKey = Field(
         {}, description="access keys whose signatures are verified, each with the file of its secret: `AK=FILE,…`"
     )
     access_key: str | None = Field(
@@ -164,7 +164,7 @@ class IdentitySection(Section):
     secret_key_file: FilePath | None = Field(
         None, description="a file that holds `secret_key`, read again when it changes"
     )
-    key_use: Literal["sign", "token"] = Field(
+    access_key_use: Literal["sign", "token"] = Field(
         "sign",
         description="`gateway`: what `access_key` is for: it signs what goes upstream, or a `token` is fetched by it",
     )
@@ -183,12 +183,12 @@ class IdentitySection(Section):
     project_id: str | None = Field(
         None, min_length=1, pattern=r"^[!-~]*$", description="`gateway`: the project that the proxy speaks for"
     )
-    callers: FilePath | None = Field(
+    api_keys_file: FilePath | None = Field(
         None,
-        description="`gateway`: a file of callers, a table for each with its `key` and `writes`; "
+        description="`gateway`: a file of callers, a table for each with its `key` and `allow_writes`; "
         "required to listen beyond loopback",
     )
-    writes: bool = Field(False, description="`gateway` without `callers`: whether they may write")
+    allow_writes: bool = Field(False, description="`gateway` without `api_keys_file`: whether they may write")
 
 
 class RuleSection(Section):
@@ -228,7 +228,7 @@ class RouteSection(Section):
     stale_while_revalidate_s: Seconds | None = Field(None, description="as `cache.stale_while_revalidate_s`")
     stale_if_error_s: Seconds | None = Field(None, description="as `cache.stale_if_error_s`")
     public: bool = Field(False, description="whether one answer is everyone's, whatever credentials they have")
-    vary: bool = Field(
+    honor_vary: bool = Field(
         False,
         description="whether all that callers send goes up, and the upstream's `Vary` tells what of it counts; "
         "without it only what counts goes up",
@@ -282,7 +282,7 @@ class StoreSection(Section):
     max_bytes: int = Field(
         256 * 1024 * 1024, ge=0, description="bound of process memory, bytes; with 0 it keeps no answers"
     )
-    near_ttl_s: MaxWait = Field(
+    near_cache_ttl_s: MaxWait = Field(
         1.0, description="how long process memory is believed while invalidations of other replicas can't arrive"
     )
     timeout_ms: float = Field(
@@ -355,7 +355,7 @@ class ClientsSection(Section):
     priority: Literal["interactive", "batch"] = Field(
         "interactive", description="the class of reads: `batch` waits for the upstream behind `interactive`"
     )
-    may_choose_priority: bool = Field(
+    allow_priority_header: bool = Field(
         False,
         description="whether callers may raise it by `X-Request-Priority: interactive`; to `batch` any may lower it",
     )

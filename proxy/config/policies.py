@@ -71,7 +71,11 @@ def _to_route(section: RouteSection, cache: CacheSection) -> ResourceRoute:
         stale_if_error_s=_first_given(section.stale_if_error_s, cache.stale_if_error_s),
     )
     return ResourceRoute(
-        section.path, policy, is_public=section.public, by_vary=section.vary, transient_ttl_s=cache.transient_ttl_s
+        section.path,
+        policy,
+        is_public=section.public,
+        by_vary=section.honor_vary,
+        transient_ttl_s=cache.transient_ttl_s,
     )
 
 

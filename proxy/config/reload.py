@@ -82,7 +82,7 @@ class ReloadedValue(Generic[T]):
             self._loaded_stamps = stamps
         except (OSError, ValueError) as error:
             named = ", ".join(map(str, self._files))
-            log_event("file-not-used", level=logging.WARNING, file=named, error=type(error).__name__)
+            log_event("file_reload_failed", level=logging.WARNING, file=named, error=type(error).__name__)
 
     def _read_stamps(self) -> tuple[tuple[int, int, int], ...]:
         """Return what changes with the files; Kubernetes swaps a link, and so the inodes."""

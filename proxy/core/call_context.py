@@ -25,7 +25,7 @@ class Priority(IntEnum):
 
 
 # The purposes of calls whose answers no caller waits for.
-_BACKGROUND_PRIORITIES: Final = {"revalidate": Priority.REVALIDATION, "readahead": Priority.PREFETCH}
+_BACKGROUND_PRIORITIES: Final = {"revalidate": Priority.REVALIDATION, "prefetch": Priority.PREFETCH}
 
 
 @immutable

@@ -120,7 +120,7 @@ class MarkerRecovery:
             point = points.pop(0)
             size = min(missing.count + point.distance, self._max_page)
             span_request = SpanRequest(point.marker, size, found.state.generation, inf, found.join_after)
-            outcome, _ = await self._fetcher.fetch(request, span_request, purpose="vanished-marker")
+            outcome, _ = await self._fetcher.fetch(request, span_request, purpose="marker_recovery")
             if outcome.span is None:
                 if outcome.status not in LOST_MARKER_STATUSES:
                     return None

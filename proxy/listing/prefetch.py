@@ -105,7 +105,7 @@ class Prefetcher:
         now, key = self._clock(), _span_key(request, span_request)
         if self._prefetched.get(key, now=now) or self._is_page_by_page(request):
             return None
-        if self._budget_saver.skips("readahead", request.context.partition):
+        if self._budget_saver.skips("prefetch", request.context.partition):
             return None
         self._prefetched.put(key, True, until=now + span.lifetime_s)
         return span_request

@@ -225,7 +225,7 @@ class ListingService:
             raise
         may_have_vanished = outcome.status in NEGATIVE_STATUSES and missing.marker != LIST_START
         if may_have_vanished and (span := await self._marker_recovery.recover(request, missing, found)):
-            status.add_fetch(FetchOutcome(200, span=span, stored=True, detail="vanished-marker"), collapsed=False)
+            status.add_fetch(FetchOutcome(200, span=span, stored=True, detail="marker-recovered"), collapsed=False)
             return span
         status.add_fetch(outcome, collapsed=collapsed)
         await self._record_acceptance(request, outcome)
@@ -260,7 +260,7 @@ class ListingService:
     def _serve_stale(self, request: ListRequest, page: Page, found: FoundSpans) -> ListResult:
         """Serve a stale page, and revalidate its spans in the background unless the budget is low."""
         if self._budget_saver.skips("revalidate", request.context.partition):
-            return self._serve_page(request, page, CacheStatusBuilder(detail="thrift"))
+            return self._serve_page(request, page, CacheStatusBuilder(detail="budget-low"))
         for span in (part.span for part in page.parts):
             if self._lookup.freshness(request, span, found.state) < Freshness.FRESH:
                 limit, generation = max(span.limit, 1), found.state.generation
@@ -302,7 +302,7 @@ class ListingService:
             return
         span_request = replace(span_request, newer_than=latest_fetch_time(found, span_request.marker))
         try:
-            await self._fetcher.fetch(request, span_request, purpose="readahead")
+            await self._fetcher.fetch(request, span_request, purpose="prefetch")
         except RateLimitedError:
             self._prefetcher.forget_prefetch(request, span_request)
             raise

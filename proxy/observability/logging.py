@@ -45,7 +45,7 @@ class Telemetry:
             registry=self.registry,
         )
         self._upstream_seconds = Histogram(
-            "ims_proxy_upstream_seconds",
+            "ims_proxy_upstream_call_duration_seconds",
             "Seconds a call to the upstream took",
             ["purpose"],
             buckets=_SECONDS,
@@ -109,7 +109,7 @@ class Telemetry:
     def record_call(self, *, purpose: str, status: str, elapsed_s: float) -> None:
         """The upstream was called; *status* is its status code or the code of our error.
 
-        What was refused a call here was none: `ims_proxy_refused_calls_total` counts it.
+        What was refused a call here was none: `ims_proxy_rejected_calls_total` counts it.
         """
         if status in _NOT_MADE:
             return
@@ -163,7 +163,7 @@ def log_event(name: str, *, level: int = logging.INFO, **fields: object) -> None
 
 def _log_request(recorder: RequestRecorder, elapsed_s: float, request_id: str) -> None:
     log_event(
-        "served",
+        "request_completed",
         method=recorder.method,
         route=recorder.route,
         status=recorder.status,

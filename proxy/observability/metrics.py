@@ -77,7 +77,7 @@ class RequestCollector(Collector):
 
     def _durations(self) -> Metric:
         family = HistogramMetricFamily(
-            "ims_proxy_request_seconds",
+            "ims_proxy_request_duration_seconds",
             "Seconds from a request's head to the end of its answer",
             labels=["route", "cache_status"],
         )

@@ -222,7 +222,7 @@ class RateLimiter:
         """Let the call pass if the breaker does, as a probe if need be; raises `CircuitOpenError` if not."""
         left_s, breaker = self._breaker.try_call(probe_s=_PROBE_S, now=self._clock())
         if left_s > 0:
-            self._metrics.refused.labels(call.request.context.priority.label, "failing").inc()
+            self._metrics.refused.labels(call.request.context.priority.label, "circuit_open").inc()
             raise CircuitOpenError("upstream: failed so often that it is left alone", retry_after_s=left_s)
         if lock:
             self._breaker = breaker

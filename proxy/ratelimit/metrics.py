@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from proxy.core.call_context import Priority
 from proxy.ratelimit.sliding_window import RateLimit
 
-_REFUSAL_REASONS: Final = ("deadline", "failing", "impatient", "queue", "stopping", "waited")
+_REFUSAL_REASONS: Final = ("circuit_open", "no_wait", "queue_full", "shutting_down", "wait_timeout", "wait_too_long")
 _SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -19,18 +19,18 @@ class RateLimitMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.waiting = Gauge(
-            "ims_proxy_waiting_calls", "Calls that wait for their turn, by class", ["priority"], registry=registry
+            "ims_proxy_queued_calls", "Calls that wait for their turn, by class", ["priority"], registry=registry
         )
         self._waits: dict[Priority, Histogram] = {}  # looked up by their label once
         self._wait_seconds = Histogram(
-            "ims_proxy_call_wait_seconds",
+            "ims_proxy_queue_wait_seconds",
             "Seconds a call waited for its turn, by class",
             ["priority"],
             buckets=_SECONDS,
             registry=registry,
         )
         self.refused = Counter(
-            "ims_proxy_refused_calls",
+            "ims_proxy_rejected_calls",
             "Calls that were not made, by class and reason",
             ["priority", "reason"],
             registry=registry,
@@ -43,11 +43,13 @@ class RateLimitMetrics:
         )
         self.retried = Counter("ims_proxy_retried_calls", "Calls made again, by reason", ["reason"], registry=registry)
         self.left = Gauge(
-            "ims_proxy_budget_left_ratio", "Share of the budget left after the latest call taken", registry=registry
+            "ims_proxy_budget_remaining_ratio",
+            "Share of the budget left after the latest call taken",
+            registry=registry,
         )
         self.prefetch_skipped = Counter(
-            "ims_proxy_thrift",
-            "What was not fetched because the budget ran low: readahead, revalidate",
+            "ims_proxy_background_skipped",
+            "What was not fetched because the budget ran low: prefetch, revalidate",
             ["purpose"],
             registry=registry,
         )
@@ -55,10 +57,10 @@ class RateLimitMetrics:
             "ims_proxy_concurrency_limit", "Calls that may be under way at once", registry=registry
         )
         self.breaker = Gauge(
-            "ims_proxy_breaker_open", "Whether the upstream is left alone because it fails", registry=registry
+            "ims_proxy_upstream_circuit_open", "Whether the upstream is left alone because it fails", registry=registry
         )
         self.cooldowns = Gauge(
-            "ims_proxy_gates_closed",
+            "ims_proxy_cooldowns_active",
             "Budgets that nobody calls from, for the upstream refused a call",
             registry=registry,
         )
@@ -68,10 +70,16 @@ class RateLimitMetrics:
             registry=registry,
         )
         self._learnt_calls = Gauge(
-            "ims_proxy_learnt_calls", "Calls that the upstream allows, by its policy", ["policy"], registry=registry
+            "ims_proxy_advertised_limit_calls",
+            "Calls that the upstream allows, by its policy",
+            ["policy"],
+            registry=registry,
         )
         self._learnt_seconds = Gauge(
-            "ims_proxy_learnt_seconds", "The period of that limit, by policy", ["policy"], registry=registry
+            "ims_proxy_advertised_limit_period_seconds",
+            "The period of that limit, by policy",
+            ["policy"],
+            registry=registry,
         )
         self.left.set(1.0)
 

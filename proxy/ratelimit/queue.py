@@ -313,7 +313,7 @@ class CallQueue:
         await asyncio.gather(*servers, return_exceptions=True)
         for line in self._queues:
             for ticket in list(line.tickets):
-                self._refuse(line, ticket, "stopping", 1.0)
+                self._refuse(line, ticket, "shutting_down", 1.0)
 
     async def _wait_for_slot(self, scope: str, context: CallContext, deadline: float) -> Slot:
         line = self._queues.get_or_create(scope, now=self._clock())
@@ -337,7 +337,7 @@ class CallQueue:
             wait_s = line.wait_s(context.priority, self._clock())
             if wait_s <= 0 and not self.permits.is_free:
                 raise self._queue_full_error(context, self._permit_wait_s()) from None
-            raise self._rate_limited_error(context, "waited", wait_s) from None
+            raise self._rate_limited_error(context, "wait_timeout", wait_s) from None
         finally:
             self._count_waiting(context, -1)
             line.remove(ticket, served=False)
@@ -374,7 +374,7 @@ class CallQueue:
         now = self._clock()
         wait_s = queue.wait_s(context.priority, now)
         if not context.may_wait and wait_s > 0:
-            raise self._rate_limited_error(context, "impatient", wait_s)
+            raise self._rate_limited_error(context, "no_wait", wait_s)
         if self._waiting_count >= _MAX_WAITING:
             raise self._queue_full_error(context, max(1.0, self._permit_wait_s()))
         if context.priority is not Priority.WRITE and now + (busy_s := self._permit_wait_s()) > deadline:
@@ -384,7 +384,7 @@ class CallQueue:
             rounds_s = [ahead // max(1, each.calls) * each.counted_s for each in self._store.limits(scope)]
             wait_s += max(rounds_s, default=0.0)
         if now + wait_s > deadline:
-            raise self._rate_limited_error(context, "deadline", wait_s)
+            raise self._rate_limited_error(context, "wait_too_long", wait_s)
 
     async def _dispatch(self, scope: str, queue: ScopeQueue) -> None:
         """Serve *queue* until nobody waits in it.
@@ -401,7 +401,7 @@ class CallQueue:
                         self._without_permit.setdefault(scope, queue)
                         await queue.changed.wait()
                     else:
-                        self._refuse(queue, tickets[0], "impatient", 0.0)
+                        self._refuse(queue, tickets[0], "no_wait", 0.0)
                     continue
                 self._without_permit.pop(scope, None)
                 asking = (self._request_slot(scope, queue, each, permitted=needed) for each, needed in permitted)
@@ -468,7 +468,7 @@ class CallQueue:
             in_vain = [each for each in in_vain if not each.claimant.may_wait or now - each.queued_at >= _UNCERTAIN_S]
             wait_s = min(wait_s, _UNCERTAIN_RETRY_S)
         for ticket in in_vain:
-            self._refuse(queue, ticket, "deadline" if ticket.claimant.may_wait else "impatient", wait_s)
+            self._refuse(queue, ticket, "wait_too_long" if ticket.claimant.may_wait else "no_wait", wait_s)
 
     def _mark_low(self, scope: str, queue: ScopeQueue, low_s: float) -> None:
         limits = self._store.limits(scope)
@@ -496,7 +496,7 @@ class CallQueue:
         return (self._waiting_count + 1) / ending_per_s
 
     def _queue_full_error(self, context: CallContext, wait_s: float) -> UpstreamQueueFullError:
-        self.metrics.refused.labels(context.priority.label, "queue").inc()
+        self.metrics.refused.labels(context.priority.label, "queue_full").inc()
         return UpstreamQueueFullError(
             f"upstream: {self.permits.in_flight} calls under way and {self._waiting_count} waiting, "
             f"the next could begin in {wait_s:.0f}s",

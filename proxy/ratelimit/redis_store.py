@@ -239,7 +239,7 @@ class RedisRateLimitStore:
             return
         if await self._restore():
             if self._is_announced:
-                log_event("budget_store_back", replicas=len(self._replicas()))
+                log_event("budget_store_restored", replicas=len(self._replicas()))
             self._is_announced = False
         elif not self._is_announced and self._is_away_for(_RETRY_S) and (without := self.store_outage()):
             self._is_announced = True

@@ -191,7 +191,7 @@ class ResourceFetcher:
         if received.response.status == 304 and known and not is_validated_by(known, received.response.fields):
             known, received = None, await self._receiver.receive(request, (), purpose)
         if received.is_complete is False:
-            return ResourceOutcome(received.response.status, is_too_large=True, detail="large")
+            return ResourceOutcome(received.response.status, is_too_large=True, detail="body-too-large")
         status = received.response.status
         if status == 304:
             if known is None:

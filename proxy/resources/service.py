@@ -151,7 +151,7 @@ class ResourceService:
         Raises `ProxyError` where the upstream gave none and nothing stored may stand in for it.
         """
         if self._large.get(request.key.digest, now=self._clock()):
-            return "large"
+            return "body-too-large"
         found = await self._fetcher.find(request)
         answer = select_response(request, found)
         stands = self._freshness(request, answer, current=found.is_current)
@@ -214,7 +214,7 @@ class ResourceService:
             raise
         if outcome.is_too_large:
             self._large.put(request.key.digest, True, until=self._clock() + _LARGE_S)
-            return "large"
+            return "body-too-large"
         await self._record_acceptance(request, outcome)
         failed = outcome.stored_response is None and outcome.status in ERROR_STATUSES
         if failed and (given := self._usable_if_error(request, stored, found)):
@@ -289,7 +289,7 @@ class ResourceService:
         either.
         """
         if self._budget_saver.skips("revalidate", request.context.partition):
-            return "thrift"
+            return "budget-low"
         self.background.start(self._revalidate(request, found))
         return "stale-while-revalidate"
 

@@ -132,9 +132,9 @@ class _Listeners:
         self._is_started = True
         self._container.telemetry.ready.set(1)
         log_event(
-            "worker-listening" if worker_context else "listening",
-            callers=url,
-            operators=admin_url,
+            "worker_listening" if worker_context else "listening",
+            client_url=url,
+            admin_url=admin_url,
             upstream=settings.upstream.url,
         )
         return RunningProxy(url, admin_url)
@@ -150,7 +150,7 @@ class _Listeners:
         self._container.telemetry.ready.set(0)
         self._replay_cache.close()  # what it would repeat does not say so
         if self._is_started:
-            log_event("draining", delay_s=delay_s, at_most_s=drain_s)
+            log_event("draining", delay_s=delay_s, drain_s=drain_s)
             await _wait_for_event(skip_delay, timeout_s=delay_s)
         if self._acceptor is not None:
             await self._acceptor.stop()

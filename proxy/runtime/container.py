@@ -251,7 +251,7 @@ def make_upstream_auth(
 
     Replicas share a token by *secrets*.
     """
-    if identity.access_key is not None and identity.key_use == "sign":
+    if identity.access_key is not None and identity.access_key_use == "sign":
         return AccessKeyAuth(identity_for, host=host, project_id=identity.project_id, clock=time.time)
     assert iam is not None
 
@@ -336,17 +336,17 @@ class IdentityParts:
         """Return where callers come in."""
         identity = self._settings
         if identity.mode == "gateway":
-            api_keys = ReloadedFile(identity.callers, parse_api_keys) if identity.callers else None
+            api_keys = ReloadedFile(identity.api_keys_file, parse_api_keys) if identity.api_keys_file else None
             own_identity = OwnIdentity(self._read_own_identity, partitioner)
             return GatewayAuthenticator(
                 own_partition=lambda: own_identity.partition,
                 api_keys=api_keys,
-                may_write=identity.writes,
+                may_write=identity.allow_writes,
                 clock=time.time,
             )
         signature_verifier = None
-        if identity.keys:
-            secrets = {access: ReloadedFile(path, single_line) for access, path in identity.keys.items()}
+        if identity.access_keys:
+            secrets = {access: ReloadedFile(path, single_line) for access, path in identity.access_keys.items()}
             signature_verifier = SignatureVerifier(
                 partitioner,
                 find_secret=lambda access: secrets[access]() if access in secrets else None,
@@ -484,7 +484,7 @@ def _make_store(
     store = TieredStore(
         memory,
         redis,
-        near_ttl_s=settings.store.near_ttl_s,
+        near_ttl_s=settings.store.near_cache_ttl_s,
         stale_s=lifetimes.max_useful_s,
         timeout_s=timeout_s,
         on_failure=telemetry.record_store_error,
@@ -509,8 +509,8 @@ async def _resolve_partition_secret(settings: Settings, store: SpanStore, candid
         return await store.shared_secret(candidate_secret)
     except StoreUnavailableError:
         log_event(
-            "secret-not-shared",
+            "secret_not_shared",
             level=30,
-            fact="the store is away; if it comes back with another, nothing is shared until the next start",
+            reason="store unavailable; if it returns with another secret, nothing is shared until the next restart",
         )
         return candidate_secret

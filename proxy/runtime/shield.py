@@ -86,7 +86,7 @@ class RateLimiting:
             now=time.time,
             rng=random,
             retries=self._settings.upstream.retries,
-            breaker=UpstreamCircuit(max_failures=self._settings.upstream.tolerated_failures),
+            breaker=UpstreamCircuit(max_failures=self._settings.upstream.circuit_breaker_failures),
         )
 
     def make_call_priorities(self, partitioner: Partitioner) -> CallPriorities:
@@ -95,7 +95,7 @@ class RateLimiting:
         default_priority = Priority.BATCH if clients.priority == "batch" else Priority.INTERACTIVE
         by_api_key = self._settings.identity.mode == "gateway"
         return CallPriorities(
-            partitioner, default_priority, may_choose=clients.may_choose_priority, by_api_key=by_api_key
+            partitioner, default_priority, may_choose=clients.allow_priority_header, by_api_key=by_api_key
         )
 
     def make_admission(self) -> Admission:
@@ -158,7 +158,7 @@ class RateLimiting:
             name=store.bus.name,
             peers=lambda: store.bus.peers,
             in_touch=lambda: store.bus.is_trusted,
-            notice_s=2 * self._settings.store.near_ttl_s,
+            notice_s=2 * self._settings.store.near_cache_ttl_s,
             hold_s=self._slot_hold_s,
             timeout_s=min(_STORE_TIMEOUT_S, self._settings.store.timeout_ms / 1000),
             breaker=store.breaker,

@@ -133,9 +133,9 @@ class Supervisor:
         """Return whether *child*, which has ended, is to be started anew."""
         verdict, child.exit_history = child.exit_history.record_exit(now=time.monotonic())
         if isinstance(verdict, GiveUp):
-            log_event("given-up", level=logging.ERROR, process=child.name, ends=verdict.exit_count)
+            log_event("worker_restarts_exhausted", level=logging.ERROR, process=child.name, exits=verdict.exit_count)
             return False
-        log_event("process-ended", level=logging.WARNING, process=child.name)
+        log_event("worker_exited", level=logging.WARNING, process=child.name)
         child.restart_at = verdict.restart_at
         return True
 
@@ -157,7 +157,9 @@ class Supervisor:
             status = 0
         except Exception as error:  # noqa: BLE001 - whatever it is, the supervisor's stack is not its to unwind
             reason = error.strerror if isinstance(error, OSError) else None
-            log_event("process-failed", level=logging.ERROR, process=child.name, error=reason or type(error).__name__)
+            log_event(
+                "worker_start_failed", level=logging.ERROR, process=child.name, error=reason or type(error).__name__
+            )
         finally:
             logging.shutdown()
             os._exit(status)

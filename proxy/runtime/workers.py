@@ -137,7 +137,7 @@ def _run_admin_server(
 async def _announce_when_ready(workers: together.WorkerPool, public_urls: tuple[str, ...], upstream_url: str) -> None:
     await together.wait_until_ready(workers)
     client_url, admin_url = public_urls
-    log_event("listening", callers=client_url, operators=admin_url, upstream=upstream_url)
+    log_event("listening", client_url=client_url, admin_url=admin_url, upstream_url=upstream_url)
 
 
 def _close_sockets(sockets: Sequence[socket.socket]) -> None:

@@ -175,7 +175,7 @@ class Connection(ReplayingConnection):
         if status != 400:
             error = ProxyError("proxy: failed")
             if not isinstance(exc, (ProxyError, ConnectionError)):  # somebody broke off, which was counted as it is
-                log_event("failed", level=logging.ERROR, error=type(exc).__name__)
+                log_event("request_failed", level=logging.ERROR, error=type(exc).__name__)
         if request.writer.output_size:
             raise ConnectionResetError("caller: has half an answer, which only breaking off can tell")
         # Of a head that could not be read nothing is to be believed, its request id neither.
@@ -225,7 +225,7 @@ class Server(web.Server):
         now = self._loop.time()
         if now - self._limit_logged_at >= _LOG_INTERVAL_S:
             self._limit_logged_at = now
-            log_event("connections-full", level=logging.WARNING, most=self._max_connections)
+            log_event("connection_limit_reached", level=logging.WARNING, max_connections=self._max_connections)
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         """Note that a connection is closed."""

@@ -227,7 +227,7 @@ class CircuitBreaker:
         try:
             await self._reset()
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would find out that the store is back
-            log_event("failed", level=logging.ERROR, error=type(error).__name__)
+            log_event("store_disconnect_failed", level=logging.ERROR, error=type(error).__name__)
 
     async def _does_reply(self) -> bool:
         probe = asyncio.create_task(self._probe())

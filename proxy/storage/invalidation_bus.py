@@ -309,7 +309,7 @@ class InvalidationBus:
 
     def _note_missed(self, number: int) -> None:
         """Believe nothing that was learnt before: invalidations up to *number* were not all heard."""
-        log_event("invalidations_missed", level=logging.WARNING, heard=self._heard, published=number)
+        log_event("invalidations_missed", level=logging.WARNING, last_received=self._heard, published=number)
         self._heard = number
         self._on_missed()
 

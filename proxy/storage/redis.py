@@ -169,7 +169,7 @@ class RedisStore:
         The log is told where another is there by now.
         """
         if self._secret is not None and await self._store_secret(self._secret) != self._secret:
-            log_event("secret-not-shared", level=logging.WARNING, fact="the store holds another, of a later replica")
+            log_event("secret_not_shared", level=logging.WARNING, reason="the store holds another, of a later replica")
 
     async def _store_secret(self, candidate: bytes) -> bytes:
         async with self.commands.translate_errors() as redis:

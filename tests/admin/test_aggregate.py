@@ -11,26 +11,26 @@ from proxy.observability.logging import Telemetry
 
 ONE: dict[str, Any] = {
     "version": "1",
-    "at": 100.0,
+    "timestamp": 100.0,
     "uptime_s": 50.0,
     "requests": {},
     "upstream": {},
     "budget": {
-        "allowance": {"calls": 10, "per_s": 60.0},
+        "limit": {"calls": 10, "per_s": 60.0},
         "used": 3,
-        "left_ratio": 0.7,
-        "learnt": {},
+        "remaining_ratio": 0.7,
+        "advertised_limits": {},
         "budgets": 1,
         "low": 0,
-        "gates_closed": 0,
-        "closed_for_s": None,
-        "waiting": 1,
-        "refused": 2,
-        "thrift": {"readahead": 1},
+        "cooldowns": 0,
+        "cooldown_s": None,
+        "queued": 1,
+        "rejected": 2,
+        "background_skipped": {"prefetch": 1},
         "without_store": None,
     },
-    "breaker": {"open": False, "retry_in_s": None, "refused": 1},
-    "concurrency": {"limit": 8, "under_way": 1},
+    "circuit_breaker": {"open": False, "retry_in_s": None, "rejected": 1},
+    "concurrency": {"limit": 8, "in_flight": 1},
     "store": {
         "parts": {"memory": "ok", "redis": "ok"},
         "listings": 1,
@@ -46,16 +46,16 @@ ONE: dict[str, Any] = {
 
 def another() -> dict[str, Any]:
     """Return the figures of a process in trouble."""
-    figures = deepcopy(ONE) | {"at": 101.0, "uptime_s": 9.0}
+    figures = deepcopy(ONE) | {"timestamp": 101.0, "uptime_s": 9.0}
     figures["budget"] |= {
         "used": 5,
-        "left_ratio": 0.5,
-        "gates_closed": 1,
-        "closed_for_s": 7.0,
-        "thrift": {"readahead": 4},
+        "remaining_ratio": 0.5,
+        "cooldowns": 1,
+        "cooldown_s": 7.0,
+        "background_skipped": {"prefetch": 4},
         "without_store": {"mode": "share", "share": "1/2", "no_calls_for_s": 0.0},
     }
-    figures["breaker"] = {"open": True, "retry_in_s": 3.0, "refused": 4}
+    figures["circuit_breaker"] = {"open": True, "retry_in_s": 3.0, "rejected": 4}
     figures["store"]["parts"] = {"memory": "ok", "redis": "left alone"}
     return figures
 
@@ -69,19 +69,23 @@ def test_what_is_counted_is_added() -> None:
     telemetry.record_call(purpose="list", status="200", elapsed_s=0.1)
     told = merge_stats(MetricSamples(telemetry.registry.collect()), [ONE, another()])
     assert (told["requests"]["total"], told["upstream"]["calls"]) == (1, 1)
-    assert told["requests"]["seconds"]["hit"]["p50_s"] is not None
-    assert (told["processes"], told["uptime_s"], told["at"]) == (2, 50.0, 101.0)
+    assert told["requests"]["duration"]["hit"]["p50_s"] is not None
+    assert (told["processes"], told["uptime_s"], told["timestamp"]) == (2, 50.0, 101.0)
 
 
 def test_how_each_stands_is_put_together() -> None:
     """The budget's books are shared, and each process tells its own calls; trouble of one is trouble."""
     told = merge_stats(MetricSamples([]), [ONE, another()])
-    assert (told["budget"]["used"], told["budget"]["left_ratio"]) == (8, 0.2)
-    assert (told["budget"]["gates_closed"], told["budget"]["closed_for_s"]) == (1, 7.0)
+    assert (told["budget"]["used"], told["budget"]["remaining_ratio"]) == (8, 0.2)
+    assert (told["budget"]["cooldowns"], told["budget"]["cooldown_s"]) == (1, 7.0)
     assert told["budget"]["without_store"] == {"mode": "share", "share": "1/2", "no_calls_for_s": 0.0}
-    assert (told["budget"]["waiting"], told["budget"]["refused"], told["budget"]["thrift"]) == (2, 4, {"readahead": 5})
-    assert told["breaker"] == {"open": True, "retry_in_s": 3.0, "refused": 5}
-    assert told["concurrency"] == {"limit": 16, "under_way": 2}
+    assert (told["budget"]["queued"], told["budget"]["rejected"], told["budget"]["background_skipped"]) == (
+        2,
+        4,
+        {"prefetch": 5},
+    )
+    assert told["circuit_breaker"] == {"open": True, "retry_in_s": 3.0, "rejected": 5}
+    assert told["concurrency"] == {"limit": 16, "in_flight": 2}
     for each in ([ONE, another()], [another(), ONE]):
         assert merge_stats(MetricSamples([]), each)["store"]["parts"] == {"memory": "ok", "redis": "left alone"}
     assert (told["store"]["bytes"], told["store"]["replicas"], told["store"]["errors"]) == (200, 2, {"chain": 2})
@@ -100,9 +104,9 @@ def test_event_loop_lag_of_several_workers_is_that_of_the_latest() -> None:
 def test_one_process_stays_as_it_is() -> None:
     """Nothing is lost or made up where there is nothing to add, nor where no limit is known."""
     told = merge_stats(MetricSamples([]), [ONE])
-    assert {name: told[name] for name in ("budget", "breaker", "concurrency", "store")} == {
-        name: ONE[name] for name in ("budget", "breaker", "concurrency", "store")
+    assert {name: told[name] for name in ("budget", "circuit_breaker", "concurrency", "store")} == {
+        name: ONE[name] for name in ("budget", "circuit_breaker", "concurrency", "store")
     }
     unlimited = deepcopy(ONE)
-    unlimited["budget"] |= {"allowance": None, "used": None, "left_ratio": None}
+    unlimited["budget"] |= {"limit": None, "used": None, "remaining_ratio": None}
     assert merge_stats(MetricSamples([]), [unlimited, unlimited])["budget"]["used"] is None

@@ -67,7 +67,7 @@ def test_sums() -> None:
     samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert float(samples['ims_proxy_requests_total{cache_status="hit",route="list",status="200"}']) == 5
     assert float(samples['ims_proxy_requests_total{cache_status="bypass",route="image",status="404"}']) == 1
-    assert float(samples['ims_proxy_request_seconds_bucket{cache_status="hit",le="0.0025",route="list"}']) == 5
+    assert float(samples['ims_proxy_request_duration_seconds_bucket{cache_status="hit",le="0.0025",route="list"}']) == 5
     assert float(samples["ims_proxy_stored_bytes"]) == 200
     assert float(samples["ims_proxy_ready"]) == 0
     assert sum(line.startswith("# TYPE ims_proxy_requests_total ") for line in lines) == 1

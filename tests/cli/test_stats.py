@@ -24,29 +24,29 @@ from tests.support.running import Proxy, a_proxy
 
 QUIET: dict[str, Any] = {
     "version": "1",
-    "at": 100.0,
+    "timestamp": 100.0,
     "uptime_s": 10.0,
     "requests": {
         "total": 100,
         "hits": 90,
         "hit_ratio": 0.9,
-        "seconds": {"hit": {"p50_s": 0.0002, "p99_s": 0.004}, "forwarded": {"p50_s": 0.05, "p99_s": 1.25}},
+        "duration": {"hit": {"p50_s": 0.0002, "p99_s": 0.004}, "forwarded": {"p50_s": 0.05, "p99_s": 1.25}},
     },
-    "upstream": {"calls": 8, "by_purpose": {"list": 6, "readahead": 2}, "retried": 0, "throttled": 0, "saved": 92},
+    "upstream": {"calls": 8, "by_purpose": {"list": 6, "prefetch": 2}, "retried": 0, "throttled": 0, "saved": 92},
     "budget": {
-        "allowance": {"calls": 200, "per_s": 60.0},
+        "limit": {"calls": 200, "per_s": 60.0},
         "used": 10,
-        "learnt": {},
+        "advertised_limits": {},
         "low": 0,
-        "gates_closed": 0,
-        "closed_for_s": None,
-        "waiting": 0,
-        "refused": 0,
-        "thrift": {},
+        "cooldowns": 0,
+        "cooldown_s": None,
+        "queued": 0,
+        "rejected": 0,
+        "background_skipped": {},
         "without_store": None,
     },
-    "breaker": {"open": False, "retry_in_s": None, "refused": 0},
-    "concurrency": {"limit": 8, "under_way": 0},
+    "circuit_breaker": {"open": False, "retry_in_s": None, "rejected": 0},
+    "concurrency": {"limit": 8, "in_flight": 0},
     "event_loop": {"lag_s": 0.003},
     "store": {"parts": {"memory": "ok"}, "listings": 1, "spans": 2, "bytes": 2048, "max_bytes": 1 << 20, "errors": {}},
 }
@@ -65,9 +65,9 @@ def test_a_quiet_proxy_is_shown_as_such() -> None:
     """Nothing is coloured as trouble, and every figure stands there."""
     told = shown()
     assert told["saved"][0] == "92 of 100 calls, 92.0 %"
-    assert told["upstream"][0] == "8 calls: list 6, readahead 2"
+    assert told["upstream"][0] == "8 calls: list 6, prefetch 2"
     assert told["budget"][0].endswith("10 of 200 in 1 min")
-    assert told["latency"][0] == "stored 200 µs, 99 % 4.0 ms, fetched 50 ms, 99 % 1.2 s"
+    assert told["latency"][0] == "hit 200 µs, 99 % 4.0 ms, forwarded 50 ms, 99 % 1.2 s"
     assert told["loop lag"][0] == "3.0 ms at most in the last 10 s"
     assert told["store"][0] == "2.0 KiB of 1.0 MiB, 1 listing, 2 spans"
     assert {mood for _, mood in told.values()} <= {Tone.PLAIN, Tone.GOOD}
@@ -78,9 +78,14 @@ def test_a_quiet_proxy_is_shown_as_such() -> None:
     [
         ({"budget__used": 199}, "budget", "199 of 200", Tone.BAD),
         ({"budget__used": 160}, "budget", "160 of 200", Tone.WARN),
-        ({"budget__allowance": None}, "budget", "no limit known", Tone.PLAIN),
-        ({"budget__gates_closed": 1, "budget__closed_for_s": 90.0}, "gate", "closed for 1.5 min", Tone.BAD),
-        ({"budget__low": 2, "budget__thrift": {"readahead": 4}}, "thrift", "2 budgets low; spared read", Tone.WARN),
+        ({"budget__limit": None}, "budget", "no limit known", Tone.PLAIN),
+        ({"budget__cooldowns": 1, "budget__cooldown_s": 90.0}, "cooldown", "1.5 min left", Tone.BAD),
+        (
+            {"budget__low": 2, "budget__background_skipped": {"prefetch": 4}},
+            "prefetch",
+            "2 budgets low; skipped pre",
+            Tone.WARN,
+        ),
         (
             {"budget__without_store": {"mode": "share", "share": "1/2", "no_calls_for_s": 0.0}},
             "",
@@ -93,14 +98,24 @@ def test_a_quiet_proxy_is_shown_as_such() -> None:
             "no calls for 1.5 min",
             Tone.WARN,
         ),
-        ({"budget__waiting": 3}, "waiting", "3 calls, 0 not made in time", Tone.WARN),
-        ({"budget__learnt": {"ip": {"calls": 5, "per_s": 1.0}}}, "ip", "5 in 1 s, as the upstream says", Tone.PLAIN),
-        ({"breaker__open": True, "breaker__retry_in_s": 2.0}, "breaker", "open, the upstream is tried again", Tone.BAD),
-        ({"breaker__refused": 1}, "breaker", "closed; 1 call not made while the upstream failed", Tone.GOOD),
+        ({"budget__queued": 3}, "queued", "3 calls, 0 rejected", Tone.WARN),
+        (
+            {"budget__advertised_limits": {"ip": {"calls": 5, "per_s": 1.0}}},
+            "ip",
+            "5 in 1 s, as the upstream says",
+            Tone.PLAIN,
+        ),
+        (
+            {"circuit_breaker__open": True, "circuit_breaker__retry_in_s": 2.0},
+            "circuit",
+            "open, the upstream is tried again",
+            Tone.BAD,
+        ),
+        ({"circuit_breaker__rejected": 1}, "circuit", "closed; 1 call not made while the upstream failed", Tone.GOOD),
         ({"store__parts": {"redis": "left alone"}}, "redis", "left alone", Tone.BAD),
         ({"event_loop__lag_s": 0.25}, "loop lag", "250 ms at most", Tone.WARN),
         ({"store__errors": {"chain": 7}}, "failed", "chain 7", Tone.WARN),
-        ({"upstream__throttled": 2}, "", "2 refused as too many", Tone.WARN),
+        ({"upstream__throttled": 2}, "", "2 throttled by the upstream (429)", Tone.WARN),
         ({"requests__hit_ratio": None}, "hits", "90 of 100 requests, -", Tone.PLAIN),
     ],
 )  # fmt: skip
@@ -113,7 +128,7 @@ def test_what_is_the_matter_is_shown(changes: dict[str, Any], label: str, text: 
 
 def test_rates_are_those_since_the_reading_before() -> None:
     """Requests and calls a second, and hits among them; a process that was restarted has none."""
-    later = deepcopy(QUIET) | {"at": 110.0}
+    later = deepcopy(QUIET) | {"timestamp": 110.0}
     later["requests"] |= {"total": 150, "hits": 130}
     later["upstream"] |= {"calls": 9}
     (said,) = [text for label, text, _ in render_lines(later, QUIET) if label == "now"]

@@ -87,8 +87,8 @@ async def test_it_waits_for_the_budget(upstream: ImsLookalike, tmp_path: Path) -
         async with command(*words, at=tmp_path) as started:
             assert await started.ended() == 0, started.errors
             assert len(started.output.splitlines()) == 2
-        assert await proxy.metric('ims_proxy_call_wait_seconds_count{priority="batch"}') >= 2
-        assert await proxy.metric('ims_proxy_call_wait_seconds_count{priority="interactive"}') == 0
+        assert await proxy.metric('ims_proxy_queue_wait_seconds_count{priority="batch"}') >= 2
+        assert await proxy.metric('ims_proxy_queue_wait_seconds_count{priority="interactive"}') == 0
 
 
 async def test_it_fills_redis_without_a_running_proxy(upstream: ImsLookalike, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from proxy.config.loading import ConfigurationError, load
 
 SIGNING = {"MODE": "gateway", "ACCESS_KEY": "AK", "SECRET_KEY": "a made-up secret"}
-EXCHANGED = {"KEY_USE": "token", "PROJECT_ID": "p", "IAM_URL": "http://iam"}
+EXCHANGED = {"ACCESS_KEY_USE": "token", "PROJECT_ID": "p", "IAM_URL": "http://iam"}
 PASSWORD = {
     "MODE": "gateway",
     "USER": "u",
@@ -43,19 +43,25 @@ def problems(identity: dict[str, str], **others: str) -> list[str]:
         pytest.param(SIGNING, [], id="a key"),
         pytest.param(PASSWORD, [], id="a password"),
         pytest.param(SIGNING | EXCHANGED, [], id="a token by key"),
-        pytest.param(SIGNING | {"KEY_USE": "token"}, ["identity.key_use"], id="a token by key without IAM"),
+        pytest.param(
+            SIGNING | {"ACCESS_KEY_USE": "token"}, ["identity.access_key_use"], id="a token by key without IAM"
+        ),
         pytest.param(
             SIGNING | EXCHANGED | {"SECURITY_TOKEN": "t"}, ["identity.security_token"], id="a token by a temporary key"
         ),
-        pytest.param({"KEY_USE": "token"}, ["identity.key_use"], id="a token by key in token mode"),
+        pytest.param({"ACCESS_KEY_USE": "token"}, ["identity.access_key_use"], id="a token by key in token mode"),
         pytest.param({"MODE": "gateway"}, ["identity.mode"], id="no credentials"),
         pytest.param(SIGNING | PASSWORD, ["identity.mode"], id="two kinds of credentials"),
         pytest.param({"MODE": "gateway", "ACCESS_KEY": "AK"}, ["identity.access_key"], id="a key without its secret"),
         pytest.param(PASSWORD | {"IAM_URL": "", "DOMAIN": "d"}, ["identity.user"], id="a password without IAM"),
         pytest.param({"ACCESS_KEY": "AK"}, ["identity.access_key"], id="a key in token mode, where it does nothing"),
-        pytest.param({"WRITES": "true"}, ["identity.writes"], id="writes in token mode"),
-        pytest.param({"KEYS": "AK=/nowhere/secret"}, ["identity.keys"], id="a key's file that is not there"),
-        pytest.param(SIGNING | {"CALLERS": "/nowhere/callers"}, ["identity.callers"], id="no callers' file"),
+        pytest.param({"ALLOW_WRITES": "true"}, ["identity.allow_writes"], id="writes in token mode"),
+        pytest.param(
+            {"ACCESS_KEYS": "AK=/nowhere/secret"}, ["identity.access_keys"], id="a key's file that is not there"
+        ),
+        pytest.param(
+            SIGNING | {"API_KEYS_FILE": "/nowhere/callers"}, ["identity.api_keys_file"], id="no callers' file"
+        ),
     ],
 )
 def test_identity_is_consistent(identity: dict[str, str], wrong: list[str]) -> None:
@@ -76,7 +82,7 @@ def test_a_gateway_beyond_loopback_needs_callers(tmp_path: Path) -> None:
     assert problems(SIGNING, SERVER__LISTEN="0.0.0.0:8080") == ["server.listen"]
     file = tmp_path / "callers.toml"
     file.write_text('[ci]\nkey = "0123456789abcdef"\n')
-    assert problems(SIGNING | {"CALLERS": str(file)}, SERVER__LISTEN="0.0.0.0:8080") == []
+    assert problems(SIGNING | {"API_KEYS_FILE": str(file)}, SERVER__LISTEN="0.0.0.0:8080") == []
 
 
 @pytest.mark.parametrize("seal", ["mac", "encrypt"])

@@ -25,7 +25,7 @@ listen = "{host}:{admin}"
 [upstream]
 url = "http://{host}:{origin}"
 retries = 0
-tolerated_failures = 1000000
+circuit_breaker_failures = 1000000
 [[cache.routes]]
 path = "/test/**"
 public = true

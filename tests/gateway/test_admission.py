@@ -144,7 +144,7 @@ async def test_a_list_gone_stale_is_given_without_a_call_when_the_budget_runs_lo
     world.passes(70)
     low[0] = True
     got = await world.get("limit=10")
-    assert (got.cache_status.detail, got.age_s) == ("thrift", 70.0)
+    assert (got.cache_status.detail, got.age_s) == ("budget-low", 70.0)
     assert (world.upstream.targets, undone) == ([], ["revalidate"])
     low[0] = False
     assert (await world.get("limit=10")).cache_status.detail == "stale-while-revalidate"
@@ -159,7 +159,7 @@ async def test_nothing_is_read_ahead_when_the_budget_runs_low(make_world: MakeWo
     await world.get("limit=10")
     await world.get("limit=10&marker=i009")
     await world.settled()
-    assert undone == ["readahead"]
+    assert undone == ["prefetch"]
     assert len(world.upstream.targets) == 1
 
 

@@ -26,7 +26,7 @@ async def test_a_signature_that_can_no_longer_be_verified_shares_nothing(
     """Each of those who waited goes up on its own, as it came: whether it is still good is the upstream's to say."""
     secret = tmp_path / "secret"
     secret.write_text(KEY.secret_key)
-    own = make_own(identity={"mode": "token", "keys": {KEY.access_key: secret}})
+    own = make_own(identity={"mode": "token", "access_keys": {KEY.access_key: secret}})
     signed = RequestSigner(KEY, "ims.example").sign(Request("GET", target, Fields(), "id"), now=time.time())
     own.upstream.gate.clear()
     waiting = await own.waiting(1, at=own.upstream.asked, target=target, fields=signed.fields.lines)
@@ -43,7 +43,7 @@ async def test_a_signature_is_not_made_anew_with_a_secret_of_before(make_own: Ma
     """The body that has to be read first comes slowly, and the secret is replaced: the request goes up as it came."""
     secret = tmp_path / "secret"
     secret.write_text(KEY.secret_key)
-    own = make_own(identity={"mode": "token", "keys": {KEY.access_key: secret}})
+    own = make_own(identity={"mode": "token", "access_keys": {KEY.access_key: secret}})
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:

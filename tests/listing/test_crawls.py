@@ -92,7 +92,7 @@ async def test_a_marker_that_vanished_goes_on_where_it_stood(make_world: MakeWor
     got = await world.get(f"limit=10&marker={marker}")
     assert got.page is not None
     assert ids_of(got.page) == MANY[10:20]
-    assert got.cache_status.detail == "vanished-marker"
+    assert got.cache_status.detail == "marker-recovered"
 
 
 async def test_a_marker_that_nobody_knows_is_refused_upstream(world: World) -> None:

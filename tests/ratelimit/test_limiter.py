@@ -31,7 +31,7 @@ async def closed(shielded: Shielded) -> None:
     await turns_pass()
     assert shielded.turns.permits.in_flight == 0
     for priority in Priority:
-        assert shielded.metric("waiting_calls", priority=priority.label) == 0
+        assert shielded.metric("queued_calls", priority=priority.label) == 0
     await shielded.turns.close()
     await shielded.limiter.close()
 
@@ -84,7 +84,7 @@ async def test_who_can_not_be_served_in_time_is_told_at_once() -> None:
         await shielded.get()
     assert time.monotonic() - began < 5.0
     assert 55 < (refused.value.retry_after_s or 0) <= 61
-    assert shielded.metric("refused_calls_total", priority="interactive", reason="deadline") == 1
+    assert shielded.metric("rejected_calls_total", priority="interactive", reason="wait_too_long") == 1
     await closed(shielded)
 
 
@@ -145,8 +145,8 @@ async def test_a_throttled_call_is_made_again_and_nobody_calls_meanwhile() -> No
     assert await asyncio.gather(*others) == [OK] * 3
     assert sorted(shielded.upstream.asked) == ["first", "first", "other", "other", "other"]
     assert shielded.metric("throttled_calls_total") == 1
-    assert shielded.metric("learnt_calls", policy="user") == 5
-    assert shielded.metric("learnt_seconds", policy="user") == 1
+    assert shielded.metric("advertised_limit_calls", policy="user") == 5
+    assert shielded.metric("advertised_limit_period_seconds", policy="user") == 1
     await closed(shielded)
 
 
@@ -295,7 +295,7 @@ async def test_a_failing_upstream_is_left_alone_and_probed() -> None:
     assert (refused.value.status, refused.value.retry_after_s) == (503, 1.0)
     assert len(shielded.upstream.asked) == 10
     assert shielded.limiter.circuit_open_s() == 1.0
-    assert shielded.metric("refused_calls_total", priority="interactive", reason="failing") == 1
+    assert shielded.metric("rejected_calls_total", priority="interactive", reason="circuit_open") == 1
     now[0] += 1.0
     shielded.upstream.gate.clear()
     probe = shielded.start("probe")

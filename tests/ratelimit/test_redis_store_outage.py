@@ -241,7 +241,7 @@ async def test_one_warning_names_the_mode_and_one_line_the_end(fleet: Fleet, cap
     for _ in range(3):
         await ledger.maintain()
     assert ledger.store_outage() is None
-    assert sum("budget_store_back" in str(each.__dict__) for each in caplog.records) == 1
+    assert sum("budget_store_restored" in str(each.__dict__) for each in caplog.records) == 1
 
 
 async def test_with_hold_replicas_that_lose_redis_wait_and_then_go_by_their_parts(fleet: Fleet) -> None:

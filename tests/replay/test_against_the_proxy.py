@@ -49,7 +49,7 @@ class Recorder:
     async def settle(self) -> None:
         """Wait for what the proxy fetches in the background: a log to the second does not tell who came before it."""
         async with asyncio.timeout(60):
-            while (await self.proxy.admin.ask("/stats", token=None)).json()["concurrency"]["under_way"]:
+            while (await self.proxy.admin.ask("/stats", token=None)).json()["concurrency"]["in_flight"]:
                 await asyncio.sleep(0.01)
 
     async def crawl(self, token: str, limit: int, *, pages: int = 1000, **filters: str) -> None:

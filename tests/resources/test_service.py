@@ -231,7 +231,7 @@ async def test_nothing_is_revalidated_unasked_where_the_budget_runs_low(world: R
     await world.get()
     world.hand.now += 65
     world.low = True
-    assert (await world.get()).cache_status.detail == "thrift"
+    assert (await world.get()).cache_status.detail == "budget-low"
     await world.settled()
     assert len(world.upstream.requests) == 1
 
@@ -354,8 +354,8 @@ async def test_what_is_too_long_goes_through(world: Resources, stated: bool) -> 
     """Whether it says so or not; for a while nobody tries again."""
     body = b"x" * (MOST_BYTES + 1)
     world.upstream.usual = says(*([("Content-Length", str(len(body)))] if stated else []), body=body)
-    assert await world.got("/public/a") == "large"
-    assert await world.got("/public/a") == "large"
+    assert await world.got("/public/a") == "body-too-large"
+    assert await world.got("/public/a") == "body-too-large"
     assert len(world.upstream.requests) == 1
     world.hand.now += 301
     world.upstream.usual = says(body=body[1:])

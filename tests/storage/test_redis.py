@@ -297,7 +297,7 @@ async def test_a_secret_that_is_shared_no_more_is_logged(
     assert not caplog.records
     await redis.set(redis_store.names.secret, b"2" * 32)
     await redis_store.restore_secret()
-    assert [each.getMessage() for each in caplog.records] == ["secret-not-shared"]
+    assert [each.getMessage() for each in caplog.records] == ["secret_not_shared"]
     assert await redis.get(redis_store.names.secret) == b"2" * 32
 
 

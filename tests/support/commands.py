@@ -54,7 +54,7 @@ class Started:
         """Return where callers and operators come, as the command says itself."""
         await self.wrote(lambda: bool(self.events("listening")))
         (event,) = self.events("listening")
-        return str(event["callers"]), str(event["operators"])
+        return str(event["client_url"]), str(event["admin_url"])
 
     async def ended(self, *, by: signal.Signals | None = None) -> int:
         """Send the signal *by*, if there is one, and return the exit status; all output has then been read."""

@@ -47,7 +47,7 @@ class Own:
     def allow(self, *keys: str, reads: tuple[str, ...] = ()) -> None:
         """Let those in who have one of *keys*, to write too, or one that *reads*, and nobody else."""
         tables = (
-            f'[caller{number}]\nkey = "{key}"\nwrites = {str(key in keys).lower()}\n'
+            f'[caller{number}]\nkey = "{key}"\nallow_writes = {str(key in keys).lower()}\n'
             for number, key in enumerate((*keys, *reads))
         )
         _write(self.callers_file, "\n".join(tables))
@@ -162,7 +162,7 @@ def made_own(directory: Path, **sections: dict[str, Any]) -> Own:
     hand, upstream, store = Hand(), TellingWho(), HeldStore()
     callers_file.write_text(f'[reader]\nkey = "{READER}"\n\n[another]\nkey = "{ANOTHER}"\n')
     identity = {"mode": "gateway", "access_key": "AK-ONE", "access_key_file": key_file, "secret_key": "a secret"}
-    identity |= {"secret": SECRET.decode(), "callers": callers_file, "project_id": "p"}
+    identity |= {"secret": SECRET.decode(), "api_keys_file": callers_file, "project_id": "p"}
     identity |= sections.pop("identity", {})
     at_most = {"retries": 0} | sections.pop("upstream", {})
     settings = settings_for("http://ims.example", identity=identity, upstream=at_most, **sections)

@@ -27,7 +27,7 @@ def settings(
     store: str = "memory://",
     timeout_ms: float = DEFAULTS.timeout_ms,
     ttl_s: float = 60.0,
-    near_ttl_s: float = DEFAULTS.near_ttl_s,
+    near_ttl_s: float = DEFAULTS.near_cache_ttl_s,
     max_bytes: int = DEFAULTS.max_bytes,
     iam_url: str = "",
 ) -> Settings:
@@ -41,7 +41,7 @@ def settings(
         admin=Admin(listen=ANYWHERE),
         identity=IdentitySection(secret=SECRET, mode="project" if iam_url else "token", iam_url=iam_url),
         cache=CacheSection(ttl_s=ttl_s),
-        store=StoreSection(url=store, timeout_ms=timeout_ms, near_ttl_s=near_ttl_s, max_bytes=max_bytes),
+        store=StoreSection(url=store, timeout_ms=timeout_ms, near_cache_ttl_s=near_ttl_s, max_bytes=max_bytes),
     )
 
 

@@ -40,7 +40,7 @@ function period(value) {
   return `${Number((value / size).toFixed(1))} ${unit}`;
 }
 
-const allowance = (limit) => `${count(limit.calls)} in ${period(limit.per_s)}`;
+const limitText = (limit) => `${count(limit.calls)} in ${period(limit.per_s)}`;
 
 function pills(id, told) {
   at(id).replaceChildren(...told.filter(Boolean).map(([text, kind]) => element("li", text, `pill ${kind}`)));
@@ -66,7 +66,7 @@ function showSavings(stats) {
   figure("saved", count(upstream.saved), asked > 0 ? share(upstream.saved / asked) : "");
   at("saved-note").textContent = `${plural(asked, "answer")} cost ${plural(upstream.calls, "call")}`;
   figure("hit-ratio", share(requests.hit_ratio));
-  at("hits-note").textContent = `${plural(requests.hits, "hit")}, ${count(requests.collapsed)} shared another's fetch`;
+  at("hits-note").textContent = `${plural(requests.hits, "hit")}, ${count(requests.collapsed)} collapsed`;
 }
 
 function showTrend(stats) {
@@ -74,7 +74,7 @@ function showTrend(stats) {
   const before = readings.at(-1);
   // A process that was restarted counts from nothing.
   if (before && (stats.uptime_s < before.uptime_s || total < before.total)) readings.length = 0;
-  readings.push({ at: stats.at, uptime_s: stats.uptime_s, total, hits });
+  readings.push({ at: stats.timestamp, uptime_s: stats.uptime_s, total, hits });
   if (readings.length > KEPT + 1) readings.shift();
   const rates = readings.slice(1).map((each, index) => {
     const elapsed = Math.max(0.001, each.at - readings[index].at);
@@ -91,36 +91,36 @@ function showTrend(stats) {
 }
 
 function showBudget(budget) {
-  if (budget.allowance) figure("budget", count(budget.used), `of ${allowance(budget.allowance)}`);
+  if (budget.limit) figure("budget", count(budget.used), `of ${limitText(budget.limit)}`);
   else figure("budget", "no limit known", "");
-  bar("budget-bar", budget.allowance && budget.used / budget.allowance.calls);
+  bar("budget-bar", budget.limit && budget.used / budget.limit.calls);
   const without = budget.without_store;
   pills("budget-pills", [
     without && [without.no_calls_for_s
       ? `without the store: no calls for ${period(without.no_calls_for_s)}`
       : `without the store: this replica has ${without.share} of what was left`, "warn"],
-    budget.gates_closed ? [`gate closed for ${period(budget.closed_for_s)}`, "bad"] : ["gate open", "good"],
-    budget.low ? [`thrift: ${plural(budget.low, "budget")} low`, "warn"] : ["no thrift", "good"],
-    budget.waiting && [`${plural(budget.waiting, "call")} waiting`, "warn"],
+    budget.cooldowns ? [`cooldown: ${period(budget.cooldown_s)} left`, "bad"] : ["no cooldown", "good"],
+    budget.low ? [`prefetch off: ${plural(budget.low, "budget")} low`, "warn"] : ["prefetch on", "good"],
+    budget.queued && [`${plural(budget.queued, "call")} queued`, "warn"],
   ]);
   pairs("budget-list", [
-    ...Object.entries(budget.learnt).map(([name, limit]) => [`upstream's limit: ${name}`, allowance(limit)]),
-    ...Object.entries(budget.thrift).map(([name, times]) => [`spared: ${name}`, count(times)]),
-    budget.refused && ["calls not made in time", count(budget.refused)],
+    ...Object.entries(budget.advertised_limits).map(([name, limit]) => [`upstream's limit: ${name}`, limitText(limit)]),
+    ...Object.entries(budget.background_skipped).map(([name, times]) => [`skipped: ${name}`, count(times)]),
+    budget.rejected && ["calls rejected: budget exhausted", count(budget.rejected)],
   ]);
 }
 
-function showUpstream({ upstream, breaker, concurrency }) {
+function showUpstream({ upstream, circuit_breaker: circuit, concurrency }) {
   figure("calls", count(upstream.calls), upstream.calls === 1 ? "call" : "calls");
   pills("upstream-pills", [
-    breaker.open ? [`left alone, tried again in ${period(breaker.retry_in_s)}`, "bad"] : ["breaker closed", "good"],
-    [`${concurrency.under_way} of ${concurrency.limit} under way`, concurrency.under_way < concurrency.limit ? "" : "warn"],
+    circuit.open ? [`circuit open, next probe in ${period(circuit.retry_in_s)}`, "bad"] : ["circuit closed", "good"],
+    [`${concurrency.in_flight} of ${concurrency.limit} calls in flight`, concurrency.in_flight < concurrency.limit ? "" : "warn"],
   ]);
   pairs("purposes", [
     ...Object.entries(upstream.by_purpose).map(([name, calls]) => [name, count(calls)]),
-    upstream.retried && ["made again", count(upstream.retried)],
-    upstream.throttled && ["refused as too many", count(upstream.throttled)],
-    breaker.refused && ["not made while it fails", count(breaker.refused)],
+    upstream.retried && ["retried", count(upstream.retried)],
+    upstream.throttled && ["throttled by upstream (429)", count(upstream.throttled)],
+    circuit.rejected && ["calls rejected: circuit open", count(circuit.rejected)],
   ]);
 }
 
@@ -133,9 +133,9 @@ function row(name, cells) {
 }
 
 function showLatency(told, loop) {
-  const rows = [["stored", told.hit], ["fetched", told.forwarded]];
+  const rows = [["hit", told.hit], ["forwarded", told.forwarded]];
   at("latency").replaceChildren(...rows.map(([name, each]) => row(name, [seconds(each.p50_s), seconds(each.p99_s)])));
-  pills("latency-pills", [[`event loop late by ${seconds(loop.lag_s)}`, loop.lag_s > LATE_S ? "warn" : "good"]]);
+  pills("latency-pills", [[`event loop lag ${seconds(loop.lag_s)}`, loop.lag_s > LATE_S ? "warn" : "good"]]);
 }
 
 function showStore(store) {
@@ -144,7 +144,7 @@ function showStore(store) {
   pills("store-pills", Object.entries(store.parts).map(([name, said]) => [said === "ok" ? name : `${name}: ${said}`, said === "ok" ? "good" : "bad"]));
   pairs("store-list", [
     ["listings", count(store.listings)],
-    ["spans of them", count(store.spans)],
+    ["spans", count(store.spans)],
     store.replicas > 1 && ["replicas", count(store.replicas)],
     ...Object.entries(store.errors).map(([name, times]) => [`failed: ${name}`, count(times)]),
   ]);
@@ -169,10 +169,10 @@ function show(stats) {
   showTrend(stats);
   showBudget(stats.budget);
   showUpstream(stats);
-  showLatency(stats.requests.seconds, stats.event_loop);
+  showLatency(stats.requests.duration, stats.event_loop);
   showStore(stats.store);
   showRoutes(stats.requests.by_route);
-  at("door").hidden = true;
+  at("login").hidden = true;
   at("figures").hidden = false;
   state("live", "good");
 }
@@ -212,15 +212,15 @@ async function poll() {
 }
 
 function askForToken() {
-  at("refused").hidden = token === "";
+  at("login-error").hidden = token === "";
   token = "";
   at("figures").hidden = true;
-  at("door").hidden = false;
+  at("login").hidden = false;
   at("token").focus();
   state("token needed", "warn");
 }
 
-at("door").addEventListener("submit", (event) => {
+at("login").addEventListener("submit", (event) => {
   event.preventDefault();
   token = at("token").value;
   at("token").value = "";

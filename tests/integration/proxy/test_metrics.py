@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 NAME = re.compile(r"ims_proxy(?:_[a-z]+)+")
-INCREASE = re.compile(r'increase\((\w+)(?:\{reason=~"([a-z|]+)"\})?\[')
+INCREASE = re.compile(r'increase\((\w+)(?:\{reason=~"([a-z_|]+)"\})?\[')
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ async def test_nothing_secret_is_logged_or_counted(upstream: ImsLookalike, tmp_p
             await client.raw(b"GET http://payroll/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             metrics = (await operator.ask("/metrics")).body
         await started.ended(by=signal.SIGTERM)
-    served = started.events("served")
+    served = started.events("request_completed")
     assert len(served) >= 17
     assert {"route", "status", "cache_status", "elapsed_s", "request_id"} <= set(served[0])
     for secret in (b"s3cr3t", b"payroll"):

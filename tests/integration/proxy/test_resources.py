@@ -146,7 +146,7 @@ async def test_what_is_longer_than_is_kept_is_streamed(upstream: ImsLookalike) -
     async with a_proxy(upstream.base_url, cache={"max_resource_bytes": len(body) - 1}) as proxy:
         answers = await asyncio.gather(*(proxy.client.ask(SCHEMA) for _ in range(5)))
         assert all(answer.body == body for answer in answers)
-        assert all(answer.cache_status.endswith("detail=large") for answer in answers)
+        assert all(answer.cache_status.endswith("detail=body-too-large") for answer in answers)
     assert len(upstream.calls) <= 6
 
 

@@ -30,9 +30,9 @@ async def test_a_proxy_that_was_asked_nothing_says_so(proxy: Proxy) -> None:
     told = await figures(proxy)
     assert (told["version"], told["requests"]["total"], told["upstream"]["calls"]) == (__version__, 0, 0)
     assert told["requests"]["hit_ratio"] is None
-    assert told["requests"]["seconds"]["hit"] == {"p50_s": None, "p99_s": None}
-    assert told["budget"]["allowance"] is told["budget"]["used"] is told["budget"]["closed_for_s"] is None
-    assert told["breaker"] == {"open": False, "retry_in_s": None, "refused": 0}
+    assert told["requests"]["duration"]["hit"] == {"p50_s": None, "p99_s": None}
+    assert told["budget"]["limit"] is told["budget"]["used"] is told["budget"]["cooldown_s"] is None
+    assert told["circuit_breaker"] == {"open": False, "retry_in_s": None, "rejected": 0}
     assert told["store"]["parts"] == {"memory": "ok"}
     assert told["event_loop"]["lag_s"] >= 0
 
@@ -62,7 +62,7 @@ async def test_what_is_saved_is_what_clients_asked_less_what_the_upstream_was_as
     assert (told["requests"]["hits"], told["requests"]["hit_ratio"]) == (7, 0.7)
     assert told["requests"]["by_route"]["list"]["uri-miss"] == 2
     assert told["requests"]["by_status"]["200"] >= 9
-    assert 0 < told["requests"]["seconds"]["hit"]["p50_s"] <= told["requests"]["seconds"]["hit"]["p99_s"]
+    assert 0 < told["requests"]["duration"]["hit"]["p50_s"] <= told["requests"]["duration"]["hit"]["p99_s"]
     assert 0 < told["store"]["bytes"] <= told["store"]["max_bytes"]
     assert (told["store"]["listings"], told["store"]["spans"]) == (2, 2)
 
@@ -70,11 +70,11 @@ async def test_what_is_saved_is_what_clients_asked_less_what_the_upstream_was_as
 async def test_a_budget_is_told_with_what_is_used_of_it(upstream: ImsLookalike) -> None:
     """The configured one from the start, in its own words."""
     async with a_proxy(upstream.base_url, budget={"calls": 4, "per_s": 600}) as proxy:
-        assert (await figures(proxy))["budget"]["allowance"] == {"calls": 4, "per_s": 600.0}
+        assert (await figures(proxy))["budget"]["limit"] == {"calls": 4, "per_s": 600.0}
         for name in ("a", "b", "c"):
             await proxy.client.ask(f"/v2/images?name={name}")
         told = (await figures(proxy))["budget"]
-        assert (told["used"], told["left_ratio"], told["budgets"]) == (3, 0.25, 1)
+        assert (told["used"], told["remaining_ratio"], told["budgets"]) == (3, 0.25, 1)
         await proxy.client.ask("/v2/images?name=d")
         assert (await figures(proxy))["budget"]["low"] == 1
 
@@ -89,9 +89,9 @@ async def test_a_limit_that_the_upstream_tells_is_told_and_its_gate_too(upstream
         assert everything["upstream"]["calls"] == len(upstream.calls)
         assert everything["upstream"]["saved"] == 2 - len(upstream.calls)
         told = everything["budget"]
-        assert told["learnt"] == {"user": {"calls": 2, "per_s": 300.0}}
-        assert told["refused"] >= 1
-        assert everything["breaker"]["refused"] == 0
+        assert told["advertised_limits"] == {"user": {"calls": 2, "per_s": 300.0}}
+        assert told["rejected"] >= 1
+        assert everything["circuit_breaker"]["rejected"] == 0
 
 
 async def test_a_call_that_was_made_again_counts_twice(upstream: ImsLookalike) -> None:
@@ -118,10 +118,10 @@ async def test_an_open_breaker_is_told(upstream: ImsLookalike) -> None:
         for _ in range(12):
             await proxy.client.ask("/v2/schemas/image", method="POST", body=b"{}")
         told = await figures(proxy)
-        assert told["breaker"]["open"]
-        assert 0 <= told["breaker"]["retry_in_s"] <= 30
-        assert told["breaker"]["refused"] == 12 - len(upstream.calls)
-        assert told["budget"]["refused"] == 0, "there was no lack of calls"
+        assert told["circuit_breaker"]["open"]
+        assert 0 <= told["circuit_breaker"]["retry_in_s"] <= 30
+        assert told["circuit_breaker"]["rejected"] == 12 - len(upstream.calls)
+        assert told["budget"]["rejected"] == 0, "there was no lack of calls"
         assert told["requests"]["by_route"]["other"]
         assert told["upstream"]["calls"] == len(upstream.calls) < 12
 

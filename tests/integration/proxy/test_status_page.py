@@ -30,19 +30,19 @@ CROWDED = """
 asked("stats").then((answer) => answer.json()).then((stats) => {
   clearTimeout(timer);
   Object.assign(stats.requests, { total: 1234567890, hits: 1034567890, hit_ratio: 0.99995, collapsed: 1234567 });
-  stats.requests.seconds = { hit: { p50_s: 0.999, p99_s: 0.9994 }, forwarded: { p50_s: 29.9, p99_s: 129.9 } };
+  stats.requests.duration = { hit: { p50_s: 0.999, p99_s: 0.9994 }, forwarded: { p50_s: 29.9, p99_s: 129.9 } };
   stats.requests.by_route["image-data"] = Object.fromEntries(
     ["hit", "bypass", "method", "uri-miss", "miss", "request", "stale", "partial", "error"].map((each) => [each, 1e9]));
   Object.assign(stats.upstream, { calls: 123456789, saved: 1034567890, retried: 1234567, throttled: 1234567 });
-  Object.assign(stats.upstream.by_purpose, { "vanished-marker": 1234567, readahead: 12345678 });
+  Object.assign(stats.upstream.by_purpose, { "marker_recovery": 1234567, prefetch: 12345678 });
   const most = { calls: 1000000, per_s: 86400 };
-  Object.assign(stats.budget, { allowance: most, used: 999999, low: 12345, gates_closed: 1, closed_for_s: 86399 });
-  Object.assign(stats.budget, { waiting: 9999, refused: 1234567, learnt: { user: most } });
+  Object.assign(stats.budget, { limit: most, used: 999999, low: 12345, cooldowns: 1, cooldown_s: 86399 });
+  Object.assign(stats.budget, { queued: 9999, rejected: 1234567, advertised_limits: { user: most } });
   stats.budget.without_store = { mode: "hold", share: "1/256", no_calls_for_s: 86399 };
-  stats.budget.thrift = { readahead: 1234567 };
-  stats.breaker = { open: true, retry_in_s: 29.9, refused: 1234567 };
+  stats.budget.background_skipped = { prefetch: 1234567 };
+  stats.circuit_breaker = { open: true, retry_in_s: 29.9, rejected: 1234567 };
   stats.event_loop = { lag_s: 129.9 };
-  stats.concurrency = { limit: 10000, under_way: 10000 };
+  stats.concurrency = { limit: 10000, in_flight: 10000 };
   Object.assign(stats.store, { bytes: 274877906900, max_bytes: 274877906944, listings: 1234567, spans: 12345678 });
   Object.assign(stats.store, { replicas: 1000, errors: { shared_secret: 1234567 } });
   stats.store.parts = { memory: "ok", redis: "failed when it was asked last" };
@@ -89,7 +89,7 @@ async def test_the_page_shows_what_the_proxy_saves(browser: Browser, proxy: Prox
         assert shown["hit-ratio"] == "90 %"
         assert shown["calls"].split()[0] == "1"
         assert shown["budget"] == "no limit known"
-        assert "event loop late by" in await tab.text("#latency-pills")
+        assert "event loop lag" in await tab.text("#latency-pills")
         assert await tab.text("#state") == "live"
         assert "list" in await tab.text("#routes")
         assert tab.errors == []
@@ -131,12 +131,12 @@ async def test_the_page_asks_for_the_token_and_keeps_it_in_memory(browser: Brows
         a_proxy(upstream.base_url, admin={"listen": "127.0.0.1:0", "token": TOKEN}) as proxy,
         browser.tab(proxy.admin.url) as tab,
     ):
-        asked_for = "!document.getElementById('door').hidden"
+        asked_for = "!document.getElementById('login').hidden"
         await tab.holds(asked_for)
         assert not await tab.value(SHOWN)
-        for given, outcome in (("another", "!document.getElementById('refused').hidden"), (TOKEN, SHOWN)):
+        for given, outcome in (("another", "!document.getElementById('login-error').hidden"), (TOKEN, SHOWN)):
             await tab.value(f'document.getElementById("token").value = "{given}"')
-            await tab.value("document.querySelector('#door button').click()")
+            await tab.value("document.querySelector('#login button').click()")
             await tab.holds(outcome)
         assert await tab.value("document.getElementById('token').value") == ""
         assert await tab.value("document.cookie + localStorage.length + sessionStorage.length") == "00"

@@ -268,7 +268,7 @@ async def test_a_certificate_without_key_identifier_is_accepted_on_request(
         url = upstream.base_url if of_iam else strange.url
         identity = {"mode": "project", "iam_url": strange.url} if of_iam else {}
         for strict in (True, False):
-            section = {"url": url, "ca_file": str(authority.file), "tls_strict": strict, "tolerated_failures": 1}
+            section = {"url": url, "ca_file": str(authority.file), "tls_strict": strict, "circuit_breaker_failures": 1}
             caplog.clear()
             async with a_proxy(url, upstream=section, identity=identity) as proxy:
                 answer = await proxy.client.ask("/v2/images")

@@ -167,7 +167,7 @@ async def test_replaced(upstream: ImsLookalike, tmp_path: Path, redis: RedisServ
                 return False
 
             await until(ready)
-        assert len(pair.started.events("process-ended")) == 2
+        assert len(pair.started.events("worker_exited")) == 2
 
 
 async def test_one_that_hangs(upstream: ImsLookalike, tmp_path: Path, redis: RedisServer) -> None:
@@ -344,7 +344,7 @@ async def test_a_replaced_worker_gets_its_share_of_connections(
     async with a_pair(upstream, tmp_path, redis.url) as pair, opened(pair.url, 32):
         await until(lambda: sum(pair.connections()) == 32)
         os.kill(pair.pids[0], signal.SIGKILL)
-        await until(lambda: len(pair.started.events("worker-listening")) == 3)
+        await until(lambda: len(pair.started.events("worker_listening")) == 3)
         before = sum(pair.connections())
         async with opened(pair.url, 32):
             await until(lambda: sum(pair.connections()) == before + 32)

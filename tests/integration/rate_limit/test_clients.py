@@ -100,12 +100,12 @@ async def test_as_the_budget_runs_low_lifetimes_stretch_and_it_is_seen(upstream:
         calls = len(upstream.calls)
         given = await proxy.client.ask(LIST)
         assert given.status == 200
-        assert "detail=thrift" in given.cache_status
+        assert "detail=budget-low" in given.cache_status
         assert len(upstream.calls) == calls
-        assert await proxy.metric('ims_proxy_thrift_total{purpose="revalidate"}') == 1
+        assert await proxy.metric('ims_proxy_background_skipped_total{purpose="revalidate"}') == 1
         budget = (await proxy.admin.ask("/stats", token=None)).json()["budget"]
         assert budget["low"] == 1
-        assert budget["thrift"]["revalidate"] == 1
+        assert budget["background_skipped"]["revalidate"] == 1
 
 
 async def test_as_the_budget_runs_low_nothing_is_read_ahead(upstream: ImsLookalike) -> None:
@@ -117,4 +117,4 @@ async def test_as_the_budget_runs_low_nothing_is_read_ahead(upstream: ImsLookali
         second = await proxy.client.ask(f"/v2/images?limit=5&sort_dir=asc&marker={first.ids[14]}")
         assert second.hit
         assert len(upstream.calls) == calls
-        assert await proxy.metric('ims_proxy_thrift_total{purpose="readahead"}') == 1
+        assert await proxy.metric('ims_proxy_background_skipped_total{purpose="prefetch"}') == 1

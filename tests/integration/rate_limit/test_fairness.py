@@ -59,7 +59,7 @@ async def test_a_crawler_does_not_starve_the_others(say: Say) -> None:
             if over.is_set():
                 return True
             async with client.get(f"{proxy.admin_url}/stats") as answer:
-                waiting = orjson.loads(await answer.read())["budget"]["waiting"]
+                waiting = orjson.loads(await answer.read())["budget"]["queued"]
             return bool(waiting == QUEUED - asked[CRAWLER] + len(going_on - {under_way}))
 
         async def script(call: RecordedCall) -> None:

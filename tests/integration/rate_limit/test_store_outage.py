@@ -262,7 +262,7 @@ async def test_replicas_in_processes_name_it_and_count_together_again(tmp_path: 
     assert most_in_a_window(asked.arrivals, 30.0) <= 60
     for number in range(2):
         log = (tmp_path / str(number) / "proxy.log").read_text()
-        assert log.count('"budget_without_store"') == log.count('"budget_store_back"') == 1
+        assert log.count('"budget_without_store"') == log.count('"budget_store_restored"') == 1
 
 
 @pytest.mark.parametrize("mode", ["share", "hold"])

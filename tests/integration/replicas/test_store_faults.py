@@ -29,7 +29,7 @@ LISTINGS: Final = 20
 COLD: Final = 10
 UPSTREAM_S: Final = 0.03
 FAULT_S: Final = 3.0
-NEAR_TTL_S: Final = 1.0  # the default of store.near_ttl_s
+NEAR_TTL_S: Final = 1.0  # the default of store.near_cache_ttl_s
 HANGS_S: Final = 5.0  # what no fault costs, even on a machine that stands still for a while
 TOKEN: Final = "fleet-token-0-0"
 
@@ -170,7 +170,7 @@ KEEPS_REDIS: Final = (slow_20_ms, slow_100_ms)  # Redis is slow, and is used all
 
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_fault_of_redis_fails_no_answer_and_multiplies_no_calls(world: World, fault: Fault, say: Say) -> None:
-    """Per listing and replica at most one upstream call in each `store.near_ttl_s`, and no wait of seconds."""
+    """Per listing and replica at most one upstream call in each `store.near_cache_ttl_s`, and no wait of seconds."""
     loop = asyncio.get_running_loop()
     async with load(world) as callers:
         await asyncio.sleep(1.0)

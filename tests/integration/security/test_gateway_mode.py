@@ -109,7 +109,7 @@ async def test_a_read_stays_one_on_its_way_up(upstream: ImsLookalike, name: str)
 
 async def test_a_streamed_body_goes_up_under_an_unsigned_payload(upstream: ImsLookalike) -> None:
     """Where writes are allowed, the signature covers that the body is not covered."""
-    async with a_proxy(upstream.base_url, identity={**SIGNING, "writes": True}) as proxy:
+    async with a_proxy(upstream.base_url, identity={**SIGNING, "allow_writes": True}) as proxy:
         await proxy.client.ask("/v2/images", method="POST", token=None, body=b'{"name": "new"}')
     (call,) = upstream.calls
     assert call.headers["X-Sdk-Content-Sha256"] == "UNSIGNED-PAYLOAD"
@@ -143,7 +143,7 @@ async def test_callers_are_known_by_their_key(
 ) -> None:
     """Only a named key lets anyone in, warm store or not, and it goes no further."""
     by_signature(upstream, {"AKOWN": SECRET_KEY})
-    async with a_proxy(upstream.base_url, identity={**SIGNING, "callers": callers}) as proxy:
+    async with a_proxy(upstream.base_url, identity={**SIGNING, "api_keys_file": callers}) as proxy:
         assert (await proxy.client.ask(LIST, token=None, X_Api_Key=WRITES)).status == 200
         answer = await proxy.client.ask(LIST, token=None, fields=fields.items())
         assert answer.status == status
@@ -155,7 +155,7 @@ async def test_callers_are_known_by_their_key(
 
 async def test_each_caller_is_allowed_or_denied_writes(upstream: ImsLookalike, callers: Path) -> None:
     """A caller whose table says so may write, no other."""
-    async with a_proxy(upstream.base_url, identity={**SIGNING, "callers": callers}) as proxy:
+    async with a_proxy(upstream.base_url, identity={**SIGNING, "api_keys_file": callers}) as proxy:
         refused = await proxy.client.ask("/v2/images/x", method="DELETE", token=None, X_Api_Key=READS)
         assert refused.status == 403
         allowed = await proxy.client.ask("/v2/images/x", method="DELETE", token=None, X_Api_Key=WRITES)
@@ -181,7 +181,7 @@ async def test_a_caller_whose_key_is_taken_while_it_waits_is_told_so(
         callers.write_text(f'[builder]\nkey = "{WRITES}"\n')
 
     upstream.response_hook = held
-    async with a_proxy(upstream.base_url, identity={**SIGNING, "callers": callers}) as proxy:
+    async with a_proxy(upstream.base_url, identity={**SIGNING, "api_keys_file": callers}) as proxy:
         leads = asyncio.ensure_future(proxy.client.ask(LIST, token=None, X_Api_Key=WRITES))
         await asked.wait()
         follows = asyncio.ensure_future(proxy.client.ask(LIST, token=None, X_Api_Key=READS))
@@ -303,7 +303,7 @@ async def test_on_a_route_of_the_standards_callers_credentials_end_here_too(
 
     upstream.response_hook = told
     routes = [{"path": "/v2/schemas/*", "vary": True}]
-    identity = SIGNING | {"callers": str(callers)}
+    identity = SIGNING | {"api_keys_file": str(callers)}
     async with a_proxy(upstream.base_url, identity=identity, cache={"routes": routes}) as proxy:
         forged = FORGED | {"X-Api-Key": READS, "X-Http-Method-Override": "DELETE", "X-Harmless": "1"}
         answer = await proxy.client.ask("/v2/schemas/image", token=None, fields=forged.items())

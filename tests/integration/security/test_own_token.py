@@ -41,7 +41,7 @@ def by_password(iam: IamLookalike, **more: object) -> dict[str, object]:
 
 
 def by_key(iam: IamLookalike, **more: object) -> dict[str, object]:
-    key = {"access_key": "AKOWN", "secret_key": SECRET_KEY, "key_use": "token"}
+    key = {"access_key": "AKOWN", "secret_key": SECRET_KEY, "access_key_use": "token"}
     return {"mode": "gateway", "iam_url": iam.url, "project_id": PROJECT, **key, **more}
 
 

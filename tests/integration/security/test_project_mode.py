@@ -194,7 +194,7 @@ async def test_a_token_that_is_dropped_while_it_waits_for_anothers_fetch_gets_no
         gate.set()
         assert (await leader).status == 200
         answer = await follower
-        assert "token-dropped" in answer.cache_status
+        assert "token-revoked" in answer.cache_status
         assert upstream.calls[-1].headers["X-Auth-Token"] == OTHER_USER
         assert (await ask(proxy, OTHER_USER, target)).hit, "once IAM has vouched for it again"
 

@@ -134,7 +134,7 @@ async def test_callers_with_keys_of_the_proxy_s_share_what_it_sees(upstream: Ims
     """Their `Authorization` opens the proxy, and says nothing to the upstream."""
     callers = tmp_path / "callers.toml"
     callers.write_text('[one]\nkey = "key-of-the-first-0123"\n[two]\nkey = "key-of-the-second-0123"\n')
-    identity = {"mode": "gateway", "access_key": "AK", "secret_key": "a made-up secret", "callers": str(callers)}
+    identity = {"mode": "gateway", "access_key": "AK", "secret_key": "a made-up secret", "api_keys_file": str(callers)}
 
     async def schema(_: RecordedCall) -> web.StreamResponse:
         return web.json_response({})

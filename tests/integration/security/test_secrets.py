@@ -105,13 +105,19 @@ async def proxies(
     files = {"AK": KEY_SECRET, "callers.toml": f'[ci]\nkey = "{CALLER_KEY}"\n'}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    gateway = {"mode": "gateway", "callers": tmp_path / "callers.toml", "project_id": "p"}
+    gateway = {"mode": "gateway", "api_keys_file": tmp_path / "callers.toml", "project_id": "p"}
     modes: dict[str, dict[str, object]] = {
-        "token": {"keys": {"AK": tmp_path / "AK"}},
+        "token": {"access_keys": {"AK": tmp_path / "AK"}},
         "project": {"mode": "project", "iam_url": iam.url, "share_public": True},
         "signing": {**gateway, "access_key": "AKOWN", "secret_key": OWN_SECRET, "security_token": SECURITY_TOKEN},
         "password": {**gateway, "iam_url": iam.url, "user": "u", "domain": "d", "password": PASSWORD},
-        "exchange": {**gateway, "iam_url": iam.url, "access_key": "AK2", "secret_key": SECRET_KEY, "key_use": "token"},
+        "exchange": {
+            **gateway,
+            "iam_url": iam.url,
+            "access_key": "AK2",
+            "secret_key": SECRET_KEY,
+            "access_key_use": "token",
+        },
     }
     port = redis.connection_pool.connection_kwargs["port"]
     url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{port}/0"
@@ -183,7 +189,7 @@ def test_no_secret_stands_in_the_settings_as_python_shows_them(tmp_path: Path) -
     settings = settings_for(
         "http://127.0.0.1:1",
         identity={"secret": IDENTITY_SECRET, "secret_key": OWN_SECRET, "security_token": SECURITY_TOKEN}
-        | {"password": PASSWORD, "keys": {"AK": tmp_path / "AK"}},
+        | {"password": PASSWORD, "access_keys": {"AK": tmp_path / "AK"}},
         store={"url": f"redis://:{REDIS_PASSWORD}@127.0.0.1:1/0", "key": STORE_KEY, "key_previous": STORE_KEY},
         admin={"token": ADMIN_TOKEN},
     )
@@ -214,7 +220,7 @@ def test_no_secret_stands_in_what_the_command_line_prints(tmp_path: Path) -> Non
     wrong = {
         "IMS_PROXY_STORE__KEY_PREVIOUS": PASSWORD[:8],
         "IMS_PROXY_IDENTITY__PASSWORD": PASSWORD,
-        "IMS_PROXY_IDENTITY__CALLERS": str(callers),
+        "IMS_PROXY_IDENTITY__API_KEYS_FILE": str(callers),
     }
     run = CliRunner()
     good = run.invoke(cli, ["check"], env=environment | own)

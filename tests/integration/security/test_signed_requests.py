@@ -61,7 +61,7 @@ async def proxy(signing_upstream: ImsLookalike, tmp_path: Path) -> AsyncIterator
     for access, secret in SECRETS.items():
         keys[access] = tmp_path / access
         keys[access].write_text(f"{secret}\n")
-    async with a_proxy(signing_upstream.base_url, identity={"keys": keys}) as started:
+    async with a_proxy(signing_upstream.base_url, identity={"access_keys": keys}) as started:
         yield started
 
 
