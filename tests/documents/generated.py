@@ -1,4 +1,4 @@
-"""The documents that follow from the settings: README's table and the example file.
+"""The documents that follow from the settings: the table in docs/configuration.md and the example file.
 
 `python -m tests.documents.generated` writes them anew.
 """
@@ -14,7 +14,7 @@ from proxy.config.model import render_toml
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "config" / "ims-proxy.toml"
-README = ROOT / "README.md"
+CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 _TABLE = re.compile(r"(?<=<!-- settings -->\n).*(?=<!-- /settings -->)", re.DOTALL)
 _HEAD = """\
@@ -37,7 +37,7 @@ _ROUTE = """\
 #   ttl_s = 86400                     # where the upstream states none
 #   public = true                     # one answer for everyone, whatever credentials they have
 # Also `stale_while_revalidate_s` and `stale_if_error_s`; `heuristic_fraction`, a lifetime by the age of the last change
-# (RFC 9111 §4.2.2); `vary = true`: all that callers send goes up, and the upstream's `Vary` tells what of it counts.
+# (RFC 9111 §4.2.2); `honor_vary = true`: all that callers send goes up, and the upstream's `Vary` tells what of it counts.
 """
 _TABLES = {"rules": _RULE, "routes": _ROUTE}
 
@@ -64,7 +64,7 @@ def _example_line(name: str, field: FieldInfo) -> str:
 
 
 def table() -> str:
-    """Return README's table of settings."""
+    """Return the table of settings."""
     rows = ["| setting | default | meaning |", "|---|---|---|"]
     for section, model in sections().items():
         for name, field in model.model_fields.items():
@@ -84,11 +84,11 @@ def _told(field: FieldInfo) -> str:
     return field.description
 
 
-def readme() -> str:
-    """Return README with its table as it has to be."""
-    return _TABLE.sub(lambda _: table(), README.read_text(), count=1)
+def configuration() -> str:
+    """Return docs/configuration.md with its table as it has to be."""
+    return _TABLE.sub(lambda _: table(), CONFIGURATION.read_text(), count=1)
 
 
 if __name__ == "__main__":
     EXAMPLE.write_text(example())
-    README.write_text(readme())
+    CONFIGURATION.write_text(configuration())

@@ -12,9 +12,9 @@ def test_the_example_file_shows_every_setting() -> None:
     assert generated.EXAMPLE.read_text() == generated.example()
 
 
-def test_the_readme_lists_every_setting() -> None:
-    """README's table is what follows from the settings; `python -m tests.documents.generated` writes it anew."""
-    assert generated.README.read_text() == generated.readme()
+def test_the_table_lists_every_setting() -> None:
+    """The table is what follows from the settings; `python -m tests.documents.generated` writes it anew."""
+    assert generated.CONFIGURATION.read_text() == generated.configuration()
 
 
 def test_the_example_file_is_valid() -> None:
