@@ -38,7 +38,7 @@ def replay(
 
     Reads the combined format of nginx and Apache, or JSON lines; gzip or not; - is standard input. Several files are
     one log, in the order given. The proxy's own decisions are asked the same requests at the same moments, without a
-    network, by the lifetimes and the identity mode of the settings. docs/operating.md says what is assumed where a log
+    network, by the lifetimes and the identity mode of the settings. docs/operations.md says what is assumed where a log
     says nothing. Lines that are no requests are counted and told.
 
     \b

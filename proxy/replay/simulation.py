@@ -1,7 +1,7 @@
 """The proxy's own gateway, asked what a log tells, by a clock that only the log moves.
 
 Nothing is decided here: every hit, fetch, readahead and revalidation is the gateway's decision, the same as in service.
-What the log can't tell is assumed, and stands in docs/operating.md.
+What the log can't tell is assumed, and stands in docs/operations.md.
 
 An upstream without a network: it has the listings that the log tells of, and answers the rest as the log says.
 """

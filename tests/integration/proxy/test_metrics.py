@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.running import ALPHA, Proxy
 
 ROOT = Path(__file__).parents[3]
-OPERATING = (ROOT / "docs" / "operating.md").read_text()
+OPERATING = (ROOT / "docs" / "operations.md").read_text()
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 NAME = re.compile(r"ims_proxy(?:_[a-z]+)+")
 INCREASE = re.compile(r'increase\((\w+)(?:\{reason=~"([a-z_|]+)"\})?\[')
@@ -60,7 +60,7 @@ async def test_each_has_help_and_few_labels(families: list[Metric]) -> None:
 
 
 async def test_every_metric_is_documented_and_nothing_else(families: list[Metric]) -> None:
-    """The table in docs/operating.md names what is exposed."""
+    """The table in docs/operations.md names what is exposed."""
     exposed = {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
     table = OPERATING.partition("\n## Metrics\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"`(ims_proxy\w+)`", table)) == exposed
@@ -125,7 +125,7 @@ async def _counted(proxy: Proxy) -> list[dict[str, str]]:
 
 
 def test_every_event_is_documented_and_nothing_else() -> None:
-    """The table in docs/operating.md names what may stand in the log."""
+    """The table in docs/operations.md names what may stand in the log."""
     said: set[str] = set()
     for file in (ROOT / "proxy").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
