@@ -125,9 +125,9 @@ def test_files_that_are_mounted_exist(documents: Documents) -> None:
             assert ("ConfigMap", volume["configMap"]["name"]) in documents
 
 
-def test_the_readme_makes_the_secrets(documents: Documents) -> None:
-    """Each Secret that a container reads is made by a command of the README, with the keys that are read."""
-    readme = re.sub(r" *\\\n *", " ", (KUBERNETES.parent / "README.md").read_text())
+def test_the_deployment_page_creates_every_secret(documents: Documents) -> None:
+    """Each Secret that a container reads is made by a command of docs/deployment.md, with the keys that are read."""
+    readme = re.sub(r" *\\\n *", " ", (KUBERNETES.parents[1] / "docs" / "deployment.md").read_text())
     for pod in pods(documents):
         secrets = {each["name"]: each["secret"]["secretName"] for each in pod.get("volumes", []) if "secret" in each}
         for container in containers(pod):
