@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from proxy.config.model import Settings
 from proxy.config.policies import make_lifetime_rules, make_list_rules, make_resource_routes
-from proxy.core.list_api import CLOUDIMAGES_PATH
+from proxy.core.list_api import LIST_APIS
 from proxy.core.list_query import ListQuery, SortOrder, describe_normalisation, parse_list_query
 from proxy.core.messages import Fields, Request
 from proxy.core.partition import NotShareable, Partition, Partitioner, Principal, TokenScope
-from proxy.core.routes import Route, classify_path
+from proxy.core.routes import classify_path
 from proxy.listing.request import ListRequest, parse_list_request, to_public_list
 from proxy.resources.request import parse_resource_request
 
@@ -66,10 +66,10 @@ def explain_request(
     if request.method not in ("GET", "HEAD"):
         yield "cacheable", "no: only GET and HEAD are answered from the store"
         return
-    if kind not in (Route.LIST, Route.CLOUDIMAGES_LIST):
+    if request.path not in LIST_APIS:
         yield from _explain_resource(request, settings)
         return
-    query = parse_list_query(request.query)
+    query = parse_list_query(request.query, LIST_APIS[request.path])
     if isinstance(query, ListQuery):
         yield from _explain_listing(request, query)
     asks = make_list_rules(settings, _PLACEHOLDER_SECRET)
@@ -130,7 +130,7 @@ def _explain_paging(sort: SortOrder) -> str:
 def _explain_answer(request: ListRequest, settings: Settings) -> Iterator[tuple[str, str]]:
     yield "variant", f"X-Api-Version {request.key.variant}" if request.key.variant else "no X-Api-Version"
     yield "partition", f"{request.key.partition.kind}: {_PARTITION_TEXTS[request.key.partition.kind]}"
-    yield "page", f"{request.row_count} rows{'' if request.key.path != CLOUDIMAGES_PATH else ', no links'}"
+    yield "page", f"{request.row_count} rows{'' if request.api.gives_next else ', no links'}"
     lifetime = (
         f"{request.lifetimes.ttl_s:g} s, {request.lifetimes.transient_ttl_s:g} s where an image is about to change; "
         f"by {_explain_rule(request, settings)}"

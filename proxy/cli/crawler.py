@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
+from proxy.core.list_api import IMAGES, LIST_APIS
 from proxy.core.list_query import UnclearQuery, Window, parse_list_query
 from proxy.core.values import immutable
 from proxy.listing.rendering import page_link
@@ -62,10 +62,10 @@ class Pause:
 
 def parse_listing(text: str) -> Listing:
     """Return the listing that *text* names: a query, or a path with one. Raises `CrawlError`."""
-    path, _, raw = text.partition("?") if text.startswith("/") else (IMAGES_PATH, "", text)
+    path, _, raw = text.partition("?") if text.startswith("/") else (IMAGES.path, "", text)
     query = parse_list_query(raw)
-    if path not in (IMAGES_PATH, CLOUDIMAGES_PATH):
-        raise CrawlError(f"{text}: a path is {IMAGES_PATH} or {CLOUDIMAGES_PATH}")
+    if path not in LIST_APIS:
+        raise CrawlError(f"{text}: a path is {' or '.join(LIST_APIS)}")
     if isinstance(query, UnclearQuery):
         raise CrawlError(f"{text}: no list query ({query.reason})")
     if query.window != Window():
@@ -92,7 +92,7 @@ class Crawler:
                 raise CrawlError("the listing does not end: a page leads back to one before it")
             seen.add(target)
             answered: CrawledPage | None = None
-            async for step in self._fetch(target):
+            async for step in self._fetch(target, LIST_APIS[listing.path].collection):
                 if isinstance(step, Pause):
                     yield step
                 else:
@@ -101,7 +101,7 @@ class Crawler:
             assert answered is not None
             yield answered
 
-    async def _fetch(self, target: str) -> AsyncIterator[Pause | tuple[CrawledPage, Any]]:
+    async def _fetch(self, target: str, collection: str) -> AsyncIterator[Pause | tuple[CrawledPage, Any]]:
         """Yield what *target* is answered, after the pauses that the proxy asks for."""
         for refusal in range(_MAX_RETRIES + 1):
             try:
@@ -117,7 +117,7 @@ class Crawler:
             except aiohttp.ClientError as error:
                 raise CrawlError(f"{self._url}: {_describe_error(error)}") from error
             if status == 200:
-                yield _parse_page(fields.get("Cache-Status", ""), body)
+                yield _parse_page(fields.get("Cache-Status", ""), body, collection)
                 return
             if status not in _RETRYABLE_STATUSES or refusal == _MAX_RETRIES:
                 raise CrawlError(f"answered {status}{_error_reason(body)}")
@@ -132,11 +132,11 @@ def make_session(tls_context: ssl.SSLContext) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S))
 
 
-def _parse_page(cache_status: str, body: bytes) -> tuple[CrawledPage, Any]:
+def _parse_page(cache_status: str, body: bytes, collection: str) -> tuple[CrawledPage, Any]:
     """Return the page and what it tells; `Cache-Status` says where it came from (RFC 9211)."""
     try:
         told = orjson.loads(body)
-        images = len(told["images"])
+        images = len(told[collection])
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise CrawlError("answered with no list") from error
     words = [word.strip() for word in cache_status.split(";")]
@@ -150,8 +150,10 @@ def _parse_page(cache_status: str, body: bytes) -> tuple[CrawledPage, Any]:
 
 def _next_target(content: Any, listing: Listing, window: Window) -> str | None:
     """Return the target of the page after the one that *content* is, None after the last."""
-    if listing.path == CLOUDIMAGES_PATH:  # without links: callers page by the last id, until nothing follows
-        last = content["images"][-1].get("id") if content["images"] else None
+    api = LIST_APIS[listing.path]
+    if not api.gives_next:  # clients page by the last id until nothing follows
+        items = content[api.collection]
+        last = items[-1].get("id") if items else None
         return page_link("", listing.path, listing.query, window, last) if last else None
     link = content.get("next")
     if link is None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from proxy.config.model import CacheSection, RouteSection, Settings
+from proxy.core import list_api
 from proxy.core.freshness import Lifetimes
+from proxy.core.list_api import CLOUDIMAGES
 from proxy.core.list_query import UnclearQuery, parse_list_query
 from proxy.core.partition import Partitioner
 from proxy.http.stored_response import FreshnessPolicy
@@ -29,9 +31,9 @@ def make_list_rules(settings: Settings, partition_secret: bytes) -> ListRules:
 
 
 def page_sizes(settings: Settings) -> PageSizes:
-    """Return the upstream's page sizes."""
     upstream = settings.upstream
-    return PageSizes(upstream.max_page, upstream.default_page, upstream.default_page_cloudimages)
+    defaults = {list_api.IMAGES.path: upstream.default_page, CLOUDIMAGES.path: upstream.default_page_cloudimages}
+    return PageSizes(upstream.max_page, defaults)
 
 
 def make_lifetime_rules(cache: CacheSection) -> LifetimeRules:

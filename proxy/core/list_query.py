@@ -1,62 +1,19 @@
-"""Raw query string -> the listing it asks for and the window onto it.
+"""Parses a raw query string into the listing it asks for and the window onto it.
 
-The canonical form is what goes upstream and what goes into the key, so the two can't differ. A query that could mean
-one thing here and another at the upstream is `UnclearQuery`: it is passed through as it came, and never stored.
-
-The catalogue of list parameters, as data (IMS API reference, "Querying Images"; Glance api/v2/images.py).
-
-A parameter that is not in the catalogue is a property filter in Glance, so it changes the answer and is kept as it is.
+The canonical form goes upstream and into the cache key, so the two can't differ. A query that could mean one thing here
+and another upstream is an `UnclearQuery`: it is forwarded unchanged and never stored.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import field
-from enum import Enum
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
+from proxy.core.list_api import IMAGES, ListApi, ParameterRole
 from proxy.core.values import immutable
-
-
-class ParameterRole(Enum):
-    """What a parameter does to a list request."""
-
-    FILTER = "filter"  # repeated values keep their order: of most, the last wins
-    SET = "set"  # repeated values must all match, so their order says nothing
-    SORT = "sort"  # repeated values are ranked by their order
-    WINDOW = "window"  # which page of the listing, not which listing
-
-
-PARAMETERS: Final[dict[str, ParameterRole]] = {
-    "limit": ParameterRole.WINDOW,
-    "marker": ParameterRole.WINDOW,
-    "sort": ParameterRole.SORT,
-    "sort_key": ParameterRole.SORT,
-    "sort_dir": ParameterRole.SORT,
-    "tag": ParameterRole.SET,
-}
-
-# The only defaults that are the query's. Those of `container_format`, `disk_format` or `__isregistered` are an image's:
-# leaving them out is another listing.
-QUERY_DEFAULTS: Final = {"sort_key": "created_at", "sort_dir": "desc"}
-
-# Sort keys under which an image never moves, so spans fetched at different moments may be joined in one page.
-STABLE_SORT_KEYS: Final = frozenset({"created_at", "id"})
-
-# Sort keys under which Glance pages are windows of one total order. `size` is NULL for queued images, and Glance then
-# stops early or repeats, so it is served page by page; so is anything unknown.
-TOTAL_ORDER_SORT_KEYS: Final = STABLE_SORT_KEYS | {"updated_at", "name", "status", "disk_format", "container_format"}
-
-# Of those, the ones that an image may lack: a span that holds such an image is served only as the page it was.
-NULLABLE_SORT_KEYS: Final = frozenset({"name", "disk_format", "container_format"})
-
-
-def parameter_role(name: str) -> ParameterRole:
-    """Return the role of the parameter *name*; whatever is not in the catalogue is a filter."""
-    return PARAMETERS.get(name, ParameterRole.FILTER)
-
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -69,14 +26,14 @@ _MAX_CACHED_CHARS: Final = 1024
 
 @immutable
 class UnclearQuery:
-    """Why a query is not safe to normalise; the *reason* is a token for `Cache-Status`, none of the caller's text."""
+    """A query that is not safe to normalise; *reason* is a `Cache-Status` detail, never the caller's text."""
 
     reason: str
 
 
 @immutable
 class Window:
-    """Which page of a listing: *limit* images after *marker*; None is what the caller did not send."""
+    """*limit* items after *marker*; None if the caller did not send it."""
 
     limit: int | None = None
     marker: str | None = None
@@ -84,27 +41,28 @@ class Window:
 
 @immutable
 class SortOrder:
-    """The sort keys of a listing, before Glance completes them with `created_at` and `id`.
+    """The sort keys of a listing of *api*, before Glance appends `created_at` and `id`.
 
-    *descending* are the directions that go with them: one serves every key.
+    *descending* are their directions; a single one applies to every key.
     """
 
     keys: tuple[str, ...]
     descending: tuple[bool, ...] = field(default=(True,), compare=False)
+    api: ListApi = field(default=IMAGES, compare=False)
 
     @property
     def has_total_order(self) -> bool:
-        """Whether every page is a window onto one total order."""
-        return TOTAL_ORDER_SORT_KEYS.issuperset(self.keys)
+        """Every page is a window of one total order."""
+        return self.api.total_order_sort_keys.issuperset(self.keys)
 
     @property
     def is_stable(self) -> bool:
-        """Whether no change of an image can move it, so that spans of different moments may be joined."""
-        return STABLE_SORT_KEYS.issuperset(self.keys)
+        """No change of an item can move it, so spans fetched at different times may be joined."""
+        return self.api.stable_sort_keys.issuperset(self.keys)
 
     @property
     def total_order(self) -> tuple[tuple[str, bool], ...]:
-        """The keys as Glance completes them, each with whether it descends: a total order."""
+        """The keys as Glance completes them, each with whether it descends."""
         keys = (*self.keys, *(key for key in ("created_at", "id") if key not in self.keys))
         if len(self.descending) == 1:
             return tuple((key, self.descending[0]) for key in keys)
@@ -112,28 +70,29 @@ class SortOrder:
 
     @property
     def nullable_keys(self) -> tuple[str, ...]:
-        """The keys that an image may lack."""
-        return tuple(key for key in self.keys if key in NULLABLE_SORT_KEYS)
+        """The keys that an item may lack."""
+        return tuple(key for key in self.keys if key in self.api.nullable_sort_keys)
 
 
 @immutable
 class ListQuery:
-    """A list query in canonical form: *pairs* name the listing, *window* the page.
+    """A canonical list query: *pairs* name the listing of *api*, *window* the page.
 
-    *canonical* is the listing's query, percent-encoded, without its window; *sort* its sort keys, in rank order.
+    *canonical* is the listing's query, percent-encoded, without its window; *sort* are its sort keys in rank order.
     """
 
     pairs: Pairs
     window: Window
+    api: ListApi = IMAGES
     canonical: str = field(init=False, compare=False)
     sort: SortOrder = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "canonical", encode_pairs(self.pairs))
-        object.__setattr__(self, "sort", _parse_sort(self.pairs))
+        object.__setattr__(self, "sort", _parse_sort(self.pairs, self.api))
 
 
-def _parse_sort(pairs: Pairs) -> SortOrder:
+def _parse_sort(pairs: Pairs, api: ListApi) -> SortOrder:
     """Return the sort keys in *pairs*, in rank order."""
     combined = [value for name, value in pairs if name == "sort"]
     if combined:
@@ -142,10 +101,11 @@ def _parse_sort(pairs: Pairs) -> SortOrder:
         descending = tuple(direction.strip() != "asc" for _, _, direction in parts)
         # Repeated `sort`, or `sort` beside `sort_key`, is an error upstream or a guess here: an unknown key.
         mixed = len(combined) > 1 or any(name in ("sort_key", "sort_dir") for name, _ in pairs)
-        return SortOrder(("",) if mixed else tuple(keys), descending)
+        return SortOrder(("",) if mixed else tuple(keys), descending, api)
     keys = [value for name, value in pairs if name == "sort_key"]
     descending = tuple(value != "asc" for name, value in pairs if name == "sort_dir")
-    return SortOrder(tuple(keys) or (QUERY_DEFAULTS["sort_key"],), descending or (True,))
+    default = dict(api.query_defaults).get("sort_key", "")
+    return SortOrder(tuple(keys) or (default,), descending or (True,), api)
 
 
 def encode_pairs(pairs: Pairs) -> str:
@@ -153,53 +113,53 @@ def encode_pairs(pairs: Pairs) -> str:
     return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
 
 
-def parse_list_query(raw: str) -> ListQuery | UnclearQuery:
+def parse_list_query(raw: str, api: ListApi = IMAGES) -> ListQuery | UnclearQuery:
     """Return the canonical form of the raw query *raw*, or why there is none. Short ones are remembered.
 
     Split at `&` only and at the first `=` (a tag may hold one), decoded once. Nothing is folded or trimmed.
     """
-    return _parse_cached(raw) if len(raw) <= _MAX_CACHED_CHARS else _parse_uncached(raw)
+    return _parse_cached(raw, api) if len(raw) <= _MAX_CACHED_CHARS else _parse_uncached(raw, api)
 
 
-def _parse_uncached(raw: str) -> ListQuery | UnclearQuery:
+def _parse_uncached(raw: str, api: ListApi) -> ListQuery | UnclearQuery:
     pairs = _decode_pairs(raw)
     if isinstance(pairs, UnclearQuery):
         return pairs
     window = _parse_window(pairs)
     if isinstance(window, UnclearQuery):
         return window
-    return ListQuery(tuple(_canonical_pairs(_without_window(pairs))), window)
+    return ListQuery(tuple(_canonical_pairs(_without_window(pairs, api), api)), window, api)
 
 
 _parse_cached = lru_cache(maxsize=4096)(_parse_uncached)
 
 
-def describe_normalisation(raw: str) -> tuple[str, ...]:
+def describe_normalisation(raw: str, api: ListApi = IMAGES) -> tuple[str, ...]:
     """Return what `parse_list_query` takes away from the raw query *raw*, or spells another way, in words for a
     person.
     """
     pairs = _decode_pairs(raw)
     if isinstance(pairs, UnclearQuery):
         return ()
-    listing = _without_window(pairs)
-    dropped = _find_defaults(listing)
+    listing = _without_window(pairs, api)
+    dropped = _find_defaults(listing, api)
     notes = [f"{name}={value} is the default of the query" for name, value in sorted(dropped)]
-    if _canonical_pairs(listing) != [pair for pair in listing if pair not in dropped]:
+    if _canonical_pairs(listing, api) != [pair for pair in listing if pair not in dropped]:
         notes.append("parameters are ordered by name, equal tags by value; repeated sort keys keep their order")
     if listing and not set(encode_pairs(tuple(listing)).split("&")) <= set(raw.split("&")):
         notes.append("escapes are spelt one way: %20 for a space, upper-case hex, nothing escaped that need not be")
     return tuple(notes)
 
 
-def _without_window(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [pair for pair in pairs if parameter_role(pair[0]) is not ParameterRole.WINDOW]
+def _without_window(pairs: list[tuple[str, str]], api: ListApi) -> list[tuple[str, str]]:
+    return [pair for pair in pairs if api.parameter_role(pair[0]) is not ParameterRole.WINDOW]
 
 
-def _canonical_pairs(listing: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _canonical_pairs(listing: list[tuple[str, str]], api: ListApi) -> list[tuple[str, str]]:
     """Return the pairs of *listing* in their order, without those that only spell out a default."""
-    dropped = _find_defaults(listing)
+    dropped = _find_defaults(listing, api)
     kept = [pair for pair in listing if pair not in dropped]
-    kept.sort(key=lambda pair: (pair[0], pair[1] if parameter_role(pair[0]) is ParameterRole.SET else ""))
+    kept.sort(key=lambda pair: (pair[0], pair[1] if api.parameter_role(pair[0]) is ParameterRole.SET else ""))
     return kept
 
 
@@ -242,7 +202,7 @@ def _parse_window(pairs: list[tuple[str, str]]) -> Window | UnclearQuery:
     return Window(int(limits[0]) if limits else None, markers[0] if markers else None)
 
 
-def _find_defaults(listing: list[tuple[str, str]]) -> set[tuple[str, str]]:
+def _find_defaults(listing: list[tuple[str, str]], api: ListApi) -> set[tuple[str, str]]:
     """Return the pairs that only spell out a default.
 
     Beside `sort` they are an error upstream, and one repeated is matched with its partner by position: then they stay.
@@ -253,4 +213,4 @@ def _find_defaults(listing: list[tuple[str, str]]) -> set[tuple[str, str]]:
             values[name].append(value)
     if values["sort"] or len(values["sort_key"]) > 1 or len(values["sort_dir"]) > 1:
         return set()
-    return {(name, default) for name, default in QUERY_DEFAULTS.items() if values[name] == [default]}
+    return {(name, default) for name, default in api.query_defaults if values.get(name) == [default]}

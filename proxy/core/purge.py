@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from proxy.core.cache_key import ALL_TAG, listing_tag
-from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
+from proxy.core.list_api import LIST_APIS
 from proxy.core.list_query import UnclearQuery, parse_list_query
 from proxy.core.values import immutable
 
@@ -74,15 +74,15 @@ def _listing_tags(text: str) -> tuple[str, ...]:
     query = parse_list_query(raw)
     if isinstance(query, UnclearQuery):
         raise PurgeError(f"purge: listing: not a list query ({query.reason})")
-    paths = (IMAGES_PATH, CLOUDIMAGES_PATH) if not path else (path,)
-    if not set(paths) <= {IMAGES_PATH, CLOUDIMAGES_PATH}:
-        raise PurgeError(f"purge: listing: a path is {IMAGES_PATH} or {CLOUDIMAGES_PATH}")
+    paths = (path,) if path else tuple(LIST_APIS)
+    if not LIST_APIS.keys() >= set(paths):
+        raise PurgeError(f"purge: listing: a path is {' or '.join(LIST_APIS)}")
     return tuple(listing_tag(each, query.canonical) for each in paths)
 
 
 def _resource_tag(target: str) -> str:
     """Return the scope of the resource at *target*, path and query as its callers spell them."""
     path, _, query = target.partition("?")
-    if not path.startswith("/") or path in (IMAGES_PATH, CLOUDIMAGES_PATH):
+    if not path.startswith("/") or path in LIST_APIS:
         raise PurgeError("purge: resource: a path that begins with / is allowed, with its query; a list is a listing")
     return listing_tag(path, query)

@@ -1,7 +1,7 @@
-"""Which kind of request this is, by method and raw path, and why some lists are not answered from the store.
+"""Classifies a request by its raw path.
 
-A path counts only when it is spelt exactly as the API spells it: Glance lists at `//v2/images` and `/v2/%69mages` too,
-and those go through as they came.
+A path counts only if it is spelt exactly as the API spells it. Glance also lists at `//v2/images` and `/v2/%69mages`;
+those are forwarded unchanged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from enum import Enum
 from typing import Final
 
-from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
+from proxy.core.list_api import CLOUDIMAGES, LIST_APIS
 from proxy.core.messages import Request
 
 
@@ -25,15 +25,13 @@ class Route(Enum):
     OTHER = "other"
 
 
-_LIST_ROUTES: Final = {IMAGES_PATH: Route.LIST, CLOUDIMAGES_PATH: Route.CLOUDIMAGES_LIST}
 _IMAGE_PATH: Final = re.compile(r"/v2(?:\.[0-9]+)?/images/[^/]+(/file)?", re.ASCII)
 _PRECONDITIONS: Final = frozenset({"if-match", "if-unmodified-since"})
 
 
 def classify_path(path: str) -> Route:
-    """Return what the raw *path* names."""
-    if path in _LIST_ROUTES:
-        return _LIST_ROUTES[path]
+    if path in LIST_APIS:
+        return Route.CLOUDIMAGES_LIST if path == CLOUDIMAGES.path else Route.LIST
     if path in ("/", "/versions", "/versions/"):
         return Route.VERSIONS
     if image := _IMAGE_PATH.fullmatch(path):
@@ -42,7 +40,7 @@ def classify_path(path: str) -> Route:
 
 
 def bypass_reason(request: Request) -> str | None:
-    """Return why the list *request* can't be answered from the store whatever its query, None where it can."""
+    """Return why this list request can't be answered from the cache whatever its query, None if it can."""
     if request.body is not None:
         return "body"
     if request.fields.contains_any(_PRECONDITIONS):

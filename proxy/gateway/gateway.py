@@ -16,6 +16,7 @@ import orjson
 from proxy.auth.authenticators import Authenticator, TokenAuthenticator
 from proxy.core.cache_key import partition_tag
 from proxy.core.cache_status import CacheStatus, FwdReason
+from proxy.core.list_api import LIST_APIS
 from proxy.core.messages import Request, Response, StreamedResponse
 from proxy.core.partition import NotShareable, Principal
 from proxy.core.purge import PurgeOrder, PurgeResult
@@ -186,7 +187,7 @@ class Gateway:
         """
         if request.method not in ("GET", "HEAD"):
             return "method"
-        if route in (Route.LIST, Route.CLOUDIMAGES_LIST):
+        if request.path in LIST_APIS:
             list_request = await self._parse_list_request(relevant_request, caller)
             return (
                 await self._answer_list(relevant_request, connection, route, list_request)

@@ -122,7 +122,12 @@ class SpanFetcher:
         response = await self._call_upstream(request, span_request, purpose)
         if response.status != 200:
             return FetchOutcome(response.status, response=response, accept=request.accept)
-        reading = read_list_in_slices(response.body, sort_keys=request.sort.nullable_keys, public=request.public_only)
+        reading = read_list_in_slices(
+            response.body,
+            api=request.upstream_api,
+            sort_keys=request.sort.nullable_keys,
+            public=request.public_only,
+        )
         parsed = await run_in_slices(reading)
         if isinstance(parsed, NotAList):
             return FetchOutcome(200, response=response, detail=parsed.reason, accept=request.accept)
@@ -135,7 +140,7 @@ class SpanFetcher:
         span = parsed.to_span(
             marker=span_request.marker,
             limit=span_request.limit,
-            without_next=request.without_next,
+            without_next=not request.upstream_api.gives_next,
             fetched_at=sent_at,
             lifetime_s=lifetime_s,
             generation=lock.state.generation,
@@ -155,7 +160,7 @@ class SpanFetcher:
 
     async def _call_upstream(self, list_request: ListRequest, span_request: SpanRequest, purpose: str) -> Response:
         """Send the request, made from the canonical query alone (law 1)."""
-        path, query = list_request.upstream_path, list_request.key.query
+        path, query = list_request.upstream_api.path, list_request.key.query
         target = page_link("", path, query, Window(span_request.limit), span_request.marker or None)
         fields = list_request.upstream_fields.plus(("Accept-Encoding", ACCEPTED_CODINGS), ("User-Agent", USER_AGENT))
         request = Request("GET", target, fields, request_id="", context=list_request.context.for_purpose(purpose))

@@ -105,7 +105,8 @@ class PageRenderer:
             # The task holds the page and so its spans: no other span can have their ids until it ends.
             spans = tuple((id(part.span), part.start, part.stop) for part in page.parts)
             body, tag = await self._hashing.join(
-                (key.digest, window, base, page.next_marker, spans), lambda: _render_and_hash(page, key, window, base)
+                (key.digest, window, base, page.next_marker, spans),
+                lambda: _render_and_hash(page, key, window, base),
             )
         if tag_key is not None:
             self._tags[tag_key] = tag

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import orjson
 
 from proxy.core.cache_key import CacheKey
-from proxy.core.list_api import CLOUDIMAGES_PATH
+from proxy.core.list_api import LIST_APIS
 from proxy.core.list_query import Window
 from proxy.core.messages import Fields
 from proxy.core.span import Page, PagePart
@@ -97,17 +97,15 @@ ByteRange: TypeAlias = tuple[int, int]  # from the first byte to behind the last
 
 
 def render_page(page: Page, key: CacheKey, window: Window, base: str) -> bytes:
-    """Return the body of *page*; *base* stands before the path in its links.
-
-    `/v2/cloudimages` has no links: its callers page by the last id they saw.
-    """
-    if key.path == CLOUDIMAGES_PATH:
-        opening = b'{"images":['
-    else:
-        head = {"schema": f"{base}/v2/schemas/images", "first": page_link(base, key.path, key.query, window)}
+    """Return the body of *page*; *base* stands before the path in its links."""
+    api = LIST_APIS[key.path]
+    opening = b'{"%b":[' % api.collection.encode()
+    if api.gives_next:
+        head = {"schema": f"{base}{api.schema}"} if api.schema else {}
+        head["first"] = page_link(base, key.path, key.query, window)
         if page.next_marker is not None:
             head["next"] = page_link(base, key.path, key.query, window, page.next_marker)
-        opening = orjson.dumps(head)[:-1] + b',"images":['
+        opening = orjson.dumps(head)[:-1] + b"," + opening[1:]
     # Views, so that the images' bytes are copied once.
     parts = [memoryview(part.span.body)[slice(*byte_range(part))] for part in page.parts if part.start < part.stop]
     images = parts[0] if len(parts) == 1 else b",".join(parts)

@@ -5,14 +5,14 @@ Lifetimes by rule: which lists live longer or shorter than others, by path and q
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from proxy.core.cache_key import CacheKey
 from proxy.core.call_context import DEFAULT_CONTEXT, CallContext
 from proxy.core.freshness import Lifetimes
-from proxy.core.list_api import CLOUDIMAGES_PATH
+from proxy.core.list_api import CLOUDIMAGES, IMAGES, LIST_APIS, ListApi
 from proxy.core.list_query import ListQuery, Pairs, SortOrder, UnclearQuery, Window, parse_list_query
 from proxy.core.messages import Fields, Request
 from proxy.core.partition import NotShareable, Partition, Partitioner, Principal, api_variant
@@ -62,41 +62,39 @@ _MAX_CACHED_TARGETS: Final = 4096
 
 @immutable
 class PageSizes:
-    """The upstream's page sizes: the longest it gives, and what it gives when no `limit` is sent."""
+    """The upstream's longest page, and its page size without `limit` by path where it is not the API's default."""
 
     max_page: int = 1000
-    default: int = 25
-    default_cloudimages: int = 500
+    defaults: Mapping[str, int] = field(default_factory=dict, hash=False)
 
-    def row_count(self, window: Window, path: str) -> int:
-        """Return how many rows a page of *window* holds."""
-        if window.limit is None:
-            return min(self.max_page, self.default_cloudimages if path == CLOUDIMAGES_PATH else self.default)
-        return min(self.max_page, window.limit)
+    def row_count(self, window: Window, api: ListApi) -> int:
+        limit = self.defaults.get(api.path, api.default_limit) if window.limit is None else window.limit
+        return min(self.max_page, limit)
 
 
 @immutable
 class _ResolvedTarget:
-    """What a target names, to one partition and in one form of the API; see `ListRequest`."""
+    """What a target names for one partition and API variant; see `ListRequest`."""
 
+    api: ListApi
+    upstream_api: ListApi
     key: CacheKey
     sort: SortOrder
     window: Window
     marker: str
     row_count: int
-    upstream_path: str
     lifetimes: Lifetimes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ListRules:
-    """How lists are asked for: the rules that hold for all requests.
+    """The rules for all list requests.
 
-    *use_cloudimages* says that native lists come from `/v2/cloudimages`, which outlives `/v2/images` at Huawei Cloud,
-    *share_public* that those of public images are the same for everyone.
+    With *use_cloudimages* lists of images are fetched from `/v2/cloudimages`, which outlives the native list at Huawei
+    Cloud. With *share_public* lists of public images are the same for everybody.
 
-    What short targets name is remembered, under all that it follows from beside these rules: the partition, the form of
-    the API, the target. So nobody's key can come up for somebody else.
+    What short targets name is kept under everything else it follows from: partition, API variant and target. So
+    nobody's key can come up for somebody else.
     """
 
     partitioner: Partitioner
@@ -107,49 +105,50 @@ class ListRules:
     _resolved: dict[tuple[Partition, str, str], _ResolvedTarget] = field(default_factory=dict, init=False, repr=False)
 
     def resolve_target(self, principal: Principal, variant: str, request: Request, query: ListQuery) -> _ResolvedTarget:
-        """Return what the target of *request*, with that *query*, names."""
-        source = CLOUDIMAGES_PATH if self.use_cloudimages else request.path
-        partition = principal.user_partition if source == CLOUDIMAGES_PATH else principal.partition
+        upstream_api = CLOUDIMAGES if self.use_cloudimages and query.api is IMAGES else query.api
+        partition = principal.user_partition if upstream_api.varies_by_user else principal.partition
         at = (partition, variant, request.target)
         found = self._resolved.get(at)
         if found is None:
-            found = self._resolve(partition, variant, request.path, query, source)
+            found = self._resolve(partition, variant, query, upstream_api)
             if len(request.target) <= _MAX_CACHED_CHARS:
                 if len(self._resolved) >= _MAX_CACHED_TARGETS:
                     self._resolved.clear()
                 self._resolved[at] = found
         return found
 
-    def _resolve(self, partition: Partition, variant: str, path: str, query: ListQuery, source: str) -> _ResolvedTarget:
-        window, sort = query.window, query.sort
-        rows = self.sizes.row_count(window, path)
+    def _resolve(self, partition: Partition, variant: str, query: ListQuery, upstream_api: ListApi) -> _ResolvedTarget:
+        window, sort, path = query.window, query.sort, query.api.path
+        rows = self.sizes.row_count(window, query.api)
         by_page = not sort.has_total_order or rows == 0
         return _ResolvedTarget(
+            api=query.api,
+            upstream_api=upstream_api,
             key=CacheKey(partition, variant, path, query.canonical, window if by_page else None),
             sort=sort,
             window=window,
             marker=window.marker or LIST_START,
             row_count=rows,
-            upstream_path=source,
             lifetimes=self.lifetime_rules.for_listing(path, query.pairs),
         )
 
 
 @immutable
 class ListRequest:
-    """One list *client_request* of *principal*: *key* names the listing, *marker* and *row_count* the page.
+    """One list request of *principal*: *key* names the listing, *marker* and *row_count* the page.
 
-    *variant* is that of the API. With *public_only* set, an image that is not public has no place in the answer.
-    *context* says for whom the upstream is asked.
+    The client asked *api*; what is missing is fetched from *upstream_api* in the API's *variant*. With *public_only* no
+    image that is not public may be in the answer. *context* says for whom the upstream is called.
     """
 
     principal: Principal
+    api: ListApi
+    upstream_api: ListApi
     key: CacheKey
     sort: SortOrder
     window: Window
     marker: str
     row_count: int
-    upstream_path: str
     lifetimes: Lifetimes
     directives: RequestDirectives
     client_request: Request
@@ -159,7 +158,7 @@ class ListRequest:
 
     @property
     def upstream_fields(self) -> Fields:
-        """What goes upstream, to *upstream_path*; each is in the key or can't change a list."""
+        """The fields sent upstream; each is in the key or can't change a list (law 1)."""
         names = (*self.principal.credential_names, _FORWARDED_FIELD)
         sent = [line for line in self.client_request.fields.lines if line[0].lower() in names]
         sent.append(("X-Request-Id", self.client_request.request_id))
@@ -169,13 +168,8 @@ class ListRequest:
 
     @property
     def accept(self) -> str:
-        """The form that errors are wanted in."""
+        """`Accept`: it decides the form of errors."""
         return ", ".join(self.client_request.fields.get_all(_FORWARDED_FIELD))
-
-    @property
-    def without_next(self) -> bool:
-        """Whether the list comes without `next`."""
-        return self.upstream_path == CLOUDIMAGES_PATH
 
 
 def parse_list_request(
@@ -190,7 +184,7 @@ def parse_list_request(
     """
     wishes = parse_request_directives(request.fields)
     reason = "no-store" if wishes.no_store else bypass_reason(request)
-    query = parse_list_query(request.query)
+    query = parse_list_query(request.query, LIST_APIS[request.path])
     if reason or isinstance(query, UnclearQuery):
         return reason or query.reason  # type: ignore[union-attr]  # a reason, or an unclear query
     principal = principal or _principal_by_token(request.fields, rules.partitioner)
@@ -200,12 +194,13 @@ def parse_list_request(
     named = rules.resolve_target(principal, form, request, query)
     return ListRequest(
         principal=principal,
+        api=named.api,
+        upstream_api=named.upstream_api,
         key=named.key,
         sort=named.sort,
         window=named.window,
         marker=named.marker,
         row_count=named.row_count,
-        upstream_path=named.upstream_path,
         lifetimes=named.lifetimes,
         directives=wishes,
         client_request=request,
@@ -220,16 +215,16 @@ def _principal_by_token(fields: Fields, partitioner: Partitioner) -> Principal |
 
 
 def to_public_list(request: ListRequest, rules: ListRules) -> ListRequest | None:
-    """Return *request* for the list that everyone shares, None where it is not the same for everyone.
+    """Return *request* for the list that everybody shares, None if it is not the same for everybody.
 
-    It is where the list is restricted to public images by `visibility`, once. `__imagetype=gold` alone says less: to
-    Glance it is a property like others, which anyone may give to a private image. `/v2/cloudimages` may differ from
-    user to user. Which images a role may not see, and which of their properties, no request tells: that is why sharing
-    is off by default.
+    It is if `visibility=public` restricts it, once. `__imagetype=gold` alone says less: to Glance it is a property that
+    anyone may give to a private image. Which images a role may not see, and which properties, no request tells: that is
+    why sharing is off by default.
     """
-    if not (rules.share_public and request.principal.may_share_public) or request.upstream_path == CLOUDIMAGES_PATH:
+    api = request.upstream_api
+    if not (rules.share_public and request.principal.may_share_public and api.has_public_items) or api.varies_by_user:
         return None
-    query = parse_list_query(request.key.query)
+    query = parse_list_query(request.key.query, request.api)
     assert not isinstance(query, UnclearQuery)
     if [value for name, value in query.pairs if name == "visibility"] != ["public"]:
         return None

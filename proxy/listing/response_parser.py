@@ -15,6 +15,7 @@ import re
 from array import array
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import accumulate, islice
 from math import inf
 from operator import add
@@ -24,12 +25,11 @@ from urllib.parse import unquote_plus
 import msgspec
 import orjson
 
-from proxy.core.list_api import TRANSIENT_STATUSES
+from proxy.core.list_api import IMAGES, ListApi
 from proxy.core.slices import DEFAULT_LIMITS, SliceLimits, Steps, cut_slices, run_to_end
 from proxy.core.span import Span
 from proxy.core.values import immutable
 
-_ARRAY: Final = re.compile(rb'"images"[ \t\n\r]*+:[ \t\n\r]*+\[[ \t\n\r]*+')
 _BETWEEN: Final = re.compile(rb"[ \t\n\r]*+,[ \t\n\r]*+")
 _MEMBERS: Final = json.JSONDecoder(object_pairs_hook=list)
 _MAX_ARRAYS: Final = 4  # places looked at for the images' bytes
@@ -58,22 +58,26 @@ class FullImage(Image, gc=False):
     container_format: Any = None
 
 
-class _List(msgspec.Struct):
-    images: list[Image]
+class _ListDecoders(NamedTuple):
+    """Decoders of a list answer whose array has a certain name; in each the array is called `images`."""
+
+    raw: msgspec.json.Decoder[Any]
+    images: msgspec.json.Decoder[Any]
+    full_images: msgspec.json.Decoder[Any]
+    array: re.Pattern[bytes]  # finds the beginning of the array's first item
 
 
-class _FullList(msgspec.Struct):
-    images: list[FullImage]
+@lru_cache
+def _list_decoders(collection: str) -> _ListDecoders:
+    def decoder(item: Any, *more: Any) -> msgspec.json.Decoder[Any]:
+        struct = msgspec.defstruct("List", [("images", list[item]), *more], rename={"images": collection})
+        return msgspec.json.Decoder(struct)
+
+    name = re.escape(collection.encode())
+    array = re.compile(rb'"%b"[ \t\n\r]*+:[ \t\n\r]*+\[[ \t\n\r]*+' % name)
+    return _ListDecoders(decoder(msgspec.Raw, ("next", Any, None)), decoder(Image), decoder(FullImage), array)
 
 
-class _RawList(msgspec.Struct):
-    images: list[msgspec.Raw]
-    next: Any = None
-
-
-_RAW_LIST_DECODER: Final = msgspec.json.Decoder(_RawList)
-_LIST_DECODER: Final = msgspec.json.Decoder(_List)
-_FULL_LIST_DECODER: Final = msgspec.json.Decoder(_FullList)
 _IMAGES_DECODER: Final = msgspec.json.Decoder(list[Image])
 _FULL_IMAGES_DECODER: Final = msgspec.json.Decoder(list[FullImage])
 
@@ -88,16 +92,18 @@ class ScannedList(NamedTuple):
     separator: bytes
 
 
-def scan_list(body: bytes, *, full: bool = False) -> ScannedList:
+def scan_list(body: bytes, *, api: ListApi = IMAGES, full: bool = False) -> ScannedList:
     """Scan a list answer for `Image` fields, or with *full* for `FullImage` fields.
 
     Raises `ScanError` if it is not JSON (RFC 8259), or if `images` is missing, stands twice, or holds anything but
     objects.
     """
-    return run_to_end(scan_in_slices(body, full=full))
+    return run_to_end(scan_in_slices(body, api=api, full=full))
 
 
-def scan_in_slices(body: bytes, *, full: bool = False, limits: SliceLimits = DEFAULT_LIMITS) -> Steps[ScannedList]:
+def scan_in_slices(
+    body: bytes, *, api: ListApi = IMAGES, full: bool = False, limits: SliceLimits = DEFAULT_LIMITS
+) -> Steps[ScannedList]:
     """Do what `scan_list` does, yielding before each slice of the images if there are several.
 
     Finding the images takes one pass over the whole body, a third of the time.
@@ -105,17 +111,18 @@ def scan_in_slices(body: bytes, *, full: bool = False, limits: SliceLimits = DEF
     try:
         if not body.isascii():
             body.decode()  # the parser does not check UTF-8 in strings that nobody asks for
-        answer = _RAW_LIST_DECODER.decode(body)
+        decoders = _list_decoders(api.collection)
+        answer = decoders.raw.decode(body)
         pieces = answer.images
         sizes = list(map(len, pieces))
-        run, between, around = _cut_out_images(body, pieces, sizes)
-        if _has_images_twice(body, around):
+        run, between, around = _cut_out_images(body, pieces, sizes, decoders.array)
+        if _has_array_twice(body, around, api.collection):
             raise ScanError("images: stands twice")
         slices = cut_slices(sizes, limits)
         if len(slices) > 1:
             images = yield from _decode_images(run, sizes, len(between), slices, full=full)
         else:
-            images = (_FULL_LIST_DECODER if full else _LIST_DECODER).decode(body).images
+            images = (decoders.full_images if full else decoders.images).decode(body).images
     except (ValueError, RecursionError) as error:
         raise ScanError("body: not a list answer") from error
     return ScannedList(images, answer.next, run, sizes, between)
@@ -136,15 +143,17 @@ def _decode_images(
     return images
 
 
-def _cut_out_images(body: bytes, slices: list[msgspec.Raw], sizes: list[int]) -> tuple[bytes, bytes, bytes]:
+def _cut_out_images(
+    body: bytes, slices: list[msgspec.Raw], sizes: list[int], array: re.Pattern[bytes]
+) -> tuple[bytes, bytes, bytes]:
     """Return the images joined, the separator between them, and *body* without them.
 
     Images that are not all separated alike are joined by commas. If they are not found in the first arrays called
     `images`, *body* comes back whole.
     """
     if slices:
-        for array in islice(_ARRAY.finditer(body), _MAX_ARRAYS):
-            start = array.end()
+        for beginning in islice(array.finditer(body), _MAX_ARRAYS):
+            start = beginning.end()
             found = _BETWEEN.match(body, start + sizes[0])
             between = found[0] if found else b","
             run = between.join(slices)
@@ -168,16 +177,16 @@ def _end_of_images(body: bytes, start: int, slices: list[msgspec.Raw], sizes: li
     return end
 
 
-def _has_images_twice(body: bytes, around: bytes) -> bool:
-    """Return whether *body* names `images` twice, judged by what stands *around* the images if that suffices."""
-    if around.count(b'"images"') == 1 and b"\\" not in around:
+def _has_array_twice(body: bytes, around: bytes, collection: str) -> bool:
+    """Return whether *body* has the array twice, judged by what stands *around* the images if that suffices."""
+    if around.count(b'"%b"' % collection.encode()) == 1 and b"\\" not in around:
         return False  # once without escapes, and there are no escapes
-    return _values_of_images(around) != [[]] and len(_values_of_images(body)) != 1
+    return _values_named(collection, around) != [[]] and len(_values_named(collection, body)) != 1
 
 
-def _values_of_images(text: bytes) -> list[Any]:
-    """Return every value named `images` in the object *text*."""
-    return [value for name, value in _MEMBERS.decode(text.decode()) if name == "images"]
+def _values_named(name: str, text: bytes) -> list[Any]:
+    """Return every value called *name* in the object *text*."""
+    return [value for each, value in _MEMBERS.decode(text.decode()) if each == name]
 
 
 _IMAGE_LINKS: Final = ("self", "file", "schema")
@@ -236,17 +245,24 @@ class ParsedList:
         )
 
 
-def parse_list(body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False) -> ParsedList | NotAList:
+def parse_list(
+    body: bytes, *, api: ListApi = IMAGES, sort_keys: Sequence[str] = (), public: bool = False
+) -> ParsedList | NotAList:
     """Parse a list answer. *sort_keys* are those that an image may lack; with *public*, every image must be public."""
-    return run_to_end(read_list_in_slices(body, sort_keys=sort_keys, public=public))
+    return run_to_end(read_list_in_slices(body, api=api, sort_keys=sort_keys, public=public))
 
 
 def read_list_in_slices(
-    body: bytes, *, sort_keys: Sequence[str] = (), public: bool = False, limits: SliceLimits = DEFAULT_LIMITS
+    body: bytes,
+    *,
+    api: ListApi = IMAGES,
+    sort_keys: Sequence[str] = (),
+    public: bool = False,
+    limits: SliceLimits = DEFAULT_LIMITS,
 ) -> Steps[ParsedList | NotAList]:
     """Do what `parse_list` does, yielding between slices of the images; a body of one slice never yields."""
     try:
-        answer = yield from scan_in_slices(body, full=public or bool(sort_keys), limits=limits)
+        answer = yield from scan_in_slices(body, api=api, full=public or bool(sort_keys), limits=limits)
     except ScanError:
         return NotAList("not-a-list")
     images = answer.images
@@ -260,11 +276,9 @@ def read_list_in_slices(
         return end
     run = answer.images_body
     starts, ends = _bounds(answer.sizes, len(answer.separator))
-    changing = [
-        at for at, image in enumerate(images) if image.status != "active" and image.status in TRANSIENT_STATUSES
-    ]
+    changing = [at for at, image in enumerate(images) if _is_transient(image, api)]
     transient_since = yield from _latest_change([run[starts[at] : ends[at]] for at in changing], limits)
-    if not _has_relative_links(images, ids):
+    if api.item_path is not None and not _has_relative_links(images, ids):
         try:
             slices = [run[start:end] for start, end in zip(starts, ends, strict=True)]
             slices = yield from _make_links_relative(slices, limits)
@@ -281,6 +295,10 @@ def read_list_in_slices(
         has_nulls=any(getattr(image, key) is None for key in sort_keys for image in images),
         transient_since=transient_since,
     )
+
+
+def _is_transient(image: Image, api: ListApi) -> bool:
+    return image.status != "active" and isinstance(image.status, str) and image.status in api.transient_statuses
 
 
 def _bounds(sizes: Sequence[int], between: int) -> tuple[array[int], array[int]]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from proxy.core.list_api import LIST_APIS
 from proxy.core.list_query import ListQuery, parse_list_query
 from proxy.core.routes import Route, classify_path
 from proxy.listing.request import PageSizes
@@ -92,7 +93,7 @@ class ObservedListings:
         query = list_query_of(entry)
         if query is None or entry.status not in _LIST_STATUSES:
             return
-        rows = self._page_sizes.row_count(query.window, entry.path)
+        rows = self._page_sizes.row_count(query.window, LIST_APIS[entry.path])
         size = entry.body_bytes if entry.status == 200 and entry.method == "GET" else None
         name = (self._partition_of(entry.caller), entry.path, query.canonical)
         self._observed.setdefault(name, ObservedListing()).observe(entry.caller, query.window.marker, rows, size)
@@ -134,5 +135,5 @@ def list_query_of(entry: LogEntry) -> ListQuery | None:
     """Return what list *entry* asks for, None where it asks for none that the proxy could keep."""
     if entry.method not in ("GET", "HEAD") or classify_path(entry.path) not in (Route.LIST, Route.CLOUDIMAGES_LIST):
         return None
-    query = parse_list_query(entry.query)
+    query = parse_list_query(entry.query, LIST_APIS[entry.path])
     return query if isinstance(query, ListQuery) else None

@@ -20,7 +20,7 @@ import orjson
 from proxy.auth.authenticators import TokenAuthenticator
 from proxy.config.model import Settings
 from proxy.config.policies import make_list_rules, page_sizes
-from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
+from proxy.core.list_api import LIST_APIS
 from proxy.core.list_query import ListQuery, parse_list_query
 from proxy.core.messages import Fields, Request, Response, StreamedResponse
 from proxy.core.partition import NotShareable, Partition, Partitioner, Principal
@@ -36,7 +36,6 @@ from proxy.replay.listings import ListingKey, ObservedListings, list_query_of
 from proxy.runtime.container import Engines, make_engines
 from proxy.storage.memory import MemoryStore
 
-_LIST_PATHS: Final = (IMAGES_PATH, CLOUDIMAGES_PATH)
 # What was refused for the request's own sake would be refused again; what failed or was throttled was for the moment's.
 _REPEATED_STATUSES: Final = frozenset({400, 401, 403, 404})
 # An image that is in no way special: it lacks no sort key, and is not about to change.
@@ -69,8 +68,8 @@ class RecordedUpstream:
         entry = self.current_entry
         assert entry is not None
         query = (
-            parse_list_query(request.query)
-            if request.method in ("GET", "HEAD") and request.path in _LIST_PATHS
+            parse_list_query(request.query, LIST_APIS[request.path])
+            if request.method in ("GET", "HEAD") and request.path in LIST_APIS
             else None
         )
         if entry.status in _REPEATED_STATUSES:
@@ -81,13 +80,14 @@ class RecordedUpstream:
         page = self._listings.page(
             (self.current_listing[0], self.current_listing[1], query.canonical),
             query.window.marker,
-            self._page_sizes.row_count(query.window, request.path),
+            self._page_sizes.row_count(query.window, LIST_APIS[request.path]),
         )
         if page is None:
             return Response(400, _JSON_FIELDS, b"{}")
         ids, goes_on = page
-        told: dict[str, object] = {"images": [{"id": each, **_ORDINARY_IMAGE} for each in ids]}
-        if goes_on and request.path != CLOUDIMAGES_PATH:
+        api = LIST_APIS[request.path]
+        told: dict[str, object] = {api.collection: [{"id": each, **_ORDINARY_IMAGE} for each in ids]}
+        if goes_on and api.gives_next:
             told["next"] = f"{request.path}?marker={ids[-1]}"
         return Response(200, _JSON_FIELDS, orjson.dumps(told))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Final
 
-from proxy.core.list_api import CLOUDIMAGES_PATH, IMAGES_PATH
+from proxy.core.list_api import LIST_APIS
 from proxy.core.values import immutable
 from proxy.http.stored_response import FreshnessPolicy
 
@@ -53,12 +53,7 @@ class ResourceRoutes:
 
     def find(self, path: str) -> ResourceRoute | None:
         """Return what holds for the raw *path*, None where it is none to be stored: a list, an image's data."""
-        if (
-            len(path) > _MAX_CHARS
-            or path in (IMAGES_PATH, CLOUDIMAGES_PATH)
-            or _DATA.fullmatch(path)
-            or _ODD.search(path)
-        ):
+        if len(path) > _MAX_CHARS or path in LIST_APIS or _DATA.fullmatch(path) or _ODD.search(path):
             return None
         return next((each for each in self.routes if each.pattern.fullmatch(path)), None)
 

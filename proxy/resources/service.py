@@ -18,7 +18,7 @@ from proxy.caching.background import BackgroundTasks, BudgetSaver
 from proxy.caching.bounded import EncodedBodies, NegativeCache, TTLMap
 from proxy.core.cache_status import CacheStatus, FwdReason
 from proxy.core.freshness import ERROR_STATUSES, Freshness, span_freshness
-from proxy.core.list_api import IMAGES_PATH, is_transient_image
+from proxy.core.list_api import IMAGES, is_transient_image
 from proxy.core.messages import Fields, Response
 from proxy.core.partition import Partition
 from proxy.core.replay import ReplayTerms
@@ -51,7 +51,7 @@ class ListedImages:
         """A page of the list *request* was given: its items may be asked for next. Only a native list has whole
         images.
         """
-        if request.upstream_path != IMAGES_PATH:
+        if request.upstream_api is not IMAGES:
             return
         at = (request.key.partition, request.key.variant)
         others = (each for each in self._lists.get(at, now=self._clock()) or () if each.key != request.key)

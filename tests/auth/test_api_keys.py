@@ -11,8 +11,8 @@ KEY = "a-key-of-16-or-more"
 
 
 def test_a_file_names_callers_and_who_may_write() -> None:
-    """A table for each caller; without `writes` it only reads."""
-    reader, writer = parse_api_keys(f'[ci]\nkey = "{KEY}"\n[builder]\nkey = "{KEY}2"\nwrites = true')
+    """A table for each caller; without `allow_writes` it only reads."""
+    reader, writer = parse_api_keys(f'[ci]\nkey = "{KEY}"\n[builder]\nkey = "{KEY}2"\nallow_writes = true')
     assert (reader.name, reader.may_write) == ("ci", False)
     assert (writer.name, writer.may_write) == ("builder", True)
     assert KEY not in repr((reader, writer))
@@ -25,7 +25,7 @@ def test_a_file_names_callers_and_who_may_write() -> None:
         "[ci]",
         "ci = 1",
         f'[ci]\nkey = "{KEY}"\nwrite = true',
-        f'[ci]\nkey = "{KEY}"\nwrites = "yes"',
+        f'[ci]\nkey = "{KEY}"\nallow_writes = "yes"',
         '[ci]\nkey = "short"',
         f'[ci]\nkey = "{KEY}\\n"',
         f'[ci]\nkey = "{KEY}é"',

@@ -29,7 +29,7 @@ circuit_breaker_failures = 1000000
 [[cache.routes]]
 path = "/test/**"
 public = true
-vary = true
+honor_vary = true
 heuristic_fraction = 0.1
 stale_while_revalidate_s = 0
 stale_if_error_s = 60

@@ -37,7 +37,8 @@ _ROUTE = """\
 #   ttl_s = 86400                     # where the upstream states none
 #   public = true                     # one answer for everyone, whatever credentials they have
 # Also `stale_while_revalidate_s` and `stale_if_error_s`; `heuristic_fraction`, a lifetime by the age of the last change
-# (RFC 9111 §4.2.2); `honor_vary = true`: all that callers send goes up, and the upstream's `Vary` tells what of it counts.
+# (RFC 9111 §4.2.2); `honor_vary = true`: everything clients send goes upstream, and the upstream's `Vary` says what of
+# it distinguishes answers.
 """
 _TABLES = {"rules": _RULE, "routes": _ROUTE}
 

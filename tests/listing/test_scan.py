@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from proxy.core.list_query import NULLABLE_SORT_KEYS
+from proxy.core.list_api import IMAGES
 from proxy.core.slices import SliceLimits, run_to_end
 from proxy.listing.response_parser import FullImage, ScanError, ScannedList, scan_in_slices, scan_list
 
@@ -156,11 +156,11 @@ def test_images_that_stand_apart_in_several_ways_are_found_without_a_second_pars
     """Only what lies around them is parsed name by name, which for a whole list takes ten times as long as the scan."""
     parsed: list[bytes] = []
 
-    def under_images(text: bytes) -> list[Any]:
+    def under_images(_name: str, text: bytes) -> list[Any]:
         parsed.append(text)
         return [[]]
 
-    monkeypatch.setattr("proxy.listing.response_parser._values_of_images", under_images)
+    monkeypatch.setattr("proxy.listing.response_parser._values_named", under_images)
     found = scan_list(b'{"x":{"images":[1]},"images":[{"id":"a"} ,{"id":"b"}, {"id":"\\u0063"}],"next":null}')
     assert [image.id for image in found.images] == ["a", "b", "c"]
     assert parsed == [b'{"x":{"images":[1]},"images":[],"next":null}']
@@ -168,7 +168,7 @@ def test_images_that_stand_apart_in_several_ways_are_found_without_a_second_pars
 
 def test_all_that_lists_may_be_sorted_by_is_read() -> None:
     """A full image has every sort key that an image may lack."""
-    assert set(FullImage.__struct_fields__) >= NULLABLE_SORT_KEYS
+    assert set(FullImage.__struct_fields__) >= IMAGES.nullable_sort_keys
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from proxy.listing.request import PageSizes
 from proxy.replay.entries import LogEntry
 from proxy.replay.listings import ObservedListings
 
-SIZES = PageSizes(max_page=1000, default=25, default_cloudimages=500)
+SIZES = PageSizes(max_page=1000)
 NAME = ("ci", "/v2/images", "")
 
 

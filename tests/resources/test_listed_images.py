@@ -8,6 +8,7 @@ import orjson
 
 from proxy.core.cache_key import ALL_TAG, CacheKey
 from proxy.core.freshness import Lifetimes
+from proxy.core.list_api import CLOUDIMAGES
 from proxy.core.messages import Response
 from proxy.core.span import SpanSlice
 from proxy.errors import StoreUnavailableError
@@ -85,7 +86,7 @@ async def test_a_list_of_another_kind_is_not_looked_through(world: World) -> Non
     world.upstream.script = [a_page("a")]
     ask = world.ask("limit=1")
     await world.gateway.answer(ask)
-    items.note_list(replace(ask, upstream_path="/v2/cloudimages"))
+    items.note_list(replace(ask, upstream_api=CLOUDIMAGES))
     assert await found(world, items, "a") is None
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
-from proxy.core.list_api import CLOUDIMAGES_PATH
+from proxy.core.list_api import CLOUDIMAGES
 from proxy.core.messages import Fields, Request, Response, StreamedResponse
 from proxy.demo.catalogue import Catalogue
 from proxy.demo.filters import Caller
@@ -167,7 +167,7 @@ class Upstream:
         pairs = parse_query_pairs(request.query)
         catalogue = Catalogue(self.history.now.values(), max_limit=LONGEST)
         try:
-            if request.path == CLOUDIMAGES_PATH:
+            if request.path == CLOUDIMAGES.path:
                 made = render_cloudimages(catalogue.list_cloudimages(TOKENS[token], pairs))
             else:
                 made = render_list(catalogue.list_images(TOKENS[token], pairs), pairs)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from proxy.core.freshness import Lifetimes, TrustPeriod
+from proxy.core.list_api import IMAGES
 from proxy.core.messages import Fields, Request
 from proxy.core.partition import Partitioner
 from proxy.listing.fetcher import SpanFetcher
@@ -62,7 +63,7 @@ def replica(
     )
     asking = ListRules(
         Partitioner(SECRET),
-        PageSizes(longest, min(longest, 5)),
+        PageSizes(longest, {IMAGES.path: min(longest, 5)}),
         LifetimeRules(lifetimes, rules),
         use_cloudimages=extension,
     )

@@ -55,7 +55,7 @@ class ScriptedUpstream:
         said = self.script.pop(0) if self.script else self.failing
         if isinstance(said, Exception):
             raise said
-        return said or self._listed(request.target)
+        return said or self.list_for(request.target)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[StreamedResponse]:
@@ -69,7 +69,8 @@ class ScriptedUpstream:
         self.requests.clear()
         self.asked.clear()
 
-    def _listed(self, target: str) -> Response:
+    def list_for(self, target: str) -> Response:
+        """Return the page of the model that *target* asks for."""
         parameters = parse_qs(urlsplit(target).query)
         (limit,), (after,) = parameters.get("limit", ["25"]), parameters.get("marker", [""])
         if after and after not in self.model.rows:
@@ -143,6 +144,7 @@ async def make_world() -> AsyncIterator[MakeWorld]:
     def made(
         model: Model | None = None,
         *,
+        upstream: ScriptedUpstream | None = None,
         lifetimes: Lifetimes | None = None,
         readahead: bool = False,
         verdict_ttl_s: float = 1e9,
@@ -151,7 +153,7 @@ async def make_world() -> AsyncIterator[MakeWorld]:
         thrift: BudgetSaver | None = None,
     ) -> World:
         lifetimes = lifetimes or Lifetimes(60.0)
-        upstream = ScriptedUpstream(model or Model(ROWS))
+        upstream = upstream or ScriptedUpstream(model or Model(ROWS))
         hand = Hand()
         store = MemoryStore(1 << 24)
 

@@ -120,7 +120,7 @@ async def test_a_streamed_body_goes_up_under_an_unsigned_payload(upstream: ImsLo
 def callers(tmp_path: Path) -> Path:
     """A file of two callers."""
     file = tmp_path / "callers.toml"
-    file.write_text(f'[ci]\nkey = "{READS}"\n\n[builder]\nkey = "{WRITES}"\nwrites = true\n')
+    file.write_text(f'[ci]\nkey = "{READS}"\n\n[builder]\nkey = "{WRITES}"\nallow_writes = true\n')
     return file
 
 
@@ -302,7 +302,7 @@ async def test_on_a_route_of_the_standards_callers_credentials_end_here_too(
         return web.json_response({}, headers={"Cache-Control": "max-age=60"})
 
     upstream.response_hook = told
-    routes = [{"path": "/v2/schemas/*", "vary": True}]
+    routes = [{"path": "/v2/schemas/*", "honor_vary": True}]
     identity = SIGNING | {"api_keys_file": str(callers)}
     async with a_proxy(upstream.base_url, identity=identity, cache={"routes": routes}) as proxy:
         forged = FORGED | {"X-Api-Key": READS, "X-Http-Method-Override": "DELETE", "X-Harmless": "1"}

@@ -19,7 +19,7 @@ ALPHA, OTHER_USER = "demo-token-alpha", "demo-token-alpha-other-user"
 READER, BETA = "demo-token-alpha-reader", "demo-token-beta"
 SCHEMA, QUOTA = "/v2/schemas/image", "/v1/cloudimages/quota"
 PUBLIC = [{"path": "/v2/schemas/*", "ttl_s": 60, "public": True}]
-VARY = [{"path": "/v2/schemas/*", "ttl_s": 60, "public": True, "vary": True}]
+VARY = [{"path": "/v2/schemas/*", "ttl_s": 60, "public": True, "honor_vary": True}]
 
 
 def by_project(upstream: ImsLookalike, iam: IamLookalike, **cache: object) -> AbstractAsyncContextManager[Proxy]:
