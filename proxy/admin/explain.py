@@ -10,7 +10,7 @@ from proxy.core.list_api import LIST_APIS
 from proxy.core.list_query import ListQuery, SortOrder, describe_normalisation, parse_list_query
 from proxy.core.messages import Fields, Request
 from proxy.core.partition import NotShareable, Partition, Partitioner, Principal, TokenScope
-from proxy.core.routes import classify_path
+from proxy.core.routes import Forward, classify_path
 from proxy.listing.request import ListRequest, parse_list_request, to_public_list
 from proxy.resources.request import parse_resource_request
 
@@ -79,7 +79,11 @@ def explain_request(
     if isinstance(list_request, ListRequest):
         yield from _explain_answer(list_request, settings)
     else:
-        yield "cacheable", f"no: {BYPASS_REASONS[list_request]} (detail={list_request}); it goes through as it came"
+        yield "cacheable", _explain_forward(list_request)
+
+
+def _explain_forward(forward: Forward) -> str:
+    return f"no: {BYPASS_REASONS[forward.reason]} (detail={forward.reason}); it goes through as it came"
 
 
 def _explain_resource(request: Request, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -93,16 +97,16 @@ def _explain_resource(request: Request, settings: Settings) -> Iterator[tuple[st
     if principal is None:
         partition = partitioner.from_fields(request.fields)
         principal = Principal(partition, partition) if isinstance(partition, Partition) else partition
-    list_request = parse_resource_request(request, on, partitioner, principal)
-    if isinstance(list_request, str):
-        yield "cacheable", f"no: {BYPASS_REASONS[list_request]} (detail={list_request}); it goes through as it came"
+    resource_request = parse_resource_request(request, on, partitioner, principal)
+    if isinstance(resource_request, Forward):
+        yield "cacheable", _explain_forward(resource_request)
         return
     shared = (
         "shared by everyone, for the route says so"
         if on.is_public
-        else _PARTITION_TEXTS[list_request.key.partition.kind]
+        else _PARTITION_TEXTS[resource_request.key.partition.kind]
     )
-    yield "partition", f"{list_request.key.partition.kind}: {shared}"
+    yield "partition", f"{resource_request.key.partition.kind}: {shared}"
     yield "lifetime", f"what the answer says, else {on.policy.ttl_s:g} s"
     yield "cacheable", "yes"
 

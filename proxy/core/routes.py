@@ -12,6 +12,7 @@ from typing import Final
 
 from proxy.core.list_api import CLOUDIMAGES, LIST_APIS
 from proxy.core.messages import Request
+from proxy.core.values import immutable
 
 
 class Route(Enum):
@@ -27,6 +28,13 @@ class Route(Enum):
 
 _IMAGE_PATH: Final = re.compile(r"/v2(?:\.[0-9]+)?/images/[^/]+(/file)?", re.ASCII)
 _PRECONDITIONS: Final = frozenset({"if-match", "if-unmodified-since"})
+
+
+@immutable
+class Forward:
+    """A request that goes to the upstream as it came, for this *reason*: the `detail` of its `Cache-Status`."""
+
+    reason: str
 
 
 def classify_path(path: str) -> Route:

@@ -21,7 +21,7 @@ from proxy.core.messages import Request, Response, StreamedResponse
 from proxy.core.partition import NotShareable, Principal
 from proxy.core.purge import PurgeOrder, PurgeResult
 from proxy.core.replay import ReplayTerms
-from proxy.core.routes import Route, classify_path
+from proxy.core.routes import Forward, Route, classify_path
 from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
 from proxy.gateway.admission import Admission
@@ -172,21 +172,20 @@ class Gateway:
             async with AsyncExitStack() as stack:
                 streamed = await retry_on_identity_change(lambda: self._forward(request, caller, stack))
                 safe = request.method in ("GET", "HEAD")
-                fwd = CacheStatus(
-                    FwdReason.BYPASS if safe else FwdReason.METHOD, streamed.status, detail=answer if safe else None
-                )
+                why, detail = (FwdReason.BYPASS, answer.reason) if safe else (FwdReason.METHOD, None)
+                fwd = CacheStatus(why, streamed.status, detail=detail)
                 yield GatewayResponse(route, fwd, streamed=streamed)
 
     async def _answer_from_cache(
         self, request: Request, relevant_request: Request, route: Route, connection: ClientConnection, caller: str
-    ) -> GatewayResponse | str:
-        """Return the answer to *request*, which *caller* sent, or why the request goes through.
+    ) -> GatewayResponse | Forward:
+        """Return the answer to *request*, which *caller* sent, or why it is forwarded.
 
         What is answered from the store is decided by *relevant_request* alone: the request with none but its decisive
         fields.
         """
         if request.method not in ("GET", "HEAD"):
-            return "method"
+            return Forward("method")
         if request.path in LIST_APIS:
             list_request = await self._parse_list_request(relevant_request, caller)
             return (
@@ -200,15 +199,15 @@ class Gateway:
 
     async def _answer_resource(
         self, request: Request, relevant_request: Request, route: Route, caller: str
-    ) -> GatewayResponse | str:
-        """Return the answer to a request for a resource, or why it must go through as it came.
+    ) -> GatewayResponse | Forward:
+        """Return the answer to a request for a resource, or why it is forwarded.
 
         It is decided by *relevant_request*, which has only the decisive fields, unless the route lets the upstream's
         `Vary` say which fields count.
         """
         resource_route = self._resource_routes.find(request.path)
         if resource_route is None or self._resources is None:
-            return "other-path"
+            return Forward("other-path")
         request = request if resource_route.by_vary else relevant_request
         principal = await self._authenticate(request)
         # On these routes more of the request goes up than its credentials, so the door makes it ready. A request with a
@@ -216,18 +215,18 @@ class Gateway:
         sends_whole_request = (resource_route.is_public or resource_route.by_vary) and request.body is None
         sent = await self._authenticator.prepare_forward(request) if sends_whole_request else request
         resource_request = parse_resource_request(sent, resource_route, self._list_rules.partitioner, principal)
-        if isinstance(resource_request, str):
+        if isinstance(resource_request, Forward):
             return resource_request
         resource_request = replace(
             resource_request, context=self._priorities.call_context(request, principal, caller=caller)
         )
         got = await self._resources.answer(resource_request)
-        if isinstance(got, str):
+        if isinstance(got, Forward):
             return got
         if reason := await find_revocation_reason(
             self._authenticator, request, resource_request, got.response, now=self._clock()
         ):
-            return reason
+            return Forward(reason)
         return GatewayResponse(route, got.cache_status, response=got.response, replay_terms=got.replay_terms)
 
     async def close(self) -> None:
@@ -246,8 +245,8 @@ class Gateway:
         context = self._priorities.call_context(request, await self._authenticator.authenticate(request), caller=caller)
         return replace(await self._authenticator.prepare_forward(request), context=context)
 
-    async def _parse_list_request(self, request: Request, caller: str) -> ListRequest | str:
-        """Return what the list *request* asks for, or why it must go through as it came.
+    async def _parse_list_request(self, request: Request, caller: str) -> ListRequest | Forward:
+        """Return what the list *request* asks for, or why it is forwarded.
 
         A public list is shared only from a marker that the shared list itself has shown. Where any other image stands
         in the order is nobody's to learn but theirs who may see that image.
@@ -287,13 +286,13 @@ class Gateway:
 
     async def _answer_list(
         self, request: Request, connection: ClientConnection, route: Route, list_request: ListRequest
-    ) -> GatewayResponse | str:
-        """Return the answer to *list_request*, or why it goes through: its token may have ended during the fetch."""
+    ) -> GatewayResponse | Forward:
+        """Return the answer to *list_request*, or why it is forwarded: its token may have ended during the fetch."""
         got = await self._listings.answer(list_request)
         if reason := await find_revocation_reason(
             self._authenticator, request, list_request, got.response, now=self._clock()
         ):
-            return reason
+            return Forward(reason)
         if got.response is not None:
             return GatewayResponse(route, got.cache_status, response=_without_hop_by_hop(got.response))
         if self._resources is not None:

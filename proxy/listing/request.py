@@ -16,7 +16,7 @@ from proxy.core.list_api import CLOUDIMAGES, IMAGES, LIST_APIS, ListApi
 from proxy.core.list_query import ListQuery, Pairs, SortOrder, UnclearQuery, Window, parse_list_query
 from proxy.core.messages import Fields, Request
 from proxy.core.partition import NotShareable, Partition, Partitioner, Principal, api_variant
-from proxy.core.routes import bypass_reason
+from proxy.core.routes import Forward, bypass_reason
 from proxy.core.span import LIST_START
 from proxy.core.values import immutable
 from proxy.http.cache_control import RequestDirectives, parse_request_directives
@@ -177,19 +177,20 @@ def parse_list_request(
     rules: ListRules,
     principal: Principal | NotShareable | None = None,
     context: CallContext = DEFAULT_CONTEXT,
-) -> ListRequest | str:
-    """Return what the list *request* asks for, or why it must go through as it came.
+) -> ListRequest | Forward:
+    """Return what the list *request* asks for, or why it is forwarded.
 
     It is *principal*'s; None leaves it to its token alone. *context* says for whom the upstream is asked.
     """
     wishes = parse_request_directives(request.fields)
-    reason = "no-store" if wishes.no_store else bypass_reason(request)
+    if reason := "no-store" if wishes.no_store else bypass_reason(request):
+        return Forward(reason)
     query = parse_list_query(request.query, LIST_APIS[request.path])
-    if reason or isinstance(query, UnclearQuery):
-        return reason or query.reason  # type: ignore[union-attr]  # a reason, or an unclear query
+    if isinstance(query, UnclearQuery):
+        return Forward(query.reason)
     principal = principal or _principal_by_token(request.fields, rules.partitioner)
     if isinstance(principal, NotShareable):
-        return principal.value
+        return Forward(principal.value)
     form = api_variant(request.fields)
     named = rules.resolve_target(principal, form, request, query)
     return ListRequest(

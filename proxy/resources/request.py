@@ -8,7 +8,7 @@ from proxy.core.cache_key import CacheKey, digest
 from proxy.core.call_context import DEFAULT_CONTEXT, CallContext
 from proxy.core.messages import USER_AGENT, Fields, Request
 from proxy.core.partition import NotShareable, Partitioner, Principal, api_variant
-from proxy.core.routes import bypass_reason
+from proxy.core.routes import Forward, bypass_reason
 from proxy.core.values import immutable
 from proxy.http.cache_control import RequestDirectives, parse_request_directives
 from proxy.http.conditional import CONDITION_FIELDS
@@ -74,14 +74,14 @@ class ResourceRequest:
 
 def parse_resource_request(
     request: Request, route: ResourceRoute, partitioner: Partitioner, principal: Principal | NotShareable
-) -> ResourceRequest | str:
-    """Return what the GET or HEAD *request* of *principal* asks for, or why it must go through as it came."""
+) -> ResourceRequest | Forward:
+    """Return what the GET or HEAD *request* of *principal* asks for, or why it is forwarded."""
     wishes = parse_request_directives(request.fields)
     if reason := "no-store" if wishes.no_store else bypass_reason(request):
-        return reason
+        return Forward(reason)
     if route.is_public:
         if any(value.lower().startswith(_SIGNATURE_SCHEME) for value in request.fields.get_all("authorization")):
-            return NotShareable.SIGNED.value  # it can't be altered on its way up
+            return Forward(NotShareable.SIGNED.value)  # it can't be altered on its way up
         principal = Principal(
             partitioner.public_partition,
             partitioner.public_partition,
@@ -89,7 +89,7 @@ def parse_resource_request(
             credential_names=_PUBLIC_CREDENTIALS,
         )
     if isinstance(principal, NotShareable):
-        return principal.value
+        return Forward(principal.value)
     partition = principal.partition if request.path.startswith(_PROJECT_PATHS) else principal.user_partition
     form = api_variant(request.fields)
     counted, fields = _upstream_fields(request, route, principal, form)

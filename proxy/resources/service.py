@@ -22,6 +22,7 @@ from proxy.core.list_api import IMAGES, is_transient_image
 from proxy.core.messages import Fields, Response
 from proxy.core.partition import Partition
 from proxy.core.replay import ReplayTerms
+from proxy.core.routes import Forward
 from proxy.core.span import SpanSlice
 from proxy.core.values import immutable
 from proxy.errors import NotCachedError, ProxyError, RateLimitedError, StoreUnavailableError
@@ -145,13 +146,13 @@ class ResourceService:
         if self._listed_images is not None:
             self._listed_images.note_list(request)
 
-    async def answer(self, request: ResourceRequest) -> ResourceResult | str:
-        """Return the answer to *request*, or why its request has to go through on its own.
+    async def answer(self, request: ResourceRequest) -> ResourceResult | Forward:
+        """Return the answer to *request*, or why it is forwarded.
 
         Raises `ProxyError` where the upstream gave none and nothing stored may stand in for it.
         """
         if self._large.get(request.key.digest, now=self._clock()):
-            return "body-too-large"
+            return Forward("body-too-large")
         found = await self._fetcher.find(request)
         answer = select_response(request, found)
         stands = self._freshness(request, answer, current=found.is_current)
@@ -194,7 +195,7 @@ class ResourceService:
 
     async def _fetch_or_fall_back(
         self, request: ResourceRequest, stored: StoredResponse | None, found: FoundResponses
-    ) -> ResourceResult | str:
+    ) -> ResourceResult | Forward:
         """Return what a fetch brings, or *stored* in its place while the upstream fails."""
         why = _fwd_reason(stored, found, now=self._clock())
         last_resort = found.as_last_resort
@@ -214,7 +215,7 @@ class ResourceService:
             raise
         if outcome.is_too_large:
             self._large.put(request.key.digest, True, until=self._clock() + _LARGE_S)
-            return "body-too-large"
+            return Forward("body-too-large")
         await self._record_acceptance(request, outcome)
         failed = outcome.stored_response is None and outcome.status in ERROR_STATUSES
         if failed and (given := self._usable_if_error(request, stored, found)):

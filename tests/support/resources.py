@@ -12,6 +12,7 @@ from proxy.caching.background import BudgetSaver
 from proxy.core.freshness import TrustPeriod
 from proxy.core.messages import Fields, Request, Response, StreamedResponse, Upstream
 from proxy.core.partition import Partition, Partitioner, Principal
+from proxy.core.routes import Forward
 from proxy.http.stored_response import FreshnessPolicy
 from proxy.observability.logging import Telemetry
 from proxy.resources.fetcher import ResourceFetcher
@@ -112,8 +113,8 @@ class Resources:
 
     def ask(
         self, target: str = "/v2/images/a", *, method: str = "GET", token: str = "alpha", **fields: str
-    ) -> ResourceRequest | str:
-        """Return what a request asks for, or why it goes through."""
+    ) -> ResourceRequest | Forward:
+        """Return what a request asks for, or why it is forwarded."""
         lines = [("X-Auth-Token", token), *((name.replace("_", "-"), value) for name, value in fields.items())]
         request = Request(method, target, Fields(lines), "request-id")
         route = ROUTES.find(request.path)
@@ -122,8 +123,8 @@ class Resources:
         who = Principal(partition, partition) if isinstance(partition, Partition) else partition
         return parse_resource_request(request, route, self.partitioner, who)
 
-    async def got(self, target: str = "/v2/images/a", **named: str) -> ResourceResult | str:
-        """Return the answer to a request, or why it goes through, bounded in time."""
+    async def got(self, target: str = "/v2/images/a", **named: str) -> ResourceResult | Forward:
+        """Return the answer to a request, or why it is forwarded, bounded in time."""
         ask = self.ask(target, **named)
         assert isinstance(ask, ResourceRequest), ask
         async with asyncio.timeout(60):

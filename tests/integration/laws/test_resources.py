@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from proxy.core.cache_key import ALL_TAG
 from proxy.core.messages import Fields, Request, StreamedResponse
+from proxy.core.routes import Forward
 from proxy.errors import NotCachedError, ProxyError, UpstreamUnreachableError
 from proxy.resources.request import ResourceRequest
 from proxy.resources.service import ResourceResult
@@ -38,7 +39,7 @@ class Asked:
     token: str
     control: str
     floor: float
-    task: asyncio.Task[ResourceResult | str] = field(repr=False)
+    task: asyncio.Task[ResourceResult | Forward] = field(repr=False)
     troubled: bool
     ended: float = 0.0
 
