@@ -34,7 +34,7 @@ from proxy.core.cache_key import CacheKey
 from proxy.core.messages import Response
 from proxy.errors import ProxyError, RateLimitedError, StoreUnavailableError
 from proxy.observability.logging import Telemetry
-from proxy.storage.base import FetchLock, ListingState, SpanStore
+from proxy.storage.base import Coordinator, FetchLock, ListingState
 from proxy.storage.circuit_breaker import begin_request
 
 Result = TypeVar("Result")
@@ -118,7 +118,7 @@ def without_per_call_fields(response: Response) -> Response:
 class FetchCollapser(Generic[Outcome]):
     """Collapses fetches that end in an `Outcome`. *clock* gives epoch seconds."""
 
-    def __init__(self, store: SpanStore, *, telemetry: Telemetry, clock: Callable[[], float]) -> None:
+    def __init__(self, store: Coordinator, *, telemetry: Telemetry, clock: Callable[[], float]) -> None:
         self._store = store
         self._telemetry = telemetry
         self._clock = clock

@@ -24,7 +24,7 @@ Violation = tuple[SettingPath, str]
 def find_contradictions(settings: Settings) -> Iterator[Violation]:
     """Yield what is wrong with *settings*' identity, seal, workers and certificates, setting by setting."""
     identity = settings.identity
-    if settings.server.workers > 1 and settings.store.url.startswith("memory:"):
+    if settings.server.workers > 1 and not settings.store.is_shared:
         yield ("server", "workers"), f"{settings.server.workers}, more than one only with a store.url that they share"
     if identity.mode == "project" and not identity.iam_url:
         yield ("identity", "mode"), "'project', which needs identity.iam_url"

@@ -316,6 +316,11 @@ class StoreSection(Section):
     key_previous_file: FilePath | None = Field(None, description="a file that holds `key_previous`")
 
     @property
+    def is_shared(self) -> bool:
+        """Whether replicas share the store; `memory://` is one process's own."""
+        return not self.url.startswith("memory:")
+
+    @property
     def sealing_keys(self) -> list[str]:
         """The keys that values are sealed with, the present one first."""
         return [key.get_secret_value() for key in (self.key, self.key_previous) if key is not None]

@@ -22,7 +22,7 @@ from proxy.core.write_effect import SAFE_METHODS, WriteEffect, effective_status,
 from proxy.errors import NotCachedError, ProxyError
 from proxy.http.cache_control import parse_request_directives
 from proxy.resources.routes import ResourceRoutes
-from proxy.storage.base import SpanStore
+from proxy.storage.base import Coordinator
 from proxy.upstream.forward import Forwarder
 from proxy.upstream.keystone import TOKENS_PATH
 
@@ -61,7 +61,7 @@ class InvalidatingForwarder:
     def __init__(
         self,
         forwarder: Forwarder,
-        store: SpanStore,
+        store: Coordinator,
         *,
         partitioner: Partitioner,
         acceptance: TokenAcceptance,

@@ -10,13 +10,13 @@ from proxy.core.freshness import Freshness, current_age, span_freshness
 from proxy.core.span import Missing, Page, Span, assemble_page
 from proxy.errors import StoreUnavailableError
 from proxy.listing.request import ListRequest
-from proxy.storage.base import FoundSpans, ListingState, SpanStore
+from proxy.storage.base import FoundSpans, ListingState, SpanStorage
 
 
 class SpanLookup:
     """Looks spans up in *store* and judges them for one caller. *clock* gives epoch seconds."""
 
-    def __init__(self, store: SpanStore, acceptance: TokenAcceptance, *, clock: Callable[[], float]) -> None:
+    def __init__(self, store: SpanStorage, acceptance: TokenAcceptance, *, clock: Callable[[], float]) -> None:
         self._store = store
         self._acceptance = acceptance
         self._clock = clock

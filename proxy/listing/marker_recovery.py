@@ -20,7 +20,7 @@ from proxy.core.values import immutable
 from proxy.errors import StoreUnavailableError
 from proxy.listing.fetcher import SpanFetcher, SpanRequest
 from proxy.listing.request import ListRequest
-from proxy.storage.base import FoundSpans, SpanStore
+from proxy.storage.base import FoundSpans, SpanStorage
 
 # How far back to look, nearest first: a script may have deleted the whole page.
 _DISTANCES: Final = (1, 4, 16, 64)
@@ -95,7 +95,7 @@ _MAX_ATTEMPTS: Final = 24
 class MarkerRecovery:
     """Finds in *store* where deleted images stood. *max_page* is the upstream's longest page, in rows."""
 
-    def __init__(self, fetcher: SpanFetcher, store: SpanStore, *, max_page: int, clock: Callable[[], float]) -> None:
+    def __init__(self, fetcher: SpanFetcher, store: SpanStorage, *, max_page: int, clock: Callable[[], float]) -> None:
         self._fetcher = fetcher
         self._store = store
         self._max_page = max_page

@@ -32,7 +32,7 @@ from proxy.listing.request import ListRequest
 from proxy.resources.fetcher import ResourceFetcher, ResourceOutcome, is_personal, select_response
 from proxy.resources.request import ResourceRequest
 from proxy.resources.serving import choose_coding_for, present
-from proxy.storage.base import SpanStore
+from proxy.storage.base import SpanStorage
 from proxy.storage.serialization import FoundResponses
 
 _MAX_PARTITIONS: Final = 2_000
@@ -43,7 +43,7 @@ _FIELDS: Final = Fields([("Content-Type", "application/json; charset=UTF-8")])
 class ListedImages:
     """Finds images in the spans of *store*. *clock* gives epoch seconds."""
 
-    def __init__(self, store: SpanStore, *, clock: Callable[[], float]) -> None:
+    def __init__(self, store: SpanStorage, *, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
         self._lists: TTLMap[tuple[ListRequest, ...]] = TTLMap(_MAX_PARTITIONS)

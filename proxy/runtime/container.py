@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import field, replace
 from importlib.util import find_spec
 from random import random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 from yarl import URL
@@ -66,6 +66,9 @@ from proxy.upstream.auth import (
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.forward import Forwarder
 from proxy.upstream.keystone import IssuedToken, KeystoneClient, access_key_auth_request, password_auth_request
+
+if TYPE_CHECKING:  # it imports redis, which a proxy without one does without
+    from proxy.storage.tiered import TieredStore
 
 _ENCODED_SHARE: Final = 1 / 64  # of `store.max_bytes`: resources in a content coding
 _RENDERED_SHARE: Final = 0.25  # of `store.max_bytes`: rendered pages beside the spans they come from
@@ -268,22 +271,22 @@ def make_upstream_auth(
     return TokenAuth(get_token, identity_for=identity_for, clock=time.time)
 
 
-def make_secret_store(store_settings: StoreSection, store: SpanStore, partitioner: Partitioner) -> SecretStore | None:
+def _make_secret_store(
+    store_settings: StoreSection, tiered: TieredStore | None, partitioner: Partitioner
+) -> SecretStore | None:
     """Return what keeps the token of the proxy's own for all replicas, None where each has to log in for itself.
 
     That takes a Redis, `store.key` and the package `cryptography`: a token is kept encrypted or not at all.
     """
-    if store_settings.url.startswith("memory:") or not store_settings.sealing_keys or find_spec("cryptography") is None:
+    if tiered is None or not store_settings.sealing_keys or find_spec("cryptography") is None:
         return None
-    from proxy.storage.tiered import TieredStore
     from proxy.upstream.auth import RedisSecretStore
 
-    assert isinstance(store, TieredStore)
     return RedisSecretStore(
-        store.far,
+        tiered.far,
         lambda order: partitioner.for_own_identity(order).digest,
         [key.encode() for key in store_settings.sealing_keys],
-        breaker=store.breaker,
+        breaker=tiered.breaker,
         timeout_s=store_settings.timeout_ms / 1000,
     )
 
@@ -407,9 +410,11 @@ async def build_container(settings: Settings, telemetry: Telemetry, candidate_se
     loop_clock = LoopClock()
     loop_clock.start()
     telemetry.watch_event_loop(lambda: loop_clock.lag_s)
-    store = _make_store(settings, telemetry, loop_clock, on_invalidation)
+    memory = MemoryStore(settings.store.max_bytes)
+    tiered = _make_tiered_store(settings, memory, telemetry, loop_clock, on_invalidation)
+    store: SpanStore = tiered or memory
     client = _make_client(settings.upstream.url, settings.upstream)
-    rate_limiting = RateLimiting(settings, client, store, telemetry)
+    rate_limiting = RateLimiting(settings, client, tiered, telemetry)
     iam = _make_client(settings.identity.iam_url, settings.upstream) if settings.identity.iam_url else None
     identity = IdentityParts(
         settings,
@@ -423,7 +428,7 @@ async def build_container(settings: Settings, telemetry: Telemetry, candidate_se
         identity.add_upstream_auth(
             rate_limiting.limiter,
             list_rules.partitioner,
-            make_secret_store(settings.store, store, list_rules.partitioner),
+            _make_secret_store(settings.store, tiered, list_rules.partitioner),
         ),
         store,
         list_rules,
@@ -459,15 +464,16 @@ def _make_client_tls_contexts(upstream: UpstreamSection) -> Callable[[], ssl.SSL
     )
 
 
-def _make_store(
+def _make_tiered_store(
     settings: Settings,
+    memory: MemoryStore,
     telemetry: Telemetry,
     loop_clock: LoopClock,
     on_invalidation: Callable[[Iterable[str] | None], None],
-) -> SpanStore:
-    memory = MemoryStore(settings.store.max_bytes)
-    if settings.store.url.startswith("memory:"):
-        return memory
+) -> TieredStore | None:
+    """Return the store that replicas share, started, with *memory* before it; None if each is on its own."""
+    if not settings.store.is_shared:
+        return None
     from proxy.storage.redis import connect
     from proxy.storage.redis_scripts import prefix_for_upstream
     from proxy.storage.tiered import OutageMode, TieredStore

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from random import random
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -21,7 +22,9 @@ from proxy.ratelimit.priority import CallPriorities
 from proxy.ratelimit.queue import CallQueue
 from proxy.ratelimit.resilience import UpstreamCircuit
 from proxy.ratelimit.sliding_window import RateLimit
-from proxy.storage.base import SpanStore
+
+if TYPE_CHECKING:  # it imports redis, which a proxy without one does without
+    from proxy.storage.tiered import TieredStore
 
 _SLOT_HOLD_MARGIN_S = 2.0  # beyond the time that connecting may take
 _SHARED_SCOPE = "all"
@@ -32,14 +35,16 @@ _MAX_IAM_WAIT_S = 5.0  # who waits longer for IAM does better without a verdict,
 
 
 class RateLimiting:
-    """The limiter before *upstream* and what it needs. Its books are in Redis where *store* is."""
+    """The limiter before *upstream* and what it needs. It counts in the Redis of *tiered*; None: in this process."""
 
-    def __init__(self, settings: Settings, upstream: Upstream, store: SpanStore, telemetry: Telemetry) -> None:
+    def __init__(
+        self, settings: Settings, upstream: Upstream, tiered: TieredStore | None, telemetry: Telemetry
+    ) -> None:
         budget = settings.budget
         self._settings = settings
         self._slot_hold_s = settings.upstream.connect_timeout_s + _SLOT_HOLD_MARGIN_S
         self.metrics = RateLimitMetrics(telemetry.registry)
-        self.store = self._make_rate_limit_store(store, to_rate_limit(budget.calls, budget.per_s))
+        self.store = self._make_rate_limit_store(tiered, to_rate_limit(budget.calls, budget.per_s))
         self._shared_scope = _SHARED_SCOPE if budget.scope == "upstream" else None
         self._queue = self._make_queue(self.metrics)
         self.metrics.cooldowns.set_function(lambda: self._queue.state().cooling_down)
@@ -143,25 +148,23 @@ class RateLimiting:
         await self._iam_queue.close()
         await self.store.close()
 
-    def _make_rate_limit_store(self, store: SpanStore, rate_limit: RateLimit | None) -> RateLimitStore:
+    def _make_rate_limit_store(self, tiered: TieredStore | None, rate_limit: RateLimit | None) -> RateLimitStore:
         memory_store = MemoryRateLimitStore(rate_limit, hold_s=self._slot_hold_s, clock=time.monotonic)
-        if self._settings.store.url.startswith("memory:"):
+        if tiered is None:
             return memory_store
         from proxy.ratelimit.redis_store import RedisRateLimitStore
-        from proxy.storage.tiered import TieredStore
 
-        assert isinstance(store, TieredStore)
         return RedisRateLimitStore(
-            store.far,
+            tiered.far,
             memory_store,
             rate_limit,
-            name=store.bus.name,
-            peers=lambda: store.bus.peers,
-            in_touch=lambda: store.bus.is_trusted,
+            name=tiered.bus.name,
+            peers=lambda: tiered.bus.peers,
+            in_touch=lambda: tiered.bus.is_trusted,
             notice_s=2 * self._settings.store.near_cache_ttl_s,
             hold_s=self._slot_hold_s,
             timeout_s=min(_STORE_TIMEOUT_S, self._settings.store.timeout_ms / 1000),
-            breaker=store.breaker,
+            breaker=tiered.breaker,
             without_store=self._settings.budget.without_store,
             on_outage=(_SHARED_SCOPE,) if self._settings.budget.scope == "upstream" else (),
         )

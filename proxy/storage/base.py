@@ -57,11 +57,11 @@ class FoundSpans:
 
 @immutable
 class FetchLock:
-    """Leave to fetch the span after a marker, while no other replica does.
+    """A lock on fetching the span after a marker.
 
-    *fence* grows with every claim on the listing, and a span fetched under a lower one does not replace one fetched
-    under a higher; it is None where another replica holds the claim. *is_stored* says that a span is stored after the
-    marker, perhaps a later one than the claimant has seen.
+    *fence* grows with every lock on the listing: a span fetched under a lower one does not replace one fetched under a
+    higher. It is None if another replica holds the lock. *is_stored* says that a span is stored after the marker,
+    perhaps a later one than the caller has seen.
     """
 
     state: ListingState
@@ -82,35 +82,19 @@ class Health:
     replicas: int = 1
 
 
-class SpanStore(Protocol):
+class SpanStorage(Protocol):
     """Keeps spans by listing and marker. Every method may raise `StoreUnavailableError`."""
 
     async def lookup(self, key: CacheKey, marker: str, count: int, *, can_join: bool = True, now: float) -> FoundSpans:
-        """Return the pieces that follow the marker *marker*, up to *count_listings* images or the first gap.
+        """Return the pieces that follow *marker*, up to *count* images or the first gap.
 
         Of spans that go on behind a marker the one fetched later is taken. Unless *can_join* it is one piece at most,
-        and one that holds *count_listings* images or ends the listing goes before one that does not.
+        and one that holds *count* images or ends the listing goes before one that does not.
         """
         ...
 
     async def find_image(self, key: CacheKey, image_id: str, *, now: float) -> SpanSlice | None:
         """Return the span that holds the image *image_id*, from behind that image on."""
-        ...
-
-    async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:
-        """Ask for leave to fetch the span after the marker *marker*."""
-        ...
-
-    async def release_lock(self, key: CacheKey, marker: str, lock: FetchLock) -> None:
-        """Give the claim back, if it is still held, and wake who waits for it."""
-        ...
-
-    async def wait_for_release(self, key: CacheKey, marker: str, *, timeout_s: float) -> bool:
-        """Return True as soon as the claim that another replica holds is given back or may be lost.
-
-        False after *timeout_s*, or sooner where nobody would tell: then whoever waits claims anew. A holder that is
-        silent loses its claim to the next who asks.
-        """
         ...
 
     async def put(self, key: CacheKey, span: Span, *, keep_s: float, now: float, fence: int = 0) -> None:
@@ -124,6 +108,38 @@ class SpanStore(Protocol):
         """Note that the spans of *key* after the markers *markers* were used again without the store being asked."""
         ...
 
+    async def count_listings(self, tag: str, *, now: float) -> int:
+        """Return how many listings are kept under *tag*, about."""
+        ...
+
+    @property
+    def stored_bytes(self) -> int:
+        """About how many bytes of process memory are taken."""
+        ...
+
+
+class Coordinator(Protocol):
+    """What replicas agree on: who fetches, what is invalidated, and their secret.
+
+    Every method may raise `StoreUnavailableError`.
+    """
+
+    async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:
+        """Try to take the lock on fetching the span after *marker*."""
+        ...
+
+    async def release_lock(self, key: CacheKey, marker: str, lock: FetchLock) -> None:
+        """Release the lock if it is still held, and wake those who wait for it."""
+        ...
+
+    async def wait_for_release(self, key: CacheKey, marker: str, *, timeout_s: float) -> bool:
+        """Return True as soon as the lock that another replica holds is released or may have been lost.
+
+        False after *timeout_s*, or sooner if no replica could tell: then try to take the lock again. A silent holder
+        loses its lock to the next that asks.
+        """
+        ...
+
     async def invalidate(self, tags: Sequence[str], *, pending_s: float = 0.0, now: float) -> None:
         """Make the spans stored so far under one of *tags* unusable, in a time that does not depend on how many.
 
@@ -131,20 +147,8 @@ class SpanStore(Protocol):
         """
         ...
 
-    async def count_listings(self, tag: str, *, now: float) -> int:
-        """Return how many listings are kept under *tag*, about."""
-        ...
-
     async def shared_secret(self, candidate: bytes) -> bytes:
         """Return the secret that all replicas use: *candidate*, unless another was there first."""
-        ...
-
-    async def ping(self) -> None:
-        """Return once the store has answered."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of connections."""
         ...
 
     @property
@@ -155,9 +159,16 @@ class SpanStore(Protocol):
         """
         ...
 
-    @property
-    def stored_bytes(self) -> int:
-        """About how many bytes of process memory are taken."""
+
+class SpanStore(SpanStorage, Coordinator, Protocol):
+    """A whole store: what it keeps, what replicas agree on through it, and its own state."""
+
+    async def ping(self) -> None:
+        """Return once the store has answered."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections."""
         ...
 
     def health(self) -> Health:

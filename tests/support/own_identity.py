@@ -173,7 +173,7 @@ def made_own(directory: Path, **sections: dict[str, Any]) -> Own:
 
     telemetry = Telemetry()
     entrance = IdentityParts(settings, iam=None, publish_tags=tell)
-    shield = RateLimiting(settings, upstream, store, telemetry)
+    shield = RateLimiting(settings, upstream, None, telemetry)
     made = make_engines(
         settings,
         entrance.add_upstream_auth(shield.limiter, asks.partitioner, None),
