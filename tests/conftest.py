@@ -35,9 +35,11 @@ def pytest_configure() -> None:
 _STARTED: Final = frozenset(
     {
         "cluster",
+        "over_cluster",
         "own_server",
         "redis",
         "redis_server",
+        "sentinel",
         "server",
         "proxy",
         "upstream",
@@ -49,12 +51,14 @@ _STARTED: Final = frozenset(
 
 
 def _kind(item: pytest.Item) -> str:
-    """Return the marker of *item*: by its directory, and by what it starts."""
+    """Return the marker of *item*: its module's own, else by its directory and by what it starts."""
     parts = Path(item.nodeid.partition("::")[0]).parts
     for kind in ("e2e", "integration"):
-        if kind in parts:
+        if kind in parts or item.get_closest_marker(kind):
             return kind
-    return "unit" if _STARTED.isdisjoint(getattr(item, "fixturenames", ())) else "integration"
+    parameters = item.nodeid.partition("[")[2].removesuffix("]").split("-")
+    started = _STARTED.intersection([*getattr(item, "fixturenames", ()), *parameters])
+    return "integration" if started else "unit"
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups

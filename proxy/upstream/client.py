@@ -204,9 +204,9 @@ class UpstreamClient:
                 yield StreamedResponse(answer.status, answer.reason, fields, self._iter_chunks(answer))
 
     async def _send(self, request: Request) -> aiohttp.ClientResponse:
-        """Send *request* and return the head of the answer; whoever gets it lets go of the connection.
+        """Send *request* and return the head of the answer; the caller releases it, and so the connection.
 
-        Raises `ValueError` as `written` does.
+        Raises `ValueError` as `serialize_head` does.
         """
         serialize_head(
             [f"{request.method} {request.target}", *(f"{name}: {value}" for name, value in request.fields.lines)]

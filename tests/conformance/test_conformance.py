@@ -12,6 +12,8 @@ from tests.conformance.report import DOCUMENT, KNOWN, reasons
 from tests.conformance.suite import Suite
 from tests.conformance.verdicts import CHECK, OPTIMAL, REQUIRED, Outcome, outcome
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def package() -> Suite:

@@ -15,6 +15,8 @@ import pytest
 
 from tests.support.commands import command
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 LINE = '10.0.0.1 - {who} [24/Nov/2026:08:52:{second:02} +0000] "{request} HTTP/1.1" {status} 9000 "-" "-"'
 

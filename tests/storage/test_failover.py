@@ -24,6 +24,8 @@ from tests.support.spans import KEY, NOW, a_span, keep
 from tests.support.stores import PREFIX
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.integration
+
 LATER = NOW + 1
 
 

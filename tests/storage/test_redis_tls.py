@@ -18,6 +18,8 @@ from tests.support.ports import free_port
 from tests.support.processes import LOOPBACK
 from tests.support.redis import RedisServer
 
+pytestmark = pytest.mark.integration
+
 LACKS = (
     "redis: certificate not accepted, Missing Authority Key Identifier (RFC 5280): renew it or its authority's, "
     "or add ssl_exclude_verify_flags=VERIFY_X509_STRICT to store.url"
