@@ -25,7 +25,7 @@ test: $(VENV)/.installed-dev ## run all the tests
 	@tests/provision node || true
 	$(bin)/python -m pytest --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadgroup $(ARGS)
 
-test-unit: $(VENV)/.installed-dev ## run the unit tests alone, in under half a minute
+test-unit: $(VENV)/.installed-dev ## run the unit tests alone, in about a minute
 	$(bin)/python -m pytest -m unit --numprocesses=$(JOBS) --maxprocesses=4 --dist=loadgroup $(ARGS)
 
 lint: $(VENV)/.installed-dev ## check style, types and the direction of imports
