@@ -10,17 +10,13 @@
 
 A worker guards its own port too, which is on loopback: it is asked with the same credentials.
 
-What workers counted, kept so that sums never go back when a worker dies or does not answer.
+Counters are kept so that sums never go back when a worker dies or does not answer.
 
 A reader takes a counter that went back for one that began anew at 0 (Prometheus' `rate`): everything that the other
 workers had counted before would seem to have happened since.
 
-The figures of several processes as those of one proxy.
-
 Counts come from the sums of all metrics, because quantiles can't be added up. The rest is how each process stands: what
 each has of its own is added up, and of what they share, each reports the part that it sees.
-
-The metrics of several processes, added up.
 """
 
 from __future__ import annotations

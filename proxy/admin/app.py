@@ -1,6 +1,6 @@
 """The operators' port: health, readiness, metrics, figures, explanations, purge, and a page that shows them.
 
-The connections of operators: what can't be read is told like every other error, not by a page that quotes it.
+What can't be parsed gets the same JSON errors as everything else, not a page that quotes the request.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """`GET /stats`: what the proxy does and saves, how its budget and its parts stand.
 
-Quantiles from a histogram, as good as its buckets are narrow.
-
-What the metrics say at a moment, to be added up by label.
+It is computed from a snapshot of the metrics, added up by label. Quantiles come from histograms, so they are as exact
+as the buckets are narrow.
 """
 
 from __future__ import annotations

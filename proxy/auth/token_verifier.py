@@ -32,9 +32,9 @@ class TokenInfoSource(Protocol):
 
 @immutable
 class CachedTokenInfo:
-    """A verdict, believed *until* then without asking anew, epoch seconds; *generation* is when it was asked for.
+    """What IAM said of a token, believed until *trusted_until* (epoch seconds) without asking again.
 
-    After messages of other replicas may have been missed, another run begins.
+    *generation* is the one in which IAM was asked: a new one begins when invalidations may have been missed.
     """
 
     token_info: TokenInfo

@@ -31,7 +31,7 @@ class AdminClient:
         return self._check_answer(self._request("GET", path, None, self._headers), expected_types)
 
     def post(self, path: str, content: object, expected_types: Mapping[str, type]) -> dict[str, Any]:
-        """Post *content* as JSON to *path*; see `told`."""
+        """Post *content* as JSON to *path*; otherwise like `get`."""
         headers = self._headers | {"Content-Type": "application/json"}
         return self._check_answer(self._request("POST", path, orjson.dumps(content), headers), expected_types)
 

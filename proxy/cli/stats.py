@@ -1,7 +1,4 @@
-"""`ims-proxy stats`: a live view of a running proxy.
-
-What `/stats` says, in words for a terminal: (label, text, mood) a line.
-"""
+"""`ims-proxy stats`: a live view of a running proxy in the terminal, made from what `/stats` says."""
 
 from __future__ import annotations
 

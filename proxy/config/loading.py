@@ -2,8 +2,6 @@
 
 The sources are merged here and validated by pydantic. A library that merges as it validates can't say where a bad
 value came from, and passes over an environment variable whose section it doesn't know.
-
-Where settings come from: a TOML file, the environment, and files that hold secrets.
 """
 
 from __future__ import annotations

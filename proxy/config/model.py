@@ -1,9 +1,7 @@
 """Every setting: its name, unit, bounds, default, and what it does in one line.
 
-Values are passed on; nothing below the composition root sees a settings object. `sources.py` says where they
-come from.
-
-Settings' values as people are shown them: as TOML, and without what is secret.
+Values are passed on; nothing below the composition root sees a settings object. `config/loading.py` says where they
+come from. Effective settings are shown as TOML, without what is secret.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How lists are asked for and how long they live, from the settings.
-
-Which resources are answered from the store, put together from the settings of `cache`.
-"""
+"""Makes the list rules, lifetimes and resource routes from the settings of `cache` and `upstream`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Files that change while the proxy runs: secrets that rotate, certificates, callers that come and go.
-
-Text in files that people and their tools write: settings, secrets, callers.
-"""
+"""Reads files that change while the proxy runs: secrets that rotate, certificates, callers that come and go."""
 
 from __future__ import annotations
 

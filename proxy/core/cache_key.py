@@ -1,4 +1,4 @@
-"""What an answer is stored under. Everything the upstream gets to see of a cacheable request stands in the key."""
+"""Cache keys. Everything that the upstream sees of a cacheable request is in the key (law 1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_CACHED_CHARS: Final = 1024
 
 @immutable
 class CacheKey:
-    """Names a listing: who asks, which form of the API, which path, which filters and order.
+    """Names a listing: who asks, which variant of the API, which path, which filters and order.
 
     *page_window* is None for a listing whose pages are windows of one order. Where they are not, each page is a listing
     of its own, and *page_window* says which. *tags* are the invalidations that touch it, widest first.
@@ -41,22 +41,22 @@ class CacheKey:
 
 
 def partition_tag(partition: Partition) -> str:
-    """Return the scope of all listings of *partition*."""
+    """Return the tag of all listings of *partition*."""
     return f"partition:{partition.digest}"
 
 
 def project_tag(project: str) -> str:
-    """Return the scope of all listings whose partitions see *project*; see `Partition.project`."""
+    """Return the tag of all listings whose partitions see *project*; see `Partition.project`."""
     return f"project:{project}"
 
 
 def listing_tag(path: str, query: str) -> str:
-    """Return the scope of the listing with the canonical *query*, whoever asks for it."""
+    """Return the tag of the listing with the canonical *query*, whoever asks for it."""
     return f"listing:{digest((path, query))}"
 
 
 def digest(parts: tuple[str, ...]) -> str:
-    """Return 32 hex digits that stand for *parts*. Those of short ones are remembered."""
+    """Return the BLAKE2b digest of *parts*, 32 hex digits; those of short ones are cached."""
     return _cached_digest(parts) if sum(map(len, parts)) <= _MAX_CACHED_CHARS else _compute_digest(parts)
 
 

@@ -1,8 +1,7 @@
-"""Credentials -> the partition that may share an answer, or the reason there is none.
+"""Turns credentials into the partition that may share an answer, or the reason there is none.
 
-There is no key without a partition, and a `Partition` comes from a `Partitioner` only.
-
-Several texts as one, to make a digest of: no delimiter can be forged.
+There is no key without a partition, and a `Partition` comes from a `Partitioner` only. Its digest is made of
+length-prefixed parts, so no delimiter can be forged.
 """
 
 from __future__ import annotations
@@ -128,18 +127,16 @@ class Partitioner:
         return self.for_token(tokens[0])
 
     def for_token(self, token: str) -> Partition:
-        """Return the partition of *for_token*; its percent-encoded spelling (python-glanceclient's) is the same
-        token.
-        """
-        # A request's token is asked about several times, and so are the next one's: they are known by a keyed digest.
-        request_id = hashlib.blake2b(
+        """Return the partition of *token*; percent-encoded, as python-glanceclient sends it, it is the same token."""
+        # A request asks about its token several times, and so do the next ones: results are kept by a keyed digest.
+        cached_as = hashlib.blake2b(
             token.encode("utf-8", "surrogateescape"), digest_size=16, key=self._secret[:64]
         ).digest()
-        known = self._tokens.get(request_id)
+        known = self._tokens.get(cached_as)
         if known is None:
             if len(self._tokens) >= _MAX_TOKENS:
                 self._tokens.clear()
-            known = self._tokens[request_id] = self.for_token_hash(hashlib.sha256(decode_token(token)).digest())
+            known = self._tokens[cached_as] = self.for_token_hash(hashlib.sha256(decode_token(token)).digest())
         return known
 
     def for_token_hash(self, sha256: bytes) -> Partition:

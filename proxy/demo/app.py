@@ -1,6 +1,5 @@
-"""The look-alike on a socket: an aiohttp server that remembers what it was asked.
-
-Which request goes where, and how each is put to the catalogue. Handlers translate; they decide nothing.
+"""The look-alike on a socket: an aiohttp server that records what it was asked and routes it to the catalogue. Handlers
+translate; they decide nothing.
 """
 
 from __future__ import annotations

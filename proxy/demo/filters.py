@@ -1,8 +1,6 @@
-"""Filters as conditions on an image (``_make_conditions_from_filters`` of Glance's ``db/sqlalchemy/api.py``).
+"""Which images a list shows, and in what order, as Glance decides it.
 
-The order of a listing, and what comes after a marker in it (``_paginate_query`` of Glance).
-
-Who may see what: the rules by which Glance shows an image to a project.
+Sources: ``_make_conditions_from_filters`` and ``_paginate_query`` of Glance's ``db/sqlalchemy/api.py``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A raw query string, read as Glance reads it (``RequestDeserializer.index`` of ``api/v2/images.py``).
-
-The one error of the look-alike: an answer that says no.
-"""
+"""A raw query string, read as Glance reads it (``RequestDeserializer.index`` of ``api/v2/images.py``)."""
 
 from __future__ import annotations
 

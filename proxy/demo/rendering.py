@@ -1,6 +1,5 @@
-"""Answers as bytes: lists with the links Glance gives them, errors as IMS words them.
-
-The small documents beside the images: versions, schemas, quota and operating systems.
+"""Renders answers: lists with the links Glance gives them, errors as IMS words them, and the small documents beside the
+images (versions, schemas, quota, operating systems).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Writes: what they change, and who may (``api/v2/images.py`` of Glance).
-
-Sharing: the members of an image (``…/images/{id}/members`` of Glance's API).
-"""
+"""Writes: what they change, and who may (``api/v2/images.py`` of Glance), the members of an image included."""
 
 from __future__ import annotations
 

@@ -15,9 +15,7 @@ _MAX_TRACKED_CALLERS: Final = 10_000
 
 
 class Admission:
-    """Admits requests: *rate_limit* is what each caller may ask, *max_per_caller* and *all* how many may be under
-    way.
-    """
+    """Admits requests: *rate_limit* bounds each caller's rate, *max_per_caller* and *max_total* those in progress."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""Decides which way a request takes: a list from spans, or through.
+"""Decides how a request is answered: a list from spans, a resource from the cache, or forwarded.
 
-The version documents at `/` and `/versions`: the one answer of the API whose links name the upstream's host.
+The version documents at `/` and `/versions` are forwarded, but their links name the upstream's host and are rewritten.
 """
 
 from __future__ import annotations

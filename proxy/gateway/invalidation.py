@@ -1,8 +1,8 @@
-"""Passes requests through, and drops what they and their answers show to be out of date.
+"""Forwards requests, and invalidates what they and their answers show to be out of date.
 
 After a write, stored lists may be wrong; after a 401, or its own deletion, a token is no longer valid.
 
-What a write makes of stored resources (RFC 9111 §4.4).
+Resources are invalidated by RFC 9111 §4.4.
 """
 
 from __future__ import annotations

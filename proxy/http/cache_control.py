@@ -1,7 +1,4 @@
-"""What a caller's `Cache-Control` asks for (RFC 9111 §5.2.1).
-
-What a response says of being stored: `Cache-Control` (RFC 9111 §5.2.2), or a field meant for us (RFC 9213).
-"""
+"""Parses `Cache-Control`: a request's (RFC 9111 §5.2.1), and a response's (§5.2.2) or its targeted form (RFC 9213)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Entity tags and what a caller says of them (RFC 9110 §8.8.3, §13.1.2).
+"""Entity tags, conditional requests and ranges (RFC 9110 §8.8.3, §13, §14).
 
-Conditional requests: a caller's, answered from a stored answer, and our own (RFC 9110 §13, RFC 9111 §4.3).
-
-Parts of a stored answer (RFC 9110 §14): one range is cut out, several are answered whole, as they may be.
+Clients' conditions are evaluated against a stored answer; the proxy's own revalidate it (RFC 9111 §4.3). One range is
+cut out; several are answered with the whole, as RFC 9110 allows.
 """
 
 from __future__ import annotations

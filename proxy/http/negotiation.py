@@ -1,8 +1,6 @@
-"""What a caller likes better, by the weights in its `Accept` fields (RFC 9110 §12.4.2).
+"""Content negotiation: what a client prefers by `Accept` and `Accept-Encoding` (RFC 9110 §12.4.2, §12.5.3).
 
-Content codings: which one a caller gets by its `Accept-Encoding` (RFC 9110 §12.5.3), and the codings themselves.
-
-The answers that the proxy makes itself, in the form that their reader can read; never HTML.
+The codings themselves are here too, and the proxy's own answers in a form that their reader can read; never HTML.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _VERSIONS: Final = ((1, 0), (1, 1))
 
 @immutable
 class MalformedRequest:
-    """Why a head is refused, and the *status* that says so; *fact* quotes nothing of it."""
+    """Why a head is refused, and the *status* that says so; *message* quotes nothing of it."""
 
     message: str
     status: int = 400

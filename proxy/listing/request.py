@@ -1,7 +1,4 @@
-"""What a list request asks for: the values that decide its answer, and nothing else of it.
-
-Lifetimes by rule: which lists live longer or shorter than others, by path and query.
-"""
+"""Parses a list request into the values that decide its answer, and applies the lifetime rules by path and query."""
 
 from __future__ import annotations
 

@@ -4,9 +4,8 @@ A wait of 250 ms by the clock says nothing about a server if this process stood 
 have arrived long ago and not have been read. `LoopClock.responsive_s` counts only time in which the loop turned, and so
 could hear.
 
-Ending tasks that run a client which may swallow a cancellation.
-
-redis-py waits with `asyncio.wait_for`, which on Python 3.11 loses a cancellation that arrives as the wait ends.
+`cancel_and_wait` is for tasks whose client may swallow a cancellation: redis-py waits with `asyncio.wait_for`, which on
+Python 3.11 loses a cancellation that arrives as the wait ends.
 """
 
 from __future__ import annotations

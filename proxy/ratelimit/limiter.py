@@ -45,7 +45,7 @@ _STATUSES_WITH_DETAILS: Final = frozenset({400, 429})  # answers whose body may 
 
 @dataclass(slots=True)
 class _PendingCall:
-    """One request and its tries. *again* says that it may be sent again, *safe* that it may even if it arrived."""
+    """One request and its attempts. With *may_retry* it may be sent again, with *is_safe* even if it has arrived."""
 
     request: Request
     scope: str
@@ -57,9 +57,9 @@ class _PendingCall:
 
 @dataclass(slots=True)
 class _Attempt:
-    """One try. *heard* is what its answer said of limits, *failed* why it counts as no answer.
+    """One attempt. *advertised* is what its answer said of limits, *failure* why it counts as no answer.
 
-    *closes* says whether its success closes the circuit breaker, or only lets the next call through.
+    *closes_circuit* says whether its success closes the circuit breaker, or only lets the next call through.
     """
 
     advertised: AdvertisedLimits = field(default_factory=AdvertisedLimits)

@@ -86,9 +86,9 @@ class Granted:
 
 @immutable
 class Wait:
-    """No call may be made for *wait_s* seconds at least, or until one ends; *closed* says that the gate is why.
+    """No call may be made for *wait_s* seconds at least, or until one ends. With *is_cooldown* a cooldown is why.
 
-    *uncertain* says that this replica can't ask how the budget stands; there may be a call as soon as it can.
+    With *is_uncertain* this replica can't ask how the budget stands; a call may be made as soon as it can.
     """
 
     wait_s: float
@@ -98,7 +98,7 @@ class Wait:
 
 @immutable
 class AdvertisedLimit:
-    """What the upstream says of its limit *name*; *remain* is how many calls it says are left, if it does."""
+    """What the upstream says of its limit *name*; *remaining* is how many calls it says are left, if it does."""
 
     name: str
     limit: RateLimit
@@ -178,7 +178,7 @@ def start_cooldown(log: CallLog, *, cooldown_s: float, now: float) -> CallLog:
 
 
 def apply_advertised(log: CallLog, advertised: AdvertisedLimit, *, now: float) -> CallLog:
-    """Return the log after the upstream told a limit; calls that others made, as *remain* shows, count as ours."""
+    """Return the log after the upstream told a limit; calls that others made, as `remaining` shows, count as ours."""
     log = replace(_step_clock(log, now), advertised={**log.advertised, advertised.name: advertised.limit})
     if advertised.remaining is None:
         return log

@@ -2,8 +2,6 @@
 
 A fetch can end in one way that a span's can't: the answer is too long to be kept. Then the callers are told so, and the
 request of each goes through on its own.
-
-Asks the upstream for a resource, and reads the answer as far as it may be kept.
 """
 
 from __future__ import annotations

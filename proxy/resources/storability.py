@@ -1,6 +1,6 @@
-"""Whether an answer may be stored (RFC 9111 §3), and why not.
+"""Whether an answer may be stored (RFC 9111 §3) and, if not, why.
 
-Which request a stored answer was selected for (RFC 9111 §4.1), in a spelling that does not tell alike ones apart.
+A stored answer is selected by the fields that `Vary` names (§4.1), compared in a spelling that makes equal ones equal.
 """
 
 from __future__ import annotations

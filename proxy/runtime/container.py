@@ -1,10 +1,6 @@
-"""The composition root: settings in, the parts of a proxy out, put together but not yet listening.
+"""The composition root: makes the parts of a proxy from the settings, put together but not yet listening.
 
-What answers requests, put together from the settings: the same before a real upstream and before a recorded one.
-
-The proxy's own identity in `gateway` mode, put together from the settings of `identity`.
-
-Who may come in and as whom the upstream is asked, put together from the settings of `identity`.
+The parts that answer requests are the same before a real upstream and before a recorded one.
 """
 
 from __future__ import annotations

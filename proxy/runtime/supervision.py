@@ -6,8 +6,6 @@ sockets above all, its children share and inherit: connections that nobody has a
 
 It stops all of them, and says so by its exit status, when one can't be kept running: whoever started it then knows.
 Should it be killed itself, its end of a pipe closes, and its children stop as if they had been told to.
-
-When a process that ended is started anew, and when it is given up.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ MAX_PEER_WAIT_S: Final = 0.005  # longest wait of a connection for a worker that
 
 @dataclass(slots=True)
 class _OvertakeLimit:
-    """How many connections may be accepted before a peer that has fewer, as long as it has *accepted* no more."""
+    """How many connections may be accepted before a peer that has fewer, as long as *peer_accepted* does not grow."""
 
     peer_accepted: int
     size: int

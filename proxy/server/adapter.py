@@ -1,9 +1,9 @@
-"""aiohttp's requests and responses <-> ours: the only file that knows both.
+"""Converts aiohttp's requests and responses to ours and back: the only file that knows both.
 
 Everything is taken from the raw request: aiohttp's `path` and `query_string` are decoded, its `host` believes an
 absolute target.
 
-Finished answers as the bytes that go to the caller: head and body in one, without aiohttp's own response.
+A finished answer is written as one piece, head and body, without aiohttp's own response.
 """
 
 from __future__ import annotations

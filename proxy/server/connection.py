@@ -1,6 +1,5 @@
-"""The connections that callers open: limits on what they may send, and no page of aiohttp's own.
-
-Connections on which requests like those that were answered before need not be parsed.
+"""Client connections: limits on what may be sent, and no page of aiohttp's own. A head that was answered before is not
+parsed again.
 """
 
 from __future__ import annotations

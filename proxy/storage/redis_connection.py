@@ -1,7 +1,4 @@
-"""The Redis that commands go to: one server, the one that Sentinel says leads, or the nodes of a cluster.
-
-Where Redis is, as `store.url` says it: one server, one that Sentinels know, or a cluster.
-"""
+"""The Redis that commands go to: one server, the one that Sentinel says leads, or the nodes of a cluster."""
 
 from __future__ import annotations
 

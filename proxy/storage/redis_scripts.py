@@ -1,6 +1,6 @@
-"""What every part of the store says to Redis in the same way: scripts, states, errors.
+"""Scripts, key names and errors that all parts of the Redis store share.
 
-The names of keys in Redis. No credential, no query and no caller's text but an image id stands in one.
+No credential, no query and no client's text but an image id stands in a key's name.
 """
 
 from __future__ import annotations

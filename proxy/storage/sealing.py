@@ -37,7 +37,7 @@ class Seal(Protocol):
         ...
 
     def unseal(self, kept: bytes, *, name: bytes, bound: bytes) -> bytes | None:
-        """Return what `closed` was given, None where it was not that."""
+        """Return the plain text of *kept*, None if it was not sealed under this *name* with this *bound*."""
         ...
 
 

@@ -1,9 +1,7 @@
-"""Process memory before Redis.
+"""The two-level store: process memory in front of Redis.
 
 Memory is believed while the invalidation bus is, whatever happens to commands, for then every invalidation arrives
 before its write is answered. While the bus is down, `OutageMode` says how long memory is believed.
-
-Which generations in process memory are known to be those that Redis has.
 
 Memory answers by itself only for listings all of whose scopes are known. What Redis just answered is taken over unless
 news came meanwhile: the answer may be from before them.

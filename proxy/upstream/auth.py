@@ -248,7 +248,7 @@ _LOOK_INTERVAL_S: Final = 0.1
 
 
 class SecretStore(Protocol):
-    """Keeps a secret for all replicas, such that nobody else can read it: one for each *order*.
+    """Keeps a secret for all replicas, encrypted: one for each order for a login.
 
     Every method may raise `StoreUnavailableError`.
     """

@@ -1,6 +1,6 @@
-"""The client of the upstream: the only `ClientSession`, and the only place where aiohttp's errors become ours.
+"""The upstream's client: the only `ClientSession`, and the only place where aiohttp's errors become ours.
 
-Why there is no connection, or no answer on it, in words that hold no address and no byte of what was sent.
+Errors name no address and no byte of what was sent.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Everything that is not answered from the store: streamed both ways, unaltered but for what a proxy must alter.
+"""Forwards everything that is not answered from the cache, streamed both ways and altered only as a proxy must.
 
-How far an OPTIONS request may still go (RFC 9110 §7.6.2), and what this server says of itself.
+`Max-Forwards` of an OPTIONS request is counted down, and answered here at 0 (RFC 9110 §7.6.2).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""IAM (Keystone): what it says of a token, and a token of our own.
-
-What IAM says of a token (Keystone API v3, "Validate and show information for token").
-"""
+"""The client of IAM (Keystone API v3): validates tokens and issues the proxy's own."""
 
 from __future__ import annotations
 
