@@ -105,7 +105,7 @@ def merge_stats(samples: MetricSamples, worker_stats: Sequence[Stats]) -> Stats:
 
 
 def _merge_budget(budgets: Sequence[Stats]) -> Stats:
-    """Return how the tightest budget stands; its books are shared, and each process knows of its own calls."""
+    """Return how the tightest budget stands; the call log is shared, and each process knows its own calls."""
     known = [budget for budget in budgets if budget["limit"]]
     tightest = min(known, key=lambda budget: budget["remaining_ratio"], default=budgets[0])
     used = sum(budget["used"] for budget in known if budget["limit"] == tightest["limit"])

@@ -1,4 +1,4 @@
-"""What IAM says of tokens, remembered for a while: one flight for a token, and never past its end.
+"""Verifies tokens with IAM and caches what it says: one call for a token at a time, and never past its expiry.
 
 A token is known by its digest; the token itself is kept nowhere.
 """

@@ -210,8 +210,8 @@ class Gateway:
             return Forward("other-path")
         request = request if resource_route.by_vary else relevant_request
         principal = await self._authenticate(request)
-        # On these routes more of the request goes up than its credentials, so the door makes it ready. A request with a
-        # body will go through, and its door may have to read that body, which can be done only once.
+        # On these routes more of the request goes up than its credentials, so the authenticator prepares it. A request
+        # with a body will be forwarded, and its authenticator may have to read that body, which can be done only once.
         sends_whole_request = (resource_route.is_public or resource_route.by_vary) and request.body is None
         sent = await self._authenticator.prepare_forward(request) if sends_whole_request else request
         resource_request = parse_resource_request(sent, resource_route, self._list_rules.partitioner, principal)

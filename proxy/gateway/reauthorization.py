@@ -1,4 +1,4 @@
-"""What may have changed while a request waited: for a claim, another's fetch, a turn before the upstream.
+"""What may have changed while a request waited: for a lock, another's fetch, a slot.
 
 Who may have the answer was decided when the request came. It is decided once more here, when the answer is there,
 whether it came from the store, from a fetch of the request's own or from another's.

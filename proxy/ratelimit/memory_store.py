@@ -1,4 +1,4 @@
-"""The budget's books in this process: one log of calls for each scope."""
+"""The rate limit in this process: one call log for each scope."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RateLimitStore(Protocol):
     """Keeps the budget of each scope. It never fails: a shared one that is away goes by what this replica knows."""
 
     async def start(self) -> None:
-        """Learn how the books stand."""
+        """Read the state of the call log."""
         ...
 
     def note_connected(self) -> None:

@@ -1,7 +1,7 @@
 """The queue before the upstream: who calls next, and when. One line for each budget.
 
 Where nobody waits and a call and a permit are to be had at once, there is no ticket. Else one waits in its line until
-the ledger grants a call and a permit is free. Its caller may go away at any moment:
+the rate-limit store grants a call and a permit is free. Its caller may go away at any moment:
 
 1. The line grants a call to ticket A, whose caller was cancelled in the same turn of the loop.
 2. A's `turn` finds the grant in its own hands as it unwinds, and hands it back: the call counts, the permit is free.
@@ -229,7 +229,7 @@ _UNCERTAIN_RETRY_S: Final = 5.0
 
 
 class SlotSource(Protocol):
-    """What a queue needs of a ledger; see `proxy.ratelimit.memory_store`."""
+    """What a queue needs of a rate-limit store; see `proxy.ratelimit.memory_store`."""
 
     async def take(self, scope: str, priority: Priority) -> Granted | Wait: ...
 

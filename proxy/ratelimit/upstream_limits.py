@@ -25,7 +25,7 @@ _POLICIES: Final = ("user", "api", "app", "ip")
 _FIELDS: Final = frozenset(_FIELD + name for name in _POLICIES)
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _MAX_PERIOD_S: Final = 86400.0
-_MAX_CALLS: Final = 100_000  # the books have a line for each call; a higher limit is none that anyone here reaches
+_MAX_CALLS: Final = 100_000  # the log has a line for each call; nobody here reaches a higher limit
 
 
 @immutable

@@ -292,7 +292,7 @@ def _reveal(secret: SecretStr | None) -> str | None:
 
 
 class IdentityParts:
-    """The door for callers and the credentials that go upstream.
+    """The authenticator, and the credentials that go upstream.
 
     *iam* is asked about tokens; *publish_tags* is given the scopes that every replica has to hear of.
     """
@@ -397,9 +397,7 @@ async def build_container(settings: Settings, telemetry: Telemetry, candidate_se
     """
 
     def on_invalidation(tags: Iterable[str] | None) -> None:
-        identity.apply_invalidation(
-            tags
-        )  # which is made after the store: what it asks of IAM counts in the store's books
+        identity.apply_invalidation(tags)  # made after the store: its calls to IAM count in the store's call log
         if tags is None:
             rate_limiting.note_connected()
 

@@ -136,11 +136,11 @@ class RateLimiting:
         self.store.note_connected()
 
     async def start(self) -> None:
-        """Learn how the books stand."""
+        """Read the state of the call log."""
         await self.store.start()
 
     async def close(self) -> None:
-        """Give no more turns, and close the books."""
+        """Grant no more slots, and close the store."""
         await self.limiter.close()
         if self._iam_limiter is not None:
             await self._iam_limiter.close()

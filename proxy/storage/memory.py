@@ -151,13 +151,13 @@ class MemoryStore:
         return next(iter(self._find_holders(key.digest, image_id, now)), None)
 
     async def acquire_lock(self, key: CacheKey, marker: str, *, now: float) -> FetchLock:  # noqa: ARG002 - see below
-        """See `SpanStore.acquire_lock`: always given, for within one process flights are collapsed already."""
+        """See `SpanStore.acquire_lock`: always given, because one process collapses its fetches anyway."""
         return FetchLock(self.state(key, now=now), next(self._fences))
 
     async def release_lock(self, key: CacheKey, marker: str, lock: FetchLock) -> None:
         """See `SpanStore.release_lock`."""
 
-    async def wait_for_release(self, key: CacheKey, marker: str, *, timeout_s: float) -> bool:  # noqa: ARG002 - see `claim`
+    async def wait_for_release(self, key: CacheKey, marker: str, *, timeout_s: float) -> bool:  # noqa: ARG002 - see `acquire_lock`
         """See `SpanStore.wait_for_release`."""
         return False
 

@@ -58,11 +58,11 @@ class KeyNames:
         return f"{self.prefix}{{{key.digest}}}:i"
 
     def fetch_lock(self, key: CacheKey, marker: str) -> str:
-        """The claim on the span after a marker."""
+        """The fetch lock on the span after a marker."""
         return f"{self.prefix}{{{key.digest}}}:c:{digest((marker,))}"
 
     def fetch_lock_counter(self, key: CacheKey) -> str:
-        """The count of the listing's claims."""
+        """The count of the listing's fetch locks: the fence."""
         return f"{self.prefix}{{{key.digest}}}:n"
 
     def generation(self, scope: str) -> str:
@@ -104,7 +104,7 @@ class KeyNames:
 
     @property
     def channel(self) -> str:
-        """Where replicas tell each other of invalidations, and of claims that were given back."""
+        """Where replicas tell each other of invalidations, and of fetch locks that were released."""
         return f"{self.prefix}events"
 
     def budget(self, scope: str) -> tuple[str, str]:
@@ -125,7 +125,7 @@ class KeyNames:
         return f"{self._budgets}replicas"
 
     def wake_message(self, listing: str, after: str) -> str:
-        """The message that a claim was given back."""
+        """The message that a fetch lock was released."""
         return f"w:{listing}:{digest((after,))}"
 
     @property

@@ -7,7 +7,7 @@ of the end marker (5, 99999 where the listing ends); the end marker; then, as th
 
 Single answers in the store of spans: each resource is a listing of its own, whose one span holds its answers.
 
-So all that holds for spans holds for them as it is: tiers, claims, generations, expiry, the seal. A resource has
+So all that holds for spans holds for them as it is: tiers, fetch locks, generations, expiry, the seal. A resource has
 several answers where they vary with the request (RFC 9111 §4.1); they are kept together, so that one look will do.
 
 Layout of the span's body: bytes of the head (8 decimal digits); the head, a JSON array with an object for each answer;

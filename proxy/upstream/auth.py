@@ -6,7 +6,7 @@ The files that say so may change at any moment, and a request may be sent long a
 
 1. A request comes. The partition of who the proxy is then decides under what its answer is stored, with whom it is
    shared and whose budget it counts towards, and goes with the request as `CallContext.partition`.
-2. The request waits: for a claim, for another's fetch, in the background, for a login. The proxy's key is replaced.
+2. The request waits: for a lock, for another's fetch, in the background, for a login. The proxy's key is replaced.
 3. The request is to be sent. `OwnIdentity.for_request` reads who the proxy is now. If that is another partition,
    nothing is sent
    and the request is worked out anew. If it is the same, the credential is made from this very reading.
@@ -16,10 +16,10 @@ A credential is made from an `IdentitySnapshot` only, and those that make creden
 
 One login for all replicas: who has none takes the token that another fetched.
 
-1. A has no token, or one that is about to end. Nothing newer is kept, so it claims the login, asks IAM, and keeps the
+1. A has no token, or one that is about to end. Nothing newer is kept, so it locks the login, asks IAM, and keeps the
    token, sealed.
-2. B comes meanwhile, finds no token and the claim taken, and looks again until A's token is there.
-3. A dies on the way: its claim lapses, and B logs in. Where the store is away every replica does.
+2. B comes meanwhile, finds no token and the lock taken, and looks again until A's token is there.
+3. A dies on the way: its lock expires, and B logs in. Where the store is away every replica does.
 4. The upstream refuses a token that was revoked: who is told so takes any other than that one.
 
 A secret that replicas share, in Redis: encrypted whatever `store.seal` is, for it opens more than lists.
@@ -266,7 +266,7 @@ class SecretStore(Protocol):
         ...
 
     async def release_lock(self, order: str) -> None:
-        """Give the claim back."""
+        """Release the lock."""
         ...
 
 
@@ -287,8 +287,8 @@ class SharedLogin:
                 if (kept := await self._load(order, refused)) is not None:
                     return kept
                 if await self._secrets.acquire_lock(order):
-                    # 1. A holds the claim; B looks and finds no token. 2. A keeps its token and gives the claim back.
-                    # 3. B gets the claim, and would log in although there is a token now.
+                    # 1. A holds the lock; B looks and finds no token. 2. A keeps its token and releases the lock.
+                    # 3. B takes the lock, and would log in although there is a token now.
                     if (kept := await self._load(order, refused)) is not None:
                         await self._secrets.release_lock(order)
                         return kept
@@ -346,7 +346,7 @@ class RedisSecretStore:
         return None if value is None else self._seal.unseal(value, name=name.encode(), bound=b"")
 
     async def save(self, order: str, value: bytes, *, for_s: float) -> None:
-        """See `SecretStore.save`; it ends the claim. That of a claimant which got no token has to lapse."""
+        """See `SecretStore.save`; it releases the lock. If no token was obtained, the lock has to expire."""
         name, for_ms = self._store.names.own_token(self._name_for(order)), int(for_s * 1000)
         if for_ms > 0:
             sealed = self._seal.seal(value, name=name.encode(), bound=b"")
