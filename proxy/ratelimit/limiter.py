@@ -1,8 +1,7 @@
-"""The rate-limit shield: an upstream that makes another's calls calm, fair and bounded.
+"""The rate limiter: wraps an upstream, and keeps its calls within the limits, fair between callers.
 
-client -> breaker -> turn (budget, gate, permit) -> the upstream -> what it says of its limits -> perhaps again
-
-Every call counts, a retry too, and waits for its turn like another.
+A call passes the circuit breaker, gets a slot (rate limit, cooldown, connection permit) and is sent; its answer updates
+the advertised limits. It may then be retried; a retry counts and waits for a slot like any other call.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class _Attempt:
 
 @immutable
 class RateLimitState:
-    """How the shield stands: the tightest budget, the lines before the upstream, the breaker, the calls under way.
+    """The limiter's state: the tightest rate limit, the queues, the breaker, the calls in progress.
 
     *circuit_open_s* is None while the breaker is closed, *store_outage* while replicas count together.
     """
@@ -83,10 +82,10 @@ class RateLimitState:
 
 
 class RateLimiter:
-    """An `Upstream` before *upstream*; a call counts towards the budget of its partition, or of *scope* for all.
+    """An `Upstream` that calls *upstream*; a call counts towards the budget of its partition, or of *scope* for all.
 
-    A call that failed is made *retries* times more at the most; *breaker* says when no more calls are made.
-    *now* gives epoch seconds, *clock* never steps back, *rng* a number from 0 to 1. The log names it by its *url*.
+    A failed call is retried *retries* times at most; *breaker* decides when no calls are made. *now* gives epoch
+    seconds, *clock* is monotonic, *rng* gives a number from 0 to 1. The log names the upstream by *url*.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class RateLimiter:
         self._throttled: dict[str, int] = {}  # refusals in a row that did not say for how long
 
     async def fetch(self, request: Request) -> Response:
-        """See `Upstream.fetch`; raises `RateLimitedError` or `CircuitOpenError` where no call is made."""
+        """See `Upstream.fetch`; raises `RateLimitedError` or `CircuitOpenError` if no call is made."""
         trial = self._make_call(request, replays=request.body is None)
         while True:
             try:
@@ -143,17 +142,17 @@ class RateLimiter:
             yield await self._stream(call, stack)
 
     async def close(self) -> None:
-        """Probe the upstream no more."""
+        """Stop probing the upstream."""
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)
 
     def is_low(self, partition: str) -> bool:
-        """Whether the budget that *partition* calls from runs low."""
+        """Whether the budget of *partition* is low."""
         return self._queue.is_low(self._scope or partition)
 
     def circuit_open_s(self) -> float | None:
-        """Return for how long the upstream is left alone because it failed, None where it is not."""
+        """Return how long the breaker stays open, seconds; None if it is closed."""
         return max(0.0, self._breaker.open_until - self._clock()) if self._breaker.is_open else None
 
     async def _stream(self, trial: _PendingCall, stack: AsyncExitStack) -> StreamedResponse:
@@ -189,7 +188,7 @@ class RateLimiter:
 
     @asynccontextmanager
     async def _attempt(self, trial: _PendingCall) -> AsyncIterator[_Attempt]:
-        """Wait for a turn, let the call be made, and tell everyone what came of it."""
+        """Wait for a slot, make the call, and report its outcome."""
         self._check_circuit(trial, lock=False)
         slot = await self._queue.acquire(trial.scope, trial.request.context, deadline=trial.deadline)
         call = _Attempt()
@@ -219,7 +218,7 @@ class RateLimiter:
             self._release_slot(slot, call)
 
     def _check_circuit(self, call: _PendingCall, *, lock: bool) -> None:
-        """Let the call pass if the breaker does, as a probe if need be; raises `CircuitOpenError` if not."""
+        """Pass the circuit breaker, as its probe if need be; raises `CircuitOpenError` if it is open."""
         left_s, breaker = self._breaker.try_call(probe_s=_PROBE_S, now=self._clock())
         if left_s > 0:
             self._metrics.refused.labels(call.request.context.priority.label, "circuit_open").inc()
@@ -239,10 +238,10 @@ class RateLimiter:
             self._probing = asyncio.create_task(self._probe_until_success())
 
     async def _probe_until_success(self) -> None:
-        """Ask the upstream after each pause, whether or not callers do, until it replies.
+        """Probe the upstream after each pause, with or without callers, until it replies.
 
-        Where calls failed for lack of a reply, the breaker closes then. Where they were answered 5xx the next caller's
-        call is the probe: the versions document may well be there when lists are not.
+        If calls failed for lack of a reply, the breaker closes then. If they were answered 5xx, the next caller's call
+        is the probe: the versions document may be there when lists are not.
         """
         context = CallContext(Priority.REVALIDATION, partition=_PROBE, may_wait=False)
         request = Request("GET", "/", _PROBE_FIELDS, request_id="", context=context)
@@ -276,7 +275,7 @@ class RateLimiter:
             self._metrics.record_advertised({each.name: each.limit for each in call.advertised.limits})
 
     def _cooldown_s(self, scope: str, said: AdvertisedLimits) -> float:
-        """Return for how long to close the gate: as the upstream says, or longer each time that it does not say."""
+        """Return how long the cooldown lasts: as the upstream says, or longer each time it does not say."""
         self._metrics.throttled.inc()
         if said.cooldown_s is not None:
             return said.cooldown_s
@@ -287,7 +286,7 @@ class RateLimiter:
         return backoff_s(row, rng=(1.0 + self._rng()) / 2, first_s=0.5, longest_s=_DEFAULT_COOLDOWN_S)
 
     async def _retry_after_response(self, trial: _PendingCall, call: _Attempt, status: int) -> bool:
-        """Whether to make the call again, because it was refused as one too many, or failed on the upstream's side."""
+        """Whether to retry a call that was refused with 429, or failed on the upstream's side."""
         if call.advertised.is_throttled:
             if trial.may_retry:
                 self._metrics.retried.labels("throttled").inc()
@@ -295,7 +294,7 @@ class RateLimiter:
         return status in TRANSIENT_STATUSES and await self._retry_after_error(trial, str(status))
 
     async def _retry_after_error(self, call: _PendingCall, reason: str) -> bool:
-        """Whether to make a call again that failed, after a pause; a share of the traffic may be such calls."""
+        """Whether to retry a failed call after a pause; retries are limited to a share of the traffic."""
         pause_s = backoff_s(call.attempts, rng=self._rng())
         if (
             not (call.may_retry and call.is_safe)

@@ -1,17 +1,14 @@
-"""The queue before the upstream: who calls next, and when. One line for each budget.
+"""The queue before the upstream: who calls next, and when. There is one queue for each rate limit.
 
-Where nobody waits and a call and a permit are to be had at once, there is no ticket. Else one waits in its line until
-the rate-limit store grants a call and a permit is free. Its caller may go away at any moment:
+If nobody waits, and a call and a connection permit are available at once, a caller needs no ticket. Otherwise its
+ticket waits until the rate-limit store grants a call and a permit is free. The most urgent class goes first; inside a
+class each caller gets one call in turn. As many calls run at once as there are connections to the upstream.
 
-1. The line grants a call to ticket A, whose caller was cancelled in the same turn of the loop.
-2. A's `turn` finds the grant in its own hands as it unwinds, and hands it back: the call counts, the permit is free.
-3. No ticket is ever served that is not in its line, and none leaves its line but by `turn`, so nothing leaks.
+A caller may go away at any moment:
 
-Who is next: the most urgent class first, and inside a class one call for each caller in turn.
-
-Lines before the upstream: who waits in each, and what is known of the budget that it waits for.
-
-How many calls are under way at once: as many as there are connections to the upstream.
+1. Ticket A is granted a call in the same turn of the event loop in which its caller is cancelled.
+2. `_wait_for_slot` finds the slot as it unwinds and hands it back: the call counts, the permit is free.
+3. Only a queued ticket is ever granted a slot, and `_wait_for_slot` removes it either way, so nothing leaks.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """Tickets by class and caller. A caller with five hundred tickets is served as often as one with a single one."""
+    """Tickets by class and caller. A caller with 500 tickets is served as often as one with a single ticket."""
 
     def __init__(self) -> None:
         self._tickets: dict[Priority, OrderedDict[str, deque[Item]]] = {each: OrderedDict() for each in Priority}
@@ -44,7 +41,7 @@ class FairQueue(Generic[Item]):
         return self._count
 
     def count(self, priority: Priority) -> int:
-        """Return how many of a class wait."""
+        """Return how many tickets of a class wait."""
         return sum(len(tickets) for tickets in self._tickets[priority].values())
 
     def add(self, context: CallContext, ticket: Item) -> None:
@@ -53,7 +50,7 @@ class FairQueue(Generic[Item]):
         self._count += 1
 
     def first(self) -> Item | None:
-        """Return who is next."""
+        """Return the ticket that is next."""
         for callers in self._tickets.values():
             for tickets in callers.values():
                 return tickets[0]
@@ -73,7 +70,7 @@ class FairQueue(Generic[Item]):
         return found
 
     def remove(self, context: CallContext, ticket: Item, *, served: bool) -> None:
-        """Take *ticket* out, if it is in; where it was *served* it is the other callers' turn."""
+        """Remove *ticket* if it is queued; if it was *served*, the other callers are next."""
         callers = self._tickets[context.priority]
         tickets = callers.get(context.caller, deque())
         if ticket not in tickets:
@@ -98,7 +95,7 @@ _MAX_QUEUES: Final = 10_000
 
 @immutable
 class Slot:
-    """Leave to make one call now, of the budget *scope*. *has_permit* says that a permit goes with it."""
+    """Leave to make one call now under the rate limit of *scope*. With *has_permit* it holds a connection permit."""
 
     scope: str
     lease: str
@@ -108,9 +105,9 @@ class Slot:
 
 @immutable
 class QueueState:
-    """The lines before the upstream: of *budgets*, one a line, so many run *low* and so many gates are *cooling_down*.
+    """All queues: how many *budgets* there are, how many of them are *low*, and how many are *cooling_down*.
 
-    The last of these opens in *cooldown_s* seconds, or is found open before. *waiting* is how many calls wait.
+    The last cooldown ends in *cooldown_s* seconds, or sooner if a probe succeeds. *waiting* calls wait.
     """
 
     budgets: int
@@ -122,7 +119,7 @@ class QueueState:
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A place in a line, from when it *queued_at* until its *deadline*; *slot* is what comes of it."""
+    """A caller's place in a queue from *queued_at* until its *deadline*; *slot* is the result."""
 
     claimant: CallContext
     queued_at: float
@@ -132,10 +129,10 @@ class Ticket:
 
 @dataclass(slots=True)
 class ScopeQueue:
-    """The line for one budget: its *tickets*, and what is known of the budget, as times by the clock.
+    """The queue for one rate limit: its *tickets*, and what is known of the limit, as times by the clock.
 
-    Until *not_before* there is no call for a class; until *low_until* the budget counts as low, and until
-    *cooldown_until* its gate is closed. *dispatcher* is there as long as somebody waits; *changed* wakes it.
+    A class gets no call until its *not_before*. The budget counts as low until *low_until*, and a cooldown lasts until
+    *cooldown_until*. *dispatcher* runs while somebody waits; *changed* wakes it.
     """
 
     waiting: FairQueue[Ticket] = field(default_factory=FairQueue)
@@ -147,17 +144,17 @@ class ScopeQueue:
     cooldown_until: float = 0.0
 
     def wait_s(self, priority: Priority, now: float) -> float:
-        """Return how long there is no call for a class: as long as for any class that is more urgent, at least."""
+        """Return how long a class gets no call: at least as long as every more urgent class."""
         return max(0.0, *(until - now for each, until in self.not_before.items() if each <= priority), 0.0)
 
     def remove(self, ticket: Ticket, *, served: bool) -> None:
-        """Take *ticket* out, if it is in; where it was *served* it is the other callers' turn."""
+        """Remove *ticket* if it is queued; if it was *served*, the other callers are next."""
         self.waiting.remove(ticket.claimant, ticket, served=served)
         self.tickets.discard(ticket)
 
 
 class ScopeQueues:
-    """One line for each budget, by its scope; those that nobody stands in are forgotten where there are too many."""
+    """The queues by scope; empty ones are dropped when there are too many."""
 
     def __init__(self) -> None:
         self._queues: dict[str, ScopeQueue] = {}
@@ -166,11 +163,11 @@ class ScopeQueues:
         return iter(self._queues.values())
 
     def find(self, scope: str) -> ScopeQueue | None:
-        """Return the line for the budget *scope*, None where nobody has stood in it of late."""
+        """Return the queue of *scope*, None if nobody has waited in it lately."""
         return self._queues.get(scope)
 
     def get_or_create(self, scope: str, *, now: float) -> ScopeQueue:
-        """Return the line for the budget *scope*."""
+        """Return the queue of *scope*, a new one if there is none."""
         line = self._queues.get(scope)
         if line is not None:
             return line
@@ -183,14 +180,14 @@ class ScopeQueues:
         return line
 
     def state(self, *, waiting: int, now: float) -> QueueState:
-        """Return how all lines stand, in which *waiting* calls wait."""
+        """Return the state of all queues, in which *waiting* calls wait."""
         closed = [line.cooldown_until - now for line in self if line.cooldown_until > now]
         low = sum(line.low_until > now for line in self)
         return QueueState(len(self._queues), low, len(closed), max(closed, default=0.0), waiting)
 
 
 class ConcurrencyLimit:
-    """Counts calls under way up to *limit*. *on_released* is called when there may be room again."""
+    """Counts calls in progress up to *limit*. *on_released* is called when a permit may be free again."""
 
     def __init__(self, limit: int, *, on_released: Callable[[], None]) -> None:
         self.limit = limit
@@ -199,7 +196,7 @@ class ConcurrencyLimit:
 
     @property
     def is_free(self) -> bool:
-        """Whether there is one to take."""
+        """Whether a permit is free."""
         return self.in_flight < self.limit
 
     def try_acquire(self) -> bool:
@@ -210,7 +207,7 @@ class ConcurrencyLimit:
         return True
 
     def release(self) -> None:
-        """Give a permit back."""
+        """Return a permit."""
         self.in_flight -= 1
         self._on_released()
 
@@ -243,7 +240,7 @@ class SlotSource(Protocol):
 
 
 class CallQueue:
-    """Gives turns. *clock* never steps back; *hold_s* is how long after a grant its call may still be sent."""
+    """Grants slots. *clock* is monotonic; *hold_s* is how long after a grant its call may still be sent."""
 
     def __init__(
         self,
@@ -268,10 +265,10 @@ class CallQueue:
         self.permits = ConcurrencyLimit(max_concurrent, on_released=self._wake_waiting)
 
     async def acquire(self, scope: str, context: CallContext, *, deadline: float) -> Slot:
-        """Return leave to make one call, once there is any.
+        """Wait for a slot and return it.
 
-        Raises `RateLimitedError` as soon as it is clear that there will be none before *deadline*, by the clock;
-        `UpstreamQueueFullError` where that is for lack of connections, not of budget.
+        Raises `RateLimitedError` as soon as it is clear that there will be none before *deadline* (by the clock), and
+        `UpstreamQueueFullError` if connections are the reason, not the rate limit.
         """
         began = self._clock()
         while True:
@@ -285,7 +282,7 @@ class CallQueue:
     def release(
         self, slot: Slot, *, advertised: Sequence[AdvertisedLimit] = (), cooldown_s: float | None = None
     ) -> None:
-        """The call was answered, or given up; see `RateLimitStore.report`."""
+        """Release *slot* after its call was answered or given up; see `RateLimitStore.report`."""
         if slot in self._in_flight:
             del self._in_flight[slot]
             self._call_s += _WEIGHT * (self._clock() - slot.granted_at - self._call_s)
@@ -297,16 +294,16 @@ class CallQueue:
             line.changed.set()
 
     def is_low(self, scope: str) -> bool:
-        """Whether the budget *scope* ran low a moment ago."""
+        """Whether the budget of *scope* was low a moment ago."""
         line = self._queues.find(scope)
         return line is not None and self._clock() < line.low_until
 
     def state(self) -> QueueState:
-        """Return how long the lines before the upstream are, and how their budgets stand."""
+        """Return the state of all queues and their budgets."""
         return self._queues.state(waiting=self._waiting_count, now=self._clock())
 
     async def close(self) -> None:
-        """Give no more turns, and wait until nobody waits for one."""
+        """Grant no more slots, and return once nobody waits for one."""
         servers = [line.dispatcher for line in self._queues if line.dispatcher is not None]
         for server in servers:
             server.cancel()
@@ -347,7 +344,7 @@ class CallQueue:
                 self._return_unused(ticket.slot.result())
 
     def _try_acquire(self, scope: str, queue: ScopeQueue, context: CallContext) -> Slot | None:
-        """Return a turn where nobody waits, here or for a permit, and there is a call that need not be waited for."""
+        """Return a slot if nobody waits, here or for a permit, and a call is available at once."""
         if queue.dispatcher is not None or self._without_permit:
             return None
         permitted = context.priority is not Priority.WRITE
@@ -370,7 +367,7 @@ class CallQueue:
         self.release(slot)
 
     def _check_admission(self, scope: str, queue: ScopeQueue, context: CallContext, deadline: float) -> None:
-        """Let *context* wait in *queue*; raises `RateLimitedError` if it would wait in vain."""
+        """Queue a ticket for *context*; raises `RateLimitedError` if it would wait in vain."""
         now = self._clock()
         wait_s = queue.wait_s(context.priority, now)
         if not context.may_wait and wait_s > 0:
@@ -387,9 +384,9 @@ class CallQueue:
             raise self._rate_limited_error(context, "wait_too_long", wait_s)
 
     async def _dispatch(self, scope: str, queue: ScopeQueue) -> None:
-        """Serve *queue* until nobody waits in it.
+        """Serve *queue* until it is empty.
 
-        As long as calls are granted ever more are asked for at once, for each may be a round trip away.
+        While calls are granted, more and more are requested at once, because each request may be a round trip.
         """
         together = 1
         try:
@@ -416,7 +413,7 @@ class CallQueue:
             self._without_permit.pop(scope, None)
 
     def _take_permits(self, tickets: Sequence[Ticket]) -> list[tuple[Ticket, bool]]:
-        """Take permits for the first of *tickets*, and return them, each with whether a permit goes with it."""
+        """Take permits for the first *tickets*, and return them, each with whether it got a permit."""
         permitted: list[tuple[Ticket, bool]] = []
         for ticket in tickets:
             exempt = ticket.claimant.priority is Priority.WRITE  # never behind reads, here neither
@@ -426,7 +423,7 @@ class CallQueue:
         return permitted
 
     async def _request_slot(self, scope: str, queue: ScopeQueue, ticket: Ticket, *, permitted: bool) -> float:
-        """Ask for a call for who is first in *queue*, and return how long there is none."""
+        """Request a call for the first ticket in *queue*, and return how long none is available."""
         verdict: Granted | Wait | None = None
         try:
             verdict = await self._store.take(scope, ticket.claimant.priority)
@@ -446,7 +443,7 @@ class CallQueue:
         return 0.0
 
     def _grant(self, scope: str, queue: ScopeQueue, verdict: Granted, priority: Priority, *, permitted: bool) -> Slot:
-        """Return the turn for a call of class *priority* that was granted, and note what that says of *queue*."""
+        """Return the slot of a granted call of class *priority*, and note what the grant says of *queue*."""
         self.metrics.left.set(verdict.left_share)
         queue.not_before = {each: until for each, until in queue.not_before.items() if each > priority}
         if verdict.left_share < _LOW_SHARE:
@@ -454,7 +451,7 @@ class CallQueue:
         return Slot(scope, verdict.lease, self._clock(), permitted)
 
     def _record_wait(self, scope: str, queue: ScopeQueue, verdict: Wait, priority: Priority) -> None:
-        """Note that *queue* gets no call for a while, and refuse those in it who can't or won't wait for so long."""
+        """Note that *queue* gets no call for a while, and refuse the tickets that can't or won't wait that long."""
         now = self._clock()
         longest_s = max((each.counted_s for each in self._store.limits(scope)), default=verdict.wait_s)
         wait_s = verdict.wait_s if verdict.is_cooldown else min(verdict.wait_s, longest_s)
@@ -480,7 +477,7 @@ class CallQueue:
             ticket.slot.set_exception(self._rate_limited_error(ticket.claimant, reason, wait_s))
 
     def _permit_wait_s(self) -> float:
-        """Return how long a caller who comes now waits for a permit, as calls have lately gone; 0 while one is free."""
+        """Return how long a new caller would wait for a permit, estimated from recent calls; 0 while one is free."""
         if self.permits.is_free:
             return 0.0
         now, ending_per_s, looked_at_s = self._clock(), 0.0, 0.0
