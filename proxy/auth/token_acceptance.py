@@ -1,4 +1,4 @@
-"""What the upstream said of callers' credentials, and what follows for what is stored."""
+"""Whether the upstream accepts a credential, and what that means for stored answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TokenAcceptance:
         self.rejection_count = 0
 
     def mark_served(self, principal: Principal) -> None:
-        """Note that this credential is about to be shown something."""
+        """Record that this credential is about to be given a stored answer."""
         name = _credential_id(principal)
         if name not in self._served_credentials:
             if len(self._served_credentials) >= _MAX_SERVED_CREDENTIALS:
@@ -54,7 +54,7 @@ class TokenAcceptance:
             self._served_credentials.add(name)
 
     def record_acceptance(self, principal: Principal, *, sent_at: float) -> None:
-        """The upstream accepted this credential, at some moment between *sent_at* and now; the earliest counts."""
+        """Record that the upstream accepted this credential between *sent_at* and now; the earliest moment counts."""
         if sent_at >= (self._acceptance_times.get(principal.partition, now=self._clock()) or 0.0):
             until = sent_at + self._trust.ttl_s + self._trust.grace_s
             self._acceptance_times.put(principal.partition, sent_at, until=until)

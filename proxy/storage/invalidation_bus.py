@@ -1,4 +1,4 @@
-"""The invalidation bus: what replicas tell each other through Redis, on a connection of its own with its own heartbeat.
+"""The invalidation bus: invalidations published to all replicas through Redis, on a connection with its own heartbeat.
 
 Law 8 needs more than a message that is sent: when a write is answered, no replica may use what it had before. So
 
@@ -49,26 +49,26 @@ from proxy.storage.redis import RedisStore
 
 
 class Acknowledgements:
-    """Those who have acknowledged one message."""
+    """The replicas that have acknowledged one message."""
 
     def __init__(self) -> None:
         self._names: set[str] = set()
         self._more = asyncio.Event()
 
     def add(self, name: str) -> None:
-        """The replica *name* has, now or before."""
+        """Record that replica *name* has acknowledged."""
         self._names.add(name)
         self._more.set()
 
     async def wait_for_all(self, names: AbstractSet[str], *, count: int) -> None:
-        """Return when all of *names* have, and *count* in all."""
+        """Return once all of *names* have acknowledged, and *count* replicas in all."""
         while not (names <= self._names and len(self._names) >= count):
             self._more.clear()
             await self._more.wait()
 
 
 def parse_replica_names(names: Iterable[bytes]) -> set[str]:
-    """Return the names of replicas; what is no text was put there by somebody else, and answers to nothing."""
+    """Return the names of replicas; a name that is not text is nobody's, and is left out."""
     return {name.decode() for name in names if name.isascii()}
 
 
@@ -166,7 +166,7 @@ class InvalidationBus:
         return frozenset(self._seen.keys() - self._departed)
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -179,7 +179,7 @@ class InvalidationBus:
                     await self._store.redis.publish(self._store.names.channel, f"b:{self._name}")
 
     async def publish(self, tags: Sequence[str], *, pending_until: float) -> None:
-        """Tell every replica that *tags* have new generations, and return when none answers from before them.
+        """Publish that *tags* have new generations, and return once no replica answers from older ones.
 
         Where Redis refuses to publish, the others notice by the number of invalidations: their next heartbeat shows it,
         and they trust their memory for *trust_s* from the one before.
@@ -298,7 +298,7 @@ class InvalidationBus:
         self._has_beaten = True
 
     def _note_pong(self, sent_at: float) -> None:
-        """Trust memory from the ping at *sent_at* on: every message before the heartbeat has been read."""
+        """Trust memory from the ping at *sent_at* on: every message before it has been read."""
         if self._heard is None or self._heard < self._published:
             self._note_missed(self._published)
         self._trusted_until = sent_at + self._trust_s
@@ -308,13 +308,13 @@ class InvalidationBus:
             self.down_reason = ""
 
     def _note_missed(self, number: int) -> None:
-        """Believe nothing that was learnt before: invalidations up to *number* were not all heard."""
+        """Forget everything learnt before: invalidations up to *number* were not all received."""
         log_event("invalidations_missed", level=logging.WARNING, last_received=self._heard, published=number)
         self._heard = number
         self._on_missed()
 
     async def _receive(self, message: bytes) -> None:
-        """Do what *message* says. What can't be read may have told of a write, so it ends the session."""
+        """Apply *message*. One that can't be parsed may have announced a write, so it ends the session."""
         if message.startswith(b"w:"):
             for arrived in self._waiting.get(message.decode(), ()):
                 arrived.set()

@@ -1,4 +1,4 @@
-"""Spans in Redis or Valkey. Redis TTLs do the expiring; the scripts beside this file do a window in one round trip."""
+"""Spans in Redis or Valkey. Keys expire by TTL; the scripts beside this file read a window in one round trip."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RedisStore:
 
     @property
     def redis(self) -> Redis:
-        """What commands are sent by."""
+        """The pipeline that commands are sent through."""
         return self.servers.redis
 
     @property
@@ -164,7 +164,7 @@ class RedisStore:
         return self._secret
 
     async def restore_secret(self) -> None:
-        """Give a Redis that has lost the secret the one that is in use, so that replicas which start later share it.
+        """Restore the secret in a Redis that has lost it, so that replicas that start later share it.
 
         The log is told where another is there by now.
         """
@@ -178,18 +178,18 @@ class RedisStore:
         return secret if isinstance(secret, bytes) and len(secret) >= 16 else candidate
 
     async def get(self, name: str) -> bytes | None:
-        """Return the value of *name*."""
+        """Return the value of *name*, None if there is none."""
         async with self.commands.translate_errors() as redis:
             value = await redis.get(name)
         return value if isinstance(value, bytes) else None
 
     async def set(self, name: str, value: bytes, *, for_ms: int, new: bool = False) -> bool:
-        """Give *name* this value for so long, and return whether that was done: if *new*, only where it has none."""
+        """Set *name* for *for_ms* milliseconds and return whether that was done; with *new*, only if it has no value."""
         async with self.commands.translate_errors() as redis:
             return bool(await redis.set(name, value, px=for_ms, nx=new))
 
     async def delete(self, name: str) -> None:
-        """Take *name* and its value out."""
+        """Delete *name*."""
         async with self.commands.translate_errors() as redis:
             await redis.delete(name)
 
@@ -214,5 +214,5 @@ def _parse_positions(text: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def connect(url: str, *, prefix: str, keep_s: float, timeout_s: float, seal: Seal = codec.CHECKSUM) -> RedisStore:
-    """Return a store in the Redis at *url*; see `servers`."""
+    """Return a store in the Redis at *url*; see `proxy.storage.redis_connection`."""
     return RedisStore(connect_servers(url, timeout_s=timeout_s), prefix=prefix, keep_s=keep_s, seal=seal)

@@ -37,7 +37,7 @@ _MAX_PUT_WAIT_S: Final = 0.1  # the longest that an answer waits for its span to
 
 
 class Generations:
-    """Keeps the generations in *near* in step with Redis. *news* grows with everything that may have changed one."""
+    """Keeps the generations in *near* in step with Redis. *news* grows whenever one may have changed."""
 
     def __init__(self, near: MemoryStore) -> None:
         self._near = near
@@ -45,11 +45,11 @@ class Generations:
         self.news = 0
 
     def get(self, key: CacheKey) -> bool:
-        """Whether the generation that memory has of *key* is the one in Redis, as far as news of others arrive."""
+        """Whether memory has the same generation of *key* as Redis, provided that invalidations arrive."""
         return self._known.issuperset(key.tags)
 
     def learn(self, key: CacheKey, generation: str, *, asked_at: int) -> None:
-        """Take over the *generation* that Redis gave for *key*, unless news came since *asked_at*, the count before."""
+        """Store the *generation* that Redis gave for *key*, unless `news` has grown since *asked_at*."""
         if asked_at != self.news or (self.get(key) and self._near.generation(key) == generation):
             return
         self._near.set_generations(dict(zip(key.tags, generation.split("."), strict=True)))
@@ -58,7 +58,7 @@ class Generations:
         self._known.update(key.tags)
 
     def forget_invalidation(self, tags: Iterable[str]) -> None:
-        """Know the generations of *tags* no more: this replica saw a write, and has yet to tell Redis of it."""
+        """Forget the generations of *tags*: this replica saw a write that it has yet to publish."""
         self.news += 1
         self._known.difference_update(tags)
 
@@ -72,7 +72,7 @@ class Generations:
         self._near.forget_generations(tags)
 
     def forget_all(self) -> None:
-        """Know nothing more: news may have been missed."""
+        """Forget all generations: invalidations may have been missed."""
         self.news += 1
         self._known.clear()
 
@@ -83,7 +83,7 @@ _PUBLISH_TIMEOUT_S: Final = 2.0
 
 
 class OutageMode(StrEnum):
-    """How long memory is believed while invalidations by other replicas can't arrive, and others were lately seen.
+    """How long memory is used while invalidations can't arrive and other replicas were seen lately.
 
     CONSISTENT: for *near_ttl_s* after it was fetched, which is how long a writer waits for replicas it can't reach.
     AVAILABLE: to the end of its lifetime. A replica that has lately seen no other believes all it has in either mode.
@@ -139,7 +139,7 @@ class TieredStore:
         self._on_invalidation = on_invalidation
 
     def start(self) -> None:
-        """Begin to listen to other replicas."""
+        """Start listening to other replicas."""
         self._bus.start()
 
     @property
@@ -163,7 +163,7 @@ class TieredStore:
 
     @property
     def bus_up(self) -> bool:
-        """Whether invalidations of other replicas arrive."""
+        """Whether invalidations by other replicas arrive."""
         return self._bus.is_trusted
 
     @property
@@ -173,12 +173,12 @@ class TieredStore:
 
     @property
     def bus(self) -> InvalidationBus:
-        """What this replica hears of the others by."""
+        """The invalidation bus."""
         return self._bus
 
     @property
     def breaker(self) -> CircuitBreaker:
-        """What every call to Redis goes through."""
+        """The circuit breaker of all calls to Redis."""
         return self._breaker
 
     async def lookup(self, key: CacheKey, marker: str, count: int, *, can_join: bool = True, now: float) -> FoundSpans:
@@ -256,7 +256,7 @@ class TieredStore:
             await self._breaker.call("put", write, must_run=True)
 
     async def flush(self) -> None:
-        """Return once all that was put and settled so far is in Redis, or was given up."""
+        """Return once all writes and releases so far are in Redis, or were given up."""
         while writes := [task for each in self._writes.values() for task in each]:
             await asyncio.wait(writes)
 
@@ -299,7 +299,7 @@ class TieredStore:
         await self._far.close()
 
     async def _publish(self, owed: Mapping[str, PendingChanges]) -> None:
-        """Tell Redis and all replicas, whatever the circuit breaker says: others may reach Redis."""
+        """Publish to Redis and all replicas, even with an open circuit breaker: others may reach Redis."""
         pending = max(owed.values())
         began_at = pending.until - pending.for_s
         async with asyncio.timeout(self._near_ttl_s + _PUBLISH_TIMEOUT_S):
@@ -336,7 +336,7 @@ class TieredStore:
         return result
 
     async def _release_late_lock(self, key: CacheKey, marker: str, lock: FetchLock) -> None:
-        """Give back a lock that was granted when its request had gone on without it."""
+        """Release a lock that was granted after its request had gone on without it."""
         await self.release_lock(key, marker, lock)
 
     async def _release_after_writes(
@@ -392,7 +392,7 @@ class TieredStore:
         )
 
     def _unconfirmed(self, key: CacheKey, near: FoundSpans, state: ListingState) -> tuple[SpanSlice, ...]:
-        """Return what memory has of a window and Redis does not confirm, as for *state*, unless it was invalidated."""
+        """Return what memory has of a window but Redis can't confirm, as of *state*, unless it was invalidated."""
         return tuple(
             SpanSlice(replace(piece.span, generation=state.generation), piece.start)
             for piece in takewhile(lambda piece: self._near.may_be_valid(key, piece.span.generation), near.slices)
@@ -416,20 +416,20 @@ class TieredStore:
         return all(current_age(piece.span.fetched_at, now=now) < self._near_ttl_s for piece in found.slices)
 
     def _apply(self, tags: Collection[str], unsettled_until: float) -> None:
-        """Do what another replica's invalidation of *tags* demands."""
+        """Apply another replica's invalidation of *tags*."""
         self._on_invalidation(tags)
         self._generations.record_invalidated(tags)
         self._near.set_pending(unsettled_until)
 
     def _forget_unheard(self) -> None:
-        """Do what is due once messages of other replicas may have been missed."""
+        """Forget what missed invalidations may have changed."""
         self._generations.forget_all()
         self._outbox.retry_now()
         self._on_invalidation(None)
 
 
 def _is_sufficient(found: FoundSpans, count: int, *, now: float) -> bool:
-    """Whether *found* is fresh, and has *count* images or all that there are."""
+    """Whether *found* is fresh and complete: *count* images, or the listing's last."""
     left = count
     for span_slice in found.slices:
         span = span_slice.span
