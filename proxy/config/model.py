@@ -49,7 +49,7 @@ class Section(BaseModel):
 class ServerSection(Section):
     """Where callers come."""
 
-    listen: HostPort = Field("127.0.0.1:8080", description="where clients come, HOST:PORT")
+    listen: HostPort = Field("127.0.0.1:8080", description="the address that clients connect to, HOST:PORT")
     workers: int = Field(
         1, ge=1, le=256, description="processes that share the port; more than one share what they store through Redis"
     )
@@ -57,7 +57,7 @@ class ServerSection(Section):
         None, description="the certificate shown to callers with those above it, PEM; read again when it changes"
     )
     tls_key: FilePath | None = Field(None, description="the private key of `tls_cert`, PEM, without a passphrase")
-    tls_min_version: Literal["1.2", "1.3"] = Field("1.2", description="the least version of TLS for callers")
+    tls_min_version: Literal["1.2", "1.3"] = Field("1.2", description="the lowest TLS version for clients")
     links: Literal["relative", "absolute"] = Field(
         "relative",
         description="`relative`: host-relative, right for every known client; "
@@ -76,7 +76,7 @@ class ServerSection(Section):
         30.0, description="after `drain_delay_s` nobody new is accepted, and what is running has this long to finish"
     )
     max_concurrent: int = Field(
-        10_000, ge=1, le=1_000_000, description="requests under way at once, 503 beyond; repeated hits don't count"
+        10_000, ge=1, le=1_000_000, description="requests in progress at once, 503 beyond; identical hits don't count"
     )
 
 
@@ -91,9 +91,7 @@ class UpstreamSection(Section):
         None, description="the certificate shown to an upstream or IAM that asks for one, PEM; read again as `ca_file`"
     )
     client_key: FilePath | None = Field(None, description="the private key of `client_cert`, PEM, without a passphrase")
-    tls_min_version: Literal["1.2", "1.3"] = Field(
-        "1.2", description="the least version of TLS that the upstream and IAM may speak"
-    )
+    tls_min_version: Literal["1.2", "1.3"] = Field("1.2", description="the lowest TLS version for the upstream and IAM")
     tls_strict: bool = Field(
         True,
         description="whether certificates of the upstream and IAM need the extensions that RFC 5280 requires, "
@@ -104,13 +102,11 @@ class UpstreamSection(Section):
     max_connections: int = Field(
         64, ge=1, le=10_000, description="connections open at once; the calls under way follow latency, up to as many"
     )
-    retries: int = Field(
-        2, ge=0, le=10, description="how often a read that failed is tried again, within the budget; 0 never"
-    )
+    retries: int = Field(2, ge=0, le=10, description="how often a failed read is retried, within the budget; 0 never")
     circuit_breaker_failures: int = Field(
-        10, ge=1, le=1_000_000, description="calls that fail in a row until no more are made for a while"
+        10, ge=1, le=1_000_000, description="consecutive failed calls after which the circuit breaker opens"
     )
-    max_page: int = Field(1000, ge=1, le=100_000, description="the longest page the upstream gives")
+    max_page: int = Field(1000, ge=1, le=100_000, description="the upstream's largest page")
     list_api: Literal["native", "cloudimages"] = Field(
         "native",
         description="where `/v2/images` lists come from: `cloudimages` outlives the native list at Huawei Cloud",
@@ -278,10 +274,10 @@ class StoreSection(Section):
         "`redis+cluster://HOST:PORT,…`; by TLS `rediss://…`, `rediss+sentinel://…`, `rediss+cluster://…`",
     )
     max_bytes: int = Field(
-        256 * 1024 * 1024, ge=0, description="bound of process memory, bytes; with 0 it keeps no answers"
+        256 * 1024 * 1024, ge=0, description="limit of process memory for answers, bytes; 0 keeps none"
     )
     near_cache_ttl_s: MaxWait = Field(
-        1.0, description="how long process memory is believed while invalidations of other replicas can't arrive"
+        1.0, description="how long process memory is used while invalidations by other replicas can't arrive"
     )
     timeout_ms: float = Field(
         500.0,
@@ -291,21 +287,22 @@ class StoreSection(Section):
     )
     outage_mode: Literal["consistent", "available"] = Field(
         "consistent",
-        description="while Redis is away and other replicas were lately seen, process memory is used for `near_ttl_s` "
-        "(`consistent`), or to the end of its lifetimes (`available`: writes through others show after `cache.ttl_s`)",
+        description="while Redis is away and other replicas were lately seen, process memory is used for "
+        "`near_cache_ttl_s` (`consistent`), or to the end of its lifetimes (`available`: writes through others show "
+        "after `cache.ttl_s`)",
     )
     prefix: str = Field(
         "ims-proxy:",
         max_length=64,
         pattern=r"^[^{}\s]*$",
-        description="what every key in Redis begins with; a digest of `upstream.url` follows",
+        description="prefix of every key in Redis; a digest of `upstream.url` follows",
     )
     seal: Literal["none", "mac", "encrypt"] = Field(
         "none",
         description="`mac`: a value in Redis that was altered or moved is none; `encrypt`: nor can its images be read",
     )
     key: SecretStr | None = Field(
-        None, min_length=16, description="what `seal` works by; without `identity.secret` that too"
+        None, min_length=16, description="the key of `seal`; it also replaces `identity.secret` if that is not set"
     )
     key_file: FilePath | None = Field(None, description="a file that holds `key`")
     key_previous: SecretStr | None = Field(
@@ -328,14 +325,17 @@ class BudgetSection(Section):
     """How many calls the upstream may see."""
 
     calls: int | None = Field(
-        None, ge=1, le=1_000_000, description="upstream calls allowed in any `per_s`; not set, what the upstream says"
+        None,
+        ge=1,
+        le=1_000_000,
+        description="upstream calls allowed in any `per_s`; if not set, the limit that the upstream advertises",
     )
     per_s: MaxWait | None = Field(None, description="the period of `calls`")
     scope: Literal["partition", "upstream"] = Field(
         "partition", description="each partition has its own (Huawei Cloud throttles users), or one for all"
     )
     max_wait_s: MaxWait = Field(
-        30.0, description="longest wait for a call; who can't be served by then is told so at once, with 429"
+        30.0, description="longest wait for a call; a request that can't be served by then gets 429 at once"
     )
     without_store: Literal["share", "hold"] = Field(
         "share",
@@ -353,7 +353,7 @@ class ClientsSection(Section):
     )
     per_s: MaxWait | None = Field(None, description="the period of `calls`")
     max_concurrent: int | None = Field(
-        None, ge=1, le=1_000_000, description="requests of one caller under way at once, 429 beyond"
+        None, ge=1, le=1_000_000, description="requests of one caller in progress at once, 429 beyond"
     )
     priority: Literal["interactive", "batch"] = Field(
         "interactive", description="the class of reads: `batch` waits for the upstream behind `interactive`"
@@ -367,7 +367,7 @@ class ClientsSection(Section):
 class AdminSection(Section):
     """The operators' port."""
 
-    listen: HostPort = Field("127.0.0.1:9090", description="where operators come, HOST:PORT")
+    listen: HostPort = Field("127.0.0.1:9090", description="the address of the admin port, HOST:PORT")
     token: FieldSecret | None = Field(
         None, min_length=8, description="bearer token for all but the health checks; required to listen beyond loopback"
     )
@@ -377,7 +377,7 @@ class AdminSection(Section):
 class LogSection(Section):
     """What goes to standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     access: bool = Field(
         False, description="one line for each request: route, status, cache status, seconds, request id"
     )

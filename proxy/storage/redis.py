@@ -184,7 +184,7 @@ class RedisStore:
         return value if isinstance(value, bytes) else None
 
     async def set(self, name: str, value: bytes, *, for_ms: int, new: bool = False) -> bool:
-        """Set *name* for *for_ms* milliseconds and return whether that was done; with *new*, only if it has no value."""
+        """Set *name* for *for_ms* milliseconds, with *new* only if it has no value; return whether it was set."""
         async with self.commands.translate_errors() as redis:
             return bool(await redis.set(name, value, px=for_ms, nx=new))
 
